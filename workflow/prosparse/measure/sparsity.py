@@ -1,0 +1,137 @@
+"""Activation sparsity, layer by layer and corpus by corpus, with the held-out loss beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prosparse.config import Activation, Section
+from prosparse.data.mixture import load_heldout
+from prosparse.method.activations import gated_ffns, substitute
+
+
+class MeasuredCorpus(Section):
+    stands_for: str
+    weight: float  # in the mixture that makes the average; 0 for one measured apart only
+
+
+class ZeroCounter:
+    """Counts exact zeros of x1 in every gated FFN while its block is open."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._ffns = gated_ffns(model)
+        self.non_zeros = [torch.zeros((), dtype=torch.int64) for _ in self._ffns]
+        self.elements = [0] * len(self._ffns)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        hooks = [ffn.down_proj.register_forward_pre_hook(self._hook(layer)) for layer, ffn in enumerate(self._ffns)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, layer: int) -> Any:
+        def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            # no synchronisation with a GPU here: the count stays a tensor
+            self.non_zeros[layer] = self.non_zeros[layer].to(inputs[0].device) + torch.count_nonzero(inputs[0])
+            self.elements[layer] += inputs[0].numel()
+
+        return count
+
+    def layer_sparsity(self) -> list[float]:
+        """Share of zeros per layer, 0 to 1 (tokens weigh equally within a layer)."""
+        return [1 - int(n) / total for n, total in zip(self.non_zeros, self.elements, strict=True)]
+
+
+@torch.inference_mode()
+def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, Any]:
+    """One pass over packed rows ``[n, context_length]``.
+
+    Returns:
+        ``sparsity`` (mean over layers), ``layer_sparsity``, ``loss`` (nats a predicted token) and
+        ``tokens`` (predicted ones).
+    """
+    model.eval()
+    counter = ZeroCounter(model)
+    nats, predicted = 0.0, 0
+    with counter.counting():
+        for batch in rows.split(batch_size):
+            batch = batch.to(model.device)
+            logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
+            nats += nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum"
+            ).item()
+            predicted += batch[:, 1:].numel()
+    layers = counter.layer_sparsity()
+    return {
+        "sparsity": sum(layers) / len(layers),
+        "layer_sparsity": layers,
+        "loss": nats / predicted,
+        "tokens": predicted,
+    }
+
+
+def measure_corpora(
+    model: PreTrainedModel,
+    activations: Sequence[Activation],
+    corpora: dict[str, MeasuredCorpus],
+    tokens: Path,
+    batch_size: int = 16,
+) -> list[dict[str, Any]]:
+    """Every activation on every corpus's held-out rows; the average is weighted by the mixture."""
+    results = []
+    for activation in activations:
+        substitute(model, activation)
+        measured: dict[str, dict[str, Any]] = {}
+        started = time.perf_counter()
+        for name, corpus in corpora.items():
+            values = measure(model, load_heldout(tokens / name), batch_size)
+            manifest = json.loads((tokens / name / "manifest.json").read_text())
+            bytes_per_token = manifest["heldout_bytes_per_token"]
+            measured[name] = {
+                "stands_for": corpus.stands_for,
+                **values,
+                "bits_per_byte": values["loss"] / math.log(2) / bytes_per_token,
+                "bytes_per_token": bytes_per_token,
+            }
+        results.append({"activation": str(activation), **_average(measured, corpora), "corpora": measured})
+        seconds = time.perf_counter() - started
+        total = sum(m["tokens"] for m in measured.values())
+        print(
+            f"{activation}: sparsity {100 * results[-1]['sparsity']:.2f} % | held-out loss {results[-1]['loss']:.4f} nats | "
+            f"{total:,} tokens in {seconds:.1f} s",
+            flush=True,
+        )
+    return results
+
+
+def _average(measured: dict[str, dict[str, Any]], corpora: dict[str, MeasuredCorpus]) -> dict[str, Any]:
+    weights = {name: corpus.weight for name, corpus in corpora.items() if corpus.weight > 0}
+    total = sum(weights.values())
+
+    def mean(key: str) -> float:
+        return sum(weight * measured[name][key] for name, weight in weights.items()) / total
+
+    layers = len(next(iter(measured.values()))["layer_sparsity"])
+    loss = mean("loss")
+    return {
+        "sparsity": mean("sparsity"),
+        "layer_sparsity": [
+            sum(weight * measured[name]["layer_sparsity"][layer] for name, weight in weights.items()) / total
+            for layer in range(layers)
+        ],
+        "loss": loss,
+        "bits_per_byte": loss / math.log(2) / mean("bytes_per_token"),
+        "tokens": sum(measured[name]["tokens"] for name in weights),
+    }

@@ -1,0 +1,1 @@
+"""The paper's method: pure, usable alone on any gated-FFN model."""

@@ -1,0 +1,30 @@
+"""The regularization factor lambda(t) over typed stages (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from prosparse.config import Stage
+
+
+def factor(stages: Sequence[Stage], step: float) -> float:
+    """lambda at accumulated optimizer step ``step`` (1 is the first), a pure function.
+
+    A constant stage holds its peak over (T_{i-1}, T_i]. A sine stage rises from the previous
+    stage's peak to its own along half a sine period:
+
+        l_{i-1} + 1/2 (sin(-pi/2 + pi (t - T_{i-1}) / (T_i - T_{i-1})) + 1) (l_i - l_{i-1})
+
+    Raises:
+        ValueError: the step lies outside (0, T_S].
+    """
+    start, previous = 0, 0.0
+    for stage in stages:
+        if start < step <= stage.until:
+            if stage.shape == "constant":
+                return stage.peak
+            phase = -math.pi / 2 + math.pi * (step - start) / (stage.until - start)
+            return previous + 0.5 * (math.sin(phase) + 1) * (stage.peak - previous)
+        start, previous = stage.until, stage.peak
+    raise ValueError(f"step {step} lies outside the schedule's (0, {start}]")

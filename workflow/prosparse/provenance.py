@@ -1,0 +1,74 @@
+"""Who made a result: recorded beside every number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("prosparse", "torch", "transformers", "accelerate", "datasets", "tokenizers", "lm_eval", "triton")
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, independent of key order; the first 16 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_revision() -> str:
+    """The git revision of the working tree, ``+changes`` where it is not clean."""
+    root = Path(__file__).parent
+    try:
+        revision = _git("rev-parse", "--short=12", "HEAD", at=root)
+        return revision + ("+changes" if _git("status", "--porcelain", "--untracked-files=no", at=root) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not a git checkout)"
+
+
+def _git(*arguments: str, at: Path) -> str:
+    return subprocess.run(["git", *arguments], cwd=at, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+
+
+def record(specification: Any, started: float, device: str = "cpu") -> dict[str, Any]:
+    """Provenance of a result made from ``specification``; ``started`` is a ``time.time()``."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "code_revision": code_revision(),
+        "specification_digest": digest(specification),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:400],
+        "packages": versions,
+        "device": device,
+        "processor": processor(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "wall_seconds": round(time.time() - started, 3),
+    }
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write atomically: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

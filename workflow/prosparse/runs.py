@@ -1,0 +1,83 @@
+"""Which checkpoint directory a run's stage lives in, and what makes it.
+
+Runs that share a prefix of stages share its checkpoints: a stage belongs to the first run of the
+config with the same start, activation, data, training and stages up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prosparse.config import Experiment, PretrainedInit, Run, RunInit, ScratchInit, Section, Stage, Training
+from prosparse.config import Activation, Architecture
+
+
+class StageSpecification(Section):
+    """Everything that determines a stage's weights, beside the tokens and the previous stage."""
+
+    seed: int
+    start: Architecture | PretrainedInit | None  # None: the weights of another run's stage
+    activation: Activation
+    mixture: dict[str, float]
+    context_length: int
+    stages: list[Stage]  # up to and including this one
+    total_steps: int  # of the whole run: the learning-rate schedule spans it
+    training: Training
+
+
+def owner(experiment: Experiment, run: str, stage: int) -> str:
+    """The run under whose name this stage's checkpoint is kept."""
+    wanted = _identity(experiment.runs[run], stage)
+    return next(
+        name for name, other in experiment.runs.items() if stage < len(other.stages) and _identity(other, stage) == wanted
+    )
+
+
+def _identity(run: Run, stage: int) -> tuple[Any, ...]:
+    total = None if run.training.schedule == "constant" else run.stages[-1].until
+    return run.init, run.activation, run.mixture, run.training, total, run.stages[: stage + 1]
+
+
+def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> str:
+    """``{owner}/seed{{seed}}/stage{stage}``, to be formatted with the seed; default the last stage."""
+    if stage is None:
+        stage = len(experiment.runs[run].stages) - 1
+    return f"{owner(experiment, run, stage)}/seed{{seed}}/stage{stage}"
+
+
+def predecessor(experiment: Experiment, run: str, stage: int) -> str | None:
+    """The checkpoint a stage starts from, as ``checkpoint``; None for scratch and pretrained."""
+    if stage > 0:
+        return checkpoint(experiment, run, stage - 1)
+    init = experiment.runs[run].init
+    return checkpoint(experiment, init.run, init.stage) if isinstance(init, RunInit) else None
+
+
+def specification(experiment: Experiment, run: str, stage: int, seed: int) -> StageSpecification:
+    chosen = experiment.runs[run]
+    start = (
+        experiment.architectures[chosen.init.architecture]
+        if isinstance(chosen.init, ScratchInit)
+        else chosen.init if isinstance(chosen.init, PretrainedInit) else None
+    )
+    return StageSpecification(
+        seed=seed,
+        start=start,
+        activation=chosen.activation,
+        mixture=experiment.data.mixtures[chosen.mixture],
+        context_length=experiment.data.context_length,
+        stages=chosen.stages[: stage + 1],
+        total_steps=chosen.stages[-1].until,
+        training=chosen.training,
+    )
+
+
+def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterator[tuple[str, int]]:
+    """Every (owner, stage) that must be trained for this checkpoint, itself included."""
+    last = len(experiment.runs[run].stages) - 1 if stage is None else stage
+    for index in range(last, -1, -1):
+        yield owner(experiment, run, index), index
+    init = experiment.runs[run].init
+    if isinstance(init, RunInit):
+        yield from needed(experiment, init.run, init.stage)
