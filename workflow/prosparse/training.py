@@ -189,7 +189,7 @@ def _trainer(
         max_grad_norm=training.gradient_clip,
         optim="adamw_torch_fused",
         bf16=training.precision == "bfloat16",
-        gradient_checkpointing=training.activation_checkpointing,
+        activation_checkpointing=training.activation_checkpointing,
         torch_compile=training.compile,
         logging_steps=training.log_every,
         logging_first_step=True,
@@ -202,8 +202,8 @@ def _trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     model.config.use_cache = False
-    dataset = Mixture(
-        tokens, specification.mixture, length=specification.total_steps * training.batch_size, seed=specification.seed
+    dataset = Mixture.load(
+        tokens, specification.mixture, specification.total_steps * training.batch_size, specification.seed
     )
     regularization = SparsityRegularization(model.to(arguments.device), accumulation_steps)
     callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds)

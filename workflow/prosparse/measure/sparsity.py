@@ -91,12 +91,13 @@ def measure_corpora(
 ) -> list[dict[str, Any]]:
     """Every activation on every corpus's held-out rows; the average is weighted by the mixture."""
     results = []
+    heldout = load_heldout(tokens)
     for activation in activations:
         substitute(model, activation)
         measured: dict[str, dict[str, Any]] = {}
         started = time.perf_counter()
         for name, corpus in corpora.items():
-            values = measure(model, load_heldout(tokens / name), batch_size)
+            values = measure(model, heldout[name], batch_size)
             manifest = json.loads((tokens / name / "manifest.json").read_text())
             bytes_per_token = manifest["heldout_bytes_per_token"]
             measured[name] = {

@@ -1,0 +1,228 @@
+"""Stages, resumption and the ledger, on a tiny model and repetitive text."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from prosparse.config import Activation, Architecture, Stage, Training
+from prosparse.models import load
+from prosparse.runs import StageSpecification
+from prosparse.training import OutOfTime, StageRefused, train_stage
+
+CONTEXT = 32
+ARCHITECTURE = Architecture(hidden_size=32, intermediate_size=64, layers=2, heads=2, kv_heads=2)
+STAGES = [Stage(until=6), Stage(until=10, peak=0.5), Stage(until=20, shape="sine", peak=2.0)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    generator = torch.Generator().manual_seed(0)
+    for corpus, period in (("a", 5), ("b", 7)):
+        rows = [
+            ((torch.arange(CONTEXT) + int(torch.randint(period, (), generator=generator))) % period + 2).tolist()
+            for _ in range(64)
+        ]
+        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(root / "tokens" / corpus / "train")
+    vocabulary = {f"t{i}": i for i in range(16)}
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t0")), bos_token="t0", eos_token="t1"
+    ).save_pretrained(root / "tokenizer")
+    return root
+
+
+def specification(stages, total=20, **training):
+    settings = {
+        "learning_rate": 1e-2, "batch_size": 4, "micro_batch_size": 2, "log_every": 2, "checkpoint_every": 3,
+        "warmup_steps": 2, **training,
+    }  # fmt: skip
+    return StageSpecification(
+        seed=0, start=ARCHITECTURE, activation=Activation(name="relu"), mixture={"a": 2.0, "b": 1.0},
+        context_length=CONTEXT, stages=stages, total_steps=total, training=Training(**settings),
+    )  # fmt: skip
+
+
+def run(data, spec, output, previous=None, **kwargs):
+    train_stage(spec, data / "tokens", data / "tokenizer", previous, output, **kwargs)
+    return output
+
+
+def weights(directory):
+    return load_file(Path(directory) / "model.safetensors")
+
+
+def assert_same_weights(a, b):
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def ledger(directory):
+    with open(Path(directory) / "ledger.csv", newline="") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def staged(data, tmp_path_factory):
+    """The three stages, each a call of its own."""
+    root = tmp_path_factory.mktemp("staged")
+    previous = None
+    for index in range(len(STAGES)):
+        previous = run(data, specification(STAGES[: index + 1]), root / f"stage{index}", previous)
+    return root
+
+
+def test_staged_equals_unstaged_bit_for_bit(data, staged, tmp_path):
+    whole = specification(STAGES)
+    assert_same_weights(run(data, whole, tmp_path / "whole"), staged / "stage2")
+
+
+def test_checkpoint_is_ordinary_and_complete(staged):
+    model = LlamaForCausalLM.from_pretrained(staged / "stage2")  # the stock loader
+    assert model.config.hidden_act == "relu"
+    record = json.loads((staged / "stage2" / "provenance.json").read_text())
+    assert (record["stage"], record["steps"], record["tokens"]) == (2, 20, 20 * 4 * CONTEXT)
+    assert record["provenance"]["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert not (staged / "stage2" / "resume").exists()
+    assert not list((staged / "stage2").glob("*.bin"))  # no pickles to trust
+
+
+def test_ledger_against_a_recomputation(data, staged):
+    """Row of step 11: the first batch after stage 1, from its saved weights."""
+    from prosparse.data.mixture import Mixture
+
+    rows = ledger(staged / "stage1")
+    assert [r["step"] for r in rows] == [8, 10]
+    assert [r["lambda"] for r in rows] == [0.5, 0.5]
+    # at constant weights (learning rate about 0) every step's statistics are those of the initial model
+    spec = specification([Stage(until=2, peak=0.7)], total=2, learning_rate=1e-30, log_every=1)
+    frozen = run(data, spec, staged / "frozen")
+    batch = Mixture.load(data / "tokens", spec.mixture, 8, 0)
+    model = load(frozen)
+    for step, row in enumerate(ledger(frozen)):
+        tokens = torch.stack([batch[4 * step + i]["input_ids"] for i in range(4)])
+        x1 = []
+        hooks = [
+            layer.mlp.down_proj.register_forward_pre_hook(lambda m, inputs: x1.append(inputs[0]))
+            for layer in model.model.layers
+        ]
+        loss = model(input_ids=tokens, labels=tokens).loss.item()
+        for hook in hooks:
+            hook.remove()
+        assert row["lm_loss"] == pytest.approx(loss, rel=1e-5)
+        assert row["l1"] == pytest.approx(sum(x.abs().mean().item() for x in x1), rel=1e-5)
+        assert row["sparsity"] == pytest.approx(sum((x == 0).float().mean().item() for x in x1) / len(x1), abs=1e-6)
+        assert row["l_reg_ratio"] == pytest.approx(0.7 * row["l1"] / row["lm_loss"], rel=1e-5)
+
+
+def test_regularization_makes_it_sparser(staged, data, tmp_path):
+    plain = run(data, specification([Stage(until=20)]), tmp_path / "plain")
+    assert ledger(staged / "stage2")[-1]["sparsity"] > ledger(plain)[-1]["sparsity"] + 0.05
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from prosparse.runs import StageSpecification
+from prosparse.training import train_stage
+spec, data, output = StageSpecification.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+train_stage(spec, data / "tokens", data / "tokenizer", None, output)
+"""
+
+
+@pytest.mark.parametrize("kill_after", [4, 7, 13])
+def test_kill_9_and_rerun_equals_uninterrupted(data, staged, tmp_path, kill_after):
+    output = tmp_path / "killed"
+    arguments = [sys.executable, "-c", SCRIPT, specification(STAGES).model_dump_json(), str(data), str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None:
+        ledger_file = output / "resume" / "ledger.csv"
+        if ledger_file.exists() and len(ledger_file.read_text().splitlines()) > 1 + kill_after // 2:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL  # it was at work, neither finished nor failed
+    assert not (output / "provenance.json").exists()
+    run(data, specification(STAGES), output)
+    assert_same_weights(output, staged / "stage2")
+    assert [r["step"] for r in ledger(output)] == [1, *range(2, 21, 2)]
+
+
+def test_half_written_checkpoint_is_not_trusted(data, staged, tmp_path):
+    output = tmp_path / "torn"
+    with pytest.raises(OutOfTime):
+        run(data, specification(STAGES), output, max_seconds=0)
+    torn = output / "resume" / "checkpoint-9"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    (torn / "trainer_state.json").write_text('{"global_step": 9')
+    run(data, specification(STAGES), output)
+    assert_same_weights(output, staged / "stage2")
+
+
+def test_time_budget_stops_saves_and_continues(data, staged, tmp_path):
+    output, stops = tmp_path / "budget", 0
+    while True:
+        try:
+            run(data, specification(STAGES), output, max_seconds=0)  # one step a call
+            break
+        except OutOfTime as stop:
+            stops += 1
+            assert f"step {stops} of 20" in str(stop)
+    assert stops == 19
+    assert_same_weights(output, staged / "stage2")
+
+
+def test_refuses_another_configs_progress(data, tmp_path):
+    with pytest.raises(OutOfTime):
+        run(data, specification(STAGES), tmp_path / "x", max_seconds=0)
+    with pytest.raises(StageRefused, match=r"another config \(training differ\)"):
+        run(data, specification(STAGES, learning_rate=1e-3), tmp_path / "x")
+
+
+def test_refuses_a_second_trainer(data, tmp_path):
+    import fcntl
+
+    (tmp_path / "x" / "resume").mkdir(parents=True)
+    with open(tmp_path / "x" / "resume" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StageRefused, match="another process"):
+            run(data, specification(STAGES), tmp_path / "x")
+
+
+def test_refuses_a_full_disk(data, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(StageRefused, match="GB free"):
+        run(data, specification(STAGES), tmp_path / "x")
+
+
+def test_divergence_is_an_error_not_a_number(data, tmp_path):
+    spec = specification([Stage(until=20)], learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)
+    with pytest.raises(FloatingPointError, match=r"loss is (nan|inf)"):
+        run(data, spec, tmp_path / "x")
+
+
+def test_golden_losses_of_20_steps(data, tmp_path):
+    """Numerics are a contract: a change here is a change of every result."""
+    torch.set_num_threads(1)
+    rows = ledger(run(data, specification(STAGES, log_every=1), tmp_path / "golden"))
+    golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
+    assert [r["lm_loss"] for r in rows] == pytest.approx(golden["lm_loss"], rel=2e-3)
+    assert [r["sparsity"] for r in rows] == pytest.approx(golden["sparsity"], abs=5e-3)
