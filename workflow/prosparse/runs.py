@@ -81,3 +81,13 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
     init = experiment.runs[run].init
     if isinstance(init, RunInit):
         yield from needed(experiment, init.run, init.stage)
+
+
+def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
+    """The run's own activation and every other that a row of a table asks for."""
+    activations = [experiment.runs[run].activation]
+    for pair in experiment.rows.values():
+        name, activation = experiment.pair(pair)
+        if name == run and activation not in activations:
+            activations.append(activation)
+    return activations

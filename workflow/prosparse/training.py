@@ -24,6 +24,8 @@ from torch.utils.data import SequentialSampler
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
+from transformers.utils import logging as transformers_logging
+
 from prosparse import provenance
 from prosparse.config import Architecture, PretrainedInit
 from prosparse.data.mixture import Mixture
@@ -32,6 +34,8 @@ from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor
 from prosparse.models import from_scratch, load, pretrained
 from prosparse.runs import StageSpecification
+
+transformers_logging.disable_progress_bar()  # a bar for each file saved drowns the lines of progress
 
 LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
 
@@ -54,6 +58,7 @@ def train_stage(
     previous: Path | None,
     output: Path,
     max_seconds: float | None = None,
+    label: str = "",
 ) -> None:
     """Train one stage, or continue it where an earlier call was stopped.
 
@@ -64,6 +69,7 @@ def train_stage(
         previous: the checkpoint directory this stage starts from; None for stage 0 from scratch.
         output: the stage's checkpoint directory.
         max_seconds: stop and save before this much time has passed.
+        label: begins each progress line, where several stages print to one terminal.
 
     Raises:
         StageRefused: another process trains here, or the directory holds another config's progress.
@@ -76,7 +82,7 @@ def train_stage(
         _claim(resume, specification)
         model = _starting_model(specification, tokenizer, previous)
         _check_disk(output, model)
-        trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds)
+        trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds, label)
         continue_from = _newest_checkpoint(resume)
         if continue_from is None and len(specification.stages) > 1:
             continue_from = previous
@@ -166,6 +172,7 @@ def _trainer(
     resume: Path,
     started: float,
     max_seconds: float | None,
+    label: str,
 ) -> tuple[Trainer, _StageCallback]:
     training = specification.training
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -206,7 +213,7 @@ def _trainer(
         tokens, specification.mixture, specification.total_steps * training.batch_size, specification.seed
     )
     regularization = SparsityRegularization(model.to(arguments.device), accumulation_steps)
-    callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds)
+    callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds, label)
     trainer = _SequentialTrainer(model=model, args=arguments, train_dataset=dataset, callbacks=[callback])
     # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
@@ -224,10 +231,12 @@ class _StageCallback(TrainerCallback):
         ledger: Path,
         started: float,
         max_seconds: float | None,
+        label: str,
     ) -> None:
         self.specification = specification
         self.regularization = regularization
         self.ledger = ledger
+        self.prefix = f"{label}: " if label else ""
         self.deadline = None if max_seconds is None else started + max_seconds
         self.last_step = specification.stages[-1].until
         self.l1 = self.sparsity = math.nan
@@ -288,7 +297,7 @@ class _StageCallback(TrainerCallback):
             csv.DictWriter(file, LEDGER).writerow(row)
         remaining = (self.last_step - state.global_step) * tokens_per_step / rate
         print(
-            f"step {state.global_step}/{self.last_step} | loss {logs['loss']:.4f} | lambda {weight:.4g} | "
+            f"{self.prefix}step {state.global_step}/{self.last_step} | loss {logs['loss']:.4f} | lambda {weight:.4g} | "
             f"sparsity {100 * self.sparsity:.2f} % | {rate:,.0f} tokens/s | ETA {remaining:.0f} s",
             flush=True,
         )

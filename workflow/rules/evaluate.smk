@@ -1,0 +1,21 @@
+# Benchmarks of one pair (checkpoint, activation): all of them in one lm-eval call.
+
+
+rule evaluate:
+    input:
+        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        rows=rules.benchmark_rows.output,
+    output:
+        "<experiment>/measurements/{run}/seed{seed}/benchmarks/{activation}.json",
+    log:
+        "<experiment>/logs/evaluate/{run}.seed{seed}.{activation}.log",
+    benchmark:
+        "<experiment>/timings/evaluate/{run}.seed{seed}.{activation}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=experiment.benchmarks.model_dump_json(),
+    shell:
+        "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
+        " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
+        " --rows {input.rows} --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,119 @@
+# Measurements beside the published numbers: tables, figures, claims, and the page that shows them.
+
+
+rule resolved_config:
+    output:
+        "<experiment>/config.json",
+    log:
+        "<experiment>/logs/resolved_config.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        experiment=experiment.model_dump_json(),
+    shell:
+        "echo {params.experiment:q} > {output} 2> {log}"
+
+
+rule table:
+    input:
+        table_files,
+        config=ancient(rules.resolved_config.output),
+    output:
+        report(
+            multiext("<experiment>/tables/{table}", ".md", ".csv", ".tex"),
+            caption="../report/{table}.rst",
+            category="Tables",
+        ),
+    log:
+        "<experiment>/logs/tables/{table}.log",
+    wildcard_constraints:
+        table="|".join(TABLES),
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        settings=lambda wildcards: settings_of(
+            tables.inputs(wildcards.table, experiment)
+        ),
+    shell:
+        "prosparse table {wildcards.table} --config {input.config} 2>&1 | tee {log}"
+
+
+rule figure:
+    input:
+        figure_files,
+        config=ancient(rules.resolved_config.output),
+    output:
+        report(
+            multiext("<experiment>/figures/{figure}", ".png", ".svg", ".json"),
+            caption="../report/{figure}.rst",
+            category="Figures",
+        ),
+    log:
+        "<experiment>/logs/figures/{figure}.log",
+    wildcard_constraints:
+        figure="|".join(FIGURES),
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        settings=lambda wildcards: settings_of(
+            figures.inputs(wildcards.figure, experiment)
+        ),
+    shell:
+        "prosparse figure {wildcards.figure} --config {input.config} 2>&1 | tee {log}"
+
+
+rule judge_claims:
+    input:
+        needed_files(claims.inputs(experiment)),
+        config=ancient(rules.resolved_config.output),
+    output:
+        multiext("<experiment>/claims", ".md", ".json"),
+    log:
+        "<experiment>/logs/claims.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        settings=settings_of(claims.inputs(experiment)),
+    shell:
+        "prosparse claims --config {input.config} 2>&1 | tee {log}"
+
+
+rule page:
+    input:
+        needed_files(page.inputs(experiment)),
+        collect("<experiment>/tables/{table}.md", table=TABLES),
+        collect("<experiment>/figures/{figure}.png", figure=FIGURES),
+        collect(
+            "<experiment>/data/documents/{corpus}.json", corpus=experiment.data.corpora
+        ),
+        rules.judge_claims.output,
+        speed=rules.speed.output,
+        config=ancient(rules.resolved_config.output),
+    output:
+        "<experiment>/README.md",
+    log:
+        "<experiment>/logs/page.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        settings=settings_of(page.inputs(experiment)),
+    shell:
+        "prosparse page --config {input.config} 2>&1 | tee {log}"
+
+
+rule publish:
+    input:
+        rules.page.output,
+        config=ancient(rules.resolved_config.output),
+    log:
+        "<experiment>/logs/publish.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    shell:
+        "prosparse publish --config {input.config} 2>&1 | tee {log}"

@@ -1,0 +1,25 @@
+# Sparsity and held-out loss of a run's last checkpoint under every activation that a table asks for.
+
+
+rule sparsity:
+    input:
+        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        tokens=collect(
+            "<experiment>/data/tokens/{corpus}/manifest.json",
+            corpus=experiment.data.corpora,
+        ),
+    output:
+        "<experiment>/measurements/{run}/seed{seed}/sparsity.json",
+    log:
+        "<experiment>/logs/sparsity/{run}.seed{seed}.log",
+    benchmark:
+        "<experiment>/timings/sparsity/{run}.seed{seed}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=sparsity_specification,
+        tokens=subpath(input.tokens[0], ancestor=2),
+    shell:
+        "prosparse measure-sparsity {input.checkpoint} --specification {params.specification:q}"
+        " --run {wildcards.run} --seed {wildcards.seed}"
+        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"

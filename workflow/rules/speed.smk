@@ -1,0 +1,30 @@
+# What our own machinery costs: the L1 gradient in training, the zero count in measuring.
+
+
+rule speed:
+    input:
+        checkpoint=checkpoint_file(SPEED_RUN, experiment.seeds[0]),
+        tokens=collect(
+            "<experiment>/data/tokens/{corpus}/manifest.json",
+            corpus=experiment.data.corpora,
+        ),
+    output:
+        "<experiment>/measurements/speed.json",
+    log:
+        "<experiment>/logs/speed.log",
+    benchmark:
+        "<experiment>/timings/speed.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    threads: workflow.cores  # nothing may run beside a time measurement
+    params:
+        specification=runs.specification(
+            experiment,
+            SPEED_RUN,
+            len(experiment.runs[SPEED_RUN].stages) - 1,
+            experiment.seeds[0],
+        ).model_dump_json(),
+        tokens=subpath(input.tokens[0], ancestor=2),
+    shell:
+        "prosparse speed {input.checkpoint} --specification {params.specification:q}"
+        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"

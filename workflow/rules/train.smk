@@ -1,0 +1,32 @@
+# One job a stage. Only its final files are declared: a stage that was stopped resumes by itself
+# from a directory that Snakemake does not know, and so does not delete.
+
+
+rule train_stage:
+    input:
+        tokens=stage_tokens,
+        tokenizer=rules.tokenizer.output,
+        previous=stage_predecessor,
+    output:
+        config="<experiment>/checkpoints/{run}/seed{seed}/stage{stage}/config.json",
+        ledger="<experiment>/checkpoints/{run}/seed{seed}/stage{stage}/ledger.csv",
+        provenance="<experiment>/checkpoints/{run}/seed{seed}/stage{stage}/provenance.json",
+    log:
+        "<experiment>/logs/train/{run}.seed{seed}.stage{stage}.log",
+    benchmark:
+        "<experiment>/timings/train/{run}.seed{seed}.stage{stage}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=stage_specification,
+        tokens=subpath(input.tokens[0], ancestor=2),
+        previous=lambda wildcards, input: (
+            f"--previous {subpath(input.previous, parent=True)}"
+            if input.previous
+            else ""
+        ),
+        label="{run} stage {stage}",
+    shell:
+        "prosparse train-stage --specification {params.specification:q} --tokens {params.tokens}"
+        " --tokenizer {input.tokenizer} {params.previous} --label {params.label:q}"
+        " --output {output.provenance} 2>&1 | tee {log}"
