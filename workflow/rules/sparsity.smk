@@ -18,7 +18,7 @@ rule sparsity:
         "../../envs/prosparse.yaml"
     params:
         specification=sparsity_specification,
-        tokens=subpath(input.tokens[0], ancestor=2),
+        tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         "prosparse measure-sparsity {input.checkpoint} --specification {params.specification:q}"
         " --run {wildcards.run} --seed {wildcards.seed}"

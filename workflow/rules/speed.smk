@@ -24,7 +24,7 @@ rule speed:
             len(experiment.runs[SPEED_RUN].stages) - 1,
             experiment.seeds[0],
         ).model_dump_json(),
-        tokens=subpath(input.tokens[0], ancestor=2),
+        tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         "prosparse speed {input.checkpoint} --specification {params.specification:q}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"

@@ -19,7 +19,7 @@ rule train_stage:
         "../../envs/prosparse.yaml"
     params:
         specification=stage_specification,
-        tokens=subpath(input.tokens[0], ancestor=2),
+        tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         previous=lambda wildcards, input: (
             f"--previous {subpath(input.previous, parent=True)}"
             if input.previous

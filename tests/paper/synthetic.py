@@ -1,0 +1,247 @@
+"""A synthetic experiment and its result files: numbers are made up by formula, no model is involved."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from prosparse import config, runs
+from prosparse.config import Experiment
+from prosparse.method.schedule import factor
+from prosparse.paper import published
+from prosparse.paper.page import inputs
+from prosparse.paper.results import Results, tokens
+
+STAGES = [
+    {"until": 40, "peak": 0.0},
+    {"until": 60, "peak": 0.01},
+    {"until": 100, "shape": "sine", "peak": 0.1},
+    {"until": 120, "shape": "sine", "peak": 0.1},
+    {"until": 160, "shape": "sine", "peak": 0.4},
+    {"until": 180, "shape": "sine", "peak": 0.4},
+]
+
+
+def _run(stages: list[dict[str, Any]], activation: str = "relu", start: str = "base") -> dict[str, Any]:
+    return {"init": {"run": start}, "activation": activation, "mixture": "mixed", "stages": stages}
+
+
+def _constant(peak: float) -> dict[str, Any]:
+    return _run([{"until": 40}, {"until": 180, "peak": peak}])
+
+
+CORPORA = {
+    "prose": ("wikipedia", "language_modelling"),
+    "programs": ("starcoder", "language_modelling"),
+    "dialogue": ("ultrachat", "instruction"),
+    "questions": ("paq", "instruction"),
+}
+
+CONFIG: dict[str, Any] = {
+    "experiment": "synthetic",
+    "description": "Made-up numbers that test the tables.",
+    "seeds": [1],
+    "training": {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 8},
+    "data": {
+        "context_length": 256,
+        "tokenizer": {"vocabulary_size": 4096},
+        "corpora": {
+            name: {"stands_for": stands_for, "kind": kind, "source": {"files": [f"{name}.jsonl"]}}
+            for name, (stands_for, kind) in CORPORA.items()
+        },
+        "mixtures": {"mixed": dict.fromkeys(CORPORA, 1.0)},
+        "mixed": "mixed",
+        "heldout_sequences": 8,
+    },
+    "architectures": {
+        "tiny": {"hidden_size": 128, "intermediate_size": 352, "layers": 6, "heads": 4, "kv_heads": 4},
+    },
+    "runs": {
+        "base": {
+            "init": {"architecture": "tiny"},
+            "activation": "silu",
+            "mixture": "mixed",
+            "stages": [{"until": 2000}],
+        },
+        "vanilla": _run([{"until": 180}]),
+        "shifted": _run([{"until": 180}], "shiftrelu-0.1"),
+        "progressive": _run(STAGES),
+        **{f"constant-{peak:g}": _constant(peak) for peak in (0.05, 0.1, 0.4)},
+        **{
+            f"final-{peak:g}": _run([{"until": 60, "peak": peak}], start="progressive")
+            for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+        },
+        **{f"sft-{peak:g}": _run([{"until": 40, "peak": peak}], start="progressive") for peak in (0, 0.1, 0.4)},
+    },
+    "benchmarks": {"rows": "packages", "tasks": list(published.BENCHMARKS), "limit": 100},
+    "rows": {
+        "LLaMA2-7B": "base",
+        "ProSparse-7B*": "progressive",
+        "ProSparse-7B": "progressive@fatrelu-0.01",
+        "Vanilla ReLU-7B": "vanilla",
+        "Shifted ReLU-7B": "shifted",
+        "Fixed L1-7B": "constant-0.1",
+        "Vanilla ReLU 34.60": "vanilla",
+        "ProSparse 34.60": "progressive@fatrelu-0.01",
+        "7B 5e-2": "constant-0.05@fatrelu-0.01",
+        "7B 1e-1": "constant-0.1@fatrelu-0.01",
+        "7B 5e-1": "constant-0.4@fatrelu-0.01",
+        "7B ProSparse": "progressive@fatrelu-0.01",
+        "7B 0": "progressive",
+        "7B 0.01": "progressive@fatrelu-0.01",
+        "7B 0.03": "progressive@fatrelu-0.03",
+    },
+    "stages": {"7B": ["progressive"]},
+    "figures": {
+        "schedule": ["vanilla", "constant-0.1", "progressive"],
+        "sparsity_curves": ["vanilla", "shifted", "constant-0.1", "progressive"],
+        "final_factor": [f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)],
+    },
+    "supervised_finetuning": {"without": "sft-0", "smaller": "sft-0.1", "same": "sft-0.4"},
+}
+
+FIT = (-1.1, 0.4, 3.9)  # what figure 3 should find in the synthetic runs
+
+
+class Synthetic:
+    """Writes and edits a directory of made-up results."""
+
+    def __init__(self, directory: Path, raw: dict[str, Any] | None = None) -> None:
+        self.raw = copy.deepcopy(raw or CONFIG)
+        self.experiment: Experiment = config.load(self.raw)
+        self.directory = directory
+
+    @property
+    def results(self) -> Results:
+        return Results(self.directory, self.experiment)
+
+    def plan(self, run: str) -> tuple[float, float]:
+        """(sparsity share under ReLU, loss) of a run, by formula."""
+        peak = self.experiment.runs[run].stages[-1].peak
+        kind = run.split("-")[0]
+        table = {
+            "base": (0.0, 3.50),
+            "vanilla": (0.66, 3.48),
+            "shifted": (0.69, 3.482),
+            "progressive": (0.885, 3.49),
+            "constant": (0.83 + 0.08 * peak**0.5, 3.50 + 0.2 * peak),
+            "final": ((100 - math.exp(FIT[0] * peak ** FIT[1] + FIT[2])) / 100, 3.5),
+            "decay": (0.88, 3.45),
+            "sft": (0.70 + min(0.2, 2 * peak), 3.40 + 0.1 * peak),
+        }
+        return table[kind]
+
+    def write(self) -> Synthetic:
+        needs = inputs(self.experiment)
+        for seed in self.experiment.seeds:
+            for run in needs.sparsity:
+                self.json(self.results.sparsity_file(run, seed), self.measured(run, seed))
+            for run, activation in needs.benchmarks:
+                self.json(self.results.benchmarks_file(run, activation, seed), self.answered(run, activation, seed))
+            for run, stage in needs.stages:
+                self.trained(run, stage, seed)
+        for corpus in self.experiment.data.corpora:
+            counts = {
+                "read": 1200, "after_cleaning": 1150, "duplicates_removed": 80, "contaminated_removed": 3,
+                "documents": {"train": 1000, "heldout": 67}, "characters": {"train": 900_000, "heldout": 45_678},
+                "provenance": self.provenance(3.0),
+            }  # fmt: skip
+            self.json(self.directory / "data" / "documents" / f"{corpus}.json", counts)
+            self.json(self.directory / "data" / "tokens" / corpus / "manifest.json", {"tokens": 250_000})
+        return self
+
+    @staticmethod
+    def json(path: Path, value: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    def edit(self, path: Path, change: Any) -> None:
+        value = json.loads(path.read_text())
+        change(value)
+        self.json(path, value)
+
+    @staticmethod
+    def provenance(seconds: float) -> dict[str, Any]:
+        return {
+            "code_revision": "synthetic", "processor": "Imaginary CPU, 2 cores", "device": "cpu", "threads": 1,
+            "packages": {"python": "3.11"}, "wall_seconds": seconds,
+        }  # fmt: skip
+
+    def measured(self, run: str, seed: int) -> dict[str, Any]:
+        sparsity, loss = self.plan(run)
+        own = str(self.experiment.runs[run].activation)
+        entries = []
+        for activation in dict.fromkeys([own, "relu", "fatrelu-0.01", "fatrelu-0.03"]):
+            if activation != own and run == "base":
+                continue
+            threshold = float(activation.partition("-")[2] or 0) if activation.startswith("fatrelu") else 0.0
+            share = min(sparsity + 1.2 * threshold, 0.99) + 0.001 * seed
+            cost = loss + 15 * threshold**2 + 0.002 * seed
+            layers = [
+                share + 0.04 * (k - 2.5) / 2.5 + threshold * (0.8 - 0.2 * k) for k in range(6)
+            ] if sparsity else [0.0] * 6  # fmt: skip
+            corpora = {
+                name: {
+                    "stands_for": stands_for,
+                    "sparsity": share + offset if sparsity else 0.0,
+                    "layer_sparsity": layers,
+                    "loss": cost,
+                    "bits_per_byte": cost / 2.5,
+                    "tokens": 2048,
+                }
+                for offset, (name, (stands_for, _)) in zip((-0.04, 0.01, 0.02, 0.04), CORPORA.items(), strict=True)
+            }
+            entries.append(
+                {
+                    "activation": activation, "sparsity": share if sparsity else 0.0, "layer_sparsity": layers,
+                    "loss": cost, "bits_per_byte": cost / 2.5, "tokens": 8192, "corpora": corpora,
+                }
+            )  # fmt: skip
+        return {"run": run, "seed": seed, "measurements": entries, "provenance": self.provenance(2.0)}
+
+    def answered(self, run: str, activation: str, seed: int) -> dict[str, Any]:
+        chances = {"piqa": 0.5, "winogrande": 0.5, "copa": 0.5, "boolq": 0.5, "siqa": 1 / 3, "hellaswag": 0.25,
+                   "mmlu": 0.25, "tydiqa": 0.1}  # fmt: skip
+        scores = {}
+        for name in published.BENCHMARKS:
+            if name == "agi_eval":
+                continue
+            chance = chances.get(name, 0.0)
+            scores[name] = {
+                "score": chance + 0.02 + 0.01 * seed, "standard_error": 0.04, "n": 100, "chance": chance, "shots": 0,
+                "metric": "accuracy", "task": name,
+                "stand_in": "questions of another set" if name == "siqa" else None,
+            }  # fmt: skip
+        missing = {"agi_eval": "no package holds its rows"}
+        return {
+            "run": run, "seed": seed, "activation": activation, "benchmarks": scores, "missing": missing,
+            "provenance": self.provenance(9.0),
+        }  # fmt: skip
+
+    def trained(self, run: str, stage: int, seed: int) -> None:
+        chosen = self.experiment.runs[run]
+        start = chosen.stages[stage - 1].until if stage else 0
+        final, _ = self.plan(run)
+        lines = ["step,tokens,lambda,lm_loss,l1,l_reg_ratio,sparsity,learning_rate,tokens_per_second"]
+        reached = 0.0
+        for step in range(start + 5, chosen.stages[stage].until + 1, 5):
+            last = chosen.stages[-1].until
+            regularized = [s for s in range(1, step + 1) if factor(chosen.stages, s) > 0]
+            total = sum(factor(chosen.stages, s) > 0 for s in range(1, last + 1))
+            level = 0.66 if run != "shifted" else 0.69
+            reached = level + (final - level) * (len(regularized) / total if total else 0)
+            reached += 0.004 * math.sin(step) + 0.002 * seed
+            amount = step * tokens(self.experiment, run) // last
+            lines.append(f"{step},{amount},{factor(chosen.stages, step)},3.6,0.1,0.01,{reached},1e-3,9000")
+        directory = self.results.stage_directory(run, stage, seed)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "ledger.csv").write_text("\n".join(lines) + "\n")
+        record = {
+            "run": runs.owner(self.experiment, run, stage), "seed": seed, "stage": stage,
+            "final": {"lambda": chosen.stages[stage].peak, "lm_loss": 3.6, "sparsity": reached},
+            "provenance": self.provenance(20.0),
+        }  # fmt: skip
+        self.json(directory / "provenance.json", record)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from prosparse.paper import claims, figures, page, tables
+
+
+def test_page_renders_with_everything_missing(nothing):
+    text = page.write(nothing.experiment, nothing.directory).read_text()
+    assert "_missing: claims.md has not been made._" in text
+    for name in tables.TABLES:
+        assert f"_missing: tables/{name}.md has not been made._" in text
+    for name in figures.FIGURES:
+        assert f"figures/{name}.png has not been made" in text
+    assert "Wall time: missing" in text
+    assert "Table 2" in text
+
+
+def test_page_holds_everything_that_was_made(synthetic):
+    for name in tables.TABLES:
+        tables.write(name, synthetic.experiment, synthetic.directory)
+    claims.write(synthetic.experiment, synthetic.directory)
+    (synthetic.directory / "figures").mkdir()
+    (synthetic.directory / "figures" / "figure1.png").write_bytes(b"")
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "has not been made" in text  # figures 2 to 4
+    assert "![figure1](figures/figure1.png)" in text
+    assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
+    assert "Imaginary CPU, 2 cores" in text
+    assert (
+        "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 1,067 | 945,678 |"
+        in text
+    )
+    assert str(synthetic.directory) not in text
+
+
+def test_results_that_do_not_exist_are_counted(synthetic):
+    synthetic.results.sparsity_file("vanilla", 1).unlink()
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "1 result of sparsity" in text
+
+
+def test_wall_time_comes_from_snakemake_where_given(synthetic):
+    folder = synthetic.directory / "timings" / "train"
+    folder.mkdir(parents=True)
+    for index, seconds in enumerate((10, 30)):
+        row = f"{seconds}\t0:00:{seconds}\t{100 + index}\n"
+        (folder / f"{index}.tsv").write_text("s\th:m:s\tmax_rss\n" + row)
+    (folder.parent / "tokenizer.tsv").write_text("s\th:m:s\tmax_rss\n5\t0:00:05\t-\n")
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "| train | 2 | 40 | 30 | 101 |" in text
+    assert "| tokenizer | 1 | 5 | 5 | missing |" in text
+
+
+def test_overhead_is_shown_with_its_quartiles(synthetic):
+    def rate(tokens):
+        return {
+            "tokens_per_second": tokens,
+            "lower_quartile": 0.9 * tokens,
+            "upper_quartile": 1.1 * tokens,
+            "repeats": 20,
+        }
+
+    cost = {"percent": 3.0, "lower_quartile": 1.0, "upper_quartile": 5.0}
+    speed = {
+        "training_step": {
+            **{arm: rate(5000) for arm in ("plain", "regularized", "regularized_and_measured")},
+            "slowdown_regularized": cost,
+            "slowdown_measured_step": cost,
+            "slowdown_of_a_run_percent": 3.25,
+        },
+        "sparsity_measurement": {"plain": rate(9000), "counting": rate(8000), "slowdown": cost},
+    }
+    assert "Missing: not measured." in page.write(synthetic.experiment, synthetic.directory).read_text()
+    synthetic.json(synthetic.directory / "measurements" / "speed.json", speed)
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
+    assert "cost 3.2 %" in text or "cost 3.3 %" in text
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """About twenty short jobs import these modules, and the DAG does on every parse."""
+    code = (
+        "import sys; from prosparse.paper import claims, figures, page, tables; "
+        "heavy = ('torch', 'transformers', 'polars', 'altair', 'numpy', 'scipy', 'pandas'); "
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"

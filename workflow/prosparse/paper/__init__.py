@@ -1,0 +1,1 @@
+"""Tables, figures, claims and the page: reads JSON and CSV, imports neither torch nor transformers."""

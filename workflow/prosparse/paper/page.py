@@ -1,0 +1,276 @@
+"""``results/{experiment}/README.md``: claims, tables, figures and where every number comes from, on one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prosparse.config import Experiment, PackageSource, published_rows
+from prosparse.paper import claims, figures, published, tables
+from prosparse.paper.results import Needs, Results, stands_in
+from prosparse.paper.tables import write_text
+
+
+def inputs(experiment: Experiment) -> Needs:
+    """Everything that any table, figure or claim needs."""
+    needs = claims.inputs(experiment)
+    for table in tables.TABLES:
+        needs |= tables.inputs(table, experiment)
+    for figure in figures.FIGURES:
+        needs |= figures.inputs(figure, experiment)
+    return needs
+
+
+def write(
+    experiment: Experiment,
+    directory: str | Path,
+    benchmarks: Iterable[str | Path] | None = None,
+    results: Results | None = None,
+) -> Path:
+    """Writes ``directory/README.md`` from the tables, figures and claims that exist there.
+
+    ``benchmarks`` are Snakemake benchmark TSVs, by default those under ``directory/timings``. What
+    has not been made is listed as not run.
+    """
+    results = results or Results(directory, experiment)
+    path = Path(directory) / "README.md"
+    if benchmarks is None:
+        benchmarks = (Path(directory) / "timings").rglob("*.tsv")
+    write_text(path, render(results, sorted(Path(file) for file in benchmarks)))
+    return path
+
+
+def render(results: Results, benchmarks: list[Path]) -> str:
+    experiment, directory = results.experiment, results.directory
+    blocks, absent = _provenance(results)
+    lines = [
+        f"# {experiment.experiment}",
+        "",
+        experiment.description.strip(),
+        "",
+        "Every number below is read from a measurement of this experiment or from the paper's tables "
+        "(Song et al., COLING 2025, arXiv 2402.13516v7). What was not measured is printed as missing.",
+        "",
+        "## Claims",
+        "",
+        _included(directory / "claims.md", "claims.md"),
+        "",
+        "## Tables",
+    ]
+    for name in tables.TABLES:
+        lines += ["", _included(directory / "tables" / f"{name}.md", f"tables/{name}.md")]
+    lines += ["", "## Figures"]
+    for name in figures.FIGURES:
+        exists = (directory / "figures" / f"{name}.png").exists()
+        lines += [
+            "",
+            f"![{name}](figures/{name}.png)" if exists else f"_missing: figures/{name}.png has not been made._",
+        ]
+    lines += ["", "## What stands for what", "", *_origins(experiment)]
+    lines += ["", "## Corpora", "", *_corpora(results)]
+    lines += ["", "## What has not run", "", *_not_run(results, absent)]
+    lines += ["", "## Host, versions and time", "", *_host(experiment, blocks), "", *_times(blocks, benchmarks)]
+    lines += ["", "## What the machinery costs", "", *_speed(directory / "measurements" / "speed.json")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _included(path: Path, name: str) -> str:
+    """A fragment's text, without a heading that only repeats the section's."""
+    if not path.exists():
+        return f"_missing: {name} has not been made._"
+    return path.read_text().strip().removeprefix("### Claims").strip()
+
+
+def _table(header: list[str], rows: list[list[str]], numbers: int = 0) -> list[str]:
+    """A Markdown table whose last ``numbers`` columns are right-aligned."""
+    align = ["---"] * (len(header) - numbers) + ["---:"] * numbers
+    return ["| " + " | ".join(cells) + " |" for cells in [header, align, *rows]]
+
+
+def _origins(experiment: Experiment) -> list[str]:
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row, pair in experiment.rows.items():
+        run, activation = experiment.pair(pair)
+        rows.setdefault((f"`{run}@{activation}`", stands_in(experiment, row, run)), []).append(row.replace("*", "\\*"))
+    listed = [["; ".join(keys), pair, words] for (pair, words), keys in rows.items()]
+    if not listed:
+        return ["No run of this experiment stands for a row of the paper."]
+    return _table(["Rows of the paper", "Ours (run@activation)", "Trained from"], listed)
+
+
+def _corpora(results: Results) -> list[str]:
+    counted = {
+        "read": "Read",
+        "after_cleaning": "After cleaning",
+        "duplicates_removed": "Duplicates",
+        "contaminated_removed": "Contaminated",
+        "documents": "Kept",
+        "characters": "Characters kept",
+    }
+    rows = []
+    for name, corpus in results.experiment.data.corpora.items():
+        counts, manifest = results.corpora[name], results.manifest(name)
+        source = corpus.source
+        where = f"{source.package} (package)" if isinstance(source, PackageSource) else getattr(source, "hub", "files")
+        rows.append(
+            [
+                f"`{name}`",
+                where,
+                published.LABELS[corpus.stands_for] + (" (stand-in)" if corpus.stand_in else ""),
+                corpus.kind.replace("_", " "),
+                *(_total((counts or {}).get(key)) for key in counted),
+                _total((manifest or {}).get("tokens")),
+            ]
+        )
+    header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), "Tokens"]
+    note = "Documents, unless named otherwise. Contaminated: sharing a word n-gram with a benchmark row; removed."
+    return [*_table(header, rows, numbers=len(counted) + 1), "", note]
+
+
+def _total(value: Any) -> str:
+    """A count, or the sum of a count's parts (train and held-out)."""
+    if value is None:
+        return "missing"
+    return f"{sum(value.values()) if isinstance(value, dict) else value:,}"
+
+
+def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
+    experiment = results.experiment
+    unfilled = [row.replace("*", "\\*") for row in published_rows() if row not in experiment.rows]
+    lines = [
+        "- Table 2 (activation predictors, inference speed, operator times): missing here, so claims 8 and 9 have "
+        "no verdict.",
+    ]
+    if unfilled:
+        lines.append(f"- Rows of the paper that no run stands for: {'; '.join(unfilled)}.")
+    tasks = set(experiment.benchmarks.tasks)
+    gone = sorted({published.LABELS[b] for b in published.BENCHMARKS if b not in tasks})
+    if gone:
+        lines.append(f"- Benchmarks that the experiment does not name: {', '.join(gone)}.")
+    for kind, number in absent.items():
+        if number:
+            lines.append(
+                f"- {number} result{'s' if number > 1 else ''} of {kind} the tables need and that do not exist yet."
+            )
+    if experiment.benchmarks.limit is not None:
+        lines.append(f"- Benchmark rows beyond the first {experiment.benchmarks.limit} a benchmark.")
+    if not experiment.benchmarks.execute_code:
+        lines.append("- Model-written programs (HumanEval, MBPP): not executed.")
+    return lines
+
+
+# --------------------------------------------------------------------------------- provenance
+
+
+def _provenance(results: Results) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
+    """(provenance blocks of the results in use by kind of job, number of results that do not exist by kind)."""
+    files = results.files(inputs(results.experiment))
+    documents = results.directory / "data" / "documents"
+    files = {"documents": [documents / f"{name}.json" for name in results.experiment.data.corpora], **files}
+    blocks: dict[str, list[dict[str, Any]]] = {}
+    absent: dict[str, int] = {}
+    for kind, paths in files.items():
+        for path in paths:
+            if not path.exists():
+                absent[kind] = absent.get(kind, 0) + 1
+                continue
+            block = json.loads(path.read_text()).get("provenance")
+            if block:
+                blocks.setdefault(kind, []).append(block)
+    return blocks, absent
+
+
+def _host(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> list[str]:
+    every = [block for kind in blocks.values() for block in kind]
+
+    def seen(*keys: str) -> str:
+        values = []
+        for block in every:
+            for key in keys:
+                block = (block or {}).get(key)  # type: ignore[assignment]
+            if block:
+                values.append(str(block))
+        return ", ".join(dict.fromkeys(values)) or "missing"
+
+    packages = list(dict.fromkeys(name for block in every for name in block.get("packages", {})))
+    rows = [
+        ["Processor", seen("processor")],
+        ["Device", seen("device")],
+        ["Threads a job", seen("threads")],
+        ["Code revision", seen("code_revision")],
+        ["Packages", ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing"],
+        ["Seeds", ", ".join(map(str, experiment.seeds))],
+    ]
+    return _table(["", ""], rows)
+
+
+def _times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> list[str]:
+    """Wall time by kind of job: Snakemake's where given, else the time each result recorded."""
+    if benchmarks:
+        seconds: dict[str, list[float]] = {}
+        memory: dict[str, list[float]] = {}
+        for path in benchmarks:
+            kind = path.stem if path.parent.name == "timings" else path.parent.name
+            with open(path, newline="") as file:
+                for row in csv.DictReader(file, delimiter="\t"):
+                    seconds.setdefault(kind, []).append(float(row["s"]))
+                    if row.get("max_rss", "-") not in ("-", "", "NA", None):
+                        memory.setdefault(kind, []).append(float(row["max_rss"]))
+        source = "Wall time and peak memory of each job, as Snakemake measured them."
+    else:
+        seconds = {kind: [b["wall_seconds"] for b in listed if "wall_seconds" in b] for kind, listed in blocks.items()}
+        memory, source = {}, "Wall time as each result recorded it."
+    rows = [
+        [
+            kind,
+            str(len(times)),
+            f"{sum(times):,.0f}",
+            f"{max(times):,.0f}",
+            f"{max(memory[kind]):,.0f}" if kind in memory else "missing",
+        ]
+        for kind, times in seconds.items()
+        if times
+    ]
+    if not rows:
+        return ["Wall time: missing, no job has recorded any."]
+    total = sum(sum(times) for times in seconds.values())
+    rows.append(["**all**", str(sum(map(len, seconds.values()))), f"{total:,.0f}", "", ""])
+    return [source, "", *_table(["Job", "Jobs", "Total (s)", "Longest (s)", "Peak memory (MB)"], rows, numbers=4)]
+
+
+def _speed(path: Path) -> list[str]:
+    """Our own overhead (``measurements/speed.json``): the L1 gradient in training, the zero count in measuring."""
+    if not path.exists():
+        return ["Missing: not measured."]
+    measured = json.loads(path.read_text())
+    names = {
+        ("training_step", "plain"): "Training step, no regularization",
+        ("training_step", "regularized"): "Training step with the L1 gradient",
+        ("training_step", "regularized_and_measured"): "The same, also measuring sparsity (one step in `log_every`)",
+        ("sparsity_measurement", "plain"): "Forward pass and loss",
+        ("sparsity_measurement", "counting"): "The same, counting zeros",
+    }
+    slower = {
+        ("training_step", "regularized"): "slowdown_regularized",
+        ("training_step", "regularized_and_measured"): "slowdown_measured_step",
+        ("sparsity_measurement", "counting"): "slowdown",
+    }
+    rows = []
+    for (work, arm), name in names.items():
+        rate = measured[work][arm]
+        quartiles = f"{rate['lower_quartile']:,.0f} to {rate['upper_quartile']:,.0f}"
+        cost = "–"
+        if (work, arm) in slower:
+            change = measured[work][slower[work, arm]]
+            cost = f"{change['percent']:+.1f} ({change['lower_quartile']:+.1f} to {change['upper_quartile']:+.1f})"
+        rows.append([name, f"{rate['tokens_per_second']:,.0f}", quartiles, cost, str(rate["repeats"])])
+    header = ["Work", "Tokens/s (median)", "Quartiles", "Slowdown in % (quartiles)", "Repeats"]
+    whole = measured["training_step"]["slowdown_of_a_run_percent"]
+    return [
+        *_table(header, rows, numbers=4),
+        "",
+        f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.",
+    ]

@@ -1,0 +1,421 @@
+"""What an experiment measured, read from its JSON and CSV files.
+
+Shares (sparsity, benchmark scores) are handed out in percent, as the paper prints them; losses in
+nats a token. Nothing is filled in: a file that a requested pair needs and that is not there is an
+error, a benchmark that was not run is listed with its reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prosparse.config import Activation, Experiment, PretrainedInit, RunInit
+from prosparse.paper.published import BENCHMARKS, GROUPS
+from prosparse.runs import checkpoint
+
+
+class MissingResult(ValueError):
+    """A result that was asked for and does not exist; the message names the file."""
+
+
+@dataclass
+class Needs:
+    """What must be measured before something can be made: runs, (run, activation), (run, stage)."""
+
+    sparsity: set[str] = field(default_factory=set)
+    benchmarks: set[tuple[str, str]] = field(default_factory=set)
+    stages: set[tuple[str, int]] = field(default_factory=set)
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(self.sparsity | other.sparsity, self.benchmarks | other.benchmarks, self.stages | other.stages)
+
+    @classmethod
+    def of_pairs(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
+        """Sparsity and benchmarks of each pair (``run`` or ``run@activation``)."""
+        needs = cls()
+        for text in pairs:
+            run, activation = experiment.pair(text)
+            needs.sparsity.add(run)
+            if experiment.benchmarks.tasks:
+                needs.benchmarks.add((run, str(activation)))
+        return needs
+
+    @classmethod
+    def of_chains(cls, experiment: Experiment, runs: Iterable[str]) -> Needs:
+        """Every stage of each run."""
+        return cls(stages={(run, stage) for run in runs for stage in range(len(experiment.runs[run].stages))})
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number a seed, and its sampling error where it has one (benchmark scores)."""
+
+    seeds: tuple[float, ...]
+    errors: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.seeds)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds; None for a single seed."""
+        return statistics.stdev(self.seeds) if len(self.seeds) > 1 else None
+
+    @property
+    def standard_error(self) -> float | None:
+        """Sampling error over benchmark rows. Every seed answers the same rows, so it is averaged, not shrunk."""
+        return statistics.fmean(self.errors) if self.errors else None
+
+    @property
+    def total_error(self) -> float:
+        """Sampling error and the error of the mean over seeds, in quadrature; 0 where neither is known."""
+        return math.hypot(self.standard_error or 0.0, (self.spread or 0.0) / math.sqrt(len(self.seeds)))
+
+    def minus(self, other: Value) -> Value:
+        """Difference seed by seed; errors in quadrature (conservative: both answer the same rows)."""
+        errors = tuple(math.hypot(a, b) for a, b in zip(self.errors, other.errors, strict=False))
+        return Value(tuple(a - b for a, b in zip(self.seeds, other.seeds, strict=True)), errors)
+
+
+def mean_of(values: Sequence[Value]) -> Value:
+    """Unweighted mean, seed by seed; independent errors add in quadrature."""
+    errors: tuple[float, ...] = ()
+    if all(value.errors for value in values):
+        columns = zip(*(value.errors for value in values), strict=True)
+        errors = tuple(math.sqrt(math.fsum(e * e for e in column)) / len(values) for column in columns)
+    seeds = zip(*(value.seeds for value in values), strict=True)
+    return Value(tuple(statistics.fmean(column) for column in seeds), errors)
+
+
+@dataclass(frozen=True)
+class CorpusSparsity:
+    corpus: str
+    stands_for: str
+    sparsity: Value
+    loss: Value
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """A pair's held-out measurement: percent, nats a token, bits a byte."""
+
+    sparsity: Value
+    layers: tuple[Value, ...]
+    loss: Value
+    bits_per_byte: Value
+    corpora: tuple[CorpusSparsity, ...]
+
+    def by_dataset(self) -> dict[str, Value]:
+        """Sparsity of each data set of Table 8, tokens-weighted where several corpora stand for it."""
+        found: dict[str, list[CorpusSparsity]] = {}
+        for corpus in self.corpora:
+            found.setdefault(corpus.stands_for, []).append(corpus)
+        return {
+            name: _weighted([c.sparsity for c in group], [c.tokens for c in group]) for name, group in found.items()
+        }
+
+
+def _weighted(values: Sequence[Value], weights: Sequence[float]) -> Value:
+    total = math.fsum(weights)
+    columns = zip(*(value.seeds for value in values), strict=True)
+    return Value(tuple(math.fsum(w * x for w, x in zip(weights, column, strict=True)) / total for column in columns))
+
+
+@dataclass(frozen=True)
+class BenchmarkColumn:
+    """One of the seven columns: the mean of the benchmarks that were run, and what is missing."""
+
+    value: Value | None
+    chance: Value | None
+    used: tuple[str, ...]
+    missing: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Benchmarks:
+    """A pair's benchmark scores in percent."""
+
+    scores: dict[str, Value]
+    chances: dict[str, Value]
+    details: dict[str, dict[str, Any]]
+    missing: dict[str, str]
+
+    def column(self, name: str) -> BenchmarkColumn:
+        wanted = GROUPS[name]
+        used = tuple(benchmark for benchmark in wanted if benchmark in self.scores)
+        return BenchmarkColumn(
+            value=mean_of([self.scores[b] for b in used]) if used else None,
+            chance=mean_of([self.chances[b] for b in used]) if used and all(b in self.chances for b in used) else None,
+            used=used,
+            missing={b: self.missing[b] for b in wanted if b not in used},
+        )
+
+    def average(self) -> BenchmarkColumn:
+        """Unweighted mean of the columns that have a value; ``missing`` holds whole missing columns."""
+        columns = {name: self.column(name) for name in GROUPS}
+        present = {name: column for name, column in columns.items() if column.value is not None}
+        chances = [column.chance for column in present.values() if column.chance is not None]
+        return BenchmarkColumn(
+            value=mean_of([c.value for c in present.values() if c.value is not None]) if present else None,
+            chance=mean_of(chances) if chances and len(chances) == len(present) else None,
+            used=tuple(present),
+            missing={name: "; ".join(c.missing.values()) for name, c in columns.items() if c.value is None},
+        )
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A row of a run's training ledger, averaged over seeds; sparsity in percent."""
+
+    stage: int
+    step: int
+    tokens: float
+    factor: float
+    lm_loss: float
+    sparsity: Value
+
+
+class Results:
+    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``).
+
+    ``checkpoint_directory(experiment, run, stage)`` gives ``{owner}/seed{seed}/stage{k}`` with the
+    seed left to format.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        experiment: Experiment,
+        checkpoint_directory: Callable[[Experiment, str, int], str] = checkpoint,
+    ) -> None:
+        self.directory = Path(directory)
+        self.experiment = experiment
+        self._checkpoint_directory = checkpoint_directory
+        self._read: dict[Path, Any] = {}
+
+    # ------------------------------------------------------------------------------ paths
+
+    def sparsity_file(self, run: str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "sparsity.json"
+
+    def benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "benchmarks" / f"{activation}.json"
+
+    def stage_directory(self, run: str, stage: int, seed: int) -> Path:
+        relative = self._checkpoint_directory(self.experiment, run, stage).format(seed=seed)
+        return self.directory / "checkpoints" / relative
+
+    def files(self, needs: Needs) -> dict[str, list[Path]]:
+        """The JSON files that ``needs`` implies, by kind of job."""
+        seeds = self.experiment.seeds
+        return {
+            "training": list(
+                dict.fromkeys(
+                    self.stage_directory(run, stage, seed) / "provenance.json"
+                    for run, stage in sorted(needs.stages)
+                    for seed in seeds
+                )
+            ),
+            "sparsity": [self.sparsity_file(run, seed) for run in sorted(needs.sparsity) for seed in seeds],
+            "benchmarks": [self.benchmarks_file(*pair, seed) for pair in sorted(needs.benchmarks) for seed in seeds],
+        }
+
+    def _json(self, path: Path) -> Any:
+        if path not in self._read:
+            try:
+                self._read[path] = json.loads(path.read_text())
+            except FileNotFoundError:
+                raise MissingResult(f"{path}: no such result") from None
+            except json.JSONDecodeError as error:
+                raise MissingResult(f"{path}: not a JSON file ({error})") from None
+        return self._read[path]
+
+    # ----------------------------------------------------------------------- measurements
+
+    def sparsity(self, run: str, activation: Activation | str) -> Sparsity:
+        """Held-out sparsity and loss of a pair.
+
+        Raises:
+            MissingResult: no such file, or the file holds no such activation; names both.
+        """
+        entries = []
+        for seed in self.experiment.seeds:
+            path = self.sparsity_file(run, seed)
+            measured = {entry["activation"]: entry for entry in self._json(path)["measurements"]}
+            if str(activation) not in measured:
+                raise MissingResult(f"{path}: activation {activation} not measured; it has {', '.join(measured)}")
+            entries.append(measured[str(activation)])
+        corpora = []
+        for name, first in entries[0]["corpora"].items():
+            per_seed = [entry["corpora"][name] for entry in entries]
+            corpora.append(
+                CorpusSparsity(
+                    corpus=name,
+                    stands_for=first["stands_for"],
+                    sparsity=Value(tuple(100 * c["sparsity"] for c in per_seed)),
+                    loss=Value(tuple(c["loss"] for c in per_seed)),
+                    tokens=first["tokens"],
+                )
+            )
+        return Sparsity(
+            sparsity=Value(tuple(100 * entry["sparsity"] for entry in entries)),
+            layers=tuple(
+                Value(tuple(100 * share for share in layer))
+                for layer in zip(*(entry["layer_sparsity"] for entry in entries), strict=True)
+            ),
+            loss=Value(tuple(entry["loss"] for entry in entries)),
+            bits_per_byte=Value(tuple(entry["bits_per_byte"] for entry in entries)),
+            corpora=tuple(corpora),
+        )
+
+    def benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
+        """Benchmark scores of a pair; a benchmark that a seed lacks is missing.
+
+        Raises:
+            MissingResult: no such file.
+        """
+        if not self.experiment.benchmarks.tasks:
+            reason = "this experiment runs no benchmark"
+            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
+        files = [self._json(self.benchmarks_file(run, activation, seed)) for seed in self.experiment.seeds]
+        scores: dict[str, Value] = {}
+        chances: dict[str, Value] = {}
+        details: dict[str, dict[str, Any]] = {}
+        missing: dict[str, str] = {}
+        for name in BENCHMARKS:
+            rows = [file["benchmarks"].get(name) for file in files]
+            if any(row is None for row in rows):
+                reasons = [file.get("missing", {}).get(name) for file in files]
+                missing[name] = next((reason for reason in reasons if reason), "not run by this experiment")
+                continue
+            errors = tuple(100 * row["standard_error"] for row in rows if row.get("standard_error") is not None)
+            scores[name] = Value(tuple(100 * row["score"] for row in rows), errors if len(errors) == len(rows) else ())
+            if rows[0].get("chance") is not None:
+                chances[name] = Value((100 * rows[0]["chance"],))
+            details[name] = rows[0]
+        return Benchmarks(scores, chances, details, missing)
+
+    # --------------------------------------------------------------------------- training
+
+    def stage(self, run: str, stage: int) -> list[dict[str, Any]]:
+        """A stage's provenance.json, one a seed."""
+        return [
+            self._json(self.stage_directory(run, stage, seed) / "provenance.json") for seed in self.experiment.seeds
+        ]
+
+    def ledger(self, run: str) -> list[LedgerRow]:
+        """The run's whole chain of stages: the steps that every seed logged.
+
+        Raises:
+            MissingResult: a stage's ledger.csv does not exist.
+        """
+        merged: list[LedgerRow] = []
+        for stage in range(len(self.experiment.runs[run].stages)):
+            seeds = []
+            for seed in self.experiment.seeds:
+                path = self.stage_directory(run, stage, seed) / "ledger.csv"
+                try:
+                    with open(path, newline="") as file:
+                        seeds.append({int(float(row["step"])): row for row in csv.DictReader(file)})
+                except FileNotFoundError:
+                    raise MissingResult(f"{path}: no such result") from None
+            for step in sorted(set.intersection(*(set(rows) for rows in seeds))):
+                rows = [ledger[step] for ledger in seeds]
+                merged.append(
+                    LedgerRow(
+                        stage=stage,
+                        step=step,
+                        tokens=statistics.fmean(float(row["tokens"]) for row in rows),
+                        factor=statistics.fmean(float(row["lambda"]) for row in rows),
+                        lm_loss=statistics.fmean(float(row["lm_loss"]) for row in rows),
+                        sparsity=Value(tuple(100 * float(row["sparsity"]) for row in rows)),
+                    )
+                )
+        return merged
+
+    # ---------------------------------------------------------------------------- corpora
+
+    @cached_property
+    def corpora(self) -> dict[str, dict[str, Any] | None]:
+        """Counts of each corpus (``data/documents/{corpus}.json``), None where it has not been read."""
+        found = {}
+        for corpus in self.experiment.data.corpora:
+            path = self.directory / "data" / "documents" / f"{corpus}.json"
+            found[corpus] = self._json(path) if path.exists() else None
+        return found
+
+    def manifest(self, corpus: str) -> dict[str, Any] | None:
+        path = self.directory / "data" / "tokens" / corpus / "manifest.json"
+        return self._json(path) if path.exists() else None
+
+
+# ------------------------------------------------------------------- facts of the config itself
+
+
+def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
+    """Tokens a run has trained on by the end of ``stage`` (default: its last)."""
+    chosen = experiment.runs[run]
+    return (
+        chosen.stages[-1 if stage is None else stage].until
+        * chosen.training.batch_size
+        * experiment.data.context_length
+    )
+
+
+def lineage_tokens(experiment: Experiment, run: str) -> int:
+    """``tokens`` and those of the runs it started from; a pretrained start counts as none."""
+    init = experiment.runs[run].init
+    total = tokens(experiment, run)
+    while isinstance(init, RunInit):
+        total += tokens(experiment, init.run, init.stage)
+        init = experiment.runs[init.run].init
+    return total
+
+
+#: What a pretrained name holds when it is the paper's own model, by scale.
+ORIGINALS = {
+    "7B": ("llama27b", "relullama7b"),
+    "13B": ("llama213b", "relullama13b"),
+    "1B": ("minicpm1b", "minicpms1b"),
+}
+
+
+def origin(experiment: Experiment, run: str) -> tuple[str, str]:
+    """(what a run's weights come from in words, the same normalized to compare names)."""
+    init = experiment.runs[run].init
+    while isinstance(init, RunInit):
+        init = experiment.runs[init.run].init
+    if isinstance(init, PretrainedInit):
+        return init.pretrained, "".join(c for c in init.pretrained.lower() if c.isalnum())
+    shape = experiment.architectures[init.architecture]
+    words = (
+        f"{shape.type}, {shape.layers} layers, d_model {shape.hidden_size}, d_ff {shape.intermediate_size}, "
+        "trained from scratch"
+    )
+    return words, ""
+
+
+def scale_of(row: str) -> str:
+    """The paper's model size a published row is about; the early tables' bare settings are 7B."""
+    return next((scale for scale in ("13B", "7B", "1B") if scale in row), "7B")
+
+
+def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
+    """What our row is: the paper's model, or ``stand-in: ...``; without a row, any of the paper's models counts."""
+    words, name = origin(experiment, run)
+    originals = ORIGINALS[scale_of(row)] if row is not None else [o for names in ORIGINALS.values() for o in names]
+    return words if any(original in name for original in originals) else f"stand-in: {words}"

@@ -1,0 +1,726 @@
+"""The paper's result tables with ours beside every cell: CSV (tidy), Markdown and LaTeX.
+
+A row of the paper is shown in two lines, the paper's and ours. What was not measured is printed
+as missing, with the reason in the notes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from prosparse.config import PAPER_DATASETS, ROW_KEYS, Activation, ConfigError, Experiment, RunInit
+from prosparse.paper import published
+from prosparse.paper.results import (
+    BenchmarkColumn,
+    Benchmarks,
+    Needs,
+    Results,
+    Sparsity,
+    Value,
+    lineage_tokens,
+    stands_in,
+    tokens,
+)
+
+# ------------------------------------------------------------------------------- the structure
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    label: str
+    unit: str
+    digits: int | None = 2  # decimals; 0 groups thousands, None prints the shortest form
+
+    def format(self, number: float) -> str:
+        if self.digits is None:
+            return f"{number:g}"
+        return f"{number:,.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Ours and the paper's; ``published`` as printed in full, ``published_text`` where a table shortens it."""
+
+    ours: Value | None = None
+    published: str = ""
+    note: str = ""
+    mark: str = ""
+    published_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    cells: dict[str, Cell]
+    pair: str | None = None  # what ours is
+    is_published: bool = True
+
+
+@dataclass
+class Table:
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    row_title: str = "Setting"
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+MISSING = "missing"
+NOT_PUBLISHED = "–"
+
+
+def _ours(cell: Cell, column: Column) -> str:
+    """``mean ± standard error (standard deviation over seeds)``, with its mark."""
+    if cell.ours is None:
+        return MISSING + cell.mark
+    text = column.format(cell.ours.mean)
+    if cell.ours.standard_error is not None:
+        text += f" ± {column.format(cell.ours.standard_error)}"
+    if cell.ours.spread is not None:
+        text += f" ({column.format(cell.ours.spread)})"
+    return text + cell.mark
+
+
+def _published(cell: Cell) -> str:
+    return cell.published_text if cell.published_text is not None else cell.published or NOT_PUBLISHED
+
+
+def _lines(table: Table) -> Iterable[tuple[Row, str, list[str]]]:
+    """(row, whose, cells as text) in print order; a row without a run of ours is one line."""
+    for row in table.rows:
+        cells = [row.cells.get(column.key, Cell()) for column in table.columns]
+        if row.pair is None and row.is_published:
+            yield row, "paper (ours: missing)", [_published(cell) for cell in cells]
+            continue
+        if row.is_published:
+            yield row, "paper", [_published(cell) for cell in cells]
+        yield (
+            row,
+            "ours",
+            [
+                _ours(cell, column) if column.key in row.cells else NOT_PUBLISHED
+                for cell, column in zip(cells, table.columns, strict=True)
+            ],
+        )
+
+
+def to_csv(table: Table) -> str:
+    """Tidy: one line a cell. ``standard_error`` is over benchmark rows, ``spread`` over seeds."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "column", "ours", "standard_error", "spread", "published", "unit", "pair", "note"])
+    for row in table.rows:
+        for column in table.columns:
+            if column.key not in row.cells:
+                continue
+            cell = row.cells[column.key]
+            numbers = [cell.ours.mean, cell.ours.standard_error, cell.ours.spread] if cell.ours else [None, None, None]
+            written = ["" if number is None else f"{number:.10g}" for number in numbers]
+            writer.writerow([row.label, column.key, *written, cell.published, column.unit, row.pair or "", cell.note])
+    return buffer.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    header = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
+    lines = [f"### {table.title}", "", _bar(header), _bar(["---", "---", *["---:"] * len(table.columns)])]
+    for row, whose, cells in _lines(table):
+        if whose == "ours" and row.is_published:
+            name = f"`{row.pair}`"
+        else:
+            name = f"**{_pipe(row.label)}**" + (f" `{row.pair}`" if whose == "ours" and row.pair else "")
+        lines.append(_bar([name, whose, *cells]))
+    lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _bar(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _pipe(text: str) -> str:
+    # a setting's * (without threshold shifting) must not open emphasis
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def _unit(column: Column) -> str:
+    return "" if column.unit in ("", "%", "tokens") else f" ({column.unit})"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "§": r"\S{}",
+    "–": "--",
+    "λ": r"$\lambda$",
+    "×": r"$\times$",
+}
+
+
+def latex_escape(text: str) -> str:
+    """Text as LaTeX prints it, under pdflatex too: ASCII only, backticks dropped."""
+    escaped = "".join(_LATEX.get(character, character) for character in text.replace("`", ""))
+    return escaped.encode("ascii", "replace").decode()
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs ``table*``; needs the packages booktabs and graphicx."""
+    heads = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(map(latex_escape, heads)) + r" \\",
+        r"\midrule",
+    ]
+    for row, whose, cells in _lines(table):
+        ours = whose == "ours" and row.is_published
+        name = rf"\quad {latex_escape(row.pair or '')}" if ours else latex_escape(row.label)
+        lines.append(" & ".join([name, whose, *map(latex_escape, cells)]) + r" \\")
+    number, _, title = table.title.partition(". ")  # LaTeX numbers its own tables
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}}",
+        rf"\caption{{{latex_escape(f'{title} ({number} of the paper).')}}}",
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+    ]
+    if table.notes:
+        lines += [r"\par\smallskip\footnotesize\raggedright", *(latex_escape(note) + r"\par" for note in table.notes)]
+    lines.append(r"\end{table*}")
+    return "\n".join(lines) + "\n"
+
+
+# ----------------------------------------------------------------------------- filling the rows
+
+LOSS = Column("held_out_loss", "Held-out loss", "nats/token", 3)
+BITS = Column("bits_per_byte", "Bits/byte", "", 3)
+PERFORMANCE = [Column(name, published.LABELS[name], "%") for name in (*published.GROUPS, "average_performance")]
+SPARSITY = Column("average_sparsity", published.LABELS["average_sparsity"], "%")
+TOKENS = Column("accumulated_tokens", "Accumulated tokens", "tokens", 0)
+
+LEGEND = (
+    "Sparsity and scores in percent. Ours: mean ± standard error over benchmark rows (standard deviation over seeds, "
+    "where there are several). `*`: without activation threshold shifting. Held-out loss and bits/byte are ours alone."
+)
+
+
+def _missing_reason(label: str) -> str:
+    if label.startswith("ReluLLaMA"):
+        return "released checkpoint, not trained here"
+    return "no run of this experiment stands for this row"
+
+
+@dataclass
+class _Filler:
+    """Turns pairs into cells and gathers the notes a table must carry."""
+
+    results: Results
+    table: Table
+    origins: dict[str, list[str]] = field(default_factory=dict)
+    incomplete: dict[str, list[str]] = field(default_factory=dict)
+    measured: list[str] = field(default_factory=list)
+    absent: dict[str, list[str]] = field(default_factory=dict)
+
+    def row(
+        self,
+        label: str,
+        key: str,
+        printed: dict[str, str],
+        extra: Callable[[str, Activation], dict[str, Cell]] | None = None,
+    ) -> Row:
+        """The row of published key ``key``; ``printed`` are its published cells, ``extra`` adds cells from the run."""
+        experiment = self.results.experiment
+        pair = experiment.rows.get(key)
+        names = [column.key for column in self.table.columns]
+        if pair is None:
+            reason = _missing_reason(label)
+            self.absent.setdefault(reason, []).append(label)
+            note = f"{MISSING}: {reason}"
+            return Row(label, {name: Cell(published=printed.get(name, ""), note=note) for name in names})
+        run, activation = experiment.pair(pair)
+        self.origins.setdefault(stands_in(experiment, key, run), []).append(run)
+        text = f"{run}@{activation}"
+        self.measured.append(text)
+        cells: dict[str, Cell] = {}
+        if set(names) & {*published.GROUPS, *published.BENCHMARKS, "average_performance"}:
+            cells |= self._performance(text, self.results.benchmarks(run, activation))
+        if set(names) & {"average_sparsity", "mixed", LOSS.key}:
+            cells |= self._sparsity(self.results.sparsity(run, activation))
+        if extra is not None:
+            cells |= extra(run, activation)
+        origin = stands_in(experiment, key, run)
+        return Row(
+            label,
+            {
+                name: Cell(
+                    cells.get(name, Cell()).ours,
+                    printed.get(name, ""),
+                    "; ".join(filter(None, [cells.get(name, Cell()).note, origin])),
+                    cells.get(name, Cell()).mark,
+                    cells.get(name, Cell()).published_text,
+                )
+                for name in names
+            },
+            text,
+        )
+
+    def _performance(self, pair: str, benchmarks: Benchmarks) -> dict[str, Cell]:
+        cells = {
+            name: Cell(
+                benchmarks.scores.get(name), note="" if name in benchmarks.scores else self._gone(name, benchmarks)
+            )
+            for name in published.BENCHMARKS
+        }
+        for name in published.GROUPS:
+            cells[name] = self._mean(pair, name, benchmarks.column(name))
+        average = benchmarks.average()
+        cells["average_performance"] = self._mean(pair, "average_performance", average)
+        for name, detail in benchmarks.details.items():
+            wanted = {name, *(group for group, members in published.GROUPS.items() if name in members)}
+            if detail.get("stand_in") and wanted & {column.key for column in self.table.columns}:
+                self.table.note(f"{published.LABELS[name]} is a stand-in: {detail['stand_in'].rstrip('.')}.")
+        return cells
+
+    @staticmethod
+    def _gone(name: str, benchmarks: Benchmarks) -> str:
+        return f"{MISSING}: {benchmarks.missing[name]}"
+
+    def _mean(self, pair: str, name: str, column: BenchmarkColumn) -> Cell:
+        """A mean over what is there, marked with a dagger and a note where something is not."""
+        if not column.missing:
+            return Cell(column.value)
+        label = published.LABELS[name]
+        each = {published.LABELS[key]: reason.rstrip(".") for key, reason in column.missing.items()}
+        if column.value is None:
+            gone = "; ".join(reason if key == label else f"{key}: {reason}" for key, reason in each.items())
+            text = f"{label}: {MISSING} ({gone})"
+        elif name == "average_performance":
+            text = f"† {label}: mean of the {len(column.used)} columns measured, of 7; missing: {', '.join(each)}"
+        else:
+            used = ", ".join(published.LABELS[key] for key in column.used)
+            gone = "; ".join(f"{key} ({reason})" for key, reason in each.items())
+            text = f"† {label}: mean of {used}; missing: {gone}"
+        if name in {c.key for c in self.table.columns}:
+            self.incomplete.setdefault(text, []).append(pair)
+        return Cell(column.value, note=text, mark="" if column.value is None else "†")
+
+    def _sparsity(self, measured: Sparsity) -> dict[str, Cell]:
+        cells = {
+            "average_sparsity": Cell(measured.sparsity),
+            "mixed": Cell(measured.sparsity),
+            LOSS.key: Cell(measured.loss),
+            BITS.key: Cell(measured.bits_per_byte),
+        }
+        by_dataset = measured.by_dataset()
+        for name in PAPER_DATASETS:
+            cells[name] = Cell(by_dataset.get(name), note="" if name in by_dataset else f"{MISSING}: no corpus for it")
+        return cells
+
+    def finish(self) -> Table:
+        notes = self.table.notes
+        for words, runs in self.origins.items():
+            notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {_names(runs)}).")
+        for text, pairs in self.incomplete.items():
+            everywhere = set(pairs) == set(self.measured)
+            notes.append(text + ("." if everywhere else f" (in {_names(pairs)})."))
+        for reason, labels in self.absent.items():
+            notes.append(f"Missing: {_names(labels)}: {reason}.")
+        seeds = self.results.experiment.seeds
+        notes.append(f"Experiment `{self.results.experiment.experiment}`, {_count(len(seeds), 'seed')}.")
+        return self.table
+
+
+def _names(names: Iterable[str]) -> str:
+    return "; ".join(f"`{name}`" for name in dict.fromkeys(names))
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+# ---------------------------------------------------------------------------------- the tables
+
+
+def _by_setting(results: Results, name: str, title: str, source: str, columns: list[Column], *notes: str) -> Table:
+    """A table whose rows are settings (Tables 1, 3 and 8)."""
+    filler = _Filler(results, Table(name, title, columns, notes=[LEGEND, *notes]))
+    for row in published.rows(source):
+        filler.table.rows.append(filler.row(row["setting"], row["setting"], row))
+    return filler.finish()
+
+
+def _chance(results: Results, table: Table) -> None:
+    """Adds the score of a uniform guess, under the rows that were measured."""
+    for text in [row.pair for row in table.rows if row.pair]:
+        measured = results.benchmarks(*results.experiment.pair(text))
+        cells: dict[str, Cell] = {}
+        for column in table.columns:
+            if column.key in measured.chances:
+                cells[column.key] = Cell(measured.chances[column.key])
+            elif column.key in published.GROUPS:
+                cells[column.key] = Cell(measured.column(column.key).chance)
+            elif column.key == "average_performance":
+                cells[column.key] = Cell(measured.average().chance)
+        cells = {key: Cell(cell.ours, note="score of a uniform guess") for key, cell in cells.items() if cell.ours}
+        if cells:
+            table.rows.append(Row("Chance level", cells, is_published=False))
+            return
+
+
+def table1(results: Results) -> Table:
+    table = _by_setting(
+        results,
+        "table1",
+        "Table 1. Overall: performance and sparsity",
+        "table1_overall",
+        [*PERFORMANCE, SPARSITY, LOSS, BITS],
+    )
+    _chance(results, table)
+    return table
+
+
+def table1_early_baselines(results: Results) -> Table:
+    return _by_setting(
+        results,
+        "table1_early_baselines",
+        "Table 1, early baselines. Vanilla ReLU, shifted ReLU and fixed L1",
+        "table1_early_baselines",
+        [SPARSITY, *PERFORMANCE, LOSS, BITS],
+    )
+
+
+def table3(results: Results) -> Table:
+    names = [name for group in published.GROUPS.values() if len(group) > 1 for name in group]
+    table = _by_setting(
+        results,
+        "table3",
+        "Table 3. Benchmarks behind the first three columns of Table 1",
+        "table3_benchmarks",
+        [*(Column(name, published.LABELS[name], "%") for name in names), LOSS, BITS],
+    )
+    _chance(results, table)
+    return table
+
+
+def table4(results: Results) -> Table:
+    filler = _Filler(
+        results,
+        Table(
+            "table4",
+            "Table 4. Baselines without regularization, at two token budgets",
+            [TOKENS, SPARSITY, PERFORMANCE[-1], LOSS, BITS],
+            notes=[LEGEND, "Accumulated tokens: of the run from the activation swap on."],
+        ),
+    )
+
+    def extra(run: str, activation: Activation) -> dict[str, Cell]:
+        return {TOKENS.key: Cell(_exact(tokens(results.experiment, run)))}
+
+    for row in published.rows("table4_regularization_free"):
+        amount = row["accumulated_tokens_billion"]
+        key = _key("table4_regularization_free", row)
+        printed = {**row, TOKENS.key: _billions(amount)}
+        filler.table.rows.append(filler.row(f"{row['setting']}, {amount} B tokens", key, printed, extra))
+    return filler.finish()
+
+
+def _exact(number: float) -> Value:
+    """A number the config fixes: no spread, no error."""
+    return Value((float(number),))
+
+
+def _billions(text: str) -> str:
+    """``34.60`` billion in full, as a string of digits."""
+    return str(round(float(text) * 1e9))
+
+
+def _key(table: str, row: dict[str, str]) -> str:
+    return " ".join(row[column] for column in ROW_KEYS[table])
+
+
+def table5(results: Results) -> Table:
+    factor = Column("lambda", "λ (last)", "", None)
+    filler = _Filler(
+        results,
+        Table(
+            "table5",
+            "Table 5. Constant regularization factor against ProSparse",
+            [factor, SPARSITY, PERFORMANCE[-1], TOKENS, LOSS, BITS],
+            notes=[LEGEND, NORMALISATION, "Accumulated tokens: of the run and of the runs it started from."],
+        ),
+    )
+
+    def extra(run: str, activation: Activation) -> dict[str, Cell]:
+        return {
+            factor.key: Cell(_exact(results.experiment.runs[run].stages[-1].peak)),
+            TOKENS.key: Cell(_exact(lineage_tokens(results.experiment, run))),
+        }
+
+    for row in published.rows("table5_constant_factor"):
+        constant = row["lambda"] != "ProSparse"
+        printed = {**row, "lambda": row["lambda"] if constant else ""}
+        label = f"{row['scale']}, λ = {row['lambda']}" if constant else f"{row['scale']}, ProSparse"
+        filler.table.rows.append(filler.row(label, _key("table5_constant_factor", row), printed, extra))
+    return filler.finish()
+
+
+NORMALISATION = (
+    "Our λ multiplies the mean of |x1| over tokens and d_ff, summed over layers; the paper does not state its "
+    "normalisation, so compare sparsities, not values of λ."
+)
+
+
+def table9(results: Results) -> Table:
+    threshold = Column("threshold", "Threshold t", "", None)
+    filler = _Filler(
+        results,
+        Table(
+            "table9",
+            "Table 9. Activation threshold shifting: FATReLU thresholds",
+            [threshold, SPARSITY, *PERFORMANCE, LOSS, BITS],
+            notes=[LEGEND],
+        ),
+    )
+
+    def extra(run: str, activation: Activation) -> dict[str, Cell]:
+        if activation.name not in ("relu", "fatrelu"):
+            return {threshold.key: Cell(note=f"{MISSING}: {activation} has no threshold")}
+        return {threshold.key: Cell(_exact(activation.parameter or 0.0))}
+
+    for row in published.rows("table9_threshold_sweep"):
+        key = _key("table9_threshold_sweep", row)
+        filler.table.rows.append(filler.row(f"{row['model']}, t = {row['threshold']}", key, row, extra))
+    return filler.finish()
+
+
+def table8(results: Results) -> Table:
+    experiment = results.experiment
+    notes = [f"Mixed: the corpora weighted by the mixture `{experiment.data.mixed}`."]
+    stand_ins = [
+        f"{published.LABELS[corpus.stands_for]}: `{name}`"
+        for name, corpus in experiment.data.corpora.items()
+        if corpus.stand_in
+    ]
+    if stand_ins:
+        notes.append(f"Stand-in corpora: {'; '.join(stand_ins)}.")
+    uncovered = [d for d in PAPER_DATASETS if d not in {c.stands_for for c in experiment.data.corpora.values()}]
+    if uncovered:
+        notes.append(
+            f"Missing: no corpus of this experiment stands for {', '.join(published.LABELS[d] for d in uncovered)}."
+        )
+    columns = [Column(name, published.LABELS[name], "%") for name in ("mixed", *PAPER_DATASETS)]
+    return _by_setting(
+        results,
+        "table8",
+        "Table 8. Average sparsity by data set",
+        "table8_dataset_sparsity",
+        [*columns, LOSS, BITS],
+        *notes,
+    )
+
+
+# ------------------------------------------------------------------------ Tables 6 and 7: stages
+
+
+def _stages(experiment: Experiment, scale: str) -> dict[str, tuple[str, int, int, int]]:
+    """Published stage name -> (run, stage, accumulated steps, accumulated tokens) of ours.
+
+    Runs of a scale continue one another. For 1B, the first run holds the numbered stages, the
+    second is decay, the third SFT; elsewhere stages are numbered on.
+    """
+    found: dict[str, tuple[str, int, int, int]] = {}
+    before: dict[str, tuple[int, int]] = {}  # steps and tokens a run starts with
+    for position, run in enumerate(experiment.stages.get(scale, [])):  # type: ignore[call-overload]
+        chosen = experiment.runs[run]
+        steps, amount = 0, 0
+        if isinstance(chosen.init, RunInit) and chosen.init.run in before:
+            previous = experiment.runs[chosen.init.run]
+            last = len(previous.stages) - 1 if chosen.init.stage is None else chosen.init.stage
+            steps = before[chosen.init.run][0] + previous.stages[last].until
+            amount = before[chosen.init.run][1] + tokens(experiment, chosen.init.run, last)
+        before[run] = (steps, amount)
+        for stage, specification in enumerate(chosen.stages):
+            if scale == "1B" and position in (1, 2):
+                phase = ("decay", "sft")[position - 1]
+                name = phase if stage == len(chosen.stages) - 1 else f"{phase}, part {stage + 1}"
+            else:
+                name = str(len(found))
+            found[name] = (run, stage, steps + specification.until, amount + tokens(experiment, run, stage))
+    return found
+
+
+def _stage_table(results: Results, name: str, title: str, source: str) -> Table:
+    experiment = results.experiment
+    columns = [
+        Column("lambda", "λ at the end", "", None),
+        Column("accumulated_steps", "Accumulated steps", "", 0),
+        TOKENS,
+        Column("sparsity", "Sparsity at the end", "%"),
+        Column("lm_loss", "LM loss at the end", "nats/token", 3),
+    ]
+    notes = [
+        "Numbers in full. Ours: mean (standard deviation over seeds, where there are several). Sparsity and LM loss "
+        "are the training ledger's last values, over training batches; the paper prints neither.",
+        NORMALISATION,
+    ]
+    table = Table(name, title, columns, notes=notes, row_title="Stage")
+    absent = []
+    origins: dict[str, list[str]] = {}
+    rows = published.rows(source)
+    for scale in dict.fromkeys(row["model"] for row in rows):
+        ours = _stages(experiment, scale)
+        printed_rows = {row["stage"]: row for row in rows if row["model"] == scale}
+        for stage in dict.fromkeys([*printed_rows, *ours]):
+            row = printed_rows.get(stage)
+            cells: dict[str, Cell] = {}
+            if row is not None:
+                billions = row["accumulated_tokens_billion"]
+                cells = {
+                    "lambda": Cell(published=row["lambda"]),
+                    "accumulated_steps": Cell(
+                        published=row["accumulated_steps"], published_text=f"{int(row['accumulated_steps']):,}"
+                    ),
+                    TOKENS.key: Cell(published=_billions(billions), published_text=f"{int(_billions(billions)):,}"),
+                    "sparsity": Cell(),
+                    "lm_loss": Cell(),
+                }
+            pair = None
+            if stage in ours:
+                run, index, steps, amount = ours[stage]
+                pair = f"{run}, stage {index}"
+                origins.setdefault(stands_in(experiment, scale, run), []).append(run)
+                final = [record["final"] for record in results.stage(run, index)]
+                values = {
+                    "lambda": Value((experiment.runs[run].stages[index].peak,)),
+                    "accumulated_steps": Value((float(steps),)),
+                    TOKENS.key: Value((float(amount),)),
+                    "sparsity": Value(tuple(100 * last["sparsity"] for last in final)),
+                    "lm_loss": Value(tuple(last["lm_loss"] for last in final)),
+                }
+                cells = {
+                    key: replace(cells.get(key, Cell()), ours=value, note=stands_in(experiment, scale, run))
+                    for key, value in values.items()
+                }
+            else:
+                note = f"{MISSING}: no stage of this experiment stands for it"
+                cells = {
+                    key: Cell(published=cell.published, note=note, published_text=cell.published_text)
+                    for key, cell in cells.items()
+                }
+            label = f"{scale}, stage {stage}" if stage.isdigit() else f"{scale}, {stage.replace('sft', 'SFT')}"
+            if pair is None:
+                absent.append(label)
+            table.rows.append(Row(label, cells, pair, is_published=row is not None))
+    for words, runs in origins.items():
+        notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {_names(runs)}).")
+    if absent:
+        notes.append(f"Missing: {'; '.join(absent)}: no stage of this experiment stands for it.")
+    notes.append(f"Experiment `{experiment.experiment}`, {_count(len(experiment.seeds), 'seed')}.")
+    return table
+
+
+def table6(results: Results) -> Table:
+    return _stage_table(results, "table6", "Table 6. Training stages of the LLaMA2 models", "table6_stages_llama2")
+
+
+def table7(results: Results) -> Table:
+    return _stage_table(
+        results, "table7", "Table 7. Training stages of MiniCPM-1B, decay and SFT", "table7_stages_minicpm"
+    )
+
+
+# ------------------------------------------------------------------------------------ the entry
+
+TABLES: dict[str, Callable[[Results], Table]] = {
+    "table1": table1,
+    "table1_early_baselines": table1_early_baselines,
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "table6": table6,
+    "table7": table7,
+    "table8": table8,
+    "table9": table9,
+}
+
+_SOURCES = {
+    "table1": "table1_overall",
+    "table1_early_baselines": "table1_early_baselines",
+    "table3": "table1_overall",  # the same settings
+    "table4": "table4_regularization_free",
+    "table5": "table5_constant_factor",
+    "table9": "table9_threshold_sweep",
+}
+
+
+def inputs(name: str, experiment: Experiment) -> Needs:
+    """What must be measured before ``name`` can be written."""
+    _check(name)
+    if name in ("table6", "table7"):
+        scales = ("7B", "13B") if name == "table6" else ("1B",)
+        stages = {(entry[0], entry[1]) for scale in scales for entry in _stages(experiment, scale).values()}
+        return Needs(stages=stages)
+    if name == "table8":
+        settings = [row["setting"] for row in published.rows("table8_dataset_sparsity")]
+        pairs = [experiment.rows[setting] for setting in settings if setting in experiment.rows]
+        return Needs(sparsity=Needs.of_pairs(experiment, pairs).sparsity)
+    source = _SOURCES[name]
+    keys = [_key(source, row) for row in published.rows(source)]
+    needs = Needs.of_pairs(experiment, (experiment.rows[key] for key in keys if key in experiment.rows))
+    return needs
+
+
+def write(name: str, experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+    """Writes ``directory/tables/{name}.csv``, ``.md`` and ``.tex``; ``directory`` is ``results/{experiment}``.
+
+    Raises:
+        ConfigError: no such table.
+        MissingResult: a measurement it needs does not exist; names the file.
+    """
+    _check(name)
+    table = TABLES[name](results or Results(directory, experiment))
+    written = []
+    for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
+        path = Path(directory) / "tables" / f"{name}.{suffix}"
+        write_text(path, render(table))
+        written.append(path)
+    return written
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _check(name: str) -> None:
+    if name not in TABLES:
+        raise ConfigError(f"table {name!r}: no such table; there are {', '.join(TABLES)}")
