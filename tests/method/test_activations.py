@@ -99,7 +99,7 @@ def test_every_gated_family(model):
     substitute(model, Activation(name="relu"))
     share = []
     for ffn in gated_ffns(model):
-        ffn.down_proj.register_forward_pre_hook(lambda m, inputs: share.append((inputs[0] == 0).float().mean().item()))
+        ffn.down_proj.register_forward_pre_hook(lambda m, x1: share.append((x1[0] == 0).float().mean().item()))
     model(TOKENS)
     assert all(0.3 < s < 0.7 for s in share)  # random gates are negative half of the time
 
@@ -117,9 +117,14 @@ def test_activation_text_round_trip(text):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("gelu", "'silu', 'relu', 'shiftrelu' or 'fatrelu'"), ("fatrelu", "parameter"), ("fatrelu--1", "greater than or equal"),
-     ("relu-0.1", "not allowed"), ("fatrelu-x", "not a number")],
-)  # fmt: skip
+    [
+        ("gelu", "'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
+        ("fatrelu", "parameter"),
+        ("fatrelu--1", "greater than or equal"),
+        ("relu-0.1", "not allowed"),
+        ("fatrelu-x", "not a number"),
+    ],
+)
 def test_bad_activation_text(text, message):
     with pytest.raises(ConfigError, match=message):
         Activation.parse(text)

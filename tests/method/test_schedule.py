@@ -2,6 +2,7 @@
 
 import csv
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -59,14 +60,16 @@ def schedules(draw):
     for index in range(draw(st.integers(1, 6))):
         until += draw(st.integers(1, 500))
         peak += draw(st.floats(0, 1))
-        stages.append(Stage(until=until, shape=draw(st.sampled_from(["constant", "sine"])) if index else "constant", peak=peak))
+        stages.append(
+            Stage(until=until, shape=draw(st.sampled_from(["constant", "sine"])) if index else "constant", peak=peak)
+        )
     return stages
 
 
 @given(schedules())
 def test_never_falls_stays_within_peaks_and_is_continuous_inside_sines(stages):
     values = [factor(stages, t) for t in range(1, stages[-1].until + 1)]
-    assert all(later >= earlier - 1e-12 for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later >= earlier - 1e-12 for earlier, later in pairwise(values))
     assert all(0 <= v <= stages[-1].peak + 1e-12 for v in values)
     start, before = 0, 0.0
     for stage in stages:
@@ -74,7 +77,7 @@ def test_never_falls_stays_within_peaks_and_is_continuous_inside_sines(stages):
             n = stage.until - start
             steepest = math.pi / 2 / n * (stage.peak - before)  # the sine's largest slope
             inside = [before, *values[start : stage.until]]
-            assert all(b - a <= steepest + 1e-9 for a, b in zip(inside, inside[1:], strict=False))
+            assert all(b - a <= steepest + 1e-9 for a, b in pairwise(inside))
         start, before = stage.until, stage.peak
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, ConfigError
+from prosparse.config import Activation, ConfigError, UserError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job's threads are Snakemake's to give
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -42,14 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         return chosen.run(chosen) or 0
-    except (ConfigError, ValueError, RuntimeError, OSError, FloatingPointError) as error:
-        if type(error).__name__ == "OutOfTime":
-            print(error, flush=True)
-            return 75
-        if type(error) in (RuntimeError, ValueError):  # not a message of ours: show where it came from
-            raise
+    except UserError as error:
         print(f"prosparse: error: {error}", file=sys.stderr)
-        return 1
+        return getattr(error, "exit_status", 1)
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
@@ -73,7 +68,9 @@ def _own_checkpoint(commands: Any) -> None:
 
     command = _command(commands, "train", train, "train a checkpoint through the stages of a recipe")
     command.add_argument("checkpoint", help="Hugging Face id or directory")
-    command.add_argument("--recipe", type=Path, required=True, help="YAML: activation, context_length, stages, training")
+    command.add_argument(
+        "--recipe", type=Path, required=True, help="YAML: activation, context_length, stages, training"
+    )
     command.add_argument("--text", nargs="+", required=True, help=".txt, .jsonl (column text) or .parquet files")
     command.add_argument("--output", type=Path, required=True)
     command.add_argument("--seed", type=int, default=0)
@@ -89,7 +86,9 @@ def _own_checkpoint(commands: Any) -> None:
     command.add_argument("checkpoint", help="Hugging Face id or directory")
     command.add_argument("--activation", type=Activation.parse, help="default: the checkpoint's own")
     command.add_argument("--task", action="append", required=True, help="piqa, mmlu, ... (again for more)")
-    command.add_argument("--rows", type=Path, help="directory of rows as `benchmark-rows` writes; default: from the hub")
+    command.add_argument(
+        "--rows", type=Path, help="directory of rows as `benchmark-rows` writes; default: from the hub"
+    )
     command.add_argument("--limit", type=int, help="rows a benchmark")
     command.add_argument("--execute-code", action="store_true", help="run model-written programs in a sandbox")
     command.add_argument("--output", type=Path, required=True, help="JSON file")
@@ -102,7 +101,9 @@ def swap(options: argparse.Namespace) -> None:
 
     load(options.checkpoint, options.activation).save_pretrained(options.output)
     AutoTokenizer.from_pretrained(options.checkpoint).save_pretrained(options.output)
-    print(f"{options.output}: {options.checkpoint} with {options.activation}; next: prosparse train, prosparse sparsity")
+    print(
+        f"{options.output}: {options.checkpoint} with {options.activation}; next: prosparse train, prosparse sparsity"
+    )
 
 
 def _tokenise_text(files: list[str], checkpoint: str, context_length: int, heldout: int, output: Path) -> Path:
@@ -355,9 +356,7 @@ def measure_sparsity(options: argparse.Namespace) -> None:
 
     started = time.time()
     model = load(options.checkpoint.parent)
-    corpora = {
-        name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()
-    }
+    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()}
     activations = [Activation.parse(text) for text in options.specification["activations"]]
     results = measure_corpora(model, activations, corpora, options.tokens)
     write_json(
@@ -380,7 +379,12 @@ def measure_benchmarks(options: argparse.Namespace) -> None:
 
 
 def _evaluate(
-    checkpoint: Path | str, activation: Activation | None, benchmarks: Any, rows: Path, output: Path, names: dict[str, Any]
+    checkpoint: Path | str,
+    activation: Activation | None,
+    benchmarks: Any,
+    rows: Path,
+    output: Path,
+    names: dict[str, Any],
 ) -> None:
     from transformers import AutoTokenizer
 

@@ -31,8 +31,12 @@ PAPER_DATASETS = (
 )
 
 
-class ConfigError(ValueError):
-    """A config that cannot be run; the message names the key and what it may hold."""
+class UserError(Exception):
+    """Something its user can mend; the command line prints it as one line, without a traceback."""
+
+
+class ConfigError(UserError, ValueError):
+    """A config or input that cannot be used; the message names the key or file and what it may be."""
 
 
 class Section(BaseModel):
@@ -113,8 +117,8 @@ class Data(Section):
     @model_validator(mode="after")
     def names_exist(self) -> Self:
         for mixture, weights in self.mixtures.items():
-            for corpus in weights:
-                _known(corpus, self.corpora, f"mixtures.{mixture}")
+            for weighted in weights:
+                _known(weighted, self.corpora, f"mixtures.{mixture}")
         _known(self.mixed, self.mixtures, "mixed")
         for name, corpus in self.corpora.items():
             if isinstance(corpus.source, PackageSource):
@@ -166,7 +170,9 @@ class Activation(Section):
     @model_validator(mode="after")
     def parameter_where_needed(self) -> Self:
         if (self.parameter is not None) != (self.name in ("shiftrelu", "fatrelu")):
-            raise ValueError("parameter: required for shiftrelu (bias) and fatrelu (threshold), not allowed for silu, relu")
+            raise ValueError(
+                "parameter: required for shiftrelu (bias) and fatrelu (threshold), not allowed for silu, relu"
+            )
         return self
 
     @classmethod
@@ -255,11 +261,17 @@ class Run(Section):
         previous = Stage(until=1)
         for index, stage in enumerate(self.stages):
             if index and stage.until <= previous.until:
-                raise ValueError(f"stages.{index}.until is {stage.until}: must be greater than stage {index - 1}'s {previous.until}")
+                raise ValueError(
+                    f"stages.{index}.until is {stage.until}: must be greater than stage {index - 1}'s {previous.until}"
+                )
             if stage.shape == "sine" and index == 0:
-                raise ValueError("stages.0.shape: the first stage must be constant, a sine rises from the previous peak")
+                raise ValueError(
+                    "stages.0.shape: the first stage must be constant, a sine rises from the previous peak"
+                )
             if index and stage.peak < previous.peak:
-                raise ValueError(f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (stage {index - 1} has {previous.peak:g})")
+                raise ValueError(
+                    f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (before: {previous.peak:g})"
+                )
             previous = stage
         return self
 
@@ -315,7 +327,9 @@ class Experiment(Section):
                 _known(run.init.run, self.runs, f"runs.{name}.init.run")
                 stages = len(self.runs[run.init.run].stages)
                 if run.init.stage is not None and run.init.stage >= stages:
-                    raise ValueError(f"runs.{name}.init.stage is {run.init.stage}: {run.init.run} has stages 0 to {stages - 1}")
+                    raise ValueError(
+                        f"runs.{name}.init.stage is {run.init.stage}: {run.init.run} has stages 0 to {stages - 1}"
+                    )
             self._no_cycle(name)
         for row, pair in self.rows.items():
             _known(row, published_rows(), "rows")
@@ -403,14 +417,14 @@ def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
                 current = current.model_fields[str(part)].annotation
         else:
             # a union names the chosen member in the location; a dict or list holds its values last
-            arguments = get_args(current)
-            named = [a for a in arguments if getattr(a, "__name__", "") == part]
-            current = named[0] if named else (arguments[-1] if arguments else current)
+            members = get_args(current)
+            named = [member for member in members if getattr(member, "__name__", "") == part]
+            current = named[0] if named else (members[-1] if members else current)
     while not (isinstance(current, type) and issubclass(current, BaseModel)):
-        arguments = [a for a in get_args(current) if a is not type(None)]
-        if not arguments:
-            return ["(see config.yaml)"]
-        current = arguments[-1] if len(arguments) > 1 and not isinstance(arguments[0], type) else arguments[0]
+        models = [member for member in get_args(current) if member is not type(None)]
+        if not models:
+            return ["see config.yaml"]
+        current = models[-1]
     return list(current.model_fields)
 
 

@@ -37,13 +37,16 @@ def from_scratch(architecture: Architecture, vocabulary_size: int, context_lengt
         "max_position_embeddings": context_length,
         "tie_word_embeddings": architecture.tied_embeddings,
         "hidden_act": "silu",
+        "initializer_range": architecture.hidden_size**-0.5,  # the usual 0.02 is far too small for narrow models
         "bos_token_id": 0,
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
     config: PretrainedConfig
     if architecture.type == "minicpm":
-        assert architecture.scale_emb and architecture.scale_depth and architecture.dim_model_base
+        assert architecture.scale_emb is not None  # the config has checked all three
+        assert architecture.scale_depth is not None
+        assert architecture.dim_model_base is not None
         config = GraniteConfig(
             **common,
             embedding_multiplier=architecture.scale_emb,

@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from prosparse.config import Experiment, PretrainedInit, Run, RunInit, ScratchInit, Section, Stage, Training
-from prosparse.config import Activation, Architecture
+from prosparse.config import (
+    Activation,
+    Architecture,
+    Experiment,
+    PretrainedInit,
+    Run,
+    RunInit,
+    ScratchInit,
+    Section,
+    Stage,
+    Training,
+)
 
 
 class StageSpecification(Section):
@@ -30,7 +40,9 @@ def owner(experiment: Experiment, run: str, stage: int) -> str:
     """The run under whose name this stage's checkpoint is kept."""
     wanted = _identity(experiment.runs[run], stage)
     return next(
-        name for name, other in experiment.runs.items() if stage < len(other.stages) and _identity(other, stage) == wanted
+        name
+        for name, other in experiment.runs.items()
+        if stage < len(other.stages) and _identity(other, stage) == wanted
     )
 
 
@@ -59,7 +71,9 @@ def specification(experiment: Experiment, run: str, stage: int, seed: int) -> St
     start = (
         experiment.architectures[chosen.init.architecture]
         if isinstance(chosen.init, ScratchInit)
-        else chosen.init if isinstance(chosen.init, PretrainedInit) else None
+        else chosen.init
+        if isinstance(chosen.init, PretrainedInit)
+        else None
     )
     return StageSpecification(
         seed=seed,

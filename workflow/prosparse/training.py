@@ -23,11 +23,10 @@ import torch
 from torch.utils.data import SequentialSampler
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
-
 from transformers.utils import logging as transformers_logging
 
 from prosparse import provenance
-from prosparse.config import Architecture, PretrainedInit
+from prosparse.config import Architecture, PretrainedInit, UserError
 from prosparse.data.mixture import Mixture
 from prosparse.method.activations import substitute
 from prosparse.method.regularization import SparsityRegularization
@@ -39,16 +38,19 @@ transformers_logging.disable_progress_bar()  # a bar for each file saved drowns 
 
 LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
 
-#: Exit status of a stage that stopped itself before its time budget; run it again to go on.
-OUT_OF_TIME = 75
 
-
-class StageRefused(RuntimeError):
+class StageRefused(UserError):
     """The stage cannot start here; the message says why and what to do."""
 
 
-class OutOfTime(RuntimeError):
-    """The time budget is used up; the stage's progress is saved."""
+class OutOfTime(UserError):
+    """The time budget is used up; the stage's progress is saved, and the same call goes on."""
+
+    exit_status = 75  # sysexits' "temporary failure": a scheduler may simply try again
+
+
+class Diverged(UserError):
+    """The loss is no longer a number."""
 
 
 def train_stage(
@@ -74,6 +76,7 @@ def train_stage(
     Raises:
         StageRefused: another process trains here, or the directory holds another config's progress.
         OutOfTime: progress is saved, the same call continues.
+        Diverged: the loss is not finite; the last checkpoint is kept.
     """
     started = time.time()
     resume = output / "resume"
@@ -88,7 +91,9 @@ def train_stage(
             continue_from = previous
         trainer.train(resume_from_checkpoint=str(continue_from) if continue_from else None)
         if trainer.state.global_step < specification.stages[-1].until:
-            raise OutOfTime(f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: run again to go on")
+            raise OutOfTime(
+                f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: run again to go on"
+            )
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             _finish(specification, trainer, callback, tokenizer, resume, output, started)
@@ -150,7 +155,9 @@ def _newest_checkpoint(resume: Path) -> Path | None:
     """The last checkpoint that was written whole: the Trainer writes its state file last."""
     for path in sorted(resume.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         try:
-            if TrainerState.load_from_json(str(path / "trainer_state.json")).global_step == int(path.name.split("-")[1]):
+            if TrainerState.load_from_json(str(path / "trainer_state.json")).global_step == int(
+                path.name.split("-")[1]
+            ):
                 return path
         except (OSError, ValueError, TypeError):
             pass
@@ -162,7 +169,7 @@ class _SequentialTrainer(Trainer):
     """The data order is the mixture's own, a function of the step alone."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
 
 
 def _trainer(
@@ -212,7 +219,8 @@ def _trainer(
     dataset = Mixture.load(
         tokens, specification.mixture, specification.total_steps * training.batch_size, specification.seed
     )
-    regularization = SparsityRegularization(model.to(arguments.device), accumulation_steps)
+    model.to(arguments.device)  # type: ignore[arg-type]
+    regularization = SparsityRegularization(model, accumulation_steps)
     callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds, label)
     trainer = _SequentialTrainer(model=model, args=arguments, train_dataset=dataset, callbacks=[callback])
     # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
@@ -240,8 +248,12 @@ class _StageCallback(TrainerCallback):
         self.deadline = None if max_seconds is None else started + max_seconds
         self.last_step = specification.stages[-1].until
         self.l1 = self.sparsity = math.nan
+        self.parameters = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        self.parameters = sum(parameter.numel() for parameter in given["model"].parameters())
         rows = []
         if self.ledger.exists():
             with open(self.ledger, newline="") as file:
@@ -268,13 +280,18 @@ class _StageCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"loss is {logs['loss']} at step {state.global_step}: lower training.learning_rate or the stage's peak; "
+            raise Diverged(
+                f"loss is {logs['loss']} at step {state.global_step}: lower training.learning_rate or the peak; "
                 "the last checkpoint is kept"
             )
         tokens_per_step = self.specification.training.batch_size * self.specification.context_length
@@ -332,7 +349,7 @@ def _finish(
             "l1_reduction": "mean over tokens and intermediate neurons, sum over layers",
             "steps": int(last["step"]),
             "tokens": int(last["tokens"]),
-            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+            "parameters": callback.parameters,
             "final": {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")},
             "provenance": provenance.record(specification.model_dump(mode="json"), started, str(trainer.args.device)),
         },

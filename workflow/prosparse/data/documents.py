@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosparse import provenance
-from prosparse.config import Corpus, HubSource
+from prosparse.config import ConfigError, Corpus, HubSource
 from prosparse.data import sources
 
 MINIMUM_CHARACTERS = 20
@@ -84,7 +84,7 @@ def build(
     texts = [kept[key] for key in sorted(kept)]
     texts = texts[: _first(texts, corpus.character_limit)] if corpus.character_limit else texts
     if not texts:
-        raise ValueError(f"corpus {name}: no document left of {count['read']} read ({count})")
+        raise ConfigError(f"corpus {name}: no document left of {count['read']} read ({count})")
     total = sum(map(len, texts))
     share = min(max(HELDOUT_FRACTION * total, heldout_characters), HELDOUT_LARGEST_FRACTION * total)
     heldout = _first(texts, share)
@@ -150,7 +150,7 @@ def contamination_index(rows: Path, ngram: int, output: Path) -> None:
     started = time.time()
     files = sorted(rows.glob("*.jsonl"))
     if not files:
-        raise ValueError(f"no benchmark rows in {rows}: nothing to decontaminate against")
+        raise ConfigError(f"no benchmark rows in {rows}: nothing to decontaminate against")
     parts = [np.empty(0, np.uint64)]
     for file in files:
         with open(file) as lines:

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from prosparse.config import Package
+from prosparse.config import Package, UserError
 
 
-class PackageError(RuntimeError):
+class PackageError(UserError):
     """A package that cannot be fetched or is not the pinned file."""
 
 

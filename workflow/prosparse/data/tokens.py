@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prosparse import provenance
+from prosparse.config import ConfigError
 
 BOS, EOS = "<s>", "</s>"
 SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
@@ -46,7 +47,7 @@ def train_tokenizer(documents: list[Path], vocabulary_size: int, output: Path) -
     )
     tokenizer.train_from_iterator(_sample(sorted(documents)), trainer)
     if tokenizer.get_vocab_size() != vocabulary_size:
-        raise ValueError(f"tokenizer: the corpora give only {tokenizer.get_vocab_size()} of {vocabulary_size} tokens")
+        raise ConfigError(f"tokenizer: the corpora give only {tokenizer.get_vocab_size()} of {vocabulary_size} tokens")
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
@@ -62,7 +63,7 @@ def copy_tokenizer(pretrained: str, output: Path) -> None:
     """Save an existing tokenizer, a Hugging Face id or directory; it must have an end-of-text token."""
     tokenizer = AutoTokenizer.from_pretrained(pretrained)
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"tokenizer {pretrained}: has no end-of-text token, which separates documents")
+        raise ConfigError(f"tokenizer {pretrained}: has no end-of-text token, which separates documents")
     _save(tokenizer, output)
 
 
@@ -112,7 +113,7 @@ def tokenize(
             rows[split] = packed if limit is None else _spread(packed, limit)
         for split, fewest in (("train", 1), ("heldout", FEWEST_HELDOUT_SEQUENCES)):
             if len(rows[split]) < fewest:
-                raise ValueError(
+                raise ConfigError(
                     f"corpus {corpus}: {len(rows[split])} {split} sequences of {context_length} tokens, needs at least "
                     f"{fewest}; give it more text or lower data.context_length"
                 )

@@ -29,7 +29,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prosparse.config import Benchmarks
+from prosparse.config import Benchmarks, ConfigError
 from prosparse.measure import benchmark_rows, sandbox, tasks
 from prosparse.measure.benchmark_rows import Row, evenly
 from prosparse.measure.tasks import Task
@@ -58,7 +58,7 @@ def evaluate(
         ValueError: for a tokenizer without a beginning-of-sequence token.
     """
     if tokenizer.bos_token_id is None:
-        raise ValueError("the tokenizer has no beginning-of-sequence token; every context must begin with it")
+        raise ConfigError("the tokenizer has no beginning-of-sequence token; every context must begin with it")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     missing = benchmark_rows.missing(benchmarks, rows_dir)
     if not benchmarks.execute_code:

@@ -99,7 +99,10 @@ def counting(model: PreTrainedModel, rows: torch.Tensor, repeats: int) -> dict[s
         logits = model(input_ids=rows, use_cache=False).logits[:, :-1]
         nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum").item()
 
-    seconds = interleaved({"plain": plain, "counting": lambda: measure(model, rows, len(rows)) and None}, repeats)
+    def count() -> None:
+        measure(model, rows, len(rows))
+
+    seconds = interleaved({"plain": plain, "counting": count}, repeats)
     return {
         **{name: rate(rows.numel(), values) for name, values in seconds.items()},
         "slowdown": slowdown(seconds["counting"], seconds["plain"]),

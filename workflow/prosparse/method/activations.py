@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prosparse.config import Activation
+from prosparse.config import Activation, UserError
 
 
 class ShiftedReLU(nn.Module):
@@ -63,8 +63,8 @@ class GatedFFN:
         return self.module.get_submodule("down_proj")
 
 
-class UnsupportedArchitecture(ValueError):
-    pass
+class UnsupportedArchitecture(UserError):
+    """The model has no gated FFN, whose x1 is what the method makes sparse."""
 
 
 #: What transformers' gated MLPs call their activation (LLaMA, Mistral, Qwen, Gemma, Granite; Phi-3, GLM).
@@ -87,7 +87,7 @@ def gated_ffns(model: nn.Module) -> list[GatedFFN]:
     if not found:
         raise UnsupportedArchitecture(
             f"{type(model).__name__} has no gated FFN: a module with gate_proj and up_proj (or gate_up_proj), "
-            f"down_proj and {' or '.join(ACTIVATION_ATTRIBUTES)} is needed (LLaMA, Mistral, Qwen, Granite, Phi-3 have one)"
+            f"down_proj and {' or '.join(ACTIVATION_ATTRIBUTES)} is needed (LLaMA, Mistral, Qwen, Phi-3 have one)"
         )
     return found
 

@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, Experiment, PretrainedInit, RunInit
+from prosparse.config import Activation, Experiment, PretrainedInit, RunInit, UserError
 from prosparse.paper.published import BENCHMARKS, GROUPS
 from prosparse.runs import checkpoint
 
 
-class MissingResult(ValueError):
+class MissingResult(UserError):
     """A result that was asked for and does not exist; the message names the file."""
 
 

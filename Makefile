@@ -1,0 +1,32 @@
+# make reproduce   install, then every table and figure of the paper (results/laptop/README.md)
+# make test        install, then the tests
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+INSTALLED := $(VENV)/.installed
+export PATH := $(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: reproduce test check install
+
+reproduce: install
+	snakemake --cores all
+
+test: install check
+	pytest
+
+check: install
+	ruff check .
+	ruff format --check workflow tests
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+install: $(INSTALLED)
+
+$(INSTALLED): envs/requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --requirement envs/requirements.txt
+	pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,68 @@
+"""Sparsity and loss against a brute-force count and Hugging Face's own loss."""
+
+import json
+import math
+
+import datasets
+import pytest
+import torch
+
+from prosparse.config import Activation
+from prosparse.measure.sparsity import MeasuredCorpus, measure, measure_corpora
+from prosparse.method.activations import gated_ffns, substitute
+
+ROWS = torch.randint(0, 64, (7, 16), generator=torch.Generator().manual_seed(3))
+
+
+def brute_force(model, rows):
+    """Zero by zero in Python, row by row."""
+    zeros = [0, 0]
+    total = [0, 0]
+    hooks = []
+    for layer, ffn in enumerate(gated_ffns(model)):
+
+        def count(module, inputs, layer=layer):
+            values = inputs[0].flatten().tolist()
+            zeros[layer] += sum(1 for v in values if v == 0.0)
+            total[layer] += len(values)
+
+        hooks.append(ffn.down_proj.register_forward_pre_hook(count))
+    losses = [model(input_ids=row[None], labels=row[None]).loss.item() for row in rows]
+    for hook in hooks:
+        hook.remove()
+    return [z / t for z, t in zip(zeros, total, strict=True)], sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("activation", ["relu", "fatrelu-0.5", "shiftrelu-0.3", "silu"])
+def test_against_a_brute_force_count(tiny_llama, activation):
+    model = tiny_llama().eval()
+    substitute(model, Activation.parse(activation))
+    layers, loss = brute_force(model, ROWS)
+    found = measure(model, ROWS, batch_size=3)
+    assert found["layer_sparsity"] == pytest.approx(layers, abs=1e-12)
+    assert found["sparsity"] == pytest.approx(sum(layers) / 2, abs=1e-12)
+    assert found["loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["tokens"] == 7 * 15
+    if activation == "silu":
+        assert found["sparsity"] == 0
+
+
+def test_average_weights_corpora_by_the_mixture(tiny_llama, tmp_path):
+    for name, rows, bytes_per_token in (("a", ROWS[:3], 2.0), ("b", ROWS[3:], 4.0), ("apart", ROWS[:1], 3.0)):
+        datasets.Dataset.from_dict({"input_ids": rows.tolist()}).save_to_disk(tmp_path / name / "heldout")
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"heldout_bytes_per_token": bytes_per_token}))
+    corpora = {
+        "a": MeasuredCorpus(stands_for="wikipedia", weight=3),
+        "b": MeasuredCorpus(stands_for="pile", weight=1),
+        "apart": MeasuredCorpus(stands_for="flan", weight=0),
+    }
+    model = tiny_llama("relu")
+    (relu, fat) = measure_corpora(model, [Activation.parse("relu"), Activation.parse("fatrelu-0.5")], corpora, tmp_path)
+    a, b = measure(model, ROWS[:3], 16), measure(model, ROWS[3:], 16)  # the model is left under the last activation
+    assert fat["activation"] == "fatrelu-0.5"
+    assert fat["sparsity"] == pytest.approx(0.75 * a["sparsity"] + 0.25 * b["sparsity"])
+    loss = 0.75 * a["loss"] + 0.25 * b["loss"]
+    assert fat["loss"] == pytest.approx(loss)
+    assert fat["bits_per_byte"] == pytest.approx(loss / math.log(2) / (0.75 * 2 + 0.25 * 4))
+    assert fat["corpora"]["apart"]["tokens"] == 15
+    assert fat["sparsity"] > relu["sparsity"]

@@ -1,0 +1,97 @@
+"""Bad configs are refused before any work, with the key and what it may hold."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prosparse.config import ConfigError, Experiment, load, published_rows
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))]
+
+
+@pytest.fixture
+def laptop():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_shipped_experiment_is_valid(path):
+    assert isinstance(load(yaml.safe_load(path.read_text())), Experiment)
+
+
+def test_resolved_config_round_trips(laptop):
+    experiment = load(laptop)
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+
+
+def test_run_training_overrides_the_defaults(laptop):
+    experiment = load(laptop)
+    assert experiment.runs["small-base"].training.learning_rate == 8e-3
+    assert experiment.runs["small-base"].training.batch_size == laptop["training"]["batch_size"]
+
+
+def change(config, path, value):
+    config = copy.deepcopy(config)
+    *parents, last = path
+    target = config
+    for key in parents:
+        target = target[key]
+    if value is ...:
+        del target[last]
+    else:
+        target[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["lamda"], 1, r"lamda: unknown key; allowed here: experiment, description, seeds, data"),
+        (["runs", "small-vanilla", "stages", 0, "peek"], 1, r"peek: unknown key; allowed here: until, shape, peak"),
+        (["training", "lr"], 1, r"runs\.small-base\.training\.lr: unknown key; allowed here: learning_rate, schedule"),
+        (["data", "tokenizer", "size"], 1, r"data\.tokenizer\.size: unknown key; allowed here: vocabulary_size"),
+        (["training", "schedule"], "cosin", r"training\.schedule: .*'cosine', 'linear' or 'constant'"),
+        (["training", "micro_batch_size"], 3, r"batch_size must be a multiple of micro_batch_size"),
+        (["runs", "small-prosparse", "stages", 1, "until"], 5, r"stages\.1\.until is 5: must be greater than"),
+        (["runs", "small-prosparse", "stages", 3, "peak"], 0.01, r"stages\.3\.peak is 0\.01: peaks must not fall"),
+        (["runs", "small-prosparse", "stages", 2, "peak"], -1, r"stages\.2\.peak: .*greater than or equal to 0"),
+        (
+            ["runs", "small-prosparse", "stages", 0, "shape"],
+            "sine",
+            r"stages\.0\.shape: the first stage must be constant",
+        ),
+        (["runs", "small-vanilla", "activation"], "fatrelu--0.1", r"activation.*greater than or equal to 0"),
+        (["runs", "small-vanilla", "activation"], "gelu", r"'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
+        (
+            ["runs", "small-vanilla", "init"],
+            {"run": "nobody"},
+            r"init\.run: unknown name 'nobody'; allowed: small-base",
+        ),
+        (["runs", "small-base", "init"], {"run": "small-vanilla"}, r"a cycle, "),
+        (["runs", "small-final-1", "init", "stage"], 9, r"init\.stage is 9: small-prosparse has stages 0 to 5"),
+        (["runs", "small-vanilla", "mixture"], "mixd", r"mixture: unknown name 'mixd'; allowed: pretraining, mixed"),
+        (["rows", "LLaMA2-7B"], "small-base@fatrelu--1", r"greater than or equal to 0"),
+        (["rows", "LLaMA3-8B"], "small-base", r"rows: unknown name 'LLaMA3-8B'; allowed: LLaMA2-7B, ReluLLaMA-7B"),
+        (["rows", "ProSparse-7B"], "small", r"rows\.ProSparse-7B: unknown name 'small'; allowed: small-base"),
+        (["data", "mixtures", "mixed", "books"], 1, r"mixtures\.mixed: unknown name 'books'"),
+        (["data", "corpora", "django-docs", "stands_for"], "books", r"stands_for.*'starcoder', 'wikipedia'"),
+        (["data", "packages", "sympy", "sha256"], "abc", r"packages\.sympy\.sha256"),
+        (["architectures", "small", "heads"], 3, r"hidden_size must be a multiple of heads"),
+        (["architectures", "minicpm", "scale_emb"], ..., r"all for type minicpm, none for llama"),
+        (["seeds"], [], r"seeds: "),
+        (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),
+        (["figures", "schedule"], ["nobody"], r"figures\.schedule: unknown name 'nobody'"),
+    ],
+)
+def test_bad_values_name_the_key_and_the_allowed(laptop, path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load(change(laptop, path, value))
+
+
+def test_published_row_keys_are_unique_and_from_the_tables():
+    rows = published_rows()
+    assert {"LLaMA2-7B", "ProSparse-13B*", "Vanilla ReLU 34.60", "13B ProSparse", "7B 0.005"} <= set(rows)
+    assert len(rows) == 11 + 3 + 6 + 8 + 10

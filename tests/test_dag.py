@@ -1,0 +1,91 @@
+"""The DAG of every target, without running anything."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prosparse.paper.figures import FIGURES
+from prosparse.paper.tables import TABLES
+
+ROOT = Path(__file__).parents[1]
+
+
+def snakemake(
+    directory: Path, *arguments: str, config: Path = ROOT / "config.yaml"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
+    command += [*arguments, "--configfile", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def planned(directory: Path, *targets: str) -> dict[str, set[str]]:
+    """Rule -> wildcards of the jobs that a dry run of the targets plans."""
+    run = snakemake(directory, *targets, "--dry-run")
+    assert run.returncode == 0, run.stdout + run.stderr
+    jobs: dict[str, set[str]] = {}
+    for block in re.split(r"\n(?=(?:local)?rule )", run.stdout):
+        if match := re.match(r"(?:local)?rule (\w+):", block):
+            wildcards = re.search(r"^    wildcards: (.*)$", block, re.M)
+            jobs.setdefault(match[1], set()).add(wildcards[1] if wildcards else "")
+    return jobs
+
+
+@pytest.mark.parametrize("target", [*TABLES, *FIGURES, "tables", "figures", "claims", "publish", "all"])
+def test_every_target_has_a_dag(tmp_path, target):
+    assert planned(tmp_path, target)
+
+
+def test_a_table_needs_its_rows_and_no_other(tmp_path):
+    jobs = planned(tmp_path, "table5")
+    assert {w.split(",")[0] for w in jobs["evaluate"]} == {
+        f"run={model}-{kind}"
+        for model in ("small", "medium")
+        for kind in ("constant-low", "constant-middle", "constant-high", "prosparse")
+    }
+    assert jobs["table"] == {"table=table5"}
+    assert "figure" not in jobs
+    trained = {w.split(",")[0].removeprefix("run=") for w in jobs["train_stage"]}
+    assert trained == {
+        "small-base", "small-prosparse", "small-constant-low", "small-constant-middle", "small-constant-high",
+        "medium-base", "medium-prosparse", "medium-constant-low", "medium-constant-middle", "medium-constant-high",
+    }  # fmt: skip
+
+
+def test_stage_tables_need_no_measurement(tmp_path):
+    jobs = planned(tmp_path, "table6")
+    assert "evaluate" not in jobs
+    assert len(jobs["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
+
+
+def test_a_shared_stage_is_trained_once(tmp_path):
+    jobs = planned(tmp_path, "figure2")
+    stage0 = [w for w in jobs["train_stage"] if "small" in w and "stage=0" in w]
+    # base, the prefix of ProSparse, vanilla and constant, and Shifted ReLU's own
+    assert len(stage0) == 3
+
+
+def test_bad_config_stops_before_any_work(tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["runs"]["small-vanilla"]["stages"][1]["peak"] = -0.5
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(tmp_path, "--dry-run", config=tmp_path / "bad.yaml")
+    assert run.returncode != 0
+    assert "runs.small-vanilla.stages.1.peak" in run.stderr + run.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_profile_names_only_rules_that_exist(tmp_path):
+    rules = snakemake(tmp_path, "--list-rules").stdout.split()
+    profiles = sorted((ROOT / "profiles").glob("*/profile.yaml"))
+    assert profiles
+    for path in profiles:
+        profile = yaml.safe_load(path.read_text())
+        for key in ("set-resources", "set-threads"):
+            for rule in profile.get(key, {}):
+                assert rule in rules, f"{path}: {key} names {rule}"

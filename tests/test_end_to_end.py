@@ -1,0 +1,169 @@
+"""A toy experiment through the whole DAG: run, idle, change, interrupt. Its numbers mean nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from test_dag import ROOT, snakemake
+
+STAGES = [{"until": 4}, {"until": 6, "peak": 0.2}, {"until": 10, "peak": 1.0, "shape": "sine"}]
+
+
+def toy_experiment(root: Path) -> dict:
+    """Two corpora of this project's own files, toy width, two benchmarks of made-up rows."""
+    (root / "rows").mkdir(parents=True)
+    piqa = [{"goal": f"To count {i},", "sol1": "say it.", "sol2": "eat a stone.", "label": i % 2} for i in range(6)]
+    (root / "rows" / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in piqa))
+    lambada = [{"text": f"one two three four five {w}"} for w in ("six", "seven", "eight")]
+    (root / "rows" / "lambada.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lambada))
+    run = {"init": {"run": "base"}, "activation": "relu", "mixture": "mixed"}
+    return {
+        "experiment": "toy",
+        "description": "A toy that tests the workflow; its numbers mean nothing.",
+        "seeds": [0],
+        "data": {
+            "context_length": 32,
+            "tokenizer": {"vocabulary_size": 400},
+            "heldout_sequences": 8,
+            "corpora": {
+                "code": {
+                    "stands_for": "starcoder",
+                    "kind": "language_modelling",
+                    "source": {"files": [f"{ROOT}/workflow/prosparse/paper/*.txt", f"{root}/text/code*.txt"]},
+                },
+                "prose": {
+                    "stands_for": "flan",
+                    "kind": "instruction",
+                    "source": {"files": [f"{root}/text/prose*.txt"]},
+                },
+            },
+            "mixtures": {"mixed": {"code": 1, "prose": 1}},
+            "mixed": "mixed",
+        },
+        "architectures": {
+            "tiny": {"hidden_size": 16, "intermediate_size": 32, "layers": 2, "heads": 2, "kv_heads": 1},
+        },
+        "training": {"learning_rate": 1e-2, "batch_size": 2, "micro_batch_size": 2, "log_every": 2},
+        "runs": {
+            "base": {
+                "init": {"architecture": "tiny"}, "activation": "silu", "mixture": "mixed", "stages": [{"until": 6}],
+            },
+            "prosparse": {**run, "stages": STAGES},
+            "vanilla": {**run, "stages": [{"until": 4}, {"until": 10}]},
+        },
+        "rows": {
+            "LLaMA2-7B": "base",
+            "ProSparse-7B*": "prosparse",
+            "ProSparse-7B": "prosparse@fatrelu-0.05",
+            "Vanilla ReLU-7B": "vanilla",
+        },
+        "stages": {"7B": ["prosparse"]},
+        "figures": {"schedule": ["prosparse"], "sparsity_curves": ["vanilla", "prosparse"]},
+        "benchmarks": {"rows": "files", "directory": str(root / "rows"), "tasks": ["piqa", "lambada", "agi_eval"]},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The toy experiment, run once from nothing."""
+    root = tmp_path_factory.mktemp("toy")
+    config = toy_experiment(root)
+    config["data"]["corpora"]["code"]["source"]["files"] = [f"{root}/text/code*.txt"]
+    (root / "text").mkdir()
+    for index, path in enumerate(sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))):
+        (root / "text" / f"code{index}.txt").write_text(path.read_text())
+    # the licence, a paragraph a document
+    for index, paragraph in enumerate((ROOT / "LICENSE").read_text().split("\n\n")):
+        (root / "text" / f"prose{index}.txt").write_text(paragraph)
+    path = root / "toy.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    run = snakemake(root, "--cores", "2", config=path)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
+    assert "results/toy/README.md" in run.stdout + run.stderr
+    return root, config
+
+
+def dry_run(root: Path, config: dict | None = None, *targets: str) -> str:
+    path = root / "toy.yaml"
+    if config is not None:
+        path = root / "changed.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+    run = snakemake(root, *targets, "--dry-run", config=path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_every_table_and_figure_is_there(toy):
+    root, _ = toy
+    page = (root / "results" / "toy" / "README.md").read_text()
+    for name in re.findall(r"\]\(((?:figures|tables)/[^)]+)\)", page):
+        assert (root / "results" / "toy" / name).stat().st_size > 0, name
+    for suffix in ("md", "csv", "tex"):
+        assert len(list((root / "results" / "toy" / "tables").glob(f"*.{suffix}"))) == 9
+    for suffix in ("png", "svg"):
+        assert len(list((root / "results" / "toy" / "figures").glob(f"*.{suffix}"))) == 4
+    assert "missing" in (root / "results" / "toy" / "tables" / "table9.md").read_text()
+
+
+def test_a_tables_number_is_the_measured_one(toy):
+    root, _ = toy
+    measured = json.loads((root / "results/toy/measurements/prosparse/seed0/sparsity.json").read_text())
+    by_activation = {m["activation"]: m["sparsity"] for m in measured["measurements"]}
+    with open(root / "results/toy/tables/table1.csv", newline="") as file:
+        cells = {(row["row"], row["column"]): row["ours"] for row in csv.DictReader(file)}
+    assert float(cells["ProSparse-7B*", "average_sparsity"]) == pytest.approx(100 * by_activation["relu"], abs=1e-6)
+    assert float(cells["ProSparse-7B", "average_sparsity"]) == pytest.approx(
+        100 * by_activation["fatrelu-0.05"], abs=1e-6
+    )
+
+
+def test_a_second_run_does_nothing(toy):
+    root, _ = toy
+    assert "Nothing to be done" in dry_run(root)
+
+
+def jobs(output: str) -> dict[str, int]:
+    table = output.split("Job stats:", 1)[1].split("total", 1)[0] if "Job stats:" in output else ""
+    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.M)}
+
+
+def test_a_changed_stage_reruns_it_and_what_depends_on_it(toy):
+    root, config = toy
+    changed = json.loads(json.dumps(config))
+    changed["runs"]["prosparse"]["stages"][2]["peak"] = 0.8
+    planned = jobs(dry_run(root, changed))
+    assert planned["train_stage"] == 1
+    assert planned["sparsity"] == 1
+    assert planned["evaluate"] == 2  # with and without threshold shifting
+    assert not {"documents", "tokens", "tokenizer", "benchmark_rows"} & planned.keys()
+
+
+def test_a_new_threshold_measures_and_trains_nothing(toy):
+    root, config = toy
+    changed = json.loads(json.dumps(config))
+    changed["rows"]["7B 0.02"] = "prosparse@fatrelu-0.1"
+    planned = jobs(dry_run(root, changed))
+    assert "train_stage" not in planned
+    assert (planned["sparsity"], planned["evaluate"]) == (1, 1)
+
+
+def test_a_description_reruns_no_measurement(toy):
+    root, config = toy
+    planned = jobs(dry_run(root, {**config, "description": "other words"}))
+    assert not {"train_stage", "sparsity", "evaluate", "documents"} & planned.keys()
+
+
+def test_publish_copies_results_but_no_weights(toy):
+    root, _ = toy
+    run = snakemake(root, "publish", "--cores", "1", config=root / "toy.yaml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    published = root / "results" / "published" / "toy"
+    assert (published / "README.md").read_text() == (root / "results" / "toy" / "README.md").read_text()
+    assert (published / "measurements/prosparse/seed0/sparsity.json").exists()
+    assert not list(published.rglob("*.safetensors"))
+    assert str(root) not in "".join(path.read_text() for path in published.rglob("*.json"))

@@ -1,0 +1,70 @@
+"""Which stage is kept where, and what makes it anew."""
+
+import copy
+from pathlib import Path
+
+import yaml
+
+from prosparse import runs
+from prosparse.config import load
+
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
+EXPERIMENT = load(CONFIG)
+
+
+def test_runs_that_share_a_prefix_share_its_checkpoint():
+    for run in ("small-vanilla", "small-constant-low", "small-constant-high", "small-prosparse"):
+        assert runs.owner(EXPERIMENT, run, 0) == "small-prosparse"
+    assert runs.owner(EXPERIMENT, "small-vanilla", 1) == "small-vanilla"
+    # another activation, another length of the learning-rate schedule: another stage 0
+    assert runs.owner(EXPERIMENT, "small-shifted", 0) == "small-shifted"
+    assert runs.owner(EXPERIMENT, "small-prosparse-long", 0) == "small-prosparse-long"
+
+
+def test_predecessors():
+    assert runs.predecessor(EXPERIMENT, "small-base", 0) is None
+    assert runs.predecessor(EXPERIMENT, "small-prosparse", 0) == "small-base/seed{seed}/stage0"
+    assert runs.predecessor(EXPERIMENT, "small-vanilla", 1) == "small-prosparse/seed{seed}/stage0"
+    assert runs.predecessor(EXPERIMENT, "minicpm-sft", 0) == "minicpm-decay/seed{seed}/stage0"
+    assert runs.predecessor(EXPERIMENT, "small-final-1", 0) == "small-prosparse/seed{seed}/stage1"
+
+
+def changed_stages(edit):
+    """(run, stage) whose specification an edit of the config changes."""
+    config = copy.deepcopy(CONFIG)
+    edit(config)
+    other = load(config)
+    return {
+        (run, stage)
+        for run in EXPERIMENT.runs
+        for stage in range(len(EXPERIMENT.runs[run].stages))
+        if runs.specification(EXPERIMENT, run, stage, 0) != runs.specification(other, run, stage, 0)
+    }
+
+
+def test_a_stages_hyperparameter_changes_that_stage_and_later_ones_only():
+    def edit(config):
+        config["runs"]["small-prosparse"]["stages"][4]["peak"] = 1.5
+        config["runs"]["small-prosparse"]["stages"][5]["peak"] = 1.5
+
+    assert changed_stages(edit) == {("small-prosparse", 4), ("small-prosparse", 5)}
+
+
+def test_a_longer_run_changes_every_stage_of_it_since_the_learning_rate_spans_it():
+    def edit(config):
+        config["runs"]["medium-prosparse"]["stages"][5]["until"] += 10
+
+    assert changed_stages(edit) == {("medium-prosparse", stage) for stage in range(6)}
+
+
+def test_measured_activations_are_the_runs_own_and_those_of_its_rows():
+    assert [str(a) for a in runs.measured_activations(EXPERIMENT, "small-prosparse")] == [
+        "relu", "fatrelu-0.05", "fatrelu-0.025", "fatrelu-0.1", "fatrelu-0.15",
+    ]  # fmt: skip
+    assert [str(a) for a in runs.measured_activations(EXPERIMENT, "small-base")] == ["silu"]
+
+
+def test_everything_a_checkpoint_needs():
+    assert list(runs.needed(EXPERIMENT, "small-vanilla")) == [
+        ("small-vanilla", 1), ("small-prosparse", 0), ("small-base", 0),
+    ]  # fmt: skip
