@@ -17,7 +17,7 @@ from typing import Any
 from prosparse.config import Activation, ConfigError, UserError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job's threads are Snakemake's to give
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")  # a log keeps lines, not bars
 
 EPILOG = """\
 on a checkpoint of your own (any gated-FFN model: LLaMA, Mistral, Qwen, Granite, Phi-3):

@@ -23,7 +23,6 @@ import torch
 from torch.utils.data import SequentialSampler
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.utils import logging as transformers_logging
 
 from prosparse import provenance
 from prosparse.config import Architecture, PretrainedInit, UserError
@@ -34,7 +33,6 @@ from prosparse.method.schedule import factor
 from prosparse.models import from_scratch, load, pretrained
 from prosparse.runs import StageSpecification
 
-transformers_logging.disable_progress_bar()  # a bar for each file saved drowns the lines of progress
 
 LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
 
