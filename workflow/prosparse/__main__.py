@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, ConfigError, UserError
+from prosparse.config import Activation, UserError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job's threads are Snakemake's to give
 os.environ.setdefault("TQDM_DISABLE", "1")  # a log keeps lines, not bars
@@ -95,83 +95,21 @@ def _own_checkpoint(commands: Any) -> None:
 
 
 def swap(options: argparse.Namespace) -> None:
-    from transformers import AutoTokenizer
+    from prosparse.own_checkpoint import swap as swap_activation
 
-    from prosparse.models import load
-
-    load(options.checkpoint, options.activation).save_pretrained(options.output)
-    AutoTokenizer.from_pretrained(options.checkpoint).save_pretrained(options.output)
-    print(
-        f"{options.output}: {options.checkpoint} with {options.activation}; next: prosparse train, prosparse sparsity"
-    )
-
-
-def _tokenise_text(files: list[str], checkpoint: str, context_length: int, heldout: int, output: Path) -> Path:
-    """Local text as the one corpus ``text`` under ``output/tokens``."""
-    from prosparse.config import Corpus, FileSource
-    from prosparse.data.documents import build
-    from prosparse.data.tokens import copy_tokenizer, tokenize
-
-    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=files))
-    documents = output / "documents.parquet"
-    build("text", corpus, None, None, 13, 6 * heldout * context_length, 0, documents, output / "documents.json")
-    copy_tokenizer(checkpoint, output / "tokenizer")
-    tokenize("text", documents, output / "tokenizer", context_length, heldout, output / "tokens" / "text")
-    return output / "tokens"
+    swap_activation(options.checkpoint, options.activation, options.output)
 
 
 def train(options: argparse.Namespace) -> None:
-    import yaml
+    from prosparse.own_checkpoint import train as train_stages
 
-    from prosparse.config import PretrainedInit, Run, describe
-    from prosparse.runs import StageSpecification
-    from prosparse.training import train_stage
-
-    recipe = yaml.safe_load(options.recipe.read_text())
-    context_length = recipe.pop("context_length", 1024)
-    try:
-        run = Run.model_validate({"init": {"pretrained": options.checkpoint}, "mixture": "text", **recipe})
-    except ValueError as error:
-        raise ConfigError(f"{options.recipe}: {describe(error)}") from None  # type: ignore[arg-type]
-    tokens = options.output / "data" / "tokens"
-    if not (tokens / "text" / "manifest.json").exists():
-        _tokenise_text(options.text, options.checkpoint, context_length, 32, options.output / "data")
-    previous = None
-    for stage in range(len(run.stages)):
-        output = options.output / f"stage{stage}"
-        if not (output / "provenance.json").exists():
-            print(f"stage {stage} of {len(run.stages) - 1}: {run.stages[stage]}")
-            specification = StageSpecification(
-                seed=options.seed,
-                start=PretrainedInit(pretrained=options.checkpoint),
-                activation=run.activation,
-                mixture={"text": 1.0},
-                context_length=context_length,
-                stages=run.stages[: stage + 1],
-                total_steps=run.stages[-1].until,
-                training=run.training,
-            )
-            train_stage(specification, tokens, options.output / "data" / "tokenizer", previous, output)
-        previous = output
-    print(f"{previous}: trained; ledger.csv beside the weights has lambda, loss and sparsity; next: prosparse sparsity")
+    train_stages(options.checkpoint, options.recipe, options.text, options.output, options.seed)
 
 
 def sparsity(options: argparse.Namespace) -> None:
-    import tempfile
+    from prosparse.own_checkpoint import sparsity as show_sparsity
 
-    from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
-    from prosparse.models import load, own_activation
-
-    model = load(options.checkpoint)
-    activations = options.activation or [own_activation(model.config)]
-    with tempfile.TemporaryDirectory() as temporary:
-        tokens = _tokenise_text(
-            options.text, options.checkpoint, options.context_length, options.sequences, Path(temporary)
-        )
-        corpora = {"text": MeasuredCorpus(stands_for="text", weight=1)}
-        for result in measure_corpora(model, activations, corpora, tokens, batch_size=1):
-            layers = " ".join(f"{100 * s:.1f}" for s in result["layer_sparsity"])
-            print(f"  layers, low to high: {layers} %; {result['bits_per_byte']:.4f} bits a byte")
+    show_sparsity(options.checkpoint, options.activation, options.text, options.context_length, options.sequences)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -33,7 +33,6 @@ from prosparse.method.schedule import factor
 from prosparse.models import from_scratch, load, pretrained
 from prosparse.runs import StageSpecification
 
-
 LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
 
 

@@ -98,7 +98,7 @@ def tokenize(
     the tokens that a model predicts (all but the first of each row), special tokens as 0.
 
     Raises:
-        ValueError: fewer than 4 held-out rows, or no train row.
+        ConfigError: fewer than 4 held-out rows, or no train row.
     """
     started = time.time()
     encoder = AutoTokenizer.from_pretrained(tokenizer)
@@ -110,7 +110,7 @@ def tokenize(
                 str(documents), cache_dir=f"{temporary}/cache/{split}", filters=[("split", "==", split)]
             )
             packed = pack(texts, encoder, context_length)
-            rows[split] = packed if limit is None else _spread(packed, limit)
+            rows[split] = packed if limit is None else spread(packed, limit)
         for split, fewest in (("train", 1), ("heldout", FEWEST_HELDOUT_SEQUENCES)):
             if len(rows[split]) < fewest:
                 raise ConfigError(
@@ -125,7 +125,7 @@ def tokenize(
             "heldout_sequences": len(rows["heldout"]),
             "context_length": context_length,
             "tokens": (len(rows["train"]) + len(rows["heldout"])) * context_length,
-            "heldout_bytes_per_token": _predicted_bytes(rows["heldout"], encoder) / predicted,
+            "heldout_bytes_per_token": predicted_bytes(rows["heldout"], encoder) / predicted,
         }
         del rows  # their files are in the temporary directory
         for split in ("train", "heldout"):
@@ -158,12 +158,13 @@ def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_le
     return texts.map(batch, batched=True, remove_columns=columns, features=features, load_from_cache_file=False)
 
 
-def _spread(rows: datasets.Dataset, limit: int) -> datasets.Dataset:
+def spread(rows: datasets.Dataset, limit: int) -> datasets.Dataset:
     """At most ``limit`` rows at equal distances, so that they come from as many documents as possible."""
     return rows if len(rows) <= limit else rows.select([index * len(rows) // limit for index in range(limit)])
 
 
-def _predicted_bytes(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+def predicted_bytes(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
+    """UTF-8 bytes of all tokens but the first of each row, special tokens as 0."""
     texts = tokenizer.batch_decode(
         [row[1:] for row in rows["input_ids"]], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )

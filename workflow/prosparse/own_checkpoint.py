@@ -1,0 +1,100 @@
+"""The method on a checkpoint and text of one's own, without the workflow."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import datasets
+import torch
+import yaml
+from transformers import AutoTokenizer
+
+from prosparse.config import Activation, ConfigError, Corpus, FileSource, PretrainedInit, Run, ValidationError, describe
+from prosparse.data import sources
+from prosparse.data.documents import clean
+from prosparse.data.tokens import copy_tokenizer, pack, predicted_bytes, spread
+from prosparse.measure.sparsity import measure
+from prosparse.method.activations import substitute
+from prosparse.models import load, own_activation
+from prosparse.runs import StageSpecification
+from prosparse.training import train_stage
+
+
+def swap(checkpoint: str, activation: Activation, output: Path) -> None:
+    """Save ``checkpoint`` with another activation; weights stay as they are."""
+    load(checkpoint, activation).save_pretrained(output)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(output)
+    print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
+
+
+def train(checkpoint: str, recipe: Path, files: list[str], output: Path, seed: int) -> None:
+    """Train through the stages of a recipe; finished stages are kept, a stopped one goes on.
+
+    Raises:
+        ConfigError: a bad recipe, a missing file.
+    """
+    settings = yaml.safe_load(recipe.read_text())
+    context_length = settings.pop("context_length", 1024)
+    try:
+        run = Run.model_validate({"init": {"pretrained": checkpoint}, "mixture": "text", **settings})
+    except ValidationError as error:
+        raise ConfigError(f"{recipe}: {describe(error)}") from None
+    tokens, tokenizer = output / "tokens", output / "tokenizer"
+    if not tokens.exists():
+        _packed(files, checkpoint, context_length).save_to_disk(tokens / "text" / "train")
+        copy_tokenizer(checkpoint, tokenizer)
+    previous = None
+    for index, stage in enumerate(run.stages):
+        directory = output / f"stage{index}"
+        if not (directory / "provenance.json").exists():
+            print(f"stage {index} of {len(run.stages) - 1}: {stage}", flush=True)
+            specification = StageSpecification(
+                seed=seed,
+                start=PretrainedInit(pretrained=checkpoint),
+                activation=run.activation,
+                mixture={"text": 1.0},
+                context_length=context_length,
+                stages=run.stages[: index + 1],
+                total_steps=run.stages[-1].until,
+                training=run.training,
+            )
+            train_stage(specification, tokens, tokenizer, previous, directory)
+        previous = directory
+    print(f"{previous}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {previous}")
+
+
+def sparsity(
+    checkpoint: str, activations: list[Activation] | None, files: list[str], context_length: int, sequences: int
+) -> None:
+    """Print sparsity, by layer too, and the loss under each activation (default: the checkpoint's own)."""
+    rows = spread(_packed(files, checkpoint, context_length), sequences)
+    model = load(checkpoint)
+    bytes_per_token = predicted_bytes(rows, AutoTokenizer.from_pretrained(checkpoint)) / (
+        len(rows) * (context_length - 1)
+    )
+    for activation in activations or [own_activation(model.config)]:
+        substitute(model, activation)
+        found = measure(model, torch.tensor(rows["input_ids"]), batch_size=1)
+        layers = " ".join(f"{100 * layer:.1f}" for layer in found["layer_sparsity"])
+        print(
+            f"{activation}: sparsity {100 * found['sparsity']:.2f} % | loss {found['loss']:.4f} nats a token, "
+            f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits a byte | {found['tokens']:,} tokens\n"
+            f"  layers, first to last: {layers} %",
+            flush=True,
+        )
+
+
+def _packed(files: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:
+    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=files))
+    texts = [clean(text, prose=False) for text in sources.read("text", corpus)]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{checkpoint} has no tokenizer that transformers can open: {error}") from None
+    rows = pack(datasets.Dataset.from_dict({"text": texts}), tokenizer, context_length)
+    if not len(rows):
+        raise ConfigError(
+            f"the text fills no sequence of {context_length} tokens: give more, or a smaller context length"
+        )
+    return rows
