@@ -72,7 +72,7 @@ def change(config, path, value):
         ),
         (["runs", "small-base", "init"], {"run": "small-vanilla"}, r"a cycle, "),
         (["runs", "small-final-1", "init", "stage"], 9, r"init\.stage is 9: small-prosparse has stages 0 to 5"),
-        (["runs", "small-vanilla", "mixture"], "mixd", r"mixture: unknown name 'mixd'; allowed: pretraining, mixed"),
+        (["runs", "small-vanilla", "mixture"], "mixd", r"mixture: unknown name 'mixd'; allowed: mixed, instructions"),
         (["rows", "LLaMA2-7B"], "small-base@fatrelu--1", r"greater than or equal to 0"),
         (["rows", "LLaMA3-8B"], "small-base", r"rows: unknown name 'LLaMA3-8B'; allowed: LLaMA2-7B, ReluLLaMA-7B"),
         (["rows", "ProSparse-7B"], "small", r"rows\.ProSparse-7B: unknown name 'small'; allowed: small-base"),

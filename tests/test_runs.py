@@ -68,3 +68,15 @@ def test_everything_a_checkpoint_needs():
     assert list(runs.needed(EXPERIMENT, "small-vanilla")) == [
         ("small-vanilla", 1), ("small-prosparse", 0), ("small-base", 0),
     ]  # fmt: skip
+
+
+def test_a_run_goes_on_in_the_data_where_the_runs_before_it_stopped():
+    base = EXPERIMENT.runs["small-base"]
+    seen = base.stages[-1].until * base.training.batch_size
+    first = {run: runs.specification(EXPERIMENT, run, 0, 0).first_sample for run in EXPERIMENT.runs}
+    assert first["small-base"] == 0
+    assert first["small-prosparse"] == first["small-shifted"] == first["small-vanilla-long"] == seen
+    # a run from another's stage 3 has seen that run's samples up to it, too
+    prosparse = EXPERIMENT.runs["small-prosparse"]
+    assert first["small-final-2"] == seen + prosparse.stages[3].until * prosparse.training.batch_size
+    assert first["minicpm-sft"] == 0  # the first to see the instruction mixture

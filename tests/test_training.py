@@ -123,6 +123,15 @@ def test_ledger_against_a_recomputation(data, staged):
         assert row["l_reg_ratio"] == pytest.approx(0.7 * row["l1"] / row["lm_loss"], rel=1e-5)
 
 
+def test_a_later_run_sees_later_samples(data, tmp_path):
+    """Two steps from the start, then two more as a run of its own, see the four steps' samples in order."""
+    still = {"learning_rate": 1e-30, "log_every": 1}
+    whole = run(data, specification([Stage(until=4)], total=4, **still), tmp_path / "whole")
+    later = specification([Stage(until=2)], total=2, **still).model_copy(update={"first_sample": 2 * 4})
+    losses = [row["lm_loss"] for row in ledger(whole)][2:]
+    assert [row["lm_loss"] for row in ledger(run(data, later, tmp_path / "later"))] == pytest.approx(losses, rel=1e-6)
+
+
 def test_regularization_makes_it_sparser(staged, data, tmp_path):
     plain = run(data, specification([Stage(until=20)]), tmp_path / "plain")
     assert ledger(staged / "stage2")[-1]["sparsity"] > ledger(plain)[-1]["sparsity"] + 0.05

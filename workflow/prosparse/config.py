@@ -244,8 +244,11 @@ class Training(Section):
         return self
 
 
+Init = ScratchInit | RunInit | PretrainedInit
+
+
 class Run(Section):
-    init: ScratchInit | RunInit | PretrainedInit
+    init: Init
     activation: Activation
     mixture: Name
     stages: list[Stage] = Field(min_length=1)

@@ -13,6 +13,7 @@ from prosparse.config import (
     Activation,
     Architecture,
     Experiment,
+    Init,
     PretrainedInit,
     Run,
     RunInit,
@@ -30,6 +31,7 @@ class StageSpecification(Section):
     start: Architecture | PretrainedInit | None  # None: the weights of another run's stage
     activation: Activation
     mixture: dict[str, float]
+    first_sample: int = 0  # of the mixture; samples that earlier runs of the chain have seen come before
     context_length: int
     stages: list[Stage]  # up to and including this one
     total_steps: int  # of the whole run: the learning-rate schedule spans it
@@ -80,11 +82,22 @@ def specification(experiment: Experiment, run: str, stage: int, seed: int) -> St
         start=start,
         activation=chosen.activation,
         mixture=experiment.data.mixtures[chosen.mixture],
+        first_sample=samples_seen(experiment, chosen.init, chosen.mixture),
         context_length=experiment.data.context_length,
         stages=chosen.stages[: stage + 1],
         total_steps=chosen.stages[-1].until,
         training=chosen.training,
     )
+
+
+def samples_seen(experiment: Experiment, init: Init, mixture: str) -> int:
+    """Samples of a mixture that the runs behind a starting point have been trained on."""
+    if not isinstance(init, RunInit):
+        return 0
+    run = experiment.runs[init.run]
+    steps = run.stages[-1 if init.stage is None else init.stage].until
+    own = steps * run.training.batch_size if run.mixture == mixture else 0
+    return own + samples_seen(experiment, run.init, mixture)
 
 
 def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterator[tuple[str, int]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import SequentialSampler
+from torch.utils.data import SequentialSampler, Subset
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -213,9 +213,11 @@ def _trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     model.config.use_cache = False
-    dataset = Mixture.load(
-        tokens, specification.mixture, specification.total_steps * training.batch_size, specification.seed
+    first, last = (
+        specification.first_sample,
+        specification.first_sample + specification.total_steps * training.batch_size,
     )
+    dataset = Subset(Mixture.load(tokens, specification.mixture, last, specification.seed), range(first, last))
     model.to(arguments.device)  # type: ignore[arg-type]
     regularization = SparsityRegularization(model, accumulation_steps)
     callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds, label)

@@ -29,7 +29,7 @@ rule benchmark_rows:
         "../../envs/prosparse.yaml"
     params:
         # how many rows are answered, and how, does not change which rows there are
-        specification=experiment.benchmarks.model_dump_json(
+        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
             include={"rows", "directory", "tasks"}
         ),
         archives=lambda wildcards, input: " ".join(
@@ -96,7 +96,7 @@ rule tokenizer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=experiment.data.tokenizer.model_dump_json(),
+        specification=lambda wildcards: experiment.data.tokenizer.model_dump_json(),
     shell:
         "prosparse tokenizer {input} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 

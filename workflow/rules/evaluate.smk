@@ -14,7 +14,7 @@ rule evaluate:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=experiment.benchmarks.model_dump_json(),
+        specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
     shell:
         "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"

@@ -10,7 +10,7 @@ rule resolved_config:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        experiment=experiment.model_dump_json(),
+        experiment=lambda wildcards: experiment.model_dump_json(),
     shell:
         "echo {params.experiment:q} > {output} 2> {log}"
 

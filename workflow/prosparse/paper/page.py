@@ -72,7 +72,16 @@ def render(results: Results, benchmarks: list[Path]) -> str:
     lines += ["", "## What stands for what", "", *_origins(experiment)]
     lines += ["", "## Corpora", "", *_corpora(results)]
     lines += ["", "## What has not run", "", *_not_run(results, absent)]
-    lines += ["", "## Host, versions and time", "", *_host(experiment, blocks), "", *_times(blocks, benchmarks)]
+    lines += [
+        "",
+        "## Host, versions and time",
+        "",
+        *_host(experiment, blocks),
+        "",
+        *_times(blocks, benchmarks),
+        "",
+        *_start_up(directory, benchmarks),
+    ]
     lines += ["", "## What the machinery costs", "", *_speed(directory / "measurements" / "speed.json")]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -239,6 +248,34 @@ def _times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> l
     total = sum(sum(times) for times in seconds.values())
     rows.append(["**all**", str(sum(map(len, seconds.values()))), f"{total:,.0f}", "", ""])
     return [source, "", *_table(["Job", "Jobs", "Total (s)", "Longest (s)", "Peak memory (MB)"], rows, numbers=4)]
+
+
+#: Jobs that write down their own working time, which begins once their modules are imported: folder of the
+#: Snakemake benchmark -> where their provenance is.
+TIMED = {
+    "train": "checkpoints/*/seed*/stage*/provenance.json",
+    "sparsity": "measurements/*/seed*/sparsity.json",
+    "evaluate": "measurements/*/seed*/benchmarks/*.json",
+    "documents": "data/documents/*.json",
+    "tokens": "data/tokens/*/manifest.json",
+}
+
+
+def _start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
+    """What part of the jobs' time is imports and process start, not work."""
+    jobs = work = 0.0
+    for kind, pattern in TIMED.items():
+        for path in benchmarks:
+            if path.parent.name == kind:
+                with open(path, newline="") as file:
+                    jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        work += sum(json.loads(path.read_text())["provenance"]["wall_seconds"] for path in directory.glob(pattern))
+    if not jobs or work > jobs:  # no timings, or results that were resumed over several jobs
+        return []
+    return [
+        f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work and {1 - work / jobs:.0%} process "
+        "start and imports."
+    ]
 
 
 def _speed(path: Path) -> list[str]:

@@ -93,7 +93,8 @@ def _ours(cell: Cell, column: Column) -> str:
 
 
 def _published(cell: Cell) -> str:
-    return cell.published_text if cell.published_text is not None else cell.published or NOT_PUBLISHED
+    text = cell.published_text if cell.published_text is not None else cell.published or NOT_PUBLISHED
+    return f"{int(text):,}" if text.isdigit() else text
 
 
 def _lines(table: Table) -> Iterable[tuple[Row, str, list[str]]]:
