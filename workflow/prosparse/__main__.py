@@ -6,6 +6,7 @@ Modules are imported by the command that needs them, since importing torch takes
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 from prosparse.config import Activation, UserError
 
+# importing torch and transformers makes a million objects that stay: collecting among them takes a second a job
+gc.set_threshold(100_000, 20, 100)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job's threads are Snakemake's to give
 os.environ.setdefault("TQDM_DISABLE", "1")  # a log keeps lines, not bars
 

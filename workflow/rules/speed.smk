@@ -26,5 +26,6 @@ rule speed:
         ).model_dump_json(),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
-        "prosparse speed {input.checkpoint} --specification {params.specification:q}"
+        # with the one thread that a stage has
+        "OMP_NUM_THREADS=1 prosparse speed {input.checkpoint} --specification {params.specification:q}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
