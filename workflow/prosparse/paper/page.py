@@ -269,8 +269,9 @@ def _start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
             if path.parent.name == kind:
                 with open(path, newline="") as file:
                     jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
-        work += sum(json.loads(path.read_text())["provenance"]["wall_seconds"] for path in directory.glob(pattern))
-    if not jobs or work > jobs:  # no timings, or results that were resumed over several jobs
+        for path in directory.glob(pattern):
+            work += json.loads(path.read_text()).get("provenance", {}).get("wall_seconds", 0)
+    if not 0 < work <= jobs:  # not recorded, or results whose work was spread over several jobs
         return []
     return [
         f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work and {1 - work / jobs:.0%} process "
