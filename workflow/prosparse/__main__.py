@@ -56,10 +56,6 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], Any],
     return parser
 
 
-def _specification(text: str) -> Any:
-    return json.loads(text)
-
-
 # ------------------------------------------------------------------- a checkpoint of one's own
 
 
@@ -137,11 +133,11 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _data(commands: Any) -> None:
     command = _command(commands, "fetch", fetch, "fetch a pinned package and check its sha256")
-    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--output", type=Path, required=True)
 
     command = _command(commands, "benchmark-rows", rows_of_benchmarks, "write the rows of every benchmark")
-    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--archive", action="append", default=[], help="name=file")
     command.add_argument("--output", type=Path, required=True, help="rows.json beside the rows")
 
@@ -152,14 +148,14 @@ def _data(commands: Any) -> None:
 
     command = _command(commands, "documents", documents, "read, clean, deduplicate, decontaminate and split a corpus")
     command.add_argument("corpus")
-    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--archive", type=Path)
     command.add_argument("--contamination", type=Path)
     command.add_argument("--output", type=Path, required=True)
 
     command = _command(commands, "tokenizer", tokenizer, "train or copy the tokenizer")
     command.add_argument("documents", nargs="*", type=Path)
-    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--output", type=Path, required=True, help="tokenizer.json of its directory")
 
     command = _command(commands, "tokens", tokens, "encode and pack a corpus")
@@ -253,7 +249,7 @@ def _model(commands: Any) -> None:
 
     command = _command(commands, "measure-sparsity", measure_sparsity, "sparsity and loss under several activations")
     command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
-    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--run", dest="run_name", required=True)
     command.add_argument("--seed", type=int, required=True)
     command.add_argument("--tokens", type=Path, required=True)
@@ -261,7 +257,7 @@ def _model(commands: Any) -> None:
 
     command = _command(commands, "measure-benchmarks", measure_benchmarks, "benchmarks under one activation")
     command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
-    command.add_argument("--specification", type=_specification, required=True)
+    command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--activation", type=Activation.parse, required=True)
     command.add_argument("--run", dest="run_name", required=True)
     command.add_argument("--seed", type=int, required=True)

@@ -11,7 +11,7 @@ import csv
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -411,8 +411,6 @@ def describe(error: ValidationError) -> str:
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
     """Field names of the section at ``location``, walking the models' annotations."""
-    from typing import get_args
-
     current: Any = Experiment
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):

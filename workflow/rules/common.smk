@@ -53,8 +53,8 @@ def archive(package):
     )
 
 
-def checkpoint_file(run, seed, stage=None, file="provenance.json"):
-    return f"{directory}/checkpoints/{runs.checkpoint(experiment, run, stage).format(seed=seed)}/{file}"
+def checkpoint_file(run, seed):
+    return f"{directory}/checkpoints/{runs.checkpoint(experiment, run).format(seed=seed)}/provenance.json"
 
 
 # data

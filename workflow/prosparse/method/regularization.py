@@ -57,6 +57,7 @@ class SparsityRegularization:
         self._ffns = gated_ffns(model)
         self._accumulation_steps = accumulation_steps
         self._factor = 0.0
+        self._active = False  # a bool: torch.compile would compile anew for each value of a float
         device = next(model.parameters()).device
         self._scale = torch.zeros((), dtype=torch.float64, device=device)
         self._probes = [torch.zeros(2, device=device, requires_grad=True) for _ in self._ffns]
@@ -75,8 +76,6 @@ class SparsityRegularization:
         self._factor = value
         self._active = value > 0
         self._scale.fill_(value / self._accumulation_steps)
-
-    _active = False
 
     def _hook(self, probe: Tensor) -> Any:
         def add_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
