@@ -1,0 +1,239 @@
+"""Inputs for the sparse operators on every device, and the comparison with the float64 reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prosparse.operators import reference
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+NAN, INF = float("nan"), float("inf")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arguments of ``sparse_ffn`` (and so of ``sparse_up``) under a name; shapes as in reference.py."""
+
+    name: str
+    x: Tensor
+    gate: Tensor
+    up_weight: Tensor
+    down_weight_transposed: Tensor
+    threshold: float
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def random_case(
+    name: str, dtype: torch.dtype, batch: int, hidden: int, intermediate: int, density: float, threshold: float = 0.01
+) -> Case:
+    """Standard normal x and weights; each gate is active with probability ``density``."""
+    generator = torch.Generator().manual_seed(1000 * hidden + intermediate + batch)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    active = torch.rand(batch, intermediate, generator=generator) < density
+    gate = torch.where(active, 2 * threshold + normal(batch, intermediate).abs(), -normal(batch, intermediate).abs())
+    x, up, down = normal(batch, hidden), normal(intermediate, hidden), normal(intermediate, hidden)
+    return Case(name, x.to(dtype), gate.to(dtype), up.to(dtype), down.to(dtype), threshold)
+
+
+def _one_active(dtype: torch.dtype) -> list[Case]:
+    found = []
+    for batch, hidden, neuron in [(1, 200, 256), (3, 64, 0), (8, 7, 100)]:
+        case = random_case(f"one_active_batch{batch}", dtype, batch, hidden, 257, density=0)
+        case.gate[batch // 2, neuron] = 0.75
+        found.append(case)
+    return found
+
+
+def _ordinary(dtype: torch.dtype) -> list[Case]:
+    """Every pair of sizes; batches and densities take turns, out of step with the sizes."""
+    sizes = [(hidden, intermediate) for hidden in (1, 7, 64, 200) for intermediate in (1, 13, 96, 257)]
+    batches, densities = (1, 3, 8), (0.1, 0.0, 0.5, 1.0, 0.1)
+    found = []
+    for i, (hidden, intermediate) in enumerate(sizes):
+        batch, density = batches[i % 3], densities[i % 5]
+        name = f"batch{batch}_{hidden}x{intermediate}_density{density:g}"
+        found.append(random_case(name, dtype, batch, hidden, intermediate, density, threshold=0.01 * (i % 2)))
+    return found
+
+
+def _thresholds(dtype: torch.dtype) -> list[Case]:
+    """Gates at a threshold and at its neighbours; thresholds that the dtype cannot hold."""
+    found = []
+    for name, threshold in [
+        ("at_threshold", 0.01),
+        ("at_large_threshold", 3.1),  # rounds down to bfloat16 and float16
+        ("threshold_0", 0.0),
+        ("threshold_rounds_to_0", 1e-60),
+        ("threshold_rounds_to_inf", 1e300),
+    ]:
+        case = random_case(name, dtype, 2, 7, 13, density=0.5, threshold=threshold)
+        held = torch.tensor(threshold, dtype=dtype)
+        below, above = (torch.nextafter(held, torch.tensor(limit, dtype=dtype)) for limit in (-INF, INF))
+        fixed = [held, below, above, -held, torch.zeros_like(held), -torch.zeros_like(held)]
+        case.gate[:, : len(fixed)] = torch.stack(fixed)
+        found.append(case)
+    return found
+
+
+def _not_finite(dtype: torch.dtype) -> list[Case]:
+    gate = random_case("gate_not_finite", dtype, 3, 64, 32, density=0.5)
+    gate.gate[0, ::3], gate.gate[0, 1::3], gate.gate[1, 5], gate.gate[1, 6] = NAN, -INF, INF, NAN
+
+    x = random_case("x_not_finite", dtype, 3, 64, 32, density=0.5)
+    x.x[0, 3], x.x[2, 63] = INF, NAN
+
+    idle_x = random_case("x_not_finite_nothing_active", dtype, 3, 64, 32, density=0)
+    idle_x.x[0], idle_x.x[2, 63] = NAN, INF
+
+    # rows that some tokens use and others must not see, and rows that nobody uses
+    rows = random_case("weights_not_finite", dtype, 3, 64, 32, density=0.3)
+    rows.gate[:, :4] = torch.tensor([[1.0, 1, -1, -1], [-1, 1, 1, -1], [-1, -1, -1, -1]])
+    rows.up_weight[0], rows.up_weight[1, 63], rows.down_weight_transposed[2, 5:] = NAN, -INF, INF
+    unused = ~(rows.gate >= rows.threshold).any(0)
+    rows.up_weight[unused], rows.down_weight_transposed[unused] = NAN, INF
+    return [gate, x, idle_x, rows]
+
+
+def _zero_x1(dtype: torch.dtype) -> Case:
+    """An x1 of exactly 0 at active gates (x = 0; terms that cancel exactly) where W_2 is not finite."""
+    case = random_case("x1_is_0_where_down_weight_is_inf", dtype, 3, 8, 13, density=0.5)
+    case.gate[:, 3:5] = 0.5
+    case.x[0] = 0
+    case.x[1] = torch.tensor([1.0, 1, 2, 2, 4, 4, 8, 8])
+    case.up_weight[3:5] = torch.tensor([1.0, -1] * 4)
+    case.x[2] = case.x[1]
+    case.x[2, 0] = 2  # this token does use the rows
+    case.down_weight_transposed[3], case.down_weight_transposed[4, ::2] = INF, NAN
+    return case
+
+
+def _denormal(dtype: torch.dtype) -> list[Case]:
+    """Denormal numbers count: flushed ones would give 0 where the result is well above the smallest number."""
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    gate = random_case("denormal_gate", dtype, 2, 64, 32, density=0.5, threshold=0.0)
+    gate.gate.copy_((torch.arange(64).reshape(2, 32) % 16 - 4) * smallest)
+    gate.x.mul_(16)
+    x = random_case("denormal_x", dtype, 2, 64, 32, density=0.5)
+    x.x.copy_((torch.arange(128).reshape(2, 64) % 16 - 4) * smallest)
+    x.up_weight.mul_(64)
+    weights = random_case("denormal_weights", dtype, 2, 64, 32, density=0.5)
+    for weight in (weights.up_weight, weights.down_weight_transposed):
+        weight.copy_((torch.arange(64 * 32).reshape(32, 64) % 16 - 4) * smallest)
+    weights.x.mul_(64)
+    threshold = random_case("denormal_threshold", dtype, 2, 64, 32, density=0.5, threshold=3 * smallest)
+    threshold.gate.copy_(gate.gate)
+    return [gate, x, weights, threshold]
+
+
+def _range_and_rounding(dtype: torch.dtype) -> list[Case]:
+    # x1 is about 2 ** 18: infinite in float16, but sparse_ffn, which does not round x1, is finite
+    large = random_case("x1_beyond_float16", dtype, 2, 64, 32, density=0.1)
+    large.up_weight.copy_(large.up_weight.abs() * 512)
+    large.x.copy_(large.x.abs() * 16)
+    large.down_weight_transposed.mul_(2.0**-12)
+
+    # neighbours cancel in W_2: an x1 rounded on the way shows in the result
+    cancel = random_case("down_weight_cancels", dtype, 2, 64, 32, density=1)
+    cancel.up_weight[1::2] = cancel.up_weight[::2]
+    cancel.gate[:, 1::2] = cancel.gate[:, ::2] * 1.02
+    cancel.down_weight_transposed[1::2] = -cancel.down_weight_transposed[::2]
+    return [large, cancel]
+
+
+def _strided(dtype: torch.dtype) -> list[Case]:
+    """The same rows inside wider matrices full of NaN: aligned, and starting one element off."""
+    found = []
+    for name, before, after in [("strided_rows", 16, 16), ("strided_rows_off_by_one", 1, 4)]:
+        case = random_case(name, dtype, 3, 200, 24, density=0.5)
+
+        def widen(tensor: Tensor, before: int = before, after: int = after) -> Tensor:
+            rows, columns = tensor.shape
+            wide = tensor.new_full((rows, before + columns + after), NAN)
+            wide[:, before : before + columns] = tensor
+            return wide[:, before : before + columns]
+
+        tensors = [case.x, case.gate, case.up_weight, case.down_weight_transposed]
+        found.append(Case(name, *map(widen, tensors), case.threshold))
+    return found
+
+
+def cases(dtype: torch.dtype) -> list[Case]:
+    """Ordinary and adversarial inputs in ``dtype``, the same at every call."""
+    return [
+        *_ordinary(dtype), *_one_active(dtype), *_thresholds(dtype), *_not_finite(dtype), _zero_x1(dtype),
+        *_denormal(dtype), *_range_and_rounding(dtype), *_strided(dtype),
+    ]  # fmt: skip
+
+
+def _assert_close(what: str, actual: Tensor, exact: Tensor, absolute: Tensor, terms: int, slack: Tensor) -> None:
+    """Compare with the exact result, allowing what ``terms`` float32 roundings and one rounding to the dtype can do.
+
+    Args:
+        actual: the operator's result.
+        exact: the same in float64.
+        absolute: the sum of the absolute values of exact's terms, which the float32 errors are proportional to.
+        terms: float32 roundings between the inputs and a result; any order of summation is allowed.
+        slack: the largest sum of float32 underflow errors.
+    """
+    dtype = actual.dtype
+    actual = actual.cpu().double()
+    expected = exact.to(dtype).double()
+    assert actual.shape == expected.shape, what
+    finite = expected.isfinite()
+    torch.testing.assert_close(
+        actual[~finite], expected[~finite], rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{what}: {m}"
+    )
+    unit = 2.0**-24 * terms
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    sums = unit / (1 - unit) * absolute + slack
+    allowed = sums + torch.finfo(dtype).eps / 2 * (exact.abs() + sums) + smallest / 2
+    error = (actual - exact).abs()
+    wrong = finite & ~(error <= allowed)  # a NaN is wrong
+    assert not wrong.any(), (
+        f"{what}: {int(wrong.sum())} of {wrong.numel()} results are wrong, the first at {wrong.nonzero()[0].tolist()}: "
+        f"{actual[wrong][0]:g} for {exact[wrong][0]:g} +- {allowed[wrong][0]:g}"
+    )
+
+
+def assert_matches_reference(case: Case, operators: Any) -> None:
+    """Compare ``operators.sparse_up``, ``.sparse_down`` and ``.sparse_ffn`` with the reference in float64."""
+    dtype = case.gate.dtype
+    threshold = torch.tensor(case.threshold, dtype=dtype).double().item()  # float64 inputs must not undo this rounding
+    x, gate, up, down = (t.cpu().double() for t in (case.x, case.gate, case.up_weight, case.down_weight_transposed))
+    hidden, intermediate = x.shape[1], gate.shape[1]
+    smallest = 2.0**-149  # of float32
+    activated = reference.activated(gate, threshold).nan_to_num(posinf=0)  # slack is of no use beside an infinity
+
+    x1 = reference.sparse_up(x, gate, up, threshold)
+    absolute_x1 = reference.sparse_up(x.abs(), gate, up.abs(), threshold)
+    slack_x1 = torch.where(activated != 0, smallest * (hidden * activated + 1), 0)
+    actual = operators.sparse_up(case.x, case.gate, case.up_weight, case.threshold)
+    assert actual.dtype == dtype
+    _assert_close("sparse_up", actual, x1, absolute_x1, hidden + 1, slack_x1)
+    inactive = ~((gate >= threshold) & (gate != 0))
+    assert (actual.cpu()[inactive] == 0).all(), "sparse_up: an inactive neuron is not exactly 0"
+
+    rounded_x1 = x1.to(dtype).to(case.x.device)
+    actual = operators.sparse_down(rounded_x1, case.down_weight_transposed)
+    assert actual.dtype == dtype
+    exact_x1 = rounded_x1.cpu().double()
+    exact, absolute = (reference.sparse_down(exact_x1, down), reference.sparse_down(exact_x1.abs(), down.abs()))
+    slack = torch.full_like(exact, smallest * intermediate)
+    _assert_close("sparse_down", actual, exact, absolute, intermediate, slack)
+
+    actual = operators.sparse_ffn(case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    assert actual.dtype == dtype
+    exact = reference.sparse_ffn(x, gate, up, down, threshold)
+    used = x1 != 0  # the others do not reach W_2
+    absolute = reference.sparse_down(torch.where(used, absolute_x1, 0), down.abs())
+    slack = reference.sparse_down(torch.where(used, slack_x1, 0), down.abs()) + smallest * intermediate
+    _assert_close("sparse_ffn", actual, exact, absolute, hidden + 1 + intermediate, slack)

@@ -1,0 +1,224 @@
+"""The CPU operators against the reference: native ones with each instruction set, and torch's in their place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cases import DTYPES, Case, assert_matches_reference, cases, random_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prosparse import operators
+from prosparse.operators import gathered, interface, reference
+
+EVERY_CASE = [pytest.param(case, id=f"{str(dtype)[6:]}-{case}") for dtype in DTYPES for case in cases(dtype)]
+
+
+@pytest.fixture(params=[1, 2, 5], ids=lambda number: f"threads{number}")
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def poisoned():
+    """Memory that nobody wrote is NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(100).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
+def test_matches_the_reference(case: Case, threads, poisoned):
+    assert_matches_reference(case, operators)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", range(1, 9))
+def test_large_enough_for_several_threads(batch, dtype, threads, poisoned):
+    case = random_case("several_tasks", dtype, batch, 520, 1031, density=0.4)
+    assert_matches_reference(case, operators)
+
+
+@given(
+    batch=st.integers(1, 8),
+    hidden=st.integers(1, 300),
+    intermediate=st.integers(1, 300),
+    density=st.floats(0, 1),
+    dtype=st.sampled_from(DTYPES),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_shape(batch, hidden, intermediate, density, dtype):
+    assert_matches_reference(random_case("drawn", dtype, batch, hidden, intermediate, density), operators)
+
+
+LOWER_SETS = """
+import sys
+sys.path.insert(0, {tests!r})
+from cases import DTYPES, assert_matches_reference, cases, random_case
+from prosparse import operators
+for dtype in DTYPES:
+    for case in [*cases(dtype), random_case("several_tasks", dtype, 3, 520, 1031, density=0.4)]:
+        assert_matches_reference(case, operators)
+"""
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_other_instruction_sets(capability):
+    """The vectors of other machines: what ATEN_CPU_CAPABILITY allows, as far as this machine has it."""
+    script = LOWER_SETS.format(tests=str(Path(__file__).parent))
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-W", "error", "-c", script], env=environment, check=True)
+
+
+def test_repeats_bit_for_bit(threads):
+    case = random_case("repeated", torch.bfloat16, 2, 1000, 2000, density=0.3)
+    first = operators.sparse_ffn(case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    for _ in range(20):
+        again = operators.sparse_ffn(case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+        assert torch.equal(first, again)
+
+
+def test_threads_do_not_change_x1():
+    case = random_case("repeated", torch.bfloat16, 1, 1000, 2000, density=0.3)
+    before = torch.get_num_threads()
+    found = []
+    for number in (1, 2, 3):
+        torch.set_num_threads(number)
+        found.append(operators.sparse_up(case.x, case.gate, case.up_weight, case.threshold))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_token_does_not_depend_on_its_batch():
+    case = random_case("batch", torch.bfloat16, 8, 1000, 2000, density=0.3)
+    whole = operators.sparse_up(case.x, case.gate, case.up_weight, case.threshold)
+    for token in range(8):
+        alone = operators.sparse_up(case.x[[token]], case.gate[[token]], case.up_weight, case.threshold)
+        assert torch.equal(whole[[token]], alone)
+
+
+def bad_calls():
+    case = random_case("valid", torch.bfloat16, 2, 16, 24, density=0.5)
+    x, gate, up, down = case.x, case.gate, case.up_weight, case.down_weight_transposed
+    return {
+        "x must have 2 dimensions": (x[0], gate, up, down, 0.0),
+        "gate must have contiguous rows": (x, gate.t().contiguous().t(), up, down, 0.0),
+        "up_weight must have contiguous rows": (x, gate, up.t().contiguous().t(), down, 0.0),
+        "down_weight_transposed must have contiguous rows": (x, gate, up, down.t().contiguous().t(), 0.0),
+        "float32 is needed": (x.double(), gate.double(), up.double(), down.double(), 0.0),
+        "dtype|the same for all": (x, gate.half(), up, down, 0.0),
+        "x has 9 rows; the sparse operators take 1 to 8": (x[[0] * 9], gate[[0] * 9], up, down, 0.0),
+        "x has 0 rows": (x[:0], gate[:0], up, down, 0.0),
+        r"gate.shape\[0\] is 1, but x.shape\[0\] is 2": (x, gate[:1], up, down, 0.0),
+        r"gate.shape\[1\] is 23, but up_weight.shape\[0\] is 24": (x, gate[:, :23], up, down, 0.0),
+        r"x.shape\[1\] is 15, but up_weight.shape\[1\] is 16": (x[:, :15], gate, up, down, 0.0),
+        r"down_weight_transposed.shape\[0\] is 23, but up_weight.shape\[0\] is 24": (x, gate, up, down[:23], 0.0),
+        "threshold must be finite and not negative, not -1": (x, gate, up, down, -1.0),
+        "threshold must be finite and not negative, not nan": (x, gate, up, down, float("nan")),
+    }
+
+
+@pytest.mark.parametrize("message", bad_calls())
+def test_refuses(message):
+    """With the same words before the call (shapes alone, as torch.compile sees them) and in it."""
+    arguments = bad_calls()[message]
+    with pytest.raises(ValueError, match=message):
+        operators.sparse_ffn(*arguments)
+    with pytest.raises(ValueError, match=message):
+        interface.check_ffn(*arguments)
+    with pytest.raises(ValueError, match=message):
+        operators.sparse_ffn(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in arguments))
+
+
+def test_refuses_x1_of_another_width():
+    x1, down = torch.zeros(1, 4), torch.zeros(5, 3)
+    message = r"x1.shape\[1\] is 4, but down_weight_transposed.shape\[0\] is 5"
+    for call in (operators.sparse_down, interface.check_down):
+        with pytest.raises(ValueError, match=message):
+            call(x1, down)
+
+
+def test_torch_knows_the_operators():
+    case = random_case("known", torch.float32, 2, 16, 24, density=0.5)
+    up = (case.x, case.gate, case.up_weight, case.threshold)
+    down = (case.gate, case.down_weight_transposed)
+    both = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    for operator, arguments in [
+        (operators.sparse_up, up), (operators.sparse_down, down), (operators.sparse_ffn, both)
+    ]:  # fmt: skip
+        torch.library.opcheck(operator, arguments)
+
+
+class FFN(torch.nn.Module):
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.case = case
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate = torch.nn.functional.linear(x, self.case.up_weight) - 0.5
+        return 2 * operators.sparse_ffn(x, gate, self.case.up_weight, self.case.down_weight_transposed, 0.1)
+
+
+def test_compiles_and_exports_in_one_graph():
+    case = random_case("compiled", torch.float32, 1, 16, 24, density=0.5)
+    ffn = FFN(case)
+    expected = ffn(case.x)
+    assert torch.equal(torch.compile(ffn, backend="aot_eager", fullgraph=True)(case.x), expected)
+    exported = torch.export.export(ffn, (case.x,))
+    assert any(node.target is operators.sparse_ffn for node in exported.graph.nodes)
+    assert torch.equal(exported.module()(case.x), expected)
+
+
+@pytest.mark.parametrize("density", [0, 0.1, 1])
+def test_gathered_matches_the_reference(density):
+    case = random_case("gathered", torch.float32, 3, 64, 96, density)
+    arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    torch.testing.assert_close(gathered.sparse_ffn(*arguments), reference.sparse_ffn(*arguments))
+    x1 = gathered.sparse_up(*arguments[:3], case.threshold)
+    torch.testing.assert_close(x1, reference.sparse_up(*arguments[:3], case.threshold))
+    assert torch.equal(x1 == 0, reference.activated(case.gate, case.threshold) == 0)
+
+
+WITHOUT_A_COMPILER = """
+import sys, warnings
+sys.path.insert(0, {tests!r})
+import torch
+with warnings.catch_warnings(record=True) as caught:
+    from prosparse import operators
+from cases import random_case
+assert ["no_such_compiler: not found" in str(w.message) for w in caught] == [True], caught
+from prosparse.operators import gathered
+case = random_case("fallback", torch.bfloat16, 2, 64, 96, 0.2)
+arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+assert torch.equal(operators.sparse_ffn(*arguments), gathered.sparse_ffn(*arguments))
+"""
+
+
+def test_works_without_a_compiler(tmp_path):
+    script = WITHOUT_A_COMPILER.format(tests=str(Path(__file__).parent))
+    environment = os.environ | {"CXX": str(tmp_path / "no_such_compiler"), "TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert not list(tmp_path.iterdir()), "a failed build must leave nothing behind"
+
+
+def test_reads_the_rows_it_is_given():
+    """The bandwidth limit's own kernel: a checksum over exactly those rows, whatever the split over threads."""
+    weight = torch.randint(-(2**31), 2**31 - 1, (300, 64), dtype=torch.int32)
+    for rows in (torch.arange(300), torch.tensor([7]), torch.tensor([], dtype=torch.int64), torch.tensor([299, 3, 3])):
+        expected = 0
+        for row in rows.tolist():
+            for word in weight[row].tolist():
+                expected ^= word & 0xFFFFFFFF
+        assert torch.ops.prosparse.read_rows(weight, rows) == expected
+    with pytest.raises(ValueError, match="row 300 is not one of the 300 rows"):
+        torch.ops.prosparse.read_rows(weight, torch.tensor([300]))

@@ -1,0 +1,291 @@
+// The sparse operators for CPUs (see interface.py and reference.py for what they take and compute).
+// Built against torch's stable ABI; threads are torch's own pool. The inner loops are in cpu_kernels.h.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+using torch::headeronly::ScalarType;
+using torch::stable::parallel_for;
+using torch::stable::Tensor;
+
+// Steps (2) and (3) of one FFN; a step whose weight is null is left out. Strides are in elements.
+struct Call {
+  int64_t batch, intermediate_size;
+  const void* values;  // gate pre-activations, or x1 where step (2) is left out; [batch, intermediate_size]
+  int64_t values_stride;
+  float threshold;
+  const void* x;  // [batch, up_columns]
+  int64_t x_stride;
+  const void* up_weight;  // [intermediate_size, up_columns]
+  int64_t up_stride, up_columns;
+  const void* down_weight;  // transposed, [intermediate_size, down_columns]
+  int64_t down_stride, down_columns;
+  void* output;  // [batch, down_columns], or x1 where step (3) is left out
+};
+
+// A thread is woken only for this much reading, some microseconds' worth.
+constexpr int64_t TASK_BYTES = 65536;
+constexpr int64_t MAX_BATCH = 8;
+
+int64_t tasks_for(int64_t bytes) {
+  return std::clamp<int64_t>(bytes / TASK_BYTES, 1, torch::stable::get_num_threads());
+}
+
+// For each byte, the positions of its set bits.
+struct SetBits {
+  uint8_t position[8], count;
+};
+constexpr std::array<SetBits, 256> SET_BITS = [] {
+  std::array<SetBits, 256> all{};
+  for (int byte = 0; byte < 256; ++byte)
+    for (int bit = 0; bit < 8; ++bit)
+      if (byte >> bit & 1) all[byte].position[all[byte].count++] = static_cast<uint8_t>(bit);
+  return all;
+}();
+
+namespace baseline {
+constexpr int WIDTH = 4;
+typedef float Four __attribute__((vector_size(16)));
+inline Four halves_to_floats(const Half* from) { return Four{from[0], from[1], from[2], from[3]}; }
+inline void floats_to_halves(Four values, Half* to) {
+  for (int i = 0; i < WIDTH; ++i) to[i] = values[i];
+}
+template <typename Words>
+inline uint32_t sign_bits(Words words) {
+  uint32_t bits = 0;
+  for (int i = 0; i < WIDTH; ++i) bits |= words[i] >> 31 << i;
+  return bits;
+}
+#include "cpu_kernels.h"
+}  // namespace baseline
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi")
+#endif
+namespace avx2 {
+constexpr int WIDTH = 8;
+inline __m256 halves_to_floats(const Half* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline void floats_to_halves(__m256 values, Half* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
+template <typename Words>
+inline uint32_t sign_bits(Words words) { return _mm256_movemask_ps((__m256)words); }
+#include "cpu_kernels.h"
+}  // namespace avx2
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi")
+#endif
+// The dot product of AVX-512 BF16 is not used: it flushes denormals, and reading the weights takes longer anyway.
+namespace avx512 {
+constexpr int WIDTH = 16;
+inline __m512 halves_to_floats(const Half* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+inline void floats_to_halves(__m512 values, Half* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
+template <typename Words>
+inline uint32_t sign_bits(Words words) { return _mm512_movepi32_mask((__m512i)words); }
+#include "cpu_kernels.h"
+}  // namespace avx512
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif  // __x86_64__
+
+enum class InstructionSet { BASELINE, AVX2, AVX512 };
+
+// The best one of this machine, or a lower one that torch too is told to use.
+InstructionSet instruction_set() {
+  static const InstructionSet chosen = [] {
+    const char* setting = std::getenv("ATEN_CPU_CAPABILITY");
+    const std::string most = setting == nullptr ? "" : setting;
+#if defined(__x86_64__)
+    if (most == "default") return InstructionSet::BASELINE;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx512 && most != "avx2") return InstructionSet::AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return InstructionSet::AVX2;
+#endif
+    return InstructionSet::BASELINE;
+  }();
+  return chosen;
+}
+
+template <typename T>
+void run(const Call& call) {
+#if defined(__x86_64__)
+  if (instruction_set() == InstructionSet::AVX512) return avx512::run<T>(call);
+  if (instruction_set() == InstructionSet::AVX2) return avx2::run<T>(call);
+#endif
+  baseline::run<T>(call);
+}
+
+void run(const Call& call, ScalarType type) {
+  switch (type) {
+    case ScalarType::BFloat16: return run<BFloat16>(call);
+    case ScalarType::Half: return run<Half>(call);
+    default: return run<float>(call);
+  }
+}
+
+// The same checks as in interface.py, which would cost microseconds a call in Python.
+
+template <typename... Parts>
+void require(bool held, const Parts&... parts) {
+  if (held) return;
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
+
+void check_rows(const char* name, const Tensor& tensor, const Tensor& like) {
+  require(tensor.dim() == 2, name, " must have 2 dimensions, not ", tensor.dim());
+  require(tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ", tensor.stride(1),
+      ", call .contiguous() once");
+  const ScalarType type = tensor.scalar_type();
+  require(type == ScalarType::BFloat16 || type == ScalarType::Half || type == ScalarType::Float, name,
+      ": one of bfloat16, float16 and float32 is needed");
+  require(type == like.scalar_type(), name, " and x must have the same dtype");
+}
+
+void check_size(const char* name, int64_t found, const char* of, int64_t expected) {
+  require(found == expected, name, " is ", found, ", but ", of, " is ", expected);
+}
+
+void check_batch(const char* name, int64_t batch) {
+  require(batch >= 1 && batch <= MAX_BATCH, name, " has ", batch, " rows; the sparse operators take 1 to ", MAX_BATCH,
+      " tokens");
+}
+
+void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
+  check_rows("x", x, x);
+  check_rows("gate", gate, x);
+  check_rows("up_weight", up_weight, x);
+  check_batch("x", x.size(0));
+  check_size("gate.shape[0]", gate.size(0), "x.shape[0]", x.size(0));
+  check_size("gate.shape[1]", gate.size(1), "up_weight.shape[0]", up_weight.size(0));
+  check_size("x.shape[1]", x.size(1), "up_weight.shape[1]", up_weight.size(1));
+  require(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
+  call.batch = x.size(0);
+  call.intermediate_size = gate.size(1);
+  call.values = gate.const_data_ptr();
+  call.values_stride = gate.stride(0);
+  call.threshold = static_cast<float>(threshold);
+  call.x = x.const_data_ptr();
+  call.x_stride = x.stride(0);
+  call.up_weight = up_weight.const_data_ptr();
+  call.up_stride = up_weight.stride(0);
+  call.up_columns = up_weight.size(1);
+}
+
+void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed) {
+  check_rows("down_weight_transposed", down_weight_transposed, like);
+  call.down_weight = down_weight_transposed.const_data_ptr();
+  call.down_stride = down_weight_transposed.stride(0);
+  call.down_columns = down_weight_transposed.size(1);
+}
+
+Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
+  Call call{};
+  set_up(call, x, gate, up_weight, threshold);
+  Tensor x1 = torch::stable::new_empty(x, {call.batch, call.intermediate_size});
+  call.output = x1.mutable_data_ptr();
+  run(call, x.scalar_type());
+  return x1;
+}
+
+Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
+  Call call{};
+  check_rows("x1", x1, x1);
+  check_batch("x1", x1.size(0));
+  set_down(call, x1, down_weight_transposed);
+  check_size("x1.shape[1]", x1.size(1), "down_weight_transposed.shape[0]", down_weight_transposed.size(0));
+  call.batch = x1.size(0);
+  call.intermediate_size = x1.size(1);
+  call.values = x1.const_data_ptr();
+  call.values_stride = x1.stride(0);
+  Tensor output = torch::stable::new_empty(x1, {call.batch, call.down_columns});
+  call.output = output.mutable_data_ptr();
+  run(call, x1.scalar_type());
+  return output;
+}
+
+Tensor sparse_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
+    double threshold) {
+  Call call{};
+  set_up(call, x, gate, up_weight, threshold);
+  set_down(call, x, down_weight_transposed);
+  check_size("down_weight_transposed.shape[0]", down_weight_transposed.size(0), "up_weight.shape[0]", up_weight.size(0));
+  Tensor output = torch::stable::new_empty(x, {call.batch, call.down_columns});
+  call.output = output.mutable_data_ptr();
+  run(call, x.scalar_type());
+  return output;
+}
+
+int64_t read_rows(const Tensor& weight, const Tensor& rows) {
+  require(weight.dim() == 2 && weight.stride(1) == 1, "weight must have 2 dimensions and contiguous rows");
+  require(rows.dim() == 1 && rows.is_contiguous() && rows.scalar_type() == ScalarType::Long, "rows must be a list of int64");
+  const int64_t* list = static_cast<const int64_t*>(rows.const_data_ptr());
+  for (int64_t i = 0; i < rows.numel(); ++i)
+    require(list[i] >= 0 && list[i] < weight.size(0), "row ", list[i], " is not one of the ", weight.size(0), " rows");
+  const int64_t bytes = weight.element_size();
+  const auto read = [&](auto kernel) {
+    return static_cast<int64_t>(kernel(static_cast<const char*>(weight.const_data_ptr()), weight.stride(0) * bytes,
+        weight.size(1) * bytes, list, rows.numel()));
+  };
+#if defined(__x86_64__)
+  if (instruction_set() == InstructionSet::AVX512) return read(avx512::read_rows);
+  if (instruction_set() == InstructionSet::AVX2) return read(avx2::read_rows);
+#endif
+  return read(baseline::read_rows);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(prosparse, library) {
+  library.def("read_rows(Tensor weight, Tensor rows) -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(prosparse, CPU, library) {
+  library.impl("sparse_up", TORCH_BOX(&sparse_up));
+  library.impl("sparse_down", TORCH_BOX(&sparse_down));
+  library.impl("sparse_ffn", TORCH_BOX(&sparse_ffn));
+  library.impl("read_rows", TORCH_BOX(&read_rows));
+}

@@ -1,0 +1,67 @@
+"""Builds and loads the native CPU operators (cpu.cpp), once for each version of their source and of torch.
+
+The library is kept where torch keeps its extensions: ``$TORCH_EXTENSIONS_DIR``, else ``~/.cache/torch_extensions``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+from prosparse.operators import gathered
+
+SOURCE = Path(__file__).with_name("cpu.cpp")
+HEADER = Path(__file__).with_name("cpu_kernels.h")
+FLAGS = ["-O3"]
+
+
+def library() -> Path:
+    """Where the built library is, or will be."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    built_from = [SOURCE.read_text(), HEADER.read_text(), *FLAGS, torch.__version__, platform.machine()]
+    digest = hashlib.sha256("\0".join(built_from).encode()).hexdigest()[:16]
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    return root / f"prosparse_cpu_{digest}.so"
+
+
+def build(target: Path) -> None:
+    """Compile in a folder of its own and move the result into place, so that processes may build at the same time.
+
+    Raises:
+        OSError, RuntimeError, subprocess.CalledProcessError: no compiler, no ninja, no place to write, or the
+            compiler's message.
+    """
+    from torch.utils.cpp_extension import load
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print("building the sparse CPU operators: once, about half a minute", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        load(target.stem, [str(SOURCE)], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
+        os.replace(Path(folder) / target.name, target)
+
+
+def register() -> None:
+    """Make the native operators those for CPU tensors; where they cannot be built, plain torch, with a warning."""
+    try:
+        target = library()
+        if target.exists():
+            torch.ops.load_library(target)
+        else:
+            build(target)
+    except (OSError, RuntimeError, subprocess.CalledProcessError, ImportError) as error:
+        reason = " | ".join(str(error).strip().splitlines()[-2:]) or type(error).__name__
+        warnings.warn(
+            f"the native CPU operators could not be built ({reason}); slower ones made of torch's take their place. "
+            "A C++20 compiler and ninja are needed.",
+            stacklevel=2,
+        )
+        gathered.register()

@@ -1,0 +1,374 @@
+// The CPU operators for one instruction set: WIDTH floats to a vector. cpu.cpp includes this file once for each set,
+// in a namespace that defines WIDTH, halves_to_floats, floats_to_halves and sign_bits.
+//
+// Speed is memory bandwidth here, so everything serves a steady stream of reads: only active rows are touched; each
+// thread walks ROWS of them at once, far apart in its share of the list, since one stream alone cannot keep enough
+// cache lines under way; and the last lines of a row already prefetch the first ones of the next.
+
+typedef float Floats __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t Shorts __attribute__((vector_size(2 * WIDTH)));
+typedef Floats AnyFloats __attribute__((aligned(1), may_alias));
+typedef Words AnyWords __attribute__((aligned(1), may_alias));
+typedef Shorts AnyShorts __attribute__((aligned(1), may_alias));
+
+// Weights come in pairs of vectors. Which weight is in which vector is up to their type: bfloat16 puts the even ones
+// in the first and the odd ones in the second, where a shift and a mask convert them. Inputs and accumulators are
+// kept in the same order, so it never shows.
+struct Pair {
+  Floats first, second;
+};
+constexpr int64_t PAIR = 2 * WIDTH;
+
+inline Pair load(const BFloat16* from) {
+  const Words words = *reinterpret_cast<const AnyWords*>(from);
+  return {(Floats)(words << 16), (Floats)(words & 0xffff0000u)};
+}
+
+inline Pair load(const Half* from) {
+  return {halves_to_floats(from), halves_to_floats(from + WIDTH)};
+}
+
+inline Pair load(const float* from) {
+  return {*reinterpret_cast<const AnyFloats*>(from), *reinterpret_cast<const AnyFloats*>(from + WIDTH)};
+}
+
+// The upper half of a float, rounded to nearest even; NaN stays NaN.
+inline Words bfloat16_bits(Floats value) {
+  const Words bits = (Words)value;
+  const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Words nan = (Words)(value != value);
+  return (nan & 0x7fc0u) | (~nan & rounded);
+}
+
+inline void store(BFloat16* to, Pair pair) {
+  *reinterpret_cast<AnyWords*>(to) = bfloat16_bits(pair.first) | (bfloat16_bits(pair.second) << 16);
+}
+
+inline void store(Half* to, Pair pair) {
+  floats_to_halves(pair.first, to);
+  floats_to_halves(pair.second, to + WIDTH);
+}
+
+inline void store(float* to, Pair pair) {
+  *reinterpret_cast<AnyFloats*>(to) = pair.first;
+  *reinterpret_cast<AnyFloats*>(to + WIDTH) = pair.second;
+}
+
+// The incomplete pair at the end of a row, filled up with zeros.
+template <typename T>
+inline Pair load_tail(const T* from, int64_t count) {
+  T filled[PAIR] = {};
+  std::memcpy(static_cast<void*>(filled), from, count * sizeof(T));
+  return load(filled);
+}
+
+template <typename T>
+inline void store_tail(T* to, Pair pair, int64_t count) {
+  T filled[PAIR];
+  store(filled, pair);
+  std::memcpy(static_cast<void*>(to), filled, count * sizeof(T));
+}
+
+// Values in their own order, for comparing.
+inline Floats in_order(const BFloat16* from) {
+  return (Floats)(__builtin_convertvector(*reinterpret_cast<const AnyShorts*>(from), Words) << 16);
+}
+inline Floats in_order(const Half* from) { return halves_to_floats(from); }
+inline Floats in_order(const float* from) { return *reinterpret_cast<const AnyFloats*>(from); }
+
+inline float sum(Floats values) {
+  float total = 0;
+  for (int i = 0; i < WIDTH; ++i) total += values[i];
+  return total;
+}
+
+inline int64_t filled_up(int64_t columns) { return (columns + PAIR - 1) / PAIR * PAIR; }
+
+template <typename T>
+void widen(const T* from, int64_t columns, float* to) {
+  const int64_t whole = columns / PAIR * PAIR;
+  for (int64_t j = 0; j < whole; j += PAIR) store(to + j, load(from + j));
+  if (whole < columns) store(to + whole, load_tail(from + whole, columns - whole));
+}
+
+// Rows of weights walked together, and the rows after them.
+template <int ROWS, typename T>
+struct Walk {
+  const T* rows[ROWS];
+  const T* next[ROWS];
+};
+
+// Columns between two prefetches: one cache line, or one pair where that is more.
+template <typename T>
+constexpr int64_t STEP = std::max<int64_t>(64 / sizeof(T), PAIR);
+
+// How far ahead of the reading the prefetch is: near enough for the lines to stay in the first-level cache.
+template <typename T>
+constexpr int64_t AHEAD = 384 / sizeof(T);
+
+// Calls read(column, load) for each pair of columns, where load(row) gives the weights there.
+template <int ROWS, typename T, typename Read>
+inline __attribute__((always_inline)) void walk(const Walk<ROWS, T>& path, int64_t columns, const Read& read) {
+  const int64_t whole = columns / PAIR * PAIR, stepped = columns / STEP<T> * STEP<T>;
+  const int64_t turn = std::clamp<int64_t>((columns - AHEAD<T>) / STEP<T> * STEP<T>, 0, stepped);
+  int64_t j = 0;
+  const auto step = [&] {
+    for (int64_t k = j; k < j + STEP<T>; k += PAIR) read(k, [&](int row) { return load(path.rows[row] + k); });
+  };
+  for (; j < turn; j += STEP<T>) {
+    for (int row = 0; row < ROWS; ++row) __builtin_prefetch(path.rows[row] + j + AHEAD<T>);
+    step();
+  }
+  for (; j < stepped; j += STEP<T>) {
+    for (int row = 0; row < ROWS; ++row) __builtin_prefetch(path.next[row] + (j - turn));
+    step();
+  }
+  for (; j < whole; j += PAIR) read(j, [&](int row) { return load(path.rows[row] + j); });
+  if (j < columns) read(j, [&](int row) { return load_tail(path.rows[row] + j, columns - j); });
+}
+
+// dots[row][b] = rows[row] . inputs[b], the inputs `distance` floats apart.
+template <int ROWS, int BATCH, typename T>
+void dot(const Walk<ROWS, T>& path, const float* inputs, int64_t distance, int64_t columns, float (*dots)[BATCH]) {
+  Floats totals[ROWS][BATCH] = {};
+  walk(path, columns, [&](int64_t j, const auto& weights_of) {
+    for (int row = 0; row < ROWS; ++row) {
+      const Pair weights = weights_of(row);
+      for (int b = 0; b < BATCH; ++b) {
+        const Pair input = load(inputs + b * distance + j);
+        totals[row][b] += weights.first * input.first;
+        totals[row][b] += weights.second * input.second;
+      }
+    }
+  });
+  for (int row = 0; row < ROWS; ++row)
+    for (int b = 0; b < BATCH; ++b) dots[row][b] = sum(totals[row][b]);
+}
+
+// total += factors . rows
+template <int ROWS, typename T>
+void add_rows(const Walk<ROWS, T>& path, const float* factors, int64_t columns, float* total) {
+  walk(path, columns, [&](int64_t j, const auto& weights_of) {
+    Pair sums = load(total + j);
+    for (int row = 0; row < ROWS; ++row) {
+      const Pair weights = weights_of(row);
+      sums.first += factors[row] * weights.first;
+      sums.second += factors[row] * weights.second;
+    }
+    store(total + j, sums);
+  });
+}
+
+// Lists the neurons that are active for any token of the batch, ascending, and returns how many there are. There is
+// no branch on the data: at ordinary densities every second one would be predicted wrongly.
+template <typename T>
+int64_t find_active(const Call& call, std::vector<int32_t>& active) {
+  constexpr int64_t BLOCK = std::max(8, WIDTH);
+  // eight positions are written at a time, and the next eight over those that are not active
+  active.resize(std::max<size_t>(active.size(), call.intermediate_size + 8));
+  const float threshold = static_cast<float>(static_cast<T>(call.threshold));
+  const bool gated = call.up_weight != nullptr;
+  const T* values = static_cast<const T*>(call.values);
+  int32_t* end = active.data();
+  for (int64_t i = 0; i < call.intermediate_size; i += BLOCK) {
+    uint32_t bits = 0;
+    for (int64_t j = i; j < std::min(i + BLOCK, call.intermediate_size); j += WIDTH) {
+      const int64_t count = std::min<int64_t>(WIDTH, call.intermediate_size - j);
+      Words any = {};
+      for (int64_t b = 0; b < call.batch; ++b) {
+        const T* from = values + b * call.values_stride + j;
+        T filled[WIDTH] = {};
+        if (count < WIDTH) from = static_cast<T*>(std::memcpy(static_cast<void*>(filled), from, count * sizeof(T)));
+        const Floats value = in_order(from);
+        const Words present = (Words)(value != 0.0f);
+        any |= gated ? present & (Words)(value >= threshold) : present;
+      }
+      bits |= sign_bits(any) << (j - i);
+    }
+    for (int64_t j = 0; j < BLOCK; j += 8) {
+      const SetBits& set = SET_BITS[bits >> j & 255];
+      for (int k = 0; k < 8; ++k) end[k] = static_cast<int32_t>(i + j) + set.position[k];
+      end += set.count;
+    }
+  }
+  return end - active.data();
+}
+
+// One thread's share of the active neurons, active[begin:end]: x1 is written, or its product with W_2 added to total.
+template <typename T, int BATCH>
+struct Share {
+  static constexpr int ROWS = 8 / BATCH;  // with one accumulator for each (row, token), eight chains hide the FMA's latency
+
+  const Call& call;
+  const int32_t* active;
+  int64_t end;
+  const float* inputs;
+  float* total;
+
+  const T* up_row(int64_t position) const {
+    return static_cast<const T*>(call.up_weight) + active[position] * call.up_stride;
+  }
+  const T* down_row(int64_t position) const {
+    return static_cast<const T*>(call.down_weight) + active[position] * call.down_stride;
+  }
+  float value(int64_t b, int64_t position) const {
+    return static_cast<float>(static_cast<const T*>(call.values)[b * call.values_stride + active[position]]);
+  }
+
+  // The neurons at begin, begin + step, ...: N of them.
+  template <int N>
+  void neurons(int64_t begin, int64_t step) const {
+    int64_t position[N], following[N];
+    float x1[BATCH][N] = {};
+    for (int row = 0; row < N; ++row) {
+      position[row] = begin + row * step;
+      following[row] = std::min(position[row] + 1, end - 1);
+      for (int64_t b = 0; b < call.batch; ++b) x1[b][row] = value(b, position[row]);
+    }
+    Walk<N, T> path;
+    if (call.up_weight != nullptr) {
+      for (int row = 0; row < N; ++row) {
+        path.rows[row] = up_row(position[row]);
+        path.next[row] = call.down_weight != nullptr ? down_row(position[row]) : up_row(following[row]);
+      }
+      float dots[N][BATCH];
+      dot<N, BATCH>(path, inputs, filled_up(call.up_columns), call.up_columns, dots);
+      const float threshold = static_cast<float>(static_cast<T>(call.threshold));
+      for (int row = 0; row < N; ++row) {
+        for (int64_t b = 0; b < call.batch; ++b) {
+          const float gate = x1[b][row];
+          x1[b][row] = gate >= threshold && gate != 0 ? gate * dots[row][b] : 0;
+        }
+      }
+    }
+    if (call.down_weight == nullptr) {
+      T* output = static_cast<T*>(call.output);
+      for (int row = 0; row < N; ++row)
+        for (int64_t b = 0; b < call.batch; ++b)
+          output[b * call.intermediate_size + active[position[row]]] = static_cast<T>(x1[b][row]);
+      return;
+    }
+    for (int row = 0; row < N; ++row) {
+      path.rows[row] = down_row(position[row]);
+      path.next[row] = call.up_weight != nullptr ? up_row(following[row]) : down_row(following[row]);
+    }
+    for (int64_t b = 0; b < call.batch; ++b) {
+      float* sums = total + b * filled_up(call.down_columns);
+      bool all = true;
+      for (int row = 0; row < N; ++row) all &= x1[b][row] != 0;
+      if (all) {
+        add_rows(path, x1[b], call.down_columns, sums);
+        continue;
+      }
+      for (int row = 0; row < N; ++row) {  // a zero times an infinite weight would not be zero
+        if (x1[b][row] != 0) add_rows(Walk<1, T>{path.rows[row], path.next[row]}, &x1[b][row], call.down_columns, sums);
+      }
+    }
+  }
+
+  // The neurons of [begin, end), ROWS at a time and the rest by ever smaller powers of two.
+  template <int N = ROWS>
+  void run(int64_t begin) const {
+    const int64_t step = (end - begin) / N;
+    for (int64_t i = begin; i < begin + step; ++i) neurons<N>(i, step);
+    if constexpr (N > 1) run<N / 2>(begin + N * step);
+  }
+};
+
+template <typename T, int BATCH>
+void run_batch(const Call& call) {
+  static thread_local std::vector<int32_t> active;
+  static thread_local std::vector<float> inputs, totals;
+  const int64_t count = find_active<T>(call, active);
+  const int64_t width = filled_up(call.down_columns);
+  const int64_t tasks = tasks_for(count * (call.up_columns + call.down_columns) * sizeof(T));
+
+  if (call.up_weight != nullptr) {
+    inputs.assign(BATCH * filled_up(call.up_columns), 0.0f);
+    for (int64_t b = 0; b < call.batch; ++b)
+      widen(static_cast<const T*>(call.x) + b * call.x_stride, call.up_columns, &inputs[b * filled_up(call.up_columns)]);
+  }
+  if (call.down_weight != nullptr) {
+    totals.resize(tasks * call.batch * width);
+  } else {
+    std::memset(call.output, 0, call.batch * call.intermediate_size * sizeof(T));
+  }
+  const int32_t* const list = active.data();
+  const float* const widened = inputs.data();
+  float* const sums = totals.data();
+  parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) {
+      float* own = nullptr;
+      if (call.down_weight != nullptr) {
+        own = sums + task * call.batch * width;
+        std::fill_n(own, call.batch * width, 0.0f);
+      }
+      Share<T, BATCH>{call, list, count * (task + 1) / tasks, widened, own}.run(count * task / tasks);
+    }
+  });
+  if (call.down_weight == nullptr) return;
+
+  // The tasks' sums are added in their order, whichever thread adds them.
+  const int64_t pairs = width / PAIR;
+  parallel_for(0, pairs, std::max<int64_t>(1, 65536 / (PAIR * tasks * call.batch)), [&](int64_t first, int64_t last) {
+    for (int64_t b = 0; b < call.batch; ++b) {
+      T* output = static_cast<T*>(call.output) + b * call.down_columns;
+      for (int64_t j = first * PAIR; j < last * PAIR; j += PAIR) {
+        Pair all = load(sums + b * width + j);
+        for (int64_t task = 1; task < tasks; ++task) {
+          const Pair part = load(sums + (task * call.batch + b) * width + j);
+          all.first += part.first;
+          all.second += part.second;
+        }
+        if (j + PAIR <= call.down_columns) {
+          store(output + j, all);
+        } else {
+          store_tail(output + j, all, call.down_columns - j);
+        }
+      }
+    }
+  });
+}
+
+template <typename T>
+void run(const Call& call) {
+  switch (call.batch) {
+    case 1: return run_batch<T, 1>(call);
+    case 2: return run_batch<T, 2>(call);
+    case 3: case 4: return run_batch<T, 4>(call);
+    default: return run_batch<T, 8>(call);
+  }
+}
+
+// Reads the listed rows and does nothing else: the fastest that any operator over these rows could be.
+inline uint32_t read_rows(const char* weights, int64_t stride, int64_t bytes, const int64_t* rows, int64_t count) {
+  constexpr int STREAMS = 8;
+  const int64_t tasks = tasks_for(count * bytes);
+  std::vector<uint32_t> checksums(tasks);
+  parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t begin = count * task / tasks, end = count * (task + 1) / tasks, step = (end - begin) / STREAMS;
+      Words mixed[STREAMS] = {};
+      uint32_t rest = 0;
+      const auto read = [&](int64_t position, int64_t from, int stream) {
+        mixed[stream] ^= *reinterpret_cast<const AnyWords*>(weights + rows[position] * stride + from);
+      };
+      constexpr int64_t VECTOR = sizeof(Words);
+      const int64_t whole = bytes / VECTOR * VECTOR;
+      for (int64_t i = begin; i < begin + step; ++i)
+        for (int64_t from = 0; from < whole; from += VECTOR)
+          for (int stream = 0; stream < STREAMS; ++stream) read(i + stream * step, from, stream);
+      for (int64_t i = begin + STREAMS * step; i < end; ++i)
+        for (int64_t from = 0; from < whole; from += VECTOR) read(i, from, 0);
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t from = whole; from < bytes; ++from) rest ^= static_cast<uint8_t>(weights[rows[i] * stride + from]);
+      for (int stream = 0; stream < STREAMS; ++stream)
+        for (int lane = 0; lane < WIDTH; ++lane) rest ^= mixed[stream][lane];
+      checksums[task] = rest;
+    }
+  });
+  uint32_t all = 0;
+  for (const uint32_t checksum : checksums) all ^= checksum;
+  return all;
+}

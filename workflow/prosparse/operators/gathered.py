@@ -1,0 +1,42 @@
+"""Sparse operators out of torch's own: gather the active rows, then an ordinary dense product over them.
+
+What one writes first. It copies every active row before it reads it again, so it is slow; it runs on every device,
+stands in where no native operator can be built, and is what the benchmark compares ours with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prosparse.operators.interface import check_down, check_ffn, check_up
+from prosparse.operators.reference import activated
+
+
+def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+    """``reference.sparse_up``, with the product rounded to the weights' dtype before it is multiplied by the gate."""
+    check_up(x, gate, up_weight, threshold)
+    s = activated(gate, threshold)
+    active = (s != 0).any(0).nonzero().squeeze(1)
+    product = nn.functional.linear(x, up_weight.index_select(0, active)) * s.index_select(1, active)
+    x1 = x.new_zeros(gate.shape)
+    return x1.index_copy_(1, active, product).masked_fill_(s == 0, 0)
+
+
+def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
+    """``reference.sparse_down``; in a batch, a non-finite row also reaches tokens for which it is inactive."""
+    check_down(x1, down_weight_transposed)
+    active = (x1 != 0).any(0).nonzero().squeeze(1)
+    return x1.index_select(1, active) @ down_weight_transposed.index_select(0, active)
+
+
+def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+    """The two above, one after the other."""
+    check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    return sparse_down(sparse_up(x, gate, up_weight, threshold), down_weight_transposed)
+
+
+def register() -> None:
+    """Make these the operators for CPU tensors."""
+    for operator in (sparse_up, sparse_down, sparse_ffn):
+        torch.library.impl(f"prosparse::{operator.__name__}", "CPU", operator)

@@ -1,0 +1,95 @@
+"""What the sparse operators take and give: their torch.library schemas, argument checks and shapes.
+
+One FFN ``down_proj(act(gate) * up)`` is computed in the paper's three steps: (1) the dense gate projection, left to
+torch; (2) ``sparse_up``; (3) ``sparse_down``; ``sparse_ffn`` is (2) and (3) in one. An implementation for a device
+registers itself under the same operator names, so torch's dispatcher picks the device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: Sparse rows are shared by the whole batch; above this many tokens nearly every row is active for one of them.
+MAX_BATCH = 8
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+torch.library.define("prosparse::sparse_up", "(Tensor x, Tensor gate, Tensor up_weight, float threshold) -> Tensor")
+torch.library.define("prosparse::sparse_down", "(Tensor x1, Tensor down_weight_transposed) -> Tensor")
+torch.library.define(
+    "prosparse::sparse_ffn",
+    "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold) -> Tensor",
+)
+
+
+def _check_rows(name: str, tensor: Tensor) -> None:
+    if tensor.dim() != 2:
+        raise ValueError(f"{name} must have 2 dimensions, not {tensor.dim()}")
+    if tensor.stride(1) != 1:
+        raise ValueError(f"{name} must have contiguous rows: stride(1) is {tensor.stride(1)}, call .contiguous() once")
+
+
+def _check_alike(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        _check_rows(name, tensor)
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) > 1 or not dtypes <= set(DTYPES):
+        found = ", ".join(f"{name} {str(tensor.dtype)[6:]}" for name, tensor in tensors.items())
+        raise ValueError(f"one of bfloat16, float16 and float32 is needed, the same for all; found {found}")
+
+
+def _check_size(name: str, found: int, of: str, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"{name} is {found}, but {of} is {expected}")
+
+
+def _check_batch(name: str, batch: int) -> None:
+    if not 1 <= batch <= MAX_BATCH:
+        raise ValueError(f"{name} has {batch} rows; the sparse operators take 1 to {MAX_BATCH} tokens")
+
+
+def check_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> None:
+    """Raise ValueError unless the arguments are what ``sparse_up`` takes."""
+    _check_alike(x=x, gate=gate, up_weight=up_weight)
+    _check_batch("x", x.shape[0])
+    _check_size("gate.shape[0]", gate.shape[0], "x.shape[0]", x.shape[0])
+    _check_size("gate.shape[1]", gate.shape[1], "up_weight.shape[0]", up_weight.shape[0])
+    _check_size("x.shape[1]", x.shape[1], "up_weight.shape[1]", up_weight.shape[1])
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold must be finite and not negative, not {threshold}")
+
+
+def check_down(x1: Tensor, down_weight_transposed: Tensor) -> None:
+    """Raise ValueError unless the arguments are what ``sparse_down`` takes."""
+    _check_alike(x1=x1, down_weight_transposed=down_weight_transposed)
+    _check_batch("x1", x1.shape[0])
+    _check_size("x1.shape[1]", x1.shape[1], "down_weight_transposed.shape[0]", down_weight_transposed.shape[0])
+
+
+def check_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> None:
+    """Raise ValueError unless the arguments are what ``sparse_ffn`` takes."""
+    check_up(x, gate, up_weight, threshold)
+    _check_alike(up_weight=up_weight, down_weight_transposed=down_weight_transposed)
+    _check_size(
+        "down_weight_transposed.shape[0]", down_weight_transposed.shape[0], "up_weight.shape[0]", up_weight.shape[0]
+    )
+
+
+@torch.library.register_fake("prosparse::sparse_up")
+def _(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+    check_up(x, gate, up_weight, threshold)
+    return x.new_empty(gate.shape)
+
+
+@torch.library.register_fake("prosparse::sparse_down")
+def _(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
+    check_down(x1, down_weight_transposed)
+    return x1.new_empty(x1.shape[0], down_weight_transposed.shape[1])
+
+
+@torch.library.register_fake("prosparse::sparse_ffn")
+def _(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+    check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    return x.new_empty(x.shape[0], down_weight_transposed.shape[1])
