@@ -1,0 +1,71 @@
+"""The sparse operators inside a Hugging Face model: exact, gate first, with the tokens of the dense model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from prosparse.config import UserError
+from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU, gated_ffns
+from prosparse.operators import MAX_BATCH, sparse_ffn
+
+
+class SparseFFN(nn.Module):
+    """A gated FFN that reads only the rows of W_1 and W_2 whose gate is active.
+
+    For up to ``MAX_BATCH`` tokens at once, as in decoding. More of them, as in a prompt, are computed densely: nearly
+    every row is then active for one of them.
+    """
+
+    dense: Any  # the module it replaces
+    activation: nn.Module
+
+    def __init__(self, ffn: GatedFFN) -> None:
+        super().__init__()
+        self.dense = ffn.module
+        self.activation = getattr(ffn.module, ffn.activation_attribute)
+        for name, projection in ffn.module.named_children():
+            if isinstance(projection, nn.Linear) and projection.bias is not None:
+                raise UserError(f"{ffn.name}.{name} has a bias, which the sparse operators do not add")
+        match self.activation:
+            case nn.ReLU():
+                self.threshold: float | None = 0.0
+            case FATReLU():
+                self.threshold = self.activation.threshold
+            case ShiftedReLU():
+                self.threshold = None  # its values, not its input, say what is active
+            case _:
+                raise UserError(
+                    f"{ffn.name}: {self.activation} has no zeros to skip; relu, shiftrelu or fatrelu is needed"
+                )
+        self.down_weight_transposed = self.dense.down_proj.weight.detach().t().contiguous()
+        # the dense path uses the same memory, so that the model does not grow
+        self.dense.down_proj.weight = nn.Parameter(self.down_weight_transposed.t(), requires_grad=False)
+
+    def _gate_and_up_weights(self) -> tuple[Tensor, Tensor]:
+        if hasattr(self.dense, "gate_up_proj"):
+            gate_weight, up_weight = self.dense.gate_up_proj.weight.chunk(2)
+            return gate_weight, up_weight
+        return self.dense.gate_proj.weight, self.dense.up_proj.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) > MAX_BATCH:
+            return self.dense(x)
+        gate_weight, up_weight = self._gate_and_up_weights()
+        gate, threshold = nn.functional.linear(rows, gate_weight), self.threshold
+        if threshold is None:
+            gate, threshold = self.activation(gate), 0.0
+        return sparse_ffn(rows, gate, up_weight, self.down_weight_transposed, threshold).view(x.shape)
+
+
+def use_sparse_ffns(model: nn.Module) -> None:
+    """Let every gated FFN of a ReLU-activated model skip its inactive neurons; for inference alone.
+
+    Raises:
+        UserError: the model has no gated FFN, one with a bias, or an activation without exact zeros.
+    """
+    replaced = [(ffn.name, SparseFFN(ffn)) for ffn in gated_ffns(model)]
+    for name, module in replaced:
+        model.set_submodule(name, module)
