@@ -56,7 +56,7 @@ def _one_active(dtype: torch.dtype) -> list[Case]:
 def _ordinary(dtype: torch.dtype) -> list[Case]:
     """Every pair of sizes; batches and densities take turns, out of step with the sizes."""
     sizes = [(hidden, intermediate) for hidden in (1, 7, 64, 200) for intermediate in (1, 13, 96, 257)]
-    batches, densities = (1, 3, 8), (0.1, 0.0, 0.5, 1.0, 0.1)
+    batches, densities = (1, 3, 8), (0.1, 0.0, 0.1, 1.0, 0.5)
     found = []
     for i, (hidden, intermediate) in enumerate(sizes):
         batch, density = batches[i % 3], densities[i % 5]

@@ -1,0 +1,256 @@
+"""The sparse operators on NVIDIA GPUs, in Triton; importing this registers them for CUDA tensors.
+
+An operator is a short list of kernel launches that never wait for the host, so it can be captured in a CUDA graph:
+
+* compact: the neurons that some token of the batch has active become an ascending list on the device;
+* up: x1 of the listed neurons; each reads its row of W_1 once for the whole batch;
+* down: W_2^T rows of the listed neurons, in splits of the list that write private float32 sums;
+* add splits: those sums, added in a fixed order. Nothing is atomic, so results repeat bit for bit.
+
+Weights may be NaN or infinite where a token's x1 is 0: there ``tl.where`` drops the product, which a mere
+multiplication by 0 would not.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from prosparse.operators import interface
+
+# Block sizes and warps were chosen for 16-byte loads, and for about 32 KiB of weights in flight on each
+# multiprocessor: an A100 needs 11 KiB to keep its memory busy for one latency, an H100 20 KiB.
+COMPACT_BLOCK, COMPACT_WARPS = 8192, 32  # one program alone: as many threads as it can have, 8 gates each
+UP_BLOCK_HIDDEN, UP_WARPS = 1024, 4  # of a row at a time: 8 values, 16 bytes in 16 bits, a thread
+DOWN_BLOCK_HIDDEN, DOWN_WARPS = 256, 4  # a warp reads 512 bytes of a row in one instruction
+DOWN_BLOCK_NEURONS = 16  # 16 rows x 256 columns are 32 float32 accumulators a thread
+DOWN_LEAST_BLOCK_NEURONS = 4  # shared among the tokens of a batch, but fewer would not fill a warp's 16-byte loads
+SPLITS_BLOCK, SPLITS_WARPS = 64, 4
+MAX_SPLITS = 64  # more only make narrow layers slower
+UP_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has one row in flight (8 KiB at 4096); 1024 threads of up to 64 registers
+DOWN_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has 8 KiB in flight for half of the time: the rows' numbers come first
+
+
+@triton.jit
+def compact_kernel(
+    values, x1, neurons, count, threshold, batch, intermediate_size, values_stride,
+    IS_GATE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """List the neurons active for any token; values are the gates or, for sparse_down, x1. Zero x1, if any, too."""
+    found = 0
+    for start in range(0, intermediate_size, BLOCK):
+        neuron = start + tl.arange(0, BLOCK)
+        inside = neuron < intermediate_size
+        active = tl.zeros([BLOCK], tl.int32)
+        for token in range(batch):
+            value = tl.load(values + token * values_stride + neuron, mask=inside, other=0).to(tl.float32)
+            if IS_GATE:
+                active |= ((value >= threshold) & (value != 0)).to(tl.int32)
+            else:
+                active |= (value != 0).to(tl.int32)
+            if x1 is not None:
+                tl.store(x1 + token * intermediate_size + neuron, tl.zeros([BLOCK], x1.dtype.element_ty), mask=inside)
+        position = found + tl.cumsum(active) - active
+        tl.store(neurons + position, neuron, mask=active != 0)
+        found += tl.sum(active)
+    tl.store(count, found)
+
+
+@triton.jit
+def up_kernel(
+    x, gate, up_weight, x1, neurons, count, threshold, batch, x_stride, gate_stride, up_stride, x1_stride,
+    COMPACT: tl.constexpr, HIDDEN_SIZE: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_HIDDEN: tl.constexpr,
+):  # fmt: skip
+    """x1 of every listed neuron, at its own place or, if COMPACT, at its place in the list."""
+    token = tl.arange(0, BLOCK_BATCH)
+    present = token < batch
+    column = tl.arange(0, BLOCK_HIDDEN)[None, :]
+    for i in range(tl.program_id(0), tl.load(count), tl.num_programs(0)):
+        neuron = tl.load(neurons + i)
+        row = up_weight + neuron.to(tl.int64) * up_stride
+        products = tl.zeros([BLOCK_BATCH, BLOCK_HIDDEN], tl.float32)
+        for start in tl.static_range(0, HIDDEN_SIZE, BLOCK_HIDDEN):  # unrolled: the loads of a row overlap
+            inside = start + column < HIDDEN_SIZE
+            # read once, unlike x: it must not push x out of the L1 cache
+            weight = tl.load(row + start + column, mask=inside, other=0, eviction_policy="evict_first")
+            mask = present[:, None] & inside
+            value = tl.load(x + token[:, None] * x_stride + start + column, mask=mask, other=0)
+            products += weight.to(tl.float32) * value.to(tl.float32)
+        g = tl.load(gate + token * gate_stride + neuron, mask=present, other=0).to(tl.float32)
+        result = tl.where((g >= threshold) & (g != 0), g * tl.sum(products, axis=1), 0)
+        place = i if COMPACT else neuron
+        tl.store(x1 + token * x1_stride + place, result.to(x1.dtype.element_ty), mask=present)
+
+
+@triton.jit
+def down_kernel(
+    x1, down_weight_transposed, partial, neurons, count, batch, hidden_size, x1_stride, down_stride,
+    COMPACT: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_NEURONS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr,
+):  # fmt: skip
+    """One split's sum for one block of columns; dimensions of the tiles are token, neuron, column."""
+    token = tl.arange(0, BLOCK_BATCH)
+    column = tl.program_id(0) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
+    inside = column < hidden_size
+    listed = tl.load(count)
+    total = tl.zeros([BLOCK_BATCH, BLOCK_NEURONS, BLOCK_HIDDEN], tl.float32)
+    for start in range(tl.program_id(1) * BLOCK_NEURONS, listed, tl.num_programs(1) * BLOCK_NEURONS):
+        i = start + tl.arange(0, BLOCK_NEURONS)
+        neuron = tl.load(neurons + i, mask=i < listed, other=0)
+        row = down_weight_transposed + neuron.to(tl.int64)[None, :, None] * down_stride
+        mask = (i < listed)[None, :, None] & inside[None, None, :]
+        weight = tl.load(row + column[None, None, :], mask=mask, other=0, eviction_policy="evict_first")
+        place = i if COMPACT else neuron
+        mask = (token < batch)[:, None] & (i < listed)[None, :]
+        value = tl.load(x1 + token[:, None] * x1_stride + place[None, :], mask=mask, other=0).to(tl.float32)[:, :, None]
+        total += tl.where(value != 0, value * weight.to(tl.float32), 0)
+    row = (tl.program_id(1) * batch + token) * hidden_size
+    mask = (token < batch)[:, None] & inside[None, :]
+    tl.store(partial + row[:, None] + column[None, :], tl.sum(total, axis=1), mask=mask)
+
+
+@triton.jit
+def add_splits_kernel(partial, output, splits, size, BLOCK_SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+    """The sum of [splits, size] over the splits, rounded to the output's dtype."""
+    split = tl.arange(0, BLOCK_SPLITS)[:, None]
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = (split < splits) & (i < size)[None, :]
+    total = tl.sum(tl.load(partial + split * size + i[None, :], mask=mask, other=0), axis=0)
+    tl.store(output + i, total.to(output.dtype.element_ty), mask=i < size)
+
+
+class Launch(NamedTuple):
+    """A kernel, its grid and the keyword arguments of its call (with num_warps)."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+
+
+#: The device's list of active neurons: ``neurons`` [intermediate_size], of which the first ``count`` hold.
+_Active = dict[str, Tensor]
+
+
+def _held(threshold: float, dtype: torch.dtype) -> float:
+    """The threshold as the gate's dtype holds it: comparing in float32 is then the same as in that dtype."""
+    return torch.tensor(threshold, dtype=dtype).item()
+
+
+def _compact(values: Tensor, threshold: float | None, x1: Tensor | None = None) -> tuple[Launch, _Active]:
+    batch, intermediate_size = values.shape
+    sizes = {"neurons": intermediate_size, "count": 1}
+    active = {name: values.new_empty(size, dtype=torch.int32) for name, size in sizes.items()}
+    arguments = dict(
+        values=values, x1=x1, **active, threshold=threshold, batch=batch,
+        intermediate_size=intermediate_size, values_stride=values.stride(0),
+        IS_GATE=threshold is not None, BLOCK=COMPACT_BLOCK, num_warps=COMPACT_WARPS,
+    )  # fmt: skip
+    return Launch(compact_kernel, (1,), arguments), active
+
+
+def _up(
+    x: Tensor, gate: Tensor, up_weight: Tensor, x1: Tensor, active: _Active, threshold: float, multiprocessors: int,
+    compact: bool,
+) -> Launch:  # fmt: skip
+    batch = x.shape[0]
+    arguments = dict(
+        x=x, gate=gate, up_weight=up_weight, x1=x1, **active, threshold=threshold, batch=batch,
+        x_stride=x.stride(0), gate_stride=gate.stride(0), up_stride=up_weight.stride(0), x1_stride=x1.stride(0),
+        COMPACT=compact, HIDDEN_SIZE=x.shape[1], BLOCK_BATCH=triton.next_power_of_2(batch),
+        BLOCK_HIDDEN=UP_BLOCK_HIDDEN, num_warps=UP_WARPS,
+    )  # fmt: skip
+    return Launch(up_kernel, (multiprocessors * UP_PROGRAMS_PER_MULTIPROCESSOR,), arguments)
+
+
+def _down(
+    x1: Tensor, down_weight_transposed: Tensor, output: Tensor, active: _Active, multiprocessors: int, compact: bool
+) -> list[Launch]:
+    batch, hidden_size = output.shape
+    block_batch = triton.next_power_of_2(batch)
+    column_blocks = triton.cdiv(hidden_size, DOWN_BLOCK_HIDDEN)
+    splits = min(MAX_SPLITS, max(1, multiprocessors * DOWN_PROGRAMS_PER_MULTIPROCESSOR // column_blocks))
+    partial = x1.new_empty(splits, batch, hidden_size, dtype=torch.float32)
+    down = dict(
+        x1=x1, down_weight_transposed=down_weight_transposed, partial=partial, **active, batch=batch,
+        hidden_size=hidden_size, x1_stride=x1.stride(0), down_stride=down_weight_transposed.stride(0),
+        COMPACT=compact, BLOCK_BATCH=block_batch, BLOCK_HIDDEN=DOWN_BLOCK_HIDDEN, num_warps=DOWN_WARPS,
+        BLOCK_NEURONS=max(DOWN_LEAST_BLOCK_NEURONS, DOWN_BLOCK_NEURONS // block_batch),
+    )  # fmt: skip
+    add = {
+        "partial": partial, "output": output, "splits": splits, "size": batch * hidden_size,
+        "BLOCK_SPLITS": triton.next_power_of_2(splits), "BLOCK": SPLITS_BLOCK, "num_warps": SPLITS_WARPS,
+    }  # fmt: skip
+    return [
+        Launch(down_kernel, (column_blocks, splits), down),
+        Launch(add_splits_kernel, (triton.cdiv(batch * hidden_size, SPLITS_BLOCK),), add),
+    ]
+
+
+def plan_up(
+    x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, multiprocessors: int
+) -> tuple[Tensor, list[Launch]]:
+    """The output of ``sparse_up``, still to be computed, and the launches that do it on so many multiprocessors."""
+    interface.check_up(x, gate, up_weight, threshold)
+    threshold = _held(threshold, gate.dtype)
+    x1 = x.new_empty(gate.shape)
+    compact, active = _compact(gate, threshold, x1)
+    return x1, [compact, _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=False)]
+
+
+def plan_down(x1: Tensor, down_weight_transposed: Tensor, multiprocessors: int) -> tuple[Tensor, list[Launch]]:
+    """As :func:`plan_up`, for ``sparse_down``."""
+    interface.check_down(x1, down_weight_transposed)
+    output = x1.new_empty(x1.shape[0], down_weight_transposed.shape[1])
+    compact, active = _compact(x1, threshold=None)
+    return output, [compact, *_down(x1, down_weight_transposed, output, active, multiprocessors, compact=False)]
+
+
+def plan_ffn(
+    x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float, multiprocessors: int
+) -> tuple[Tensor, list[Launch]]:
+    """As :func:`plan_up`, for ``sparse_ffn``; x1 stays in float32, in the order of the list."""
+    interface.check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    threshold = _held(threshold, gate.dtype)
+    output = x.new_empty(x.shape[0], down_weight_transposed.shape[1])
+    x1 = x.new_empty(gate.shape, dtype=torch.float32)
+    compact, active = _compact(gate, threshold)
+    up = _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=True)
+    return output, [compact, up, *_down(x1, down_weight_transposed, output, active, multiprocessors, compact=True)]
+
+
+def run(planned: tuple[Tensor, list[Launch]]) -> Tensor:
+    """Launch all of a plan on the current stream of its tensors' device; returns its output."""
+    output, launches = planned
+    with torch.cuda.device_of(output):
+        for launch in launches:
+            launch.kernel[launch.grid](**launch.arguments)
+    return output
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+    """:func:`reference.sparse_up` for CUDA tensors."""
+    return run(plan_up(x, gate, up_weight, threshold, _multiprocessors(x.device)))
+
+
+def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
+    """:func:`reference.sparse_down` for CUDA tensors."""
+    return run(plan_down(x1, down_weight_transposed, _multiprocessors(x1.device)))
+
+
+def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+    """:func:`reference.sparse_ffn` for CUDA tensors."""
+    return run(plan_ffn(x, gate, up_weight, down_weight_transposed, threshold, _multiprocessors(x.device)))
+
+
+torch.library.impl("prosparse::sparse_up", "CUDA", sparse_up)
+torch.library.impl("prosparse::sparse_down", "CUDA", sparse_down)
+torch.library.impl("prosparse::sparse_ffn", "CUDA", sparse_ffn)
