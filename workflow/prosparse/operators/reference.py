@@ -1,9 +1,10 @@
 """What the sparse operators compute, in plain dense torch: the definition that every kernel is tested against.
 
 A neuron of a token is *active* when its gate pre-activation g, compared in the weights' dtype, is ``g >= threshold``
-and not zero; the threshold is rounded to that dtype, to infinity where it is beyond it. An inactive neuron's x1 is exactly 0, whatever its weights or the input hold (infinities, NaN): the
-kernels never read them. A NaN gate is inactive, as in FATReLU; a NaN in x1 is active and reaches the output.
-Sums are taken in at least float32 and rounded to the weights' dtype once, at the end.
+and not zero; the threshold is rounded to that dtype, to infinity where it is beyond it. An inactive neuron's x1 is
+exactly 0, whatever its weights or the input hold (infinities, NaN): the kernels never read them. A NaN gate is
+inactive, as in FATReLU; a NaN in x1 is active and reaches the output. Sums are taken in at least float32 and rounded
+to the weights' dtype once, at the end.
 """
 
 from __future__ import annotations
