@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prosparse import operators
-from prosparse.operators import gathered, interface, reference
+from prosparse.operators import cpu, gathered, interface, reference
 
 EVERY_CASE = [pytest.param(case, id=f"{str(dtype)[6:]}-{case}") for dtype in DTYPES for case in cases(dtype)]
 
@@ -77,6 +80,39 @@ def test_other_instruction_sets(capability):
     script = LOWER_SETS.format(tests=str(Path(__file__).parent))
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=environment, check=True)
+
+
+WIDER = """
+from torch.utils import cpp_extension
+load = cpp_extension.load
+def load_wide(*arguments, extra_cflags, **others):
+    load(*arguments, extra_cflags=["-O1", "-DBASELINE_WIDTH=16", "-Wno-psabi"], **others)
+cpp_extension.load = load_wide
+"""
+
+
+def test_vectors_of_avx512_in_pieces(tmp_path):
+    """The loops for 16 floats, which the compiler cuts up for a machine without AVX-512."""
+    script = WIDER + LOWER_SETS.format(tests=str(Path(__file__).parent))
+    changes = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "2", "TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-W", "error", "-c", script], env=os.environ | changes, check=True)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or shutil.which("objdump") is None, reason="reads x86 machine code")
+def test_machine_code_uses_each_set_of_vectors():
+    """The compiler keeps the vectors whole: fused multiply-adds of each set's own width in its inner loops."""
+    code = subprocess.run(
+        ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", str(cpu.library())],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    functions = re.findall(r"^[0-9a-f]+ <(.*)>:\n((?:.+\n)*)", code, re.MULTILINE)
+    for name, register in (("avx2", "ymm"), ("avx512", "zmm")):
+        loops = [body for function, body in functions if f"{name}::Share<" in function and "::neurons<8>" in function]
+        assert len(loops) >= 3, name  # one for each dtype
+        for body in loops:
+            multiply_adds = re.findall(r"vfn?madd\w+ps .*", body)
+            assert len(multiply_adds) >= 32, name
+            assert all(register in line for line in multiply_adds), name
 
 
 def test_repeats_bit_for_bit(threads):

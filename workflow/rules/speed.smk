@@ -1,4 +1,4 @@
-# What our own machinery costs: the L1 gradient in training, the zero count in measuring.
+# What our own machinery costs (the L1 gradient in training, the zero count in measuring), and what sparsity gains.
 
 
 rule speed:
@@ -29,3 +29,27 @@ rule speed:
         # with the one thread that a stage has
         "OMP_NUM_THREADS=1 prosparse speed {input.checkpoint} --specification {params.specification:q}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+
+
+rule operators:
+    input:
+        checkpoints=trained_checkpoints,
+        tokens=collect(
+            "<experiment>/data/tokens/{corpus}/manifest.json",
+            corpus=experiment.data.corpora,
+        ),
+    output:
+        "<experiment>/measurements/operators.json",
+    log:
+        "<experiment>/logs/operators.log",
+    benchmark:
+        "<experiment>/timings/operators.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    threads: workflow.cores  # nothing may run beside a time measurement
+    params:
+        specification=operators_specification,
+    shell:
+        # large pages, so that the time of page walks does not hide that of the memory
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse operators --specification {params.specification:q}"
+        " --output {output} 2>&1 | tee {log}"

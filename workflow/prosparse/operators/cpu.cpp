@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -66,11 +67,19 @@ constexpr std::array<SetBits, 256> SET_BITS = [] {
   return all;
 }();
 
+#ifndef BASELINE_WIDTH
+#define BASELINE_WIDTH 4  // SSE2's and NEON's; the tests also take 16, to run AVX-512's loops on machines without it
+#endif
+
 namespace baseline {
-constexpr int WIDTH = 4;
-typedef float Four __attribute__((vector_size(16)));
-inline Four halves_to_floats(const Half* from) { return Four{from[0], from[1], from[2], from[3]}; }
-inline void floats_to_halves(Four values, Half* to) {
+constexpr int WIDTH = BASELINE_WIDTH;
+typedef float HalvesAsFloats __attribute__((vector_size(4 * WIDTH)));
+inline HalvesAsFloats halves_to_floats(const Half* from) {
+  HalvesAsFloats values;
+  for (int i = 0; i < WIDTH; ++i) values[i] = from[i];
+  return values;
+}
+inline void floats_to_halves(HalvesAsFloats values, Half* to) {
   for (int i = 0; i < WIDTH; ++i) to[i] = values[i];
 }
 template <typename Words>

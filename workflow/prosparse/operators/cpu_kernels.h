@@ -195,7 +195,7 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
   return end - active.data();
 }
 
-// One thread's share of the active neurons, active[begin:end]: x1 is written, or its product with W_2 added to total.
+// Some of the active neurons, up to end: x1 is written, or its product with W_2 added to total.
 template <typename T, int BATCH>
 struct Share {
   static constexpr int ROWS = 8 / BATCH;  // with one accumulator for each (row, token), eight chains hide the FMA's latency
@@ -276,6 +276,21 @@ struct Share {
   }
 };
 
+// The active neurons cut into chunks: a large one for each task, then small ones for whoever is done first, since
+// threads are never equally fast. The cuts depend on nothing but the counts, so that results repeat bit for bit.
+struct Chunks {
+  int64_t neurons, tasks, large, small;
+
+  Chunks(int64_t neurons, int64_t tasks, int64_t small_per_task) : neurons(neurons), tasks(tasks) {
+    large = tasks == 1 ? neurons : neurons * 3 / 4 / tasks / 8 * 8;
+    small = (neurons - tasks * large) / (tasks * small_per_task) / 8 * 8 + 8;
+  }
+  int64_t count() const { return tasks + (neurons - tasks * large + small - 1) / small; }
+  int64_t begin(int64_t chunk) const {
+    return chunk <= tasks ? chunk * large : std::min(tasks * large + (chunk - tasks) * small, neurons);
+  }
+};
+
 template <typename T, int BATCH>
 void run_batch(const Call& call) {
   static thread_local std::vector<int32_t> active;
@@ -283,6 +298,7 @@ void run_batch(const Call& call) {
   const int64_t count = find_active<T>(call, active);
   const int64_t width = filled_up(call.down_columns);
   const int64_t tasks = tasks_for(count * (call.up_columns + call.down_columns) * sizeof(T));
+  const Chunks chunks(count, tasks, call.down_weight != nullptr ? 2 : 4);  // each has sums of its own to be added up
 
   if (call.up_weight != nullptr) {
     inputs.assign(BATCH * filled_up(call.up_columns), 0.0f);
@@ -290,34 +306,36 @@ void run_batch(const Call& call) {
       widen(static_cast<const T*>(call.x) + b * call.x_stride, call.up_columns, &inputs[b * filled_up(call.up_columns)]);
   }
   if (call.down_weight != nullptr) {
-    totals.resize(tasks * call.batch * width);
+    totals.resize(chunks.count() * call.batch * width);
   } else {
     std::memset(call.output, 0, call.batch * call.intermediate_size * sizeof(T));
   }
   const int32_t* const list = active.data();
   const float* const widened = inputs.data();
   float* const sums = totals.data();
-  parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-    for (int64_t task = first; task < last; ++task) {
+  std::atomic<int64_t> next = 0;
+  parallel_for(0, tasks, 1, [&](int64_t, int64_t) {
+    for (int64_t chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks.count();) {
       float* own = nullptr;
       if (call.down_weight != nullptr) {
-        own = sums + task * call.batch * width;
+        own = sums + chunk * call.batch * width;
         std::fill_n(own, call.batch * width, 0.0f);
       }
-      Share<T, BATCH>{call, list, count * (task + 1) / tasks, widened, own}.run(count * task / tasks);
+      Share<T, BATCH>{call, list, chunks.begin(chunk + 1), widened, own}.run(chunks.begin(chunk));
     }
   });
   if (call.down_weight == nullptr) return;
 
-  // The tasks' sums are added in their order, whichever thread adds them.
+  // The chunks' sums are added in their order, whichever thread adds them.
   const int64_t pairs = width / PAIR;
-  parallel_for(0, pairs, std::max<int64_t>(1, 65536 / (PAIR * tasks * call.batch)), [&](int64_t first, int64_t last) {
+  const int64_t grain = std::max<int64_t>(1, 32768 / (PAIR * chunks.count() * call.batch));
+  parallel_for(0, pairs, grain, [&](int64_t first, int64_t last) {
     for (int64_t b = 0; b < call.batch; ++b) {
       T* output = static_cast<T*>(call.output) + b * call.down_columns;
       for (int64_t j = first * PAIR; j < last * PAIR; j += PAIR) {
         Pair all = load(sums + b * width + j);
-        for (int64_t task = 1; task < tasks; ++task) {
-          const Pair part = load(sums + (task * call.batch + b) * width + j);
+        for (int64_t chunk = 1; chunk < chunks.count(); ++chunk) {
+          const Pair part = load(sums + (chunk * call.batch + b) * width + j);
           all.first += part.first;
           all.second += part.second;
         }

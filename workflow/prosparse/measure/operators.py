@@ -1,0 +1,310 @@
+"""Times of the sparse operators beside what they should beat and what they cannot (Table 2, right half).
+
+Beside ours, in the same rounds: torch's dense product, our own kernel with every row active, a gather followed by a
+dense product, and two limits of the memory: reading as many bytes in a row (*stream*), and reading exactly the
+active rows and nothing more (*rows*, on CPUs).
+
+Two protocols. *cold*: every call has other weights, which no cache still holds, as in decoding, where the other layers
+come between; calls take turns in random order and are compared round by round, so that a change of the machine's
+speed meets all alike. *warm*: the authors' own, 10 warm-ups and 100 calls on the same weights, wall clock round a
+synchronised call.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prosparse.config import Activation, Operators, Section
+from prosparse.data.mixture import load_heldout
+from prosparse.method.activations import gated_ffns
+from prosparse.models import load
+from prosparse.operators import gathered, sparse_down, sparse_ffn, sparse_up
+
+ROUNDS_TO_WARM_UP = 3
+WARM_UPS, WARM_CALLS = 10, 100
+PATTERNS = 32  # activation patterns that the calls of one case take turns with
+CACHES = 4  # so many times its last-level cache the machine reads before it meets the same weights again
+
+
+class TrainedPatterns(Section):
+    """A trained model whose own activation patterns are timed, at its own shape."""
+
+    checkpoint: Path
+    activation: Activation
+    tokens: Path  # folder with a folder of tokens for each corpus
+
+
+class OperatorsSpecification(Section):
+    settings: Operators
+    densities: dict[str, list[float]]  # of each of the settings' shapes
+    trained: dict[str, TrainedPatterns]  # published row -> what stands for it
+
+
+def last_level_cache(device: torch.device) -> int:
+    """Bytes; 32 MiB where the machine does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).L2_cache_size
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size.removesuffix("K")) << 10 for size in sizes), default=32 << 20)
+
+
+class Memory:
+    """Weights for one call after another, each from memory that no cache still holds."""
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        block = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).div_(64).to(dtype).to(device)
+        elements = -(-size // (block.numel() * block.element_size())) * block.numel()
+        self.values = torch.empty(elements, dtype=dtype, device=device)
+        self.values.view(-1, block.numel()).copy_(block)
+        self.size = elements * block.element_size()
+        self._at = 0
+
+    def weight(self, rows: int, columns: int) -> Tensor:
+        if self._at + rows * columns > self.values.numel():
+            self._at = 0
+        weight = self.values[self._at : self._at + rows * columns].view(rows, columns)
+        self._at += rows * columns
+        return weight
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Gate values of some tokens, [tokens, intermediate_size]: positive where active, else 0."""
+
+    values: Tensor
+    hidden_size: int
+
+    @property
+    def density(self) -> float:
+        return float((self.values > 0).double().mean())
+
+
+def random_patterns(hidden_size: int, intermediate_size: int, density: float) -> Patterns:
+    """Exactly ``round(density * intermediate_size)`` active neurons in each, at random places."""
+    generator = torch.Generator().manual_seed(1)
+    order = torch.rand(PATTERNS, intermediate_size, generator=generator).argsort(dim=1)
+    values = torch.rand(PATTERNS, intermediate_size, generator=generator) + 0.1
+    return Patterns(torch.where(order < round(density * intermediate_size), values, 0), hidden_size)
+
+
+@torch.inference_mode()
+def trained_patterns(trained: TrainedPatterns) -> Patterns:
+    """The activated gates of a trained model on held-out tokens of every corpus, over all its layers."""
+    model = load(trained.checkpoint, trained.activation)
+    gates: list[Tensor] = []
+    ffns = gated_ffns(model)
+    for ffn in ffns:
+        activation = getattr(ffn.module, ffn.activation_attribute)
+        activation.register_forward_hook(lambda module, inputs, output: gates.append(output.flatten(0, 1).float()))
+    rows = torch.cat([rows[:1] for rows in load_heldout(trained.tokens).values()])
+    model(input_ids=rows, use_cache=False)
+    each = -(-PATTERNS // len(ffns))
+    chosen = torch.linspace(0, rows.numel() - 1, each + 2)[1:-1].long()
+    return Patterns(torch.cat([layer[chosen] for layer in gates]), model.config.hidden_size)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to do a step (or to read its bytes): what a call does, given its pattern's number."""
+
+    call: Callable[[int, Tensor, Tensor], Any]
+    bytes: Callable[[int], int]
+    shape: tuple[int, int]  # of the weights
+
+
+def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[str, Arm]:
+    """Name -> arm; a name's ``_up`` or ``_down`` is the step that it does."""
+    values = patterns.values.to(dtype).to(device)
+    intermediate, hidden = values.shape[1], patterns.hidden_size
+    x = torch.randn(1, hidden, generator=torch.Generator().manual_seed(2)).to(dtype).to(device)
+    gates = [torch.where(row > 0, row, -1)[None] for row in values]
+    x1 = [row[None].contiguous() for row in values]
+    active = [row.nonzero().squeeze(1) for row in values]
+    counts = [len(rows) for rows in active]
+    every = torch.ones(1, intermediate, dtype=dtype, device=device)
+    size = values.element_size()
+
+    def step(rows: int) -> int:  # the rows, and the vectors in and out
+        return size * (rows * hidden + hidden + intermediate)
+
+    def sparse(p: int) -> int:
+        return step(counts[p])
+
+    def dense(p: int) -> int:
+        return step(intermediate)
+
+    def weights_only(p: int) -> int:
+        return size * counts[p] * hidden
+
+    shape = (intermediate, hidden)
+    linear = nn.functional.linear
+    found = {
+        "sparse_up": Arm(lambda p, w, _: sparse_up(x, gates[p], w, 0.0), sparse, shape),
+        "sparse_down": Arm(lambda p, w, _: sparse_down(x1[p], w), sparse, shape),
+        "sparse_ffn": Arm(lambda p, w, v: sparse_ffn(x, gates[p], w, v, 0.0), lambda p: 2 * sparse(p), shape),
+        "sparse_ffn_side_by_side": Arm(  # a neuron's row of W_1 and row of W_2^T next to each other in memory
+            lambda p, w, _: sparse_ffn(x, gates[p], w[:, :hidden], w[:, hidden:], 0.0),
+            lambda p: 2 * sparse(p),
+            (intermediate, 2 * hidden),
+        ),
+        "dense_up": Arm(lambda p, w, _: sparse_up(x, every, w, 0.0), dense, shape),
+        "dense_down": Arm(lambda p, w, _: sparse_down(every, w), dense, shape),
+        "gathered_up": Arm(lambda p, w, _: gathered.sparse_up(x, gates[p], w, 0.0), sparse, shape),
+        "gathered_down": Arm(lambda p, w, _: gathered.sparse_down(x1[p], w), sparse, shape),
+        "torch_up": Arm(lambda p, w, _: linear(x, w), dense, shape),
+        "torch_down": Arm(lambda p, w, _: linear(every, w), dense, (hidden, intermediate)),
+    }
+    if device.type == "cpu":
+        read_rows = torch.ops.prosparse.read_rows
+        first = [torch.arange(count) for count in counts]
+        found["stream"] = Arm(lambda p, w, _: read_rows(w, first[p]), weights_only, shape)
+        found["rows"] = Arm(lambda p, w, _: read_rows(w, active[p]), weights_only, shape)
+    else:
+        found["stream"] = Arm(lambda p, w, _: w[: counts[p]].view(torch.int32).sum(), weights_only, shape)
+    return found
+
+
+def timed(device: torch.device, call: Callable[[], Any]) -> float:
+    """Seconds: wall clock on a CPU, device events on a GPU."""
+    if device.type == "cpu":
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+def timed_to_the_end(device: torch.device, call: Callable[[], Any]) -> float:
+    """Seconds by the wall clock, the device idle before and after."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    lower, median, upper = statistics.quantiles(values, n=4)
+    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
+
+
+def cold(found: dict[str, Arm], patterns: Patterns, memory: Memory, rounds: int) -> dict[str, Any]:
+    """Every arm once a round, in random order; ratios are between the calls of a round."""
+    order = random.Random(0)
+    device = memory.values.device
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    rates: dict[str, list[float]] = {name: [] for name in found}  # bytes/s
+    for number in range(-ROUNDS_TO_WARM_UP, rounds):
+        pattern = number % len(patterns.values)
+        for name, arm in order.sample(list(found.items()), len(found)):
+            weights = memory.weight(*arm.shape), memory.weight(*arm.shape)
+            elapsed = timed(device, partial(arm.call, pattern, *weights))
+            if number >= 0:
+                seconds[name].append(elapsed)
+                rates[name].append(arm.bytes(pattern) / elapsed)
+
+    def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+        return spread([a / b for a, b in zip(above, below, strict=True)])
+
+    limits = [name for name in ("stream", "rows") if name in found]
+    measured = {}
+    for name in found:
+        _, _, step = name.rpartition("_")
+        others = [f"{kind}_{step}" for kind in ("torch", "dense", "gathered") if f"{kind}_{step}" in found]
+        measured[name] = {
+            "microseconds": spread([1e6 * s for s in seconds[name]]),
+            "gigabytes_per_second": spread([rate / 1e9 for rate in rates[name]]),
+            **{f"share_of_{limit}": ratios(rates[name], rates[limit]) for limit in limits},
+            "times_faster_than": {o: ratios(seconds[o], seconds[name]) for o in others if o != name},
+        }
+    return measured
+
+
+def warm(found: dict[str, Arm], memory: Memory) -> dict[str, Any]:
+    """The authors' protocol: the same weights and the same pattern at every call."""
+    device = memory.values.device
+    measured = {}
+    for name, arm in found.items():
+        call = partial(arm.call, 0, memory.weight(*arm.shape), memory.weight(*arm.shape))
+        for _ in range(WARM_UPS):
+            call()
+        seconds = [timed_to_the_end(device, call) for _ in range(WARM_CALLS)]
+        measured[name] = {"microseconds": spread([1e6 * s for s in seconds])}
+    return measured
+
+
+def measure(specification: OperatorsSpecification) -> dict[str, Any]:
+    """Every shape at its densities with random patterns, then the trained models with their own patterns."""
+    settings = specification.settings
+    dtype = getattr(torch, settings.dtype)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cases: list[tuple[dict[str, str], Callable[[], Patterns]]] = [
+        ({"scale": scale, "patterns": "random"}, partial(random_patterns, *shape, density))
+        for scale, shape in settings.shapes.items()
+        for density in specification.densities[scale]
+    ]
+    for row, trained in specification.trained.items():
+        cases.append(({"row": row, "patterns": str(trained.activation)}, partial(trained_patterns, trained)))
+    cache = last_level_cache(device)
+    sparsest = min(density for densities in specification.densities.values() for density in densities)
+    memory = Memory(min(int(CACHES * cache / sparsest), settings.memory_limit), dtype, device)
+    measured = []
+    started = time.perf_counter()
+    for number, (names, make) in enumerate(cases, start=1):
+        patterns = make()
+        found = arms(patterns, dtype, device)
+        case = {
+            **names,
+            "hidden_size": patterns.hidden_size,
+            "intermediate_size": patterns.values.shape[1],
+            "density": patterns.density,
+            "cold": cold(found, patterns, memory, settings.rounds),
+            "warm": warm(found, memory),
+        }
+        measured.append(case)
+        show(case, number, len(cases), time.perf_counter() - started)
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "dtype": settings.dtype,
+        "rounds": settings.rounds,
+        "last_level_cache_bytes": cache,
+        "memory_bytes": memory.size,
+        "large_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",  # torch asks the system for them
+        "cases": measured,
+    }
+
+
+def show(case: dict[str, Any], number: int, cases: int, elapsed: float) -> None:
+    name = case.get("scale") or case["row"]
+    parts = []
+    for step in ("up", "down"):
+        ours = case["cold"][f"sparse_{step}"]
+        parts.append(
+            f"{step} {ours['microseconds']['median']:.0f} us = {ours['share_of_stream']['median']:.0%} of the limit, "
+            f"{ours['times_faster_than'][f'torch_{step}']['median']:.1f} x torch dense"
+        )
+    remaining = elapsed / number * (cases - number)
+    shape = f"{case['hidden_size']} x {case['intermediate_size']}"
+    print(
+        f"[{number}/{cases}] {name} ({shape}), density {case['density']:.4f}: {'; '.join(parts)}; "
+        f"about {remaining:.0f} s left",
+        flush=True,
+    )
