@@ -1,22 +1,18 @@
 // The sparse operators for CPUs (see interface.py and reference.py for what they take and compute).
-// Built against torch's stable ABI; threads are torch's own pool. The inner loops are in cpu_kernels.h.
+// The inner loops are in cpu_kernels.h. Threads are torch's own pool, which at::parallel_for would not be in a library
+// that was linked to an OpenMP of its own; hence the stable interface's.
 
-#include <torch/csrc/stable/library.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
+#include <torch/library.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <sstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -26,11 +22,11 @@
 
 namespace {
 
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
-using torch::headeronly::ScalarType;
+using at::ScalarType;
+using at::Tensor;
+using c10::BFloat16;
+using c10::Half;
 using torch::stable::parallel_for;
-using torch::stable::Tensor;
 
 // Steps (2) and (3) of one FFN; a step whose weight is null is left out. Strides are in elements.
 struct Call {
@@ -54,18 +50,6 @@ constexpr int64_t MAX_BATCH = 8;
 int64_t tasks_for(int64_t bytes) {
   return std::clamp<int64_t>(bytes / TASK_BYTES, 1, torch::stable::get_num_threads());
 }
-
-// For each byte, the positions of its set bits.
-struct SetBits {
-  uint8_t position[8], count;
-};
-constexpr std::array<SetBits, 256> SET_BITS = [] {
-  std::array<SetBits, 256> all{};
-  for (int byte = 0; byte < 256; ++byte)
-    for (int bit = 0; bit < 8; ++bit)
-      if (byte >> bit & 1) all[byte].position[all[byte].count++] = static_cast<uint8_t>(bit);
-  return all;
-}();
 
 #ifndef BASELINE_WIDTH
 #define BASELINE_WIDTH 4  // SSE2's and NEON's; the tests also take 16, to run AVX-512's loops on machines without it
@@ -176,30 +160,22 @@ void run(const Call& call, ScalarType type) {
 
 // The same checks as in interface.py, which would cost microseconds a call in Python.
 
-template <typename... Parts>
-void require(bool held, const Parts&... parts) {
-  if (held) return;
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
-
 void check_rows(const char* name, const Tensor& tensor, const Tensor& like) {
-  require(tensor.dim() == 2, name, " must have 2 dimensions, not ", tensor.dim());
-  require(tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ", tensor.stride(1),
+  TORCH_CHECK_VALUE(tensor.dim() == 2, name, " must have 2 dimensions, not ", tensor.dim());
+  TORCH_CHECK_VALUE(tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ", tensor.stride(1),
       ", call .contiguous() once");
   const ScalarType type = tensor.scalar_type();
-  require(type == ScalarType::BFloat16 || type == ScalarType::Half || type == ScalarType::Float, name,
+  TORCH_CHECK_VALUE(type == ScalarType::BFloat16 || type == ScalarType::Half || type == ScalarType::Float, name,
       ": one of bfloat16, float16 and float32 is needed");
-  require(type == like.scalar_type(), name, " and x must have the same dtype");
+  TORCH_CHECK_VALUE(type == like.scalar_type(), name, " and x must have the same dtype");
 }
 
 void check_size(const char* name, int64_t found, const char* of, int64_t expected) {
-  require(found == expected, name, " is ", found, ", but ", of, " is ", expected);
+  TORCH_CHECK_VALUE(found == expected, name, " is ", found, ", but ", of, " is ", expected);
 }
 
 void check_batch(const char* name, int64_t batch) {
-  require(batch >= 1 && batch <= MAX_BATCH, name, " has ", batch, " rows; the sparse operators take 1 to ", MAX_BATCH,
+  TORCH_CHECK_VALUE(batch >= 1 && batch <= MAX_BATCH, name, " has ", batch, " rows; the sparse operators take 1 to ", MAX_BATCH,
       " tokens");
 }
 
@@ -211,7 +187,7 @@ void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_we
   check_size("gate.shape[0]", gate.size(0), "x.shape[0]", x.size(0));
   check_size("gate.shape[1]", gate.size(1), "up_weight.shape[0]", up_weight.size(0));
   check_size("x.shape[1]", x.size(1), "up_weight.shape[1]", up_weight.size(1));
-  require(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
+  TORCH_CHECK_VALUE(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
   call.batch = x.size(0);
   call.intermediate_size = gate.size(1);
   call.values = gate.const_data_ptr();
@@ -234,7 +210,7 @@ void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transpos
 Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
   Call call{};
   set_up(call, x, gate, up_weight, threshold);
-  Tensor x1 = torch::stable::new_empty(x, {call.batch, call.intermediate_size});
+  Tensor x1 = at::empty({call.batch, call.intermediate_size}, x.options());
   call.output = x1.mutable_data_ptr();
   run(call, x.scalar_type());
   return x1;
@@ -250,7 +226,7 @@ Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
   call.intermediate_size = x1.size(1);
   call.values = x1.const_data_ptr();
   call.values_stride = x1.stride(0);
-  Tensor output = torch::stable::new_empty(x1, {call.batch, call.down_columns});
+  Tensor output = at::empty({call.batch, call.down_columns}, x1.options());
   call.output = output.mutable_data_ptr();
   run(call, x1.scalar_type());
   return output;
@@ -262,18 +238,18 @@ Tensor sparse_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, 
   set_up(call, x, gate, up_weight, threshold);
   set_down(call, x, down_weight_transposed);
   check_size("down_weight_transposed.shape[0]", down_weight_transposed.size(0), "up_weight.shape[0]", up_weight.size(0));
-  Tensor output = torch::stable::new_empty(x, {call.batch, call.down_columns});
+  Tensor output = at::empty({call.batch, call.down_columns}, x.options());
   call.output = output.mutable_data_ptr();
   run(call, x.scalar_type());
   return output;
 }
 
 int64_t read_rows(const Tensor& weight, const Tensor& rows) {
-  require(weight.dim() == 2 && weight.stride(1) == 1, "weight must have 2 dimensions and contiguous rows");
-  require(rows.dim() == 1 && rows.is_contiguous() && rows.scalar_type() == ScalarType::Long, "rows must be a list of int64");
+  TORCH_CHECK_VALUE(weight.dim() == 2 && weight.stride(1) == 1, "weight must have 2 dimensions and contiguous rows");
+  TORCH_CHECK_VALUE(rows.dim() == 1 && rows.is_contiguous() && rows.scalar_type() == ScalarType::Long, "rows must be a list of int64");
   const int64_t* list = static_cast<const int64_t*>(rows.const_data_ptr());
   for (int64_t i = 0; i < rows.numel(); ++i)
-    require(list[i] >= 0 && list[i] < weight.size(0), "row ", list[i], " is not one of the ", weight.size(0), " rows");
+    TORCH_CHECK_VALUE(list[i] >= 0 && list[i] < weight.size(0), "row ", list[i], " is not one of the ", weight.size(0), " rows");
   const int64_t bytes = weight.element_size();
   const auto read = [&](auto kernel) {
     return static_cast<int64_t>(kernel(static_cast<const char*>(weight.const_data_ptr()), weight.stride(0) * bytes,
@@ -288,13 +264,11 @@ int64_t read_rows(const Tensor& weight, const Tensor& rows) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(prosparse, library) {
-  library.def("read_rows(Tensor weight, Tensor rows) -> int");
-}
+TORCH_LIBRARY_FRAGMENT(prosparse, library) { library.def("read_rows(Tensor weight, Tensor rows) -> int"); }
 
-STABLE_TORCH_LIBRARY_IMPL(prosparse, CPU, library) {
-  library.impl("sparse_up", TORCH_BOX(&sparse_up));
-  library.impl("sparse_down", TORCH_BOX(&sparse_down));
-  library.impl("sparse_ffn", TORCH_BOX(&sparse_ffn));
-  library.impl("read_rows", TORCH_BOX(&read_rows));
+TORCH_LIBRARY_IMPL(prosparse, CPU, library) {
+  library.impl("sparse_up", &sparse_up);
+  library.impl("sparse_down", &sparse_down);
+  library.impl("sparse_ffn", &sparse_ffn);
+  library.impl("read_rows", &read_rows);
 }

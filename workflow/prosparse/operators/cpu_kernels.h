@@ -160,20 +160,17 @@ void add_rows(const Walk<ROWS, T>& path, const float* factors, int64_t columns, 
   });
 }
 
-// Lists the neurons that are active for any token of the batch, ascending, and returns how many there are. There is
-// no branch on the data: at ordinary densities every second one would be predicted wrongly.
+// Lists the neurons that are active for any token of the batch, ascending, and returns how many there are.
 template <typename T>
 int64_t find_active(const Call& call, std::vector<int32_t>& active) {
-  constexpr int64_t BLOCK = std::max(8, WIDTH);
-  // eight positions are written at a time, and the next eight over those that are not active
-  active.resize(std::max<size_t>(active.size(), call.intermediate_size + 8));
+  active.resize(std::max<size_t>(active.size(), call.intermediate_size));
   const float threshold = static_cast<float>(static_cast<T>(call.threshold));
   const bool gated = call.up_weight != nullptr;
   const T* values = static_cast<const T*>(call.values);
   int32_t* end = active.data();
-  for (int64_t i = 0; i < call.intermediate_size; i += BLOCK) {
-    uint32_t bits = 0;
-    for (int64_t j = i; j < std::min(i + BLOCK, call.intermediate_size); j += WIDTH) {
+  for (int64_t i = 0; i < call.intermediate_size; i += 64) {
+    uint64_t bits = 0;
+    for (int64_t j = i; j < std::min(i + 64, call.intermediate_size); j += WIDTH) {
       const int64_t count = std::min<int64_t>(WIDTH, call.intermediate_size - j);
       Words any = {};
       for (int64_t b = 0; b < call.batch; ++b) {
@@ -184,13 +181,9 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
         const Words present = (Words)(value != 0.0f);
         any |= gated ? present & (Words)(value >= threshold) : present;
       }
-      bits |= sign_bits(any) << (j - i);
+      bits |= static_cast<uint64_t>(sign_bits(any)) << (j - i);
     }
-    for (int64_t j = 0; j < BLOCK; j += 8) {
-      const SetBits& set = SET_BITS[bits >> j & 255];
-      for (int k = 0; k < 8; ++k) end[k] = static_cast<int32_t>(i + j) + set.position[k];
-      end += set.count;
-    }
+    for (; bits != 0; bits &= bits - 1) *end++ = static_cast<int32_t>(i + __builtin_ctzll(bits));
   }
   return end - active.data();
 }
@@ -198,7 +191,9 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
 // Some of the active neurons, up to end: x1 is written, or its product with W_2 added to total.
 template <typename T, int BATCH>
 struct Share {
-  static constexpr int ROWS = 8 / BATCH;  // with one accumulator for each (row, token), eight chains hide the FMA's latency
+  // With one accumulator for each (row, token), eight of them hide the multiply-add's latency; large batches take more,
+  // since rows that are walked together also share the reading of the inputs.
+  static constexpr int ROWS = BATCH == 8 ? 2 : BATCH == 4 ? 4 : 8 / BATCH;
 
   const Call& call;
   const int32_t* active;
