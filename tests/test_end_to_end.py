@@ -64,6 +64,7 @@ def toy_experiment(root: Path) -> dict:
         },
         "stages": {"7B": ["prosparse"]},
         "figures": {"schedule": ["prosparse"], "sparsity_curves": ["vanilla", "prosparse"]},
+        "operators": {"shapes": {"7B": [16, 32]}, "densities": [1, 0.5], "rounds": 4, "memory_limit": 1 << 20},
         "benchmarks": {"rows": "files", "directory": "rows", "tasks": ["piqa", "lambada", "agi_eval"]},
     }  # fmt: skip
 

@@ -21,5 +21,9 @@ def several_seeds(tmp_path: Path) -> Synthetic:
 @pytest.fixture
 def nothing(tmp_path: Path) -> Synthetic:
     """An experiment that stands for nothing and has measured nothing."""
-    raw = {key: value for key, value in CONFIG.items() if key not in ("stages", "figures", "supervised_finetuning")}
+    raw = {
+        key: value
+        for key, value in CONFIG.items()
+        if key not in ("stages", "figures", "supervised_finetuning", "operators")
+    }
     return Synthetic(tmp_path / "nothing", {**raw, "rows": {}})

@@ -11,7 +11,7 @@ from typing import Any
 from prosparse import config, runs
 from prosparse.config import Experiment
 from prosparse.method.schedule import factor
-from prosparse.paper import published
+from prosparse.paper import operators, published
 from prosparse.paper.page import inputs
 from prosparse.paper.results import Results, tokens
 
@@ -100,8 +100,19 @@ CONFIG: dict[str, Any] = {
         "sparsity_curves": ["vanilla", "shifted", "constant-0.1", "progressive"],
         "final_factor": [f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)],
     },
+    "operators": {
+        "shapes": {"7B": [4096, 11008], "13B": [5120, 13824], "1B": [1536, 3840]},
+        "densities": [1, 0.5, 0.107, 0.05],
+    },
     "supervised_finetuning": {"without": "sft-0", "smaller": "sft-0.1", "same": "sft-0.4"},
 }
+
+# time in us of the operators at 4096 x 11008: fixed + slope x density
+TIMES = {
+    "sparse": (20.0, 3000.0), "gathered": (150.0, 9000.0), "dense": (3020.0, 0.0), "torch": (4600.0, 0.0),
+    "rows": (5.0, 2850.0), "stream": (0.0, 2800.0),
+}  # fmt: skip
+STEP_COST = {"up": 1.0, "down": 1.2}  # the down projection's times are longer by this factor
 
 FIT = (-1.1, 0.4, 3.9)  # what figure 3 should find in the synthetic runs
 
@@ -143,6 +154,8 @@ class Synthetic:
                 self.json(self.results.benchmarks_file(run, activation, seed), self.answered(run, activation, seed))
             for run, stage in needs.stages:
                 self.trained(run, stage, seed)
+        if needs.operators:
+            self.json(self.results.operators_file, self.timed())
         for corpus in self.experiment.data.corpora:
             counts = {
                 "read": 1200, "after_cleaning": 1150, "duplicates_removed": 80, "contaminated_removed": 3,
@@ -219,6 +232,51 @@ class Synthetic:
         return {
             "run": run, "seed": seed, "activation": activation, "benchmarks": scores, "missing": missing,
             "provenance": self.provenance(9.0),
+        }  # fmt: skip
+
+    def timed(self) -> dict[str, Any]:
+        settings = self.experiment.operators
+        cases = []
+        for scale, (hidden, intermediate) in settings.shapes.items():
+            for density in operators.densities(self.experiment)[scale]:
+                cases.append({"scale": scale, "patterns": "random", **self.case(hidden, intermediate, density)})
+        for row, pair in operators.trained(self.experiment).items():
+            case = self.case(128, 352, 0.1)
+            cases.append({"row": row, "patterns": pair.partition("@")[2], **case})
+        return {
+            "device": "cpu", "threads": 2, "dtype": "bfloat16", "rounds": 40, "last_level_cache_bytes": 32 << 20,
+            "memory_bytes": 2 << 30, "cases": cases, "provenance": self.provenance(100.0),
+        }  # fmt: skip
+
+    @staticmethod
+    def case(hidden: int, intermediate: int, density: float) -> dict[str, Any]:
+        size = hidden * intermediate / (4096 * 11008)
+        density = round(density * intermediate) / intermediate
+
+        def spread(median: float) -> dict[str, float]:
+            return {"median": median, "lower_quartile": 0.95 * median, "upper_quartile": 1.05 * median}
+
+        def time(kind: str, step: str) -> float:
+            fixed, slope = TIMES[kind]
+            return STEP_COST.get(step, 1.0) * (fixed + size * slope * density) * (1 if slope else size)
+
+        names = [(kind, step) for kind in ("sparse", "dense", "gathered", "torch") for step in STEP_COST]
+        moved = {kind: 2 * hidden * intermediate * (density if kind != "dense" else 1.0) for kind in TIMES}
+        cold = {}
+        for kind, step in [*names, ("stream", ""), ("rows", "")]:
+            others = [other for other in ("torch", "dense", "gathered") if step and other != kind]
+            cold[f"{kind}_{step}".rstrip("_")] = {
+                "microseconds": spread(time(kind, step)),
+                "gigabytes_per_second": spread(moved[kind] / time(kind, step) / 1e3),
+                **{
+                    f"share_of_{limit}": spread(moved[kind] / time(kind, step) / (moved[limit] / time(limit, "")))
+                    for limit in ("stream", "rows")
+                },
+                "times_faster_than": {f"{o}_{step}": spread(time(o, step) / time(kind, step)) for o in others},
+            }
+        warm = {name: {"microseconds": spread(0.5 * arm["microseconds"]["median"])} for name, arm in cold.items()}
+        return {
+            "hidden_size": hidden, "intermediate_size": intermediate, "density": density, "cold": cold, "warm": warm,
         }  # fmt: skip
 
     def trained(self, run: str, stage: int, seed: int) -> None:

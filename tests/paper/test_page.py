@@ -14,7 +14,8 @@ def test_page_renders_with_everything_missing(nothing):
     for name in figures.FIGURES:
         assert f"figures/{name}.png has not been made" in text
     assert "Wall time: missing" in text
-    assert "Table 2" in text
+    assert "Table 2, left half" in text
+    assert "the experiment times no operators, so claim 9 has no verdict" in text
 
 
 def test_page_holds_everything_that_was_made(synthetic):
@@ -39,6 +40,17 @@ def test_results_that_do_not_exist_are_counted(synthetic):
     synthetic.results.sparsity_file("vanilla", 1).unlink()
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
     assert "1 result of sparsity" in text
+
+
+def test_operators_on_a_cpu_leave_the_gpu_open(synthetic):
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "none has run; the times are a CPU's" in text
+    assert "so claim 9" not in text
+    assert "| operators | 1 | 100 | 100 |" in text
+    synthetic.edit(synthetic.results.operators_file, lambda value: value.update(device="Imaginary GPU"))
+    assert "none has run" not in page.write(synthetic.experiment, synthetic.directory).read_text()
+    synthetic.results.operators_file.unlink()
+    assert "1 result of operators" in page.write(synthetic.experiment, synthetic.directory).read_text()
 
 
 def test_wall_time_comes_from_snakemake_where_given(synthetic):

@@ -11,6 +11,7 @@ from synthetic import CONFIG, Synthetic
 from prosparse.config import ConfigError
 from prosparse.paper import published, tables
 from prosparse.paper.results import MissingResult, Needs, Results, Value, mean_of
+from prosparse.paper.table import latex_escape
 
 
 def _row(table, label):
@@ -189,8 +190,8 @@ def test_markdown_rows_have_as_many_cells_as_the_header(several_seeds):
 
 
 def test_latex_is_escaped_ascii_with_even_rows(several_seeds):
-    assert tables.latex_escape(r"50 % of a_b & `c` {x} ±†") == r"50 \% of a\_b \& c \{x\} $\pm$$^\dagger$"
-    assert tables.latex_escape("\\") == r"\textbackslash{}"
+    assert latex_escape(r"50 % of a_b & `c` {x} ±†") == r"50 \% of a\_b \& c \{x\} $\pm$$^\dagger$"
+    assert latex_escape("\\") == r"\textbackslash{}"
     for name in tables.TABLES:
         text = tables.to_latex(tables.TABLES[name](several_seeds.results))
         assert text.isascii()
@@ -221,6 +222,8 @@ def test_a_pretrained_original_is_no_stand_in(tmp_path):
 def test_needs_are_united():
     a, b = Needs({"x"}, {("x", "relu")}), Needs({"y"}, set(), {("y", 0)})
     assert (a | b) == Needs({"x", "y"}, {("x", "relu")}, {("y", 0)})
+    assert (a | Needs(operators=True)).operators
+    assert not (a | b).operators
 
 
 def test_nothing_measured_renders_everywhere(nothing):

@@ -270,6 +270,13 @@ def _model(commands: Any) -> None:
     command.add_argument("--tokens", type=Path, required=True)
     command.add_argument("--output", type=Path, required=True)
 
+    command = _command(commands, "operators", operators, "time the sparse FFN operators of this machine's device")
+    command.add_argument("--specification", required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "compile-operators", compile_operators, "compile the GPU operators, without a GPU")
+    command.add_argument("--output", type=Path, required=True)
+
 
 def stage(options: argparse.Namespace) -> None:
     from prosparse.runs import StageSpecification
@@ -364,6 +371,32 @@ def speed(options: argparse.Namespace) -> None:
         f"the L1 gradient slows training by {result['training_step']['slowdown_of_a_run_percent']:.1f} %, "
         f"counting zeros slows a forward pass by {result['sparsity_measurement']['slowdown']['percent']:.1f} %"
     )
+
+
+def operators(options: argparse.Namespace) -> None:
+    from prosparse.measure.operators import OperatorsSpecification, measure
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    specification = OperatorsSpecification.model_validate_json(options.specification)
+    measured = measure(specification)
+    provenance = record(specification.model_dump(mode="json"), started, measured["device"])
+    write_json(options.output, {**measured, "provenance": provenance})
+
+
+def compile_operators(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    try:
+        from prosparse.operators.ahead_of_time import MULTIPROCESSORS, compile_kernels
+    except ImportError as error:  # Triton is for Linux alone
+        found: dict[str, Any] = {"missing": str(error)}
+    else:
+        found = {"kernels": [asdict(kernel) for each in MULTIPROCESSORS for kernel in compile_kernels(each)]}
+    write_json(options.output, {**found, "provenance": record(None, started)})
 
 
 # --------------------------------------------------------------------------------------- paper

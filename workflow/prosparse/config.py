@@ -291,6 +291,18 @@ class Benchmarks(Section):
     batch_size: Annotated[int, Field(gt=0)] = 16
 
 
+class Operators(Section):
+    """What the sparse FFN operators are timed with, for the right half of Table 2."""
+
+    shapes: dict[Literal["7B", "13B", "1B"], tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]] = Field(
+        min_length=1
+    )  # hidden_size, intermediate_size
+    densities: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1)  # and those that the paper times
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    rounds: Annotated[int, Field(ge=4)] = 30
+    memory_limit: Annotated[int, Field(gt=0)] = 4 << 30  # bytes of weights that calls take turns with
+
+
 class SupervisedFinetuning(Section):
     """Runs compared for claim 10: SFT without, with a smaller, and with the same lambda."""
 
@@ -318,6 +330,7 @@ class Experiment(Section):
     rows: dict[str, str]  # published row -> pair that stands for it
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = {}  # Tables 6 and 7
     figures: Figures = Figures()
+    operators: Operators | None = None
     supervised_finetuning: SupervisedFinetuning | None = None
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 # The validated experiment, and which file of it is where.
 import json
 import shutil
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -9,7 +10,7 @@ from prosparse.config import ConfigError, PackageSource, load
 from prosparse.data.packages import archive_name
 from prosparse.data.sources import check as check_source
 from prosparse.measure import benchmark_rows
-from prosparse.paper import claims, figures, page, tables
+from prosparse.paper import claims, figures, operators, page, tables
 from prosparse.provenance import digest
 
 try:
@@ -132,6 +133,32 @@ def sparsity_specification(wildcards):
     )
 
 
+def trained_checkpoints(wildcards):
+    """Final checkpoints of the runs whose activation patterns the operators are timed with."""
+    pairs = operators.trained(experiment).values()
+    return {
+        checkpoint_file(experiment.pair(pair)[0], experiment.seeds[0]) for pair in pairs
+    }
+
+
+def operators_specification(wildcards):
+    trained = {}
+    for row, pair in operators.trained(experiment).items():
+        run, activation = experiment.pair(pair)
+        trained[row] = {
+            "checkpoint": str(Path(checkpoint_file(run, experiment.seeds[0])).parent),
+            "activation": activation.model_dump(),
+            "tokens": f"{directory}/data/tokens",
+        }
+    return json.dumps(
+        {
+            "settings": experiment.operators.model_dump(),
+            "densities": operators.densities(experiment),
+            "trained": trained,
+        }
+    )
+
+
 # tables and figures
 
 
@@ -152,7 +179,8 @@ def needed_files(needs):
             for file in ("provenance.json", "ledger.csv")
         ),
     ]
-    return sorted(
+    once = [f"{directory}/measurements/operators.json"] if needs.operators else []
+    return once + sorted(
         {path.format(seed=seed) for path in per_seed for seed in experiment.seeds}
     )
 
@@ -171,6 +199,11 @@ def settings_of(needs):
                 if pair.partition("@")[0] in shown
             },
             "seeds": experiment.seeds,
+            "operators": (
+                experiment.operators.model_dump(mode="json")
+                if needs.operators and experiment.operators
+                else None
+            ),
         }
     )
 

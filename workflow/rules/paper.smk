@@ -92,6 +92,7 @@ rule page:
         ),
         rules.judge_claims.output,
         speed=rules.speed.output,
+        compiled=rules.compiled_operators.output,
         config=ancient(rules.resolved_config.output),
     output:
         "<experiment>/README.md",

@@ -53,3 +53,16 @@ rule operators:
         # large pages, so that the time of page walks does not hide that of the memory
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse operators --specification {params.specification:q}"
         " --output {output} 2>&1 | tee {log}"
+
+
+rule compiled_operators:
+    output:
+        "<experiment>/measurements/operators_compiled.json",
+    log:
+        "<experiment>/logs/compiled_operators.log",
+    benchmark:
+        "<experiment>/timings/compiled_operators.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    shell:
+        "prosparse compile-operators --output {output} 2>&1 | tee {log}"

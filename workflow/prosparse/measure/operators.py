@@ -86,6 +86,10 @@ class Patterns:
     hidden_size: int
 
     @property
+    def shape(self) -> tuple[int, int]:
+        return self.hidden_size, self.values.shape[1]
+
+    @property
     def density(self) -> float:
         return float((self.values > 0).double().mean())
 
@@ -126,7 +130,7 @@ class Arm:
 def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[str, Arm]:
     """Name -> arm; a name's ``_up`` or ``_down`` is the step that it does."""
     values = patterns.values.to(dtype).to(device)
-    intermediate, hidden = values.shape[1], patterns.hidden_size
+    hidden, intermediate = patterns.shape
     x = torch.randn(1, hidden, generator=torch.Generator().manual_seed(2)).to(dtype).to(device)
     gates = [torch.where(row > 0, row, -1)[None] for row in values]
     x1 = [row[None].contiguous() for row in values]
@@ -205,36 +209,46 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
 
 
-def cold(found: dict[str, Arm], patterns: Patterns, memory: Memory, rounds: int) -> dict[str, Any]:
-    """Every arm once a round, in random order; ratios are between the calls of a round."""
-    order = random.Random(0)
-    device = memory.values.device
-    seconds: dict[str, list[float]] = {name: [] for name in found}
-    rates: dict[str, list[float]] = {name: [] for name in found}  # bytes/s
-    for number in range(-ROUNDS_TO_WARM_UP, rounds):
-        pattern = number % len(patterns.values)
-        for name, arm in order.sample(list(found.items()), len(found)):
+class Case:
+    """One shape with some activation patterns: its arms, and what their calls took."""
+
+    def __init__(self, names: dict[str, str], patterns: Patterns, dtype: torch.dtype, device: torch.device) -> None:
+        self.names = names
+        self.patterns = patterns
+        self.arms = arms(patterns, dtype, device)
+        self.seconds: dict[str, list[float]] = {name: [] for name in self.arms}
+        self.rates: dict[str, list[float]] = {name: [] for name in self.arms}  # bytes/s
+
+    def round(self, number: int, memory: Memory, order: random.Random) -> None:
+        """Every arm once, in random order, each with other weights."""
+        pattern = number % len(self.patterns.values)
+        for name, arm in order.sample(list(self.arms.items()), len(self.arms)):
             weights = memory.weight(*arm.shape), memory.weight(*arm.shape)
-            elapsed = timed(device, partial(arm.call, pattern, *weights))
+            elapsed = timed(memory.values.device, partial(arm.call, pattern, *weights))
             if number >= 0:
-                seconds[name].append(elapsed)
-                rates[name].append(arm.bytes(pattern) / elapsed)
+                self.seconds[name].append(elapsed)
+                self.rates[name].append(arm.bytes(pattern) / elapsed)
 
-    def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-        return spread([a / b for a, b in zip(above, below, strict=True)])
+    def cold(self) -> dict[str, Any]:
+        """Medians and quartiles over the rounds; of ratios, between the calls of a round."""
 
-    limits = [name for name in ("stream", "rows") if name in found]
-    measured = {}
-    for name in found:
-        _, _, step = name.rpartition("_")
-        others = [f"{kind}_{step}" for kind in ("torch", "dense", "gathered") if f"{kind}_{step}" in found]
-        measured[name] = {
-            "microseconds": spread([1e6 * s for s in seconds[name]]),
-            "gigabytes_per_second": spread([rate / 1e9 for rate in rates[name]]),
-            **{f"share_of_{limit}": ratios(rates[name], rates[limit]) for limit in limits},
-            "times_faster_than": {o: ratios(seconds[o], seconds[name]) for o in others if o != name},
-        }
-    return measured
+        def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+            # a limit that had nothing to read, since no neuron was active, is no limit
+            return spread([a / b for a, b in zip(above, below, strict=True) if b > 0])
+
+        limits = [name for name in ("stream", "rows") if name in self.arms]
+        measured = {}
+        for name in self.arms:
+            _, _, step = name.rpartition("_")
+            others = [f"{kind}_{step}" for kind in ("torch", "dense", "gathered") if f"{kind}_{step}" in self.arms]
+            seconds, rates = self.seconds[name], self.rates[name]
+            measured[name] = {
+                "microseconds": spread([1e6 * s for s in seconds]),
+                "gigabytes_per_second": spread([rate / 1e9 for rate in rates]),
+                **{f"share_of_{limit}": ratios(rates, self.rates[limit]) for limit in limits},
+                "times_faster_than": {o: ratios(self.seconds[o], seconds) for o in others if o != name},
+            }
+        return measured
 
 
 def warm(found: dict[str, Arm], memory: Memory) -> dict[str, Any]:
@@ -255,31 +269,44 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     settings = specification.settings
     dtype = getattr(torch, settings.dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cases: list[tuple[dict[str, str], Callable[[], Patterns]]] = [
-        ({"scale": scale, "patterns": "random"}, partial(random_patterns, *shape, density))
+    patterns: list[tuple[dict[str, str], Patterns]] = [
+        ({"scale": scale, "patterns": "random"}, random_patterns(*shape, density))
         for scale, shape in settings.shapes.items()
         for density in specification.densities[scale]
     ]
     for row, trained in specification.trained.items():
-        cases.append(({"row": row, "patterns": str(trained.activation)}, partial(trained_patterns, trained)))
+        patterns.append(({"row": row, "patterns": str(trained.activation)}, trained_patterns(trained)))
+    cases = [Case(names, each, dtype, device) for names, each in patterns]
     cache = last_level_cache(device)
     sparsest = min(density for densities in specification.densities.values() for density in densities)
     memory = Memory(min(int(CACHES * cache / sparsest), settings.memory_limit), dtype, device)
-    measured = []
-    started = time.perf_counter()
-    for number, (names, make) in enumerate(cases, start=1):
-        patterns = make()
-        found = arms(patterns, dtype, device)
-        case = {
-            **names,
-            "hidden_size": patterns.hidden_size,
-            "intermediate_size": patterns.values.shape[1],
-            "density": patterns.density,
-            "cold": cold(found, patterns, memory, settings.rounds),
-            "warm": warm(found, memory),
-        }
-        measured.append(case)
-        show(case, number, len(cases), time.perf_counter() - started)
+
+    # round by round over all cases, so that those of one density do not meet another machine than the next one's
+    order, started = random.Random(0), time.perf_counter()
+    for number in range(-ROUNDS_TO_WARM_UP, settings.rounds):
+        for case in order.sample(cases, len(cases)):
+            case.round(number, memory, order)
+        elapsed = time.perf_counter() - started
+        left = elapsed / (number + ROUNDS_TO_WARM_UP + 1) * (settings.rounds - number - 1)
+        print(f"round {max(number + 1, 0)} of {settings.rounds}, about {left:.0f} s left", flush=True)
+
+    measured: list[dict[str, Any]] = []
+    shapes = set()
+    for case in cases:
+        # the dense times of a shape hold for all of its densities; the authors have no gather and no limits
+        kinds = ("sparse",) if case.patterns.shape in shapes else ("sparse", "dense", "torch")
+        shapes.add(case.patterns.shape)
+        measured.append(
+            {
+                **case.names,
+                "hidden_size": case.patterns.shape[0],
+                "intermediate_size": case.patterns.shape[1],
+                "density": case.patterns.density,
+                "cold": case.cold(),
+                "warm": warm({name: arm for name, arm in case.arms.items() if name.startswith(kinds)}, memory),
+            }
+        )
+        show(measured[-1])
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -292,19 +319,13 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     }
 
 
-def show(case: dict[str, Any], number: int, cases: int, elapsed: float) -> None:
-    name = case.get("scale") or case["row"]
-    parts = []
+def show(case: dict[str, Any]) -> None:
+    steps = []
     for step in ("up", "down"):
         ours = case["cold"][f"sparse_{step}"]
-        parts.append(
+        steps.append(
             f"{step} {ours['microseconds']['median']:.0f} us = {ours['share_of_stream']['median']:.0%} of the limit, "
             f"{ours['times_faster_than'][f'torch_{step}']['median']:.1f} x torch dense"
         )
-    remaining = elapsed / number * (cases - number)
-    shape = f"{case['hidden_size']} x {case['intermediate_size']}"
-    print(
-        f"[{number}/{cases}] {name} ({shape}), density {case['density']:.4f}: {'; '.join(parts)}; "
-        f"about {remaining:.0f} s left",
-        flush=True,
-    )
+    name, shape = case.get("scale") or case["row"], f"{case['hidden_size']} x {case['intermediate_size']}"
+    print(f"{name} ({shape}), density {case['density']:.4f}: {'; '.join(steps)}", flush=True)

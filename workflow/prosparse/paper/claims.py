@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import PUBLISHED, Experiment
-from prosparse.paper import published
+from prosparse.paper import operators, published
 from prosparse.paper.figures import final_points
 from prosparse.paper.figures import inputs as figure_inputs
 from prosparse.paper.fit import fit
@@ -396,6 +396,37 @@ def claim7(results: Results, tolerance: dict[str, float]) -> Finding:
     return _all(findings, "No run stands for a ProSparse row.")
 
 
+def claim9(results: Results, tolerance: dict[str, float]) -> Finding:
+    experiment, timings = results.experiment, operators.read(results)
+    if timings is None:
+        return Finding(None, "The experiment times no operators.")
+    findings = []
+    for setting in operators.settings():
+        if setting.name not in ("ProSparse-7B", "ProSparse-13B"):
+            continue
+        if operators.missing(experiment, setting.scale) is not None:
+            continue
+        case = timings.at(setting.scale, setting.density)
+        shape = f"{case.hidden_size} × {case.intermediate_size}"
+        holds, words = True, []
+        for step, ending in operators.STEPS.items():
+            arm = f"sparse_{ending}"
+            ours = case.speedup(arm, f"dense_{ending}")
+            holds &= ours.median >= setting.speedup(step)
+            words.append(
+                f"step ({step}) is {ours.median:.2f} times faster than our own dense kernel (paper "
+                f"{setting.printed[f'step{step}_speedup']}; quartiles {ours.lower:.2f} to {ours.upper:.2f}) and "
+                f"{case.speedup(arm, f'torch_{ending}').median:.2f} times faster than torch's, at "
+                f"{case.share(arm).median:.0%} of the rate of a sequential read"
+            )
+        findings.append(Finding(holds, f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}."))
+    judged = _all(findings, "The experiment times no operators of the 7B or 13B shape.")
+    where = f"On {timings.machine}, {timings.dtype}, every call with other weights."
+    if not timings.on_gpu:
+        where += " Judged on a CPU; the paper's times are a GPU's, and ours on a GPU are missing."
+    return Finding(judged.holds, f"{where}\n{judged.evidence}")
+
+
 def claim10(results: Results, tolerance: dict[str, float]) -> Finding:
     compared = results.experiment.supervised_finetuning
     if compared is None:
@@ -426,6 +457,7 @@ TESTS: dict[int, Callable[[Results, dict[str, float]], Finding]] = {
     5: claim5,
     6: claim6,
     7: claim7,
+    9: claim9,
     10: claim10,
 }
 
@@ -451,6 +483,7 @@ def inputs(experiment: Experiment) -> Needs:
     if experiment.supervised_finetuning is not None:
         pairs += [run for _, run in experiment.supervised_finetuning]
     needs = Needs.of_pairs(experiment, pairs) | figure_inputs("figure3", experiment)
+    needs.operators = experiment.operators is not None
     curves = [_pair(experiment, key) for key in ("Vanilla ReLU-7B", "ProSparse-7B")]
     if all(curves):
         needs |= Needs.of_chains(experiment, [experiment.pair(pair)[0] for pair in curves if pair])

@@ -1,10 +1,9 @@
-"""Figures 1 to 4: PNG, SVG and the plotted data as JSON."""
+"""Figures 1 to 4 and that of the operators: PNG, SVG and the plotted data as JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,23 @@ from typing import Any
 from prosparse.config import ConfigError, Experiment, Stage
 from prosparse.method.schedule import factor
 from prosparse.paper import published
+from prosparse.paper.chart import (
+    COLOURS,
+    DASHES,
+    GREY,
+    HEIGHT,
+    WIDTH,
+    Drawn,
+    chart_title,
+    empty_figure,
+    import_altair,
+    log_ticks,
+    series_colour,
+)
 from prosparse.paper.fit import curve, fit
+from prosparse.paper.operator_figure import figure_operators
 from prosparse.paper.results import Needs, Results, stands_in, tokens
 from prosparse.provenance import write_json
-
-# Okabe and Ito's colours, safe for colour-blind readers; yellow left out, too pale for a line
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
-DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
-GREY = "#666666"
-WIDTH, HEIGHT = 520, 300
-
-Drawn = tuple[Any, dict[str, Any]]  # the chart, and its data
-
-
-def _altair() -> Any:
-    import altair
-
-    return altair
-
-
-def _title(results: Results, text: str, *subtitle: str, wrap: int = 105) -> Any:
-    lines = [line for part in subtitle if part for line in textwrap.wrap(part, wrap)]
-    return _altair().TitleParams(
-        f"{text} (experiment {results.experiment.experiment})", subtitle=lines, anchor="start", offset=12
-    )
 
 
 def _ours(results: Results, runs: list[str]) -> str:
@@ -57,45 +49,6 @@ def _sources(results: Results, words: list[str]) -> str:
 def _seeds(results: Results) -> str:
     number = len(results.experiment.seeds)
     return f"{number} seed{'s' if number > 1 else ''}"
-
-
-def _empty(results: Results, text: str, why: str) -> Drawn:
-    """A figure that says why it is empty."""
-    alt = _altair()
-    chart = (
-        alt.Chart(alt.Data(values=[{"text": f"missing: {why}"}]))
-        .mark_text(fontSize=15, color=GREY)
-        .encode(text="text:N")
-        .properties(width=WIDTH, height=120, title=_title(results, text))
-    )
-    return chart, {"missing": why, "data": []}
-
-
-def _colour(domain: list[str], title: str | None = None, columns: int = 4) -> Any:
-    alt = _altair()
-    legend = alt.Legend(
-        orient="bottom",
-        title=title,
-        columns=columns,
-        symbolType="stroke",
-        symbolSize=300,
-        symbolOpacity=1,
-        labelLimit=400,
-    )
-    return {
-        "color": alt.Color(
-            "series:N",
-            scale=alt.Scale(domain=domain, range=[COLOURS[i % len(COLOURS)] for i in range(len(domain))]),
-            legend=legend,
-            sort=None,
-        ),
-        "strokeDash": alt.StrokeDash(
-            "series:N",
-            scale=alt.Scale(domain=domain, range=[DASHES[i % len(DASHES)] for i in range(len(domain))]),
-            legend=legend,
-            sort=None,
-        ),
-    }
 
 
 # ------------------------------------------------------------------------------------ figure 1
@@ -127,7 +80,7 @@ def published_stages(scale: str) -> list[Stage]:
 
 
 def figure1(results: Results) -> Drawn:
-    alt = _altair()
+    alt = import_altair()
     experiment = results.experiment
     panels, data = [], []
     for name, runs in (("ours", experiment.figures.schedule), ("published", ["7B", "13B", "1B"])):
@@ -148,7 +101,7 @@ def figure1(results: Results) -> Drawn:
             .encode(
                 x=alt.X("progress:Q", title=unit),
                 y=alt.Y("lambda:Q", title="λ(t)", axis=alt.Axis(format="~g")),
-                **_colour(list(runs)),
+                **series_colour(list(runs)),
             )
             .properties(width=380, height=HEIGHT, title=alt.TitleParams(title, fontSize=14))
         )
@@ -158,7 +111,7 @@ def figure1(results: Results) -> Drawn:
         alt.hconcat(*panels, spacing=40)
         .resolve_scale(color="independent", strokeDash="independent")
         .properties(
-            title=_title(
+            title=chart_title(
                 results,
                 "Figure 1. Regularization factor λ(t) over training",
                 ours,
@@ -178,8 +131,8 @@ def figure2(results: Results) -> Drawn:
     text = "Figure 2. Sparsity against training progress"
     experiment, runs = results.experiment, results.experiment.figures.sparsity_curves
     if not runs:
-        return _empty(results, text, "the experiment names no run for this figure")
-    alt = _altair()
+        return empty_figure(results, text, "the experiment names no run for this figure")
+    alt = import_altair()
     rows: list[dict[str, Any]] = []
     several = len(experiment.seeds) > 1
     for run in runs:
@@ -242,14 +195,14 @@ def figure2(results: Results) -> Drawn:
     if several:
         layers.append(
             base.mark_area(opacity=0.2).encode(
-                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=_colour(list(runs))["color"]
+                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(list(runs))["color"]
             )
         )
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **_colour(list(runs))))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(list(runs))))
     chart = alt.layer(*layers).properties(
         width=640,
         height=340,
-        title=_title(
+        title=chart_title(
             results,
             text,
             _ours(results, runs),
@@ -286,8 +239,8 @@ def figure3(results: Results) -> Drawn:
     text = "Figure 3. Final sparsity against the last stage's λ"
     runs = results.experiment.figures.final_factor
     if not runs:
-        return _empty(results, text, "the experiment names no run for this figure")
-    alt = _altair()
+        return empty_figure(results, text, "the experiment names no run for this figure")
+    alt = import_altair()
     points = [point for point in final_points(results) if point["lambda"] > 0]
     left_out = [run for run in runs if run not in {point["run"] for point in points}]
     data: dict[str, Any] = {"data": points, "left_out": left_out}
@@ -341,7 +294,7 @@ def figure3(results: Results) -> Drawn:
         "lambda:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         title="λ of the last stage (log scale)",
-        axis=alt.Axis(values=_log_ticks(low, high), format="~g", labelOverlap=True),
+        axis=alt.Axis(values=log_ticks(low, high), format="~g", labelOverlap=True),
     )
     scale = alt.Scale(domain=[floor, 100], clamp=True)
     domain = [ours_label, paper_label]
@@ -355,7 +308,7 @@ def figure3(results: Results) -> Drawn:
     layers.append(
         alt.Chart(alt.Data(values=lines))
         .mark_line(strokeWidth=2.2)
-        .encode(x=x, y=alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale), **_colour(domain))
+        .encode(x=x, y=alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale), **series_colour(domain))
     )
     base = alt.Chart(alt.Data(values=points))
     if len(results.experiment.seeds) > 1:
@@ -376,7 +329,7 @@ def figure3(results: Results) -> Drawn:
     chart = alt.layer(*layers).properties(
         width=WIDTH,
         height=320,
-        title=_title(
+        title=chart_title(
             results,
             text,
             _ours(results, runs),
@@ -388,22 +341,13 @@ def figure3(results: Results) -> Drawn:
     return chart, data
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten in between."""
-    import math
-
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
-    return [tick for tick in ticks if low <= tick <= high]
-
-
 # ------------------------------------------------------------------------------------ figure 4
 
 
 def figure4(results: Results) -> Drawn:
     text = "Figure 4. Layer-wise sparsity"
     experiment = results.experiment
-    alt = _altair()
+    alt = import_altair()
     rows, panels, runs, absent, words = [], [], [], [], []
     without, shifted = "without threshold shifting", "with threshold shifting"
     for scale, (_, plain, final) in published.SCALES.items():
@@ -432,7 +376,7 @@ def figure4(results: Results) -> Drawn:
         if drawn:
             panels.append((scale, drawn))
     if not panels:
-        return _empty(results, text, "no run stands for a ProSparse row")
+        return empty_figure(results, text, "no run stands for a ProSparse row")
     floor = max(0, 10 * (min(row["low"] for row in rows) // 10))
     legend = alt.Legend(orient="bottom", title=None, symbolSize=90, symbolOpacity=1, labelLimit=400)
     charts = []
@@ -477,7 +421,7 @@ def figure4(results: Results) -> Drawn:
             )
         )
     chart = alt.hconcat(*charts, spacing=24).properties(
-        title=_title(
+        title=chart_title(
             results,
             text,
             _sources(results, list(dict.fromkeys(words))),
@@ -496,6 +440,7 @@ FIGURES: dict[str, Callable[[Results], Drawn]] = {
     "figure2": figure2,
     "figure3": figure3,
     "figure4": figure4,
+    "figure_operators": figure_operators,
 }
 
 
@@ -509,6 +454,8 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     if name == "figure4":
         keys = [key for _, plain, final in published.SCALES.values() for key in (plain, final)]
         return Needs(sparsity={experiment.pair(experiment.rows[key])[0] for key in keys if key in experiment.rows})
+    if name == "figure_operators":
+        return Needs(operators=experiment.operators is not None)
     return Needs()
 
 

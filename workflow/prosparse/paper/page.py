@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import Experiment, PackageSource, published_rows
-from prosparse.paper import claims, figures, published, tables
-from prosparse.paper.results import Needs, Results, stands_in
+from prosparse.paper import claims, figures, operators, published, tables
+from prosparse.paper.results import MissingResult, Needs, Results, stands_in
 from prosparse.paper.tables import write_text
 
 
@@ -83,6 +83,8 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         *_start_up(directory, benchmarks),
     ]
     lines += ["", "## What the machinery costs", "", *_speed(directory / "measurements" / "speed.json")]
+    lines += ["", "## The GPU operators, compiled", ""]
+    lines += _compiled(directory / "measurements" / "operators_compiled.json")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -150,8 +152,9 @@ def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
     experiment = results.experiment
     unfilled = [row.replace("*", "\\*") for row in published_rows() if row not in experiment.rows]
     lines = [
-        "- Table 2 (activation predictors, inference speed, operator times): missing here, so claims 8 and 9 have "
-        "no verdict.",
+        "- Table 2, left half (activation predictors, predicted sparsity, inference speed): missing here, so claim 8 "
+        "has no verdict.",
+        *_operators_not_run(results),
     ]
     if unfilled:
         lines.append(f"- Rows of the paper that no run stands for: {'; '.join(unfilled)}.")
@@ -169,6 +172,20 @@ def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
     if not experiment.benchmarks.execute_code:
         lines.append("- Model-written programs (HumanEval, MBPP): not executed.")
     return lines
+
+
+def _operators_not_run(results: Results) -> list[str]:
+    try:
+        timings = operators.read(results)
+    except MissingResult:  # counted among the results that do not exist yet
+        return []
+    if timings is None:
+        return ["- Table 2, right half (operator times): the experiment times no operators, so claim 9 has no verdict."]
+    if timings.on_gpu:
+        return []
+    return [
+        "- Table 2, right half, on a GPU: our kernels for GPUs are compiled, but none has run; the times are a CPU's."
+    ]
 
 
 # --------------------------------------------------------------------------------- provenance
@@ -311,4 +328,34 @@ def _speed(path: Path) -> list[str]:
         *_table(header, rows, numbers=4),
         "",
         f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.",
+    ]
+
+
+def _compiled(path: Path) -> list[str]:
+    """What the machine code of the Triton kernels needs of a GPU (``measurements/operators_compiled.json``)."""
+    if not path.exists():
+        return ["Missing: not compiled."]
+    found = json.loads(path.read_text())
+    if "missing" in found:
+        return [f"Missing: {found['missing']}."]
+    rows = []
+    for kernel in found["kernels"]:
+        code = kernel["code"]
+        rows.append(
+            [
+                f"`{kernel['name']}`",
+                f"sm_{kernel['capability']}",
+                str(kernel["threads"]),
+                str(code["registers"]),
+                f"{kernel['shared_memory']:,}",
+                str(code["spill_stores"] + code["spill_loads"]),
+                ", ".join(map(str, sorted(set(code["weight_load_widths"])))) or "–",
+            ]
+        )
+    header = ["Kernel", "Compiled for", "Threads", "Registers a thread", "Shared memory (B)", "Spilled (B)"]
+    return [
+        *_table([*header, "Loads of weights (B)"], rows, numbers=5),
+        "",
+        "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16; several lines are "
+        "variants. Read from the machine code, without a GPU.",
     ]

@@ -28,14 +28,20 @@ class MissingResult(UserError):
 
 @dataclass
 class Needs:
-    """What must be measured before something can be made: runs, (run, activation), (run, stage)."""
+    """What must be measured before something can be made: runs, (run, activation), (run, stage), operator times."""
 
     sparsity: set[str] = field(default_factory=set)
     benchmarks: set[tuple[str, str]] = field(default_factory=set)
     stages: set[tuple[str, int]] = field(default_factory=set)
+    operators: bool = False
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.sparsity | other.sparsity, self.benchmarks | other.benchmarks, self.stages | other.stages)
+        return Needs(
+            self.sparsity | other.sparsity,
+            self.benchmarks | other.benchmarks,
+            self.stages | other.stages,
+            self.operators or other.operators,
+        )
 
     @classmethod
     def of_pairs(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
@@ -215,6 +221,10 @@ class Results:
     def benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
         return self.directory / "measurements" / run / f"seed{seed}" / "benchmarks" / f"{activation}.json"
 
+    @property
+    def operators_file(self) -> Path:
+        return self.directory / "measurements" / "operators.json"
+
     def stage_directory(self, run: str, stage: int, seed: int) -> Path:
         relative = self._checkpoint_directory(self.experiment, run, stage).format(seed=seed)
         return self.directory / "checkpoints" / relative
@@ -232,6 +242,7 @@ class Results:
             ),
             "sparsity": [self.sparsity_file(run, seed) for run in sorted(needs.sparsity) for seed in seeds],
             "benchmarks": [self.benchmarks_file(*pair, seed) for pair in sorted(needs.benchmarks) for seed in seeds],
+            "operators": [self.operators_file] if needs.operators else [],
         }
 
     def _json(self, path: Path) -> Any:
@@ -308,6 +319,14 @@ class Results:
                 chances[name] = Value((100 * rows[0]["chance"],))
             details[name] = rows[0]
         return Benchmarks(scores, chances, details, missing)
+
+    def operators(self) -> dict[str, Any]:
+        """Times of the sparse operators, as measured (``measure/operators.py``).
+
+        Raises:
+            MissingResult: no such file.
+        """
+        return self._json(self.operators_file)
 
     # --------------------------------------------------------------------------- training
 

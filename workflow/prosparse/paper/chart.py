@@ -1,0 +1,76 @@
+"""What the figures share: colours, titles, scales, and a figure that says why it is empty."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+from prosparse.paper.results import Results
+
+# Okabe and Ito's colours, safe for colour-blind readers; yellow left out, too pale for a line
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
+GREY = "#666666"
+WIDTH, HEIGHT = 520, 300
+
+Drawn = tuple[Any, dict[str, Any]]  # the chart, and its data
+
+
+def import_altair() -> Any:
+    import altair
+
+    return altair
+
+
+def chart_title(results: Results, text: str, *subtitle: str, wrap: int = 105) -> Any:
+    lines = [line for part in subtitle if part for line in textwrap.wrap(part, wrap)]
+    return import_altair().TitleParams(
+        f"{text} (experiment {results.experiment.experiment})", subtitle=lines, anchor="start", offset=12
+    )
+
+
+def empty_figure(results: Results, text: str, why: str) -> Drawn:
+    """A figure that says why it is empty."""
+    alt = import_altair()
+    chart = (
+        alt.Chart(alt.Data(values=[{"text": f"missing: {why}"}]))
+        .mark_text(fontSize=15, color=GREY)
+        .encode(text="text:N")
+        .properties(width=WIDTH, height=120, title=chart_title(results, text))
+    )
+    return chart, {"missing": why, "data": []}
+
+
+def series_colour(domain: list[str], title: str | None = None, columns: int = 4) -> Any:
+    alt = import_altair()
+    legend = alt.Legend(
+        orient="bottom",
+        title=title,
+        columns=columns,
+        symbolType="stroke",
+        symbolSize=300,
+        symbolOpacity=1,
+        labelLimit=400,
+    )
+    return {
+        "color": alt.Color(
+            "series:N",
+            scale=alt.Scale(domain=domain, range=[COLOURS[i % len(COLOURS)] for i in range(len(domain))]),
+            legend=legend,
+            sort=None,
+        ),
+        "strokeDash": alt.StrokeDash(
+            "series:N",
+            scale=alt.Scale(domain=domain, range=[DASHES[i % len(DASHES)] for i in range(len(domain))]),
+            legend=legend,
+            sort=None,
+        ),
+    }
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten in between."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return [tick for tick in ticks if low <= tick <= high]
