@@ -29,4 +29,5 @@ $(INSTALLED): envs/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --requirement envs/requirements.txt
 	pip install --quiet --no-deps --editable .
+	python -c "import prosparse.operators"  # builds the CPU operators
 	touch $@

@@ -100,3 +100,28 @@ def test_refuses_what_has_no_zeros_or_a_bias():
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, mlp_bias=True, hidden_act="relu"))
     with pytest.raises(UserError, match=r"model.layers.0.mlp.gate_proj has a bias"):
         use_sparse_ffns(model)
+
+
+def test_a_refused_model_is_left_as_it_was():
+    model = tiny("llama", "relu")
+    last = gated_ffns(model)[-1].module
+    last.up_proj = torch.nn.Sequential(last.up_proj)  # as an adapter would wrap it
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"layers.2.mlp.up_proj is a Sequential: a plain linear layer is needed"):
+        use_sparse_ffns(model)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_takes_what_the_dense_module_takes():
+    model = tiny("llama", "relu")
+    dense = copy.deepcopy(model.model.layers[0].mlp)
+    use_sparse_ffns(model)
+    sparse = model.model.layers[0].mlp
+    x = torch.randn(1, 96, 4, generator=torch.Generator().manual_seed(3)).transpose(1, 2)  # strided columns
+    with torch.no_grad():
+        torch.testing.assert_close(sparse(x), dense(x), rtol=1e-4, atol=1e-4)
+        assert sparse(x[:, :0]).shape == (1, 0, 96)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(sparse(x), dense(x))

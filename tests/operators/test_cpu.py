@@ -63,6 +63,28 @@ def test_every_shape(batch, hidden, intermediate, density, dtype):
     assert_matches_reference(random_case("drawn", dtype, batch, hidden, intermediate, density), operators)
 
 
+@pytest.mark.parametrize("sizes", [(0, 24, 16), (16, 0, 16), (16, 24, 0)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_empty_sizes(sizes, dtype, poisoned):
+    hidden, intermediate, columns = sizes
+    case = random_case("empty", dtype, 2, hidden, intermediate, density=0.5)
+    down = torch.ones(intermediate, columns, dtype=dtype)
+    x1 = operators.sparse_up(case.x, case.gate, case.up_weight, case.threshold)
+    torch.testing.assert_close(x1, reference.sparse_up(case.x, case.gate, case.up_weight, case.threshold))
+    torch.testing.assert_close(operators.sparse_down(x1, down), reference.sparse_down(x1, down))
+    arguments = (case.x, case.gate, case.up_weight, down, case.threshold)
+    torch.testing.assert_close(operators.sparse_ffn(*arguments), reference.sparse_ffn(*arguments))
+
+
+def test_one_column_however_it_is_strided():
+    case = random_case("narrow", torch.float32, 2, 1, 24, density=0.5)
+    down = case.down_weight_transposed.as_strided((24, 1), (1, 24))  # as torch makes it by .t().contiguous()
+    assert down.stride(1) != 1
+    arguments = (case.x, case.gate, case.up_weight, down, case.threshold)
+    torch.testing.assert_close(operators.sparse_ffn(*arguments), reference.sparse_ffn(*arguments))
+    interface.check_ffn(*arguments)
+
+
 LOWER_SETS = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -245,7 +245,7 @@ class Synthetic:
             cases.append({"row": row, "patterns": pair.partition("@")[2], **case})
         return {
             "device": "cpu", "threads": 2, "dtype": "bfloat16", "rounds": 40, "last_level_cache_bytes": 32 << 20,
-            "memory_bytes": 2 << 30, "cases": cases, "provenance": self.provenance(100.0),
+            "memory_bytes": 2 << 30, "large_pages": True, "cases": cases, "provenance": self.provenance(100.0),
         }  # fmt: skip
 
     @staticmethod

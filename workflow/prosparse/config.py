@@ -299,7 +299,7 @@ class Operators(Section):
     )  # hidden_size, intermediate_size
     densities: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1)  # and those that the paper times
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    rounds: Annotated[int, Field(ge=4)] = 30
+    rounds: Annotated[int, Field(ge=4)] = 32
     memory_limit: Annotated[int, Field(gt=0)] = 4 << 30  # bytes of weights that calls take turns with
 
 

@@ -27,6 +27,31 @@ class TransposedLinear(nn.Module):
         return nn.functional.linear(x, weight)
 
 
+def _threshold(ffn: GatedFFN) -> float | None:
+    """The gate's threshold, None where the activation's values and not its inputs say what is active.
+
+    Raises:
+        UserError: the operators cannot do what this FFN does.
+    """
+    for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj"):
+        projection = getattr(ffn.module, name, None)
+        if projection is None:
+            continue
+        if type(projection) is not nn.Linear:
+            raise UserError(f"{ffn.name}.{name} is a {type(projection).__name__}: a plain linear layer is needed")
+        if projection.bias is not None:
+            raise UserError(f"{ffn.name}.{name} has a bias, which the sparse operators do not add")
+    activation = getattr(ffn.module, ffn.activation_attribute)
+    match activation:
+        case nn.ReLU():
+            return 0.0
+        case FATReLU():
+            return activation.threshold
+        case ShiftedReLU():
+            return None
+    raise UserError(f"{ffn.name}: {activation} has no zeros to skip; relu, shiftrelu or fatrelu is needed")
+
+
 class SparseFFN(nn.Module):
     """A gated FFN that reads only the rows of W_1 and W_2 whose gate is active.
 
@@ -39,22 +64,9 @@ class SparseFFN(nn.Module):
 
     def __init__(self, ffn: GatedFFN) -> None:
         super().__init__()
+        self.threshold = _threshold(ffn)
         self.dense = ffn.module
         self.activation = getattr(ffn.module, ffn.activation_attribute)
-        for name, projection in ffn.module.named_children():
-            if isinstance(projection, nn.Linear) and projection.bias is not None:
-                raise UserError(f"{ffn.name}.{name} has a bias, which the sparse operators do not add")
-        match self.activation:
-            case nn.ReLU():
-                self.threshold: float | None = 0.0
-            case FATReLU():
-                self.threshold = self.activation.threshold
-            case ShiftedReLU():
-                self.threshold = None  # its values, not its input, say what is active
-            case _:
-                raise UserError(
-                    f"{ffn.name}: {self.activation} has no zeros to skip; relu, shiftrelu or fatrelu is needed"
-                )
         # for the dense path too, so that the model does not grow
         self.dense.down_proj = TransposedLinear(self.dense.down_proj.weight)
 
@@ -65,8 +77,8 @@ class SparseFFN(nn.Module):
         return self.dense.gate_proj.weight, self.dense.up_proj.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if len(rows) > MAX_BATCH:
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        if not 1 <= len(rows) <= MAX_BATCH or torch.is_autocast_enabled(x.device.type):
             return self.dense(x)
         gate_weight, up_weight = self._gate_and_up_weights()
         gate, threshold = nn.functional.linear(rows, gate_weight), self.threshold
@@ -79,8 +91,11 @@ def use_sparse_ffns(model: nn.Module) -> None:
     """Let every gated FFN of a ReLU-activated model skip its inactive neurons; for inference alone.
 
     Raises:
-        UserError: the model has no gated FFN, one with a bias, or an activation without exact zeros.
+        UserError: the model has no gated FFN, or one that the operators cannot do: with a bias, with layers that are
+            not plain linear ones, or with an activation without exact zeros. The model is then left as it was.
     """
-    replaced = [(ffn.name, SparseFFN(ffn)) for ffn in gated_ffns(model)]
-    for name, module in replaced:
-        model.set_submodule(name, module)
+    ffns = gated_ffns(model)
+    for ffn in ffns:
+        _threshold(ffn)
+    for ffn in ffns:
+        model.set_submodule(ffn.name, SparseFFN(ffn))

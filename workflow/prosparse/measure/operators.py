@@ -1,8 +1,8 @@
 """Times of the sparse operators beside what they should beat and what they cannot (Table 2, right half).
 
 Beside ours, in the same rounds: torch's dense product, our own kernel with every row active, a gather followed by a
-dense product, and two limits of the memory: reading as many bytes in a row (*stream*), and reading exactly the
-active rows and nothing more (*rows*, on CPUs).
+dense product, and two limits: a call that reads as many weights in a row (*stream*), and one that reads exactly the
+active rows (*rows*, on CPUs), both doing nothing else.
 
 Two protocols. *cold*: every call has other weights, which no cache still holds, as in decoding, where the other layers
 come between; calls take turns in random order and are compared round by round, so that a change of the machine's
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prosparse.config import Activation, Operators, Section
+from prosparse.config import Activation, Operators, Section, UserError
 from prosparse.data.mixture import load_heldout
 from prosparse.method.activations import gated_ffns
 from prosparse.models import load
@@ -52,11 +52,15 @@ class OperatorsSpecification(Section):
 
 
 def last_level_cache(device: torch.device) -> int:
-    """Bytes; 32 MiB where the machine does not say."""
+    """Bytes, of all the processor's caches of the last level; 32 MiB where the machine does not say."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
-    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return max((int(size.removesuffix("K")) << 10 for size in sizes), default=32 << 20)
+    sizes: dict[tuple[int, str], int] = {}  # by level and the cores that share it
+    for cache in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index*"):
+        level, shared, size = ((cache / name).read_text().strip() for name in ("level", "shared_cpu_list", "size"))
+        sizes[int(level), shared] = int(size.removesuffix("K")) << 10
+    last = max((level for level, _ in sizes), default=0)
+    return sum(size for (level, _), size in sizes.items() if level == last) or 32 << 20
 
 
 class Memory:
@@ -115,16 +119,19 @@ def trained_patterns(trained: TrainedPatterns) -> Patterns:
     model(input_ids=rows, use_cache=False)
     each = -(-PATTERNS // len(ffns))
     chosen = torch.linspace(0, rows.numel() - 1, each + 2)[1:-1].long()
-    return Patterns(torch.cat([layer[chosen] for layer in gates]), model.config.hidden_size)
+    values = torch.cat([layer[chosen] for layer in gates])
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))  # any number of them: all layers
+    return Patterns(values[order], model.config.hidden_size)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to do a step (or to read its bytes): what a call does, given its pattern's number."""
+    """One way to do a step (or to read its weights): what a call does, given its pattern's number."""
 
     call: Callable[[int, Tensor, Tensor], Any]
-    bytes: Callable[[int], int]
+    bytes: Callable[[int], int]  # of the weights that it must read
     shape: tuple[int, int]  # of the weights
+    limits: str = ""  # what ends the names of its limits
 
 
 def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[str, Arm]:
@@ -137,30 +144,26 @@ def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[s
     active = [row.nonzero().squeeze(1) for row in values]
     counts = [len(rows) for rows in active]
     every = torch.ones(1, intermediate, dtype=dtype, device=device)
-    size = values.element_size()
-
-    def step(rows: int) -> int:  # the rows, and the vectors in and out
-        return size * (rows * hidden + hidden + intermediate)
+    row_bytes = values.element_size() * hidden
 
     def sparse(p: int) -> int:
-        return step(counts[p])
+        return counts[p] * row_bytes
+
+    def both(p: int) -> int:
+        return 2 * counts[p] * row_bytes
 
     def dense(p: int) -> int:
-        return step(intermediate)
+        return intermediate * row_bytes
 
-    def weights_only(p: int) -> int:
-        return size * counts[p] * hidden
-
-    shape = (intermediate, hidden)
+    shape, side_by_side = (intermediate, hidden), (intermediate, 2 * hidden)
     linear = nn.functional.linear
     found = {
         "sparse_up": Arm(lambda p, w, _: sparse_up(x, gates[p], w, 0.0), sparse, shape),
         "sparse_down": Arm(lambda p, w, _: sparse_down(x1[p], w), sparse, shape),
-        "sparse_ffn": Arm(lambda p, w, v: sparse_ffn(x, gates[p], w, v, 0.0), lambda p: 2 * sparse(p), shape),
-        "sparse_ffn_side_by_side": Arm(  # a neuron's row of W_1 and row of W_2^T next to each other in memory
-            lambda p, w, _: sparse_ffn(x, gates[p], w[:, :hidden], w[:, hidden:], 0.0),
-            lambda p: 2 * sparse(p),
-            (intermediate, 2 * hidden),
+        "sparse_ffn": Arm(lambda p, w, v: sparse_ffn(x, gates[p], w, v, 0.0), both, shape, "_both"),
+        # a neuron's row of W_1 and row of W_2^T next to each other in memory
+        "sparse_ffn_side_by_side": Arm(
+            lambda p, w, _: sparse_ffn(x, gates[p], w[:, :hidden], w[:, hidden:], 0.0), both, side_by_side, "_both"
         ),
         "dense_up": Arm(lambda p, w, _: sparse_up(x, every, w, 0.0), dense, shape),
         "dense_down": Arm(lambda p, w, _: sparse_down(every, w), dense, shape),
@@ -170,12 +173,23 @@ def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[s
         "torch_down": Arm(lambda p, w, _: linear(every, w), dense, (hidden, intermediate)),
     }
     if device.type == "cpu":
-        read_rows = torch.ops.prosparse.read_rows
         first = [torch.arange(count) for count in counts]
-        found["stream"] = Arm(lambda p, w, _: read_rows(w, first[p]), weights_only, shape)
-        found["rows"] = Arm(lambda p, w, _: read_rows(w, active[p]), weights_only, shape)
+
+        def stream(p: int, weight: Tensor, _: Tensor) -> int:
+            return torch.ops.prosparse.read_rows(weight, first[p])
+
+        def rows(p: int, weight: Tensor, _: Tensor) -> int:
+            return torch.ops.prosparse.read_rows(weight, active[p])
+
+        found["rows"] = Arm(rows, sparse, shape)
+        found["rows_both"] = Arm(rows, both, side_by_side, "_both")
     else:
-        found["stream"] = Arm(lambda p, w, _: w[: counts[p]].view(torch.int32).sum(), weights_only, shape)
+
+        def stream(p: int, weight: Tensor, _: Tensor) -> Tensor:  # type: ignore[misc]
+            return weight[: counts[p]].view(torch.int32).sum()
+
+    found["stream"] = Arm(stream, sparse, shape)
+    found["stream_both"] = Arm(stream, both, side_by_side, "_both")
     return found
 
 
@@ -186,6 +200,7 @@ def timed(device: torch.device, call: Callable[[], Any]) -> float:
         call()
         return time.perf_counter() - started
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(1_000_000)  # until the host has launched everything, so that its time is not measured
     begin.record()
     call()
     end.record()
@@ -219,6 +234,11 @@ class Case:
         self.seconds: dict[str, list[float]] = {name: [] for name in self.arms}
         self.rates: dict[str, list[float]] = {name: [] for name in self.arms}  # bytes/s
 
+    def typical_pattern(self) -> int:
+        """The one of median density."""
+        counts = (self.patterns.values > 0).sum(dim=1)
+        return int(counts.argsort(stable=True)[len(counts) // 2])
+
     def round(self, number: int, memory: Memory, order: random.Random) -> None:
         """Every arm once, in random order, each with other weights."""
         pattern = number % len(self.patterns.values)
@@ -236,27 +256,31 @@ class Case:
             # a limit that had nothing to read, since no neuron was active, is no limit
             return spread([a / b for a, b in zip(above, below, strict=True) if b > 0])
 
-        limits = [name for name in ("stream", "rows") if name in self.arms]
         measured = {}
         for name in self.arms:
             _, _, step = name.rpartition("_")
             others = [f"{kind}_{step}" for kind in ("torch", "dense", "gathered") if f"{kind}_{step}" in self.arms]
             seconds, rates = self.seconds[name], self.rates[name]
+            limits = {limit: f"{limit}{self.arms[name].limits}" for limit in ("stream", "rows")}
             measured[name] = {
                 "microseconds": spread([1e6 * s for s in seconds]),
                 "gigabytes_per_second": spread([rate / 1e9 for rate in rates]),
-                **{f"share_of_{limit}": ratios(rates, self.rates[limit]) for limit in limits},
+                **{
+                    f"share_of_{limit}": ratios(rates, self.rates[arm])
+                    for limit, arm in limits.items()
+                    if arm in self.arms
+                },
                 "times_faster_than": {o: ratios(self.seconds[o], seconds) for o in others if o != name},
             }
         return measured
 
 
-def warm(found: dict[str, Arm], memory: Memory) -> dict[str, Any]:
+def warm(found: dict[str, Arm], pattern: int, memory: Memory) -> dict[str, Any]:
     """The authors' protocol: the same weights and the same pattern at every call."""
     device = memory.values.device
     measured = {}
     for name, arm in found.items():
-        call = partial(arm.call, 0, memory.weight(*arm.shape), memory.weight(*arm.shape))
+        call = partial(arm.call, pattern, memory.weight(*arm.shape), memory.weight(*arm.shape))
         for _ in range(WARM_UPS):
             call()
         seconds = [timed_to_the_end(device, call) for _ in range(WARM_CALLS)]
@@ -269,6 +293,10 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     settings = specification.settings
     dtype = getattr(torch, settings.dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and not hasattr(torch.ops.prosparse, "read_rows"):
+        raise UserError(
+            "the operators can be timed only where their native library can be built: see the warning above"
+        )
     patterns: list[tuple[dict[str, str], Patterns]] = [
         ({"scale": scale, "patterns": "random"}, random_patterns(*shape, density))
         for scale, shape in settings.shapes.items()
@@ -276,7 +304,10 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     ]
     for row, trained in specification.trained.items():
         patterns.append(({"row": row, "patterns": str(trained.activation)}, trained_patterns(trained)))
-    cases = [Case(names, each, dtype, device) for names, each in patterns]
+    cases = [
+        Case(names, Patterns(each.values[: settings.rounds], each.hidden_size), dtype, device)
+        for names, each in patterns
+    ]
     cache = last_level_cache(device)
     sparsest = min(density for densities in specification.densities.values() for density in densities)
     memory = Memory(min(int(CACHES * cache / sparsest), settings.memory_limit), dtype, device)
@@ -291,11 +322,13 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
         print(f"round {max(number + 1, 0)} of {settings.rounds}, about {left:.0f} s left", flush=True)
 
     measured: list[dict[str, Any]] = []
-    shapes = set()
+    seen = set()
     for case in cases:
         # the dense times of a shape hold for all of its densities; the authors have no gather and no limits
-        kinds = ("sparse",) if case.patterns.shape in shapes else ("sparse", "dense", "torch")
-        shapes.add(case.patterns.shape)
+        group = case.names.get("scale"), case.patterns.shape
+        kinds = ("sparse",) if group in seen else ("sparse", "dense", "torch")
+        seen.add(group)
+        timed_warm = {name: arm for name, arm in case.arms.items() if name.startswith(kinds)}
         measured.append(
             {
                 **case.names,
@@ -303,7 +336,7 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
                 "intermediate_size": case.patterns.shape[1],
                 "density": case.patterns.density,
                 "cold": case.cold(),
-                "warm": warm({name: arm for name, arm in case.arms.items() if name.startswith(kinds)}, memory),
+                "warm": warm(timed_warm, case.typical_pattern(), memory),
             }
         )
         show(measured[-1])

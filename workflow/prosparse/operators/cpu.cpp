@@ -28,8 +28,9 @@ using c10::BFloat16;
 using c10::Half;
 using torch::stable::parallel_for;
 
-// Steps (2) and (3) of one FFN; a step whose weight is null is left out. Strides are in elements.
+// Steps (2) and (3) of one FFN, or one of them. Strides are in elements. (An empty tensor's data pointer is null.)
 struct Call {
+  bool has_up, has_down;
   int64_t batch, intermediate_size;
   const void* values;  // gate pre-activations, or x1 where step (2) is left out; [batch, intermediate_size]
   int64_t values_stride;
@@ -133,8 +134,10 @@ InstructionSet instruction_set() {
     if (most == "default") return InstructionSet::BASELINE;
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (avx512 && most != "avx2") return InstructionSet::AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return InstructionSet::AVX2;
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+        __builtin_cpu_supports("bmi");
+    if (avx512 && avx2 && most != "avx2") return InstructionSet::AVX512;
+    if (avx2) return InstructionSet::AVX2;
 #endif
     return InstructionSet::BASELINE;
   }();
@@ -162,7 +165,7 @@ void run(const Call& call, ScalarType type) {
 
 void check_rows(const char* name, const Tensor& tensor, const Tensor& like) {
   TORCH_CHECK_VALUE(tensor.dim() == 2, name, " must have 2 dimensions, not ", tensor.dim());
-  TORCH_CHECK_VALUE(tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ", tensor.stride(1),
+  TORCH_CHECK_VALUE(tensor.size(1) <= 1 || tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ", tensor.stride(1),
       ", call .contiguous() once");
   const ScalarType type = tensor.scalar_type();
   TORCH_CHECK_VALUE(type == ScalarType::BFloat16 || type == ScalarType::Half || type == ScalarType::Float, name,
@@ -188,6 +191,7 @@ void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_we
   check_size("gate.shape[1]", gate.size(1), "up_weight.shape[0]", up_weight.size(0));
   check_size("x.shape[1]", x.size(1), "up_weight.shape[1]", up_weight.size(1));
   TORCH_CHECK_VALUE(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
+  call.has_up = true;
   call.batch = x.size(0);
   call.intermediate_size = gate.size(1);
   call.values = gate.const_data_ptr();
@@ -202,6 +206,7 @@ void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_we
 
 void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed) {
   check_rows("down_weight_transposed", down_weight_transposed, like);
+  call.has_down = true;
   call.down_weight = down_weight_transposed.const_data_ptr();
   call.down_stride = down_weight_transposed.stride(0);
   call.down_columns = down_weight_transposed.size(1);

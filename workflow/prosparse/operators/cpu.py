@@ -43,7 +43,7 @@ def build(target: Path) -> None:
     from torch.utils.cpp_extension import load
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    print("building the sparse CPU operators: once, about half a minute", file=sys.stderr, flush=True)
+    print("building the sparse CPU operators: once, up to a minute", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         load(target.stem, [str(SOURCE)], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
         os.replace(Path(folder) / target.name, target)
@@ -58,10 +58,11 @@ def register() -> None:
         else:
             build(target)
     except (OSError, RuntimeError, subprocess.CalledProcessError, ImportError) as error:
+        # not built, or built for another machine
         reason = " | ".join(str(error).strip().splitlines()[-2:]) or type(error).__name__
         warnings.warn(
-            f"the native CPU operators could not be built ({reason}); slower ones made of torch's take their place. "
-            "A C++20 compiler and ninja are needed.",
+            f"the native CPU operators could not be built or loaded ({reason}); slower ones made of torch's take their "
+            "place. A C++20 compiler and ninja are needed.",
             stacklevel=2,
         )
         gathered.register()

@@ -165,7 +165,7 @@ template <typename T>
 int64_t find_active(const Call& call, std::vector<int32_t>& active) {
   active.resize(std::max<size_t>(active.size(), call.intermediate_size));
   const float threshold = static_cast<float>(static_cast<T>(call.threshold));
-  const bool gated = call.up_weight != nullptr;
+  const bool gated = call.has_up;
   const T* values = static_cast<const T*>(call.values);
   int32_t* end = active.data();
   for (int64_t i = 0; i < call.intermediate_size; i += 64) {
@@ -222,10 +222,10 @@ struct Share {
       for (int64_t b = 0; b < call.batch; ++b) x1[b][row] = value(b, position[row]);
     }
     Walk<N, T> path;
-    if (call.up_weight != nullptr) {
+    if (call.has_up) {
       for (int row = 0; row < N; ++row) {
         path.rows[row] = up_row(position[row]);
-        path.next[row] = call.down_weight != nullptr ? down_row(position[row]) : up_row(following[row]);
+        path.next[row] = call.has_down ? down_row(position[row]) : up_row(following[row]);
       }
       float dots[N][BATCH];
       dot<N, BATCH>(path, inputs, filled_up(call.up_columns), call.up_columns, dots);
@@ -237,7 +237,7 @@ struct Share {
         }
       }
     }
-    if (call.down_weight == nullptr) {
+    if (!call.has_down) {
       T* output = static_cast<T*>(call.output);
       for (int row = 0; row < N; ++row)
         for (int64_t b = 0; b < call.batch; ++b)
@@ -246,7 +246,7 @@ struct Share {
     }
     for (int row = 0; row < N; ++row) {
       path.rows[row] = down_row(position[row]);
-      path.next[row] = call.up_weight != nullptr ? up_row(following[row]) : down_row(following[row]);
+      path.next[row] = call.has_up ? up_row(following[row]) : down_row(following[row]);
     }
     for (int64_t b = 0; b < call.batch; ++b) {
       float* sums = total + b * filled_up(call.down_columns);
@@ -293,14 +293,14 @@ void run_batch(const Call& call) {
   const int64_t count = find_active<T>(call, active);
   const int64_t width = filled_up(call.down_columns);
   const int64_t tasks = tasks_for(count * (call.up_columns + call.down_columns) * sizeof(T));
-  const Chunks chunks(count, tasks, call.down_weight != nullptr ? 2 : 4);  // each has sums of its own to be added up
+  const Chunks chunks(count, tasks, call.has_down ? 2 : 4);  // each has sums of its own to be added up
 
-  if (call.up_weight != nullptr) {
+  if (call.has_up) {
     inputs.assign(BATCH * filled_up(call.up_columns), 0.0f);
     for (int64_t b = 0; b < call.batch; ++b)
-      widen(static_cast<const T*>(call.x) + b * call.x_stride, call.up_columns, &inputs[b * filled_up(call.up_columns)]);
+      widen(static_cast<const T*>(call.x) + b * call.x_stride, call.up_columns, inputs.data() + b * filled_up(call.up_columns));
   }
-  if (call.down_weight != nullptr) {
+  if (call.has_down) {
     totals.resize(chunks.count() * call.batch * width);
   } else {
     std::memset(call.output, 0, call.batch * call.intermediate_size * sizeof(T));
@@ -312,14 +312,14 @@ void run_batch(const Call& call) {
   parallel_for(0, tasks, 1, [&](int64_t, int64_t) {
     for (int64_t chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks.count();) {
       float* own = nullptr;
-      if (call.down_weight != nullptr) {
+      if (call.has_down) {
         own = sums + chunk * call.batch * width;
         std::fill_n(own, call.batch * width, 0.0f);
       }
       Share<T, BATCH>{call, list, chunks.begin(chunk + 1), widened, own}.run(chunks.begin(chunk));
     }
   });
-  if (call.down_weight == nullptr) return;
+  if (!call.has_down) return;
 
   // The chunks' sums are added in their order, whichever thread adds them.
   const int64_t pairs = width / PAIR;
@@ -354,7 +354,7 @@ void run(const Call& call) {
   }
 }
 
-// Reads the listed rows and does nothing else: the fastest that any operator over these rows could be.
+// Reads the listed rows and does nothing else: what the operators over these rows are measured against.
 inline uint32_t read_rows(const char* weights, int64_t stride, int64_t bytes, const int64_t* rows, int64_t count) {
   constexpr int STREAMS = 8;
   const int64_t tasks = tasks_for(count * bytes);

@@ -135,9 +135,10 @@ class Launch(NamedTuple):
 _Active = dict[str, Tensor]
 
 
+@functools.cache
 def _held(threshold: float, dtype: torch.dtype) -> float:
     """The threshold as the gate's dtype holds it: comparing in float32 is then the same as in that dtype."""
-    return torch.tensor(threshold, dtype=dtype).item()
+    return torch.tensor(threshold, dtype=dtype, device="cpu").item()
 
 
 def _compact(values: Tensor, threshold: float | None, x1: Tensor | None = None) -> tuple[Launch, _Active]:
@@ -170,6 +171,8 @@ def _down(
     x1: Tensor, down_weight_transposed: Tensor, output: Tensor, active: _Active, multiprocessors: int, compact: bool
 ) -> list[Launch]:
     batch, hidden_size = output.shape
+    if hidden_size == 0:
+        return []
     block_batch = triton.next_power_of_2(batch)
     column_blocks = triton.cdiv(hidden_size, DOWN_BLOCK_HIDDEN)
     splits = min(MAX_SPLITS, max(1, multiprocessors * DOWN_PROGRAMS_PER_MULTIPROCESSOR // column_blocks))

@@ -27,13 +27,16 @@ torch.library.define(
 def _check_rows(name: str, tensor: Tensor) -> None:
     if tensor.dim() != 2:
         raise ValueError(f"{name} must have 2 dimensions, not {tensor.dim()}")
-    if tensor.stride(1) != 1:
+    if tensor.shape[1] > 1 and tensor.stride(1) != 1:
         raise ValueError(f"{name} must have contiguous rows: stride(1) is {tensor.stride(1)}, call .contiguous() once")
 
 
 def _check_alike(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         _check_rows(name, tensor)
+    devices = {tensor.device for tensor in tensors.values()}
+    if len(devices) > 1:
+        raise ValueError(f"all tensors must be on one device; found {', '.join(sorted(map(str, devices)))}")
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         found = ", ".join(f"{name} {str(tensor.dtype)[6:]}" for name, tensor in tensors.items())

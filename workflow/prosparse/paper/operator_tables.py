@@ -55,7 +55,9 @@ def _conditions(experiment: Experiment, timings: Timings) -> list[str]:
         f"Ours: {timings.machine}, {timings.dtype} weights. Cold: medians of {timings.rounds} rounds, where every call "
         f"has other weights out of {timings.memory_bytes / 2**30:.1f} GiB, which the last-level cache "
         f"({timings.cache_bytes / 2**20:.0f} MiB) no longer holds, as in decoding, where the other layers come "
-        "between. Warm: the authors' protocol, medians of 100 calls on the same weights after 10 to warm up.",
+        "between. Warm: the authors' protocol, medians of 100 calls on the same weights after 10 to warm up, one "
+        "operator after the other; so a change of the machine's speed meets them unequally."
+        + (" Large memory pages were asked for." if timings.large_pages else ""),
         f"Ours has random weights of these shapes ({', '.join(shapes)}) and random activation patterns: no trained "
         "weights of these sizes are involved, and the time does not depend on the values.",
     ]
@@ -178,9 +180,11 @@ def table2_operators_limit(results: Results) -> Table:
         columns,
         row_title="Scale and density",
         notes=[
-            "In percent: bytes/s as a share of those of a sequential read of as many bytes, between calls of the same "
-            "round, cold. The last column reads the same active rows as the operators and does nothing else: what "
-            "jumping from row to row costs.",
+            "In percent: weights read a second as a share of those of a call that reads as many in a row and does "
+            "nothing else, in the same round, cold. The last column reads the same active rows as the operators and "
+            "does nothing else: what jumping from row to row costs. All calls include the fixed cost of a call, and "
+            "the plain reads do without prefetching; where little is read, a sequential read too is far from the "
+            "memory's own rate.",
             f"{WHAT_STEPS_ARE} Rows side by side: a neuron's row of W_1 and row of W_2 transposed next to each other, "
             "so that there are half as many jumps.",
         ],
@@ -245,8 +249,8 @@ def table2_operators_fit(results: Results) -> Table:
             "time = fixed + slope × density, least squares over the densities up to the paper's densest sparse row; ± "
             "is the fit's standard error. The paper prints no such line: its numbers here are computed by us from its "
             "rows of Table 2.",
-            "A large fixed share means that more sparsity gains little. A fixed part below zero is no line's: the "
-            "sparser calls' weights fit in the cache. " + WHAT_STEPS_ARE,
+            "A large fixed share means that more sparsity gains little. Warm times are no line where "
+            "the sparser calls' weights fit in the cache and the denser ones' do not. " + WHAT_STEPS_ARE,
         ],
     )
     papers = dict.fromkeys(setting.scale for setting in settings())

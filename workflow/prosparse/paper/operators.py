@@ -134,6 +134,7 @@ class Timings:
         self.rounds: int = raw["rounds"]
         self.cache_bytes: int = raw["last_level_cache_bytes"]
         self.memory_bytes: int = raw["memory_bytes"]
+        self.large_pages: bool = raw["large_pages"]
         self._processor: str = raw.get("provenance", {}).get("processor", "")
         self._cases = [
             Case(case["hidden_size"], case["intermediate_size"], case["density"], case) for case in raw["cases"]
