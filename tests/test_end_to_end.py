@@ -11,6 +11,9 @@ import pytest
 import yaml
 from test_dag import ROOT, snakemake
 
+from prosparse.paper.figures import FIGURES
+from prosparse.paper.tables import TABLES
+
 STAGES = [{"until": 4}, {"until": 6, "peak": 0.2}, {"until": 10, "peak": 1.0, "shape": "sine"}]
 
 
@@ -104,9 +107,9 @@ def test_every_table_and_figure_is_there(toy):
     for name in re.findall(r"\]\(((?:figures|tables)/[^)]+)\)", page):
         assert (root / "results" / "toy" / name).stat().st_size > 0, name
     for suffix in ("md", "csv", "tex"):
-        assert len(list((root / "results" / "toy" / "tables").glob(f"*.{suffix}"))) == 9
+        assert len(list((root / "results" / "toy" / "tables").glob(f"*.{suffix}"))) == len(TABLES)
     for suffix in ("png", "svg"):
-        assert len(list((root / "results" / "toy" / "figures").glob(f"*.{suffix}"))) == 4
+        assert len(list((root / "results" / "toy" / "figures").glob(f"*.{suffix}"))) == len(FIGURES)
     assert "missing" in (root / "results" / "toy" / "tables" / "table9.md").read_text()
 
 
