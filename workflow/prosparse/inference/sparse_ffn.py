@@ -62,9 +62,9 @@ class SparseFFN(nn.Module):
     dense: Any  # the module it replaces
     activation: nn.Module
 
-    def __init__(self, ffn: GatedFFN) -> None:
+    def __init__(self, ffn: GatedFFN, threshold: float | None) -> None:
         super().__init__()
-        self.threshold = _threshold(ffn)
+        self.threshold = threshold
         self.dense = ffn.module
         self.activation = getattr(ffn.module, ffn.activation_attribute)
         # for the dense path too, so that the model does not grow
@@ -95,7 +95,6 @@ def use_sparse_ffns(model: nn.Module) -> None:
             not plain linear ones, or with an activation without exact zeros. The model is then left as it was.
     """
     ffns = gated_ffns(model)
-    for ffn in ffns:
-        _threshold(ffn)
-    for ffn in ffns:
-        model.set_submodule(ffn.name, SparseFFN(ffn))
+    thresholds = [_threshold(ffn) for ffn in ffns]
+    for ffn, threshold in zip(ffns, thresholds, strict=True):
+        model.set_submodule(ffn.name, SparseFFN(ffn, threshold))

@@ -193,21 +193,6 @@ def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[s
     return found
 
 
-def timed(device: torch.device, call: Callable[[], Any]) -> float:
-    """Seconds: wall clock on a CPU, device events on a GPU."""
-    if device.type == "cpu":
-        started = time.perf_counter()
-        call()
-        return time.perf_counter() - started
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(1_000_000)  # until the host has launched everything, so that its time is not measured
-    begin.record()
-    call()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / 1000
-
-
 def timed_to_the_end(device: torch.device, call: Callable[[], Any]) -> float:
     """Seconds by the wall clock, the device idle before and after."""
     if device.type == "cuda":
@@ -217,6 +202,19 @@ def timed_to_the_end(device: torch.device, call: Callable[[], Any]) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
+
+
+def timed(device: torch.device, call: Callable[[], Any]) -> float:
+    """Seconds: wall clock on a CPU, device events on a GPU."""
+    if device.type == "cpu":
+        return timed_to_the_end(device, call)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(1_000_000)  # until the host has launched everything, so that its time is not measured
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -34,7 +34,7 @@ struct Call {
   int64_t batch, intermediate_size;
   const void* values;  // gate pre-activations, or x1 where step (2) is left out; [batch, intermediate_size]
   int64_t values_stride;
-  float threshold;
+  float threshold;  // run() rounds it to the weights' type
   const void* x;  // [batch, up_columns]
   int64_t x_stride;
   const void* up_weight;  // [intermediate_size, up_columns]
@@ -145,7 +145,8 @@ InstructionSet instruction_set() {
 }
 
 template <typename T>
-void run(const Call& call) {
+void run(Call call) {
+  call.threshold = static_cast<T>(call.threshold);
 #if defined(__x86_64__)
   if (instruction_set() == InstructionSet::AVX512) return avx512::run<T>(call);
   if (instruction_set() == InstructionSet::AVX2) return avx2::run<T>(call);
@@ -165,8 +166,8 @@ void run(const Call& call, ScalarType type) {
 
 void check_rows(const char* name, const Tensor& tensor, const Tensor& like) {
   TORCH_CHECK_VALUE(tensor.dim() == 2, name, " must have 2 dimensions, not ", tensor.dim());
-  TORCH_CHECK_VALUE(tensor.size(1) <= 1 || tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ", tensor.stride(1),
-      ", call .contiguous() once");
+  TORCH_CHECK_VALUE(tensor.size(1) <= 1 || tensor.stride(1) == 1, name, " must have contiguous rows: stride(1) is ",
+      tensor.stride(1), ", call .contiguous() once");
   const ScalarType type = tensor.scalar_type();
   TORCH_CHECK_VALUE(type == ScalarType::BFloat16 || type == ScalarType::Half || type == ScalarType::Float, name,
       ": one of bfloat16, float16 and float32 is needed");

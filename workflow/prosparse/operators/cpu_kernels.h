@@ -164,8 +164,6 @@ void add_rows(const Walk<ROWS, T>& path, const float* factors, int64_t columns, 
 template <typename T>
 int64_t find_active(const Call& call, std::vector<int32_t>& active) {
   active.resize(std::max<size_t>(active.size(), call.intermediate_size));
-  const float threshold = static_cast<float>(static_cast<T>(call.threshold));
-  const bool gated = call.has_up;
   const T* values = static_cast<const T*>(call.values);
   int32_t* end = active.data();
   for (int64_t i = 0; i < call.intermediate_size; i += 64) {
@@ -179,7 +177,7 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
         if (count < WIDTH) from = static_cast<T*>(std::memcpy(static_cast<void*>(filled), from, count * sizeof(T)));
         const Floats value = in_order(from);
         const Words present = (Words)(value != 0.0f);
-        any |= gated ? present & (Words)(value >= threshold) : present;
+        any |= call.has_up ? present & (Words)(value >= call.threshold) : present;
       }
       bits |= static_cast<uint64_t>(sign_bits(any)) << (j - i);
     }
@@ -229,11 +227,10 @@ struct Share {
       }
       float dots[N][BATCH];
       dot<N, BATCH>(path, inputs, filled_up(call.up_columns), call.up_columns, dots);
-      const float threshold = static_cast<float>(static_cast<T>(call.threshold));
       for (int row = 0; row < N; ++row) {
         for (int64_t b = 0; b < call.batch; ++b) {
           const float gate = x1[b][row];
-          x1[b][row] = gate >= threshold && gate != 0 ? gate * dots[row][b] : 0;
+          x1[b][row] = gate >= call.threshold && gate != 0 ? gate * dots[row][b] : 0;
         }
       }
     }
@@ -298,7 +295,8 @@ void run_batch(const Call& call) {
   if (call.has_up) {
     inputs.assign(BATCH * filled_up(call.up_columns), 0.0f);
     for (int64_t b = 0; b < call.batch; ++b)
-      widen(static_cast<const T*>(call.x) + b * call.x_stride, call.up_columns, inputs.data() + b * filled_up(call.up_columns));
+      widen(static_cast<const T*>(call.x) + b * call.x_stride, call.up_columns,
+          inputs.data() + b * filled_up(call.up_columns));
   }
   if (call.has_down) {
     totals.resize(chunks.count() * call.batch * width);

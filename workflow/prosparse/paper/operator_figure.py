@@ -6,7 +6,7 @@ from typing import Any
 
 from prosparse.paper import operators
 from prosparse.paper.chart import Drawn, chart_title, empty_figure, import_altair, log_ticks, series_colour
-from prosparse.paper.operators import ELEMENT_BYTES, STEPS, Case, Timings, step_bytes
+from prosparse.paper.operators import STEPS, Case, Timings
 from prosparse.paper.results import Results
 
 OURS = "ours: measured (points) and fixed + slope × density"
@@ -56,8 +56,8 @@ def _rows(timings: Timings, scale: str, step: int) -> list[dict[str, Any]]:
             times = {"time": spread.median, "low": spread.lower, "high": spread.upper}
             rows.append({"series": series, "kind": "measured", "density": case.density, **times})
         for series, limit in LIMITS.items():
-            time = _limit(timings, case, limit)
-            if time is not None:
+            if case.measured(limit):  # a GPU has no limit of rows
+                time = case.microseconds(limit).median
                 rows.append({"series": series, "kind": "measured", "density": case.density, "time": time})
     line = operators.measured_line(cases, step, "cold")
     if line is not None:
@@ -67,15 +67,6 @@ def _rows(timings: Timings, scale: str, step: int) -> list[dict[str, Any]]:
         fitted = [{"density": density, "time": line.at(density)} for density in grid if line.at(density) > 0]
         rows += [{"series": OURS, "kind": "line", **row} for row in fitted]
     return [{"scale": scale, "step": step, **row} for row in rows]
-
-
-def _limit(timings: Timings, case: Case, limit: str) -> float | None:
-    """Time in us of the step's bytes at a limit's rate."""
-    bandwidth = case.bandwidth(limit)
-    if bandwidth is None:
-        return None
-    size = step_bytes(case.hidden_size, case.intermediate_size, case.density, ELEMENT_BYTES[timings.dtype])
-    return 1e6 * size / bandwidth
 
 
 def _panel(case: Case, scale: str, step: int, rows: list[dict[str, Any]], drawn: list[str], is_first: bool) -> Any:

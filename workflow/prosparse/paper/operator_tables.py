@@ -5,7 +5,6 @@ from __future__ import annotations
 from prosparse.config import Experiment
 from prosparse.paper import operators
 from prosparse.paper.operators import (
-    ELEMENT_BYTES,
     PEAK_BANDWIDTHS,
     STEPS,
     Case,
@@ -191,11 +190,10 @@ def table2_operators_limit(results: Results) -> Table:
     )
     for scale in experiment.operators.shapes if timings is not None and experiment.operators is not None else []:
         for case in timings.of_scale(scale):  # type: ignore[union-attr]
-            bandwidth = case.bandwidth("stream")
-            cells = {"bandwidth": Cell(Value((bandwidth / 1e9,)) if bandwidth else None)}
+            cells = {"bandwidth": Cell(Value((case.bandwidth("stream") / 1e9,)))}
             for key, (_, arm) in LIMITED.items():
-                measured = arm in case.raw["cold"]
-                cells[key] = _measured(case.share(arm), "cold", scale=100) if measured else Cell(note=MISSING)
+                found = case.measured(arm)
+                cells[key] = _measured(case.share(arm), "cold", scale=100) if found else Cell(note=MISSING)
             pair = f"{case.hidden_size} × {case.intermediate_size}"
             table.rows.append(Row(f"{scale}, {case.density:.1%}", cells, pair, is_published=False))
     if timings is not None:
@@ -302,7 +300,7 @@ def table2_operators_gpu(results: Results) -> Table:
             table.rows.append(_unmeasured(columns, setting, reason or ""))
             continue
         hidden, intermediate = experiment.operators.shapes[setting.scale]  # type: ignore[index]
-        size = operators.step_bytes(hidden, intermediate, setting.density, ELEMENT_BYTES["bfloat16"])
+        size = operators.step_bytes(hidden, intermediate, setting.density)
         sparsity = setting.printed[SPARSITY.key]
         cells = {SPARSITY.key: Cell(Value((100 * (1 - setting.density),)), sparsity)}
         for step in STEPS:

@@ -19,7 +19,6 @@ from prosparse.paper.results import MissingResult, Results, scale_of
 #: The paper's number of a step -> how the names of what does it end in the measurements.
 STEPS = {2: "up", 3: "down"}
 
-ELEMENT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 #: Peak memory bandwidth in bytes/s, from NVIDIA's data sheets (A100: 2,039 GB/s; H100: 3.35 TB/s).
 PEAK_BANDWIDTHS = {"A100": ("A100 80 GB SXM", 2039e9), "H100": ("H100 80 GB SXM", 3350e9)}
@@ -116,10 +115,12 @@ class Case:
         """Bytes/s as a share of a limit's in the same rounds; cold."""
         return Spread.read(self.raw["cold"][arm][f"share_of_{limit}"])
 
-    def bandwidth(self, limit: str) -> float | None:
-        """Median bytes/s of ``stream`` or ``rows``; None where it was not measured."""
-        measured = self.raw["cold"].get(limit)
-        return None if measured is None else 1e9 * float(measured["gigabytes_per_second"]["median"])
+    def measured(self, arm: str) -> bool:
+        return arm in self.raw["cold"]
+
+    def bandwidth(self, limit: str) -> float:
+        """Median bytes/s of ``stream`` or ``rows``."""
+        return 1e9 * float(self.raw["cold"][limit]["gigabytes_per_second"]["median"])
 
 
 class Timings:
@@ -207,10 +208,10 @@ def missing(experiment: Experiment, scale: str) -> str | None:
 # ---------------------------------------------------------------------------------- the models
 
 
-def step_bytes(hidden_size: int, intermediate_size: int, density: float, element: int) -> int:
-    """What a step must move: the active neurons' weights and the vectors in and out."""
+def step_bytes(hidden_size: int, intermediate_size: int, density: float) -> int:
+    """What a step must move in bfloat16: the active neurons' weights and the vectors in and out."""
     active = round(density * intermediate_size)
-    return element * (active * hidden_size + hidden_size + intermediate_size)
+    return 2 * (active * hidden_size + hidden_size + intermediate_size)
 
 
 @dataclass(frozen=True)

@@ -350,12 +350,13 @@ def _compiled(path: Path) -> list[str]:
                 f"{kernel['shared_memory']:,}",
                 str(code["spill_stores"] + code["spill_loads"]),
                 ", ".join(map(str, sorted(set(code["weight_load_widths"])))) or "–",
+                "; ".join(kernel["uses"]),
             ]
         )
     header = ["Kernel", "Compiled for", "Threads", "Registers a thread", "Shared memory (B)", "Spilled (B)"]
     return [
-        *_table([*header, "Loads of weights (B)"], rows, numbers=5),
+        *_table([*header, "Loads of weights (B)", "Launched by"], rows),
         "",
-        "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16; several lines are "
-        "variants. Read from the machine code, without a GPU.",
+        "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16. Read from the "
+        "machine code, without a GPU.",
     ]
