@@ -1,4 +1,4 @@
-"""Inputs for the sparse operators on every device, and the comparison with the float64 reference."""
+"""Inputs for the operators on every device, and the comparison with the float64 reference."""
 
 from __future__ import annotations
 
@@ -16,13 +16,27 @@ NAN, INF = float("nan"), float("inf")
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments of ``sparse_ffn`` (and so of ``sparse_up``) under a name; shapes as in reference.py."""
+    """Arguments of the FFN operators (and so of ``sparse_up``) under a name; shapes as in reference.py."""
 
     name: str
     x: Tensor
     gate: Tensor
     up_weight: Tensor
     down_weight_transposed: Tensor
+    threshold: float
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Arguments of ``linear`` with a score, under a name; shapes as in reference.py."""
+
+    name: str
+    x: Tensor
+    weight: Tensor
+    score: Tensor
     threshold: float
 
     def __str__(self) -> str:
@@ -174,6 +188,55 @@ def cases(dtype: torch.dtype) -> list[Case]:
     ]  # fmt: skip
 
 
+def random_masked(
+    name: str, dtype: torch.dtype, batch: int, columns: int, rows: int, density: float, threshold: float = -0.5
+) -> Masked:
+    """Standard normal x and weights; each score reaches the threshold with probability ``density``."""
+    generator = torch.Generator().manual_seed(1000 * columns + rows + batch)
+    x, weight = (torch.randn(*shape, generator=generator) for shape in ((batch, columns), (rows, columns)))
+    chosen, distance = torch.rand(2, batch, rows, generator=generator)
+    score = torch.where(chosen < density, threshold + distance, threshold - 0.1 - distance)
+    return Masked(name, x.to(dtype), weight.to(dtype), score.to(dtype), threshold)
+
+
+def masked_cases(dtype: torch.dtype) -> list[Masked]:
+    """What the cases above, whose gates serve as scores too, have not: thresholds and scores of every sign, and zeros.
+
+    Beyond the last score, nothing may be taken for one: where zeros are filled in, these reach a negative threshold.
+    """
+    found = []
+    for i, (batch, rows) in enumerate([(1, 1), (2, 257), (8, 13), (5, 96), (4, 31), (7, 33)]):
+        density = (0.3, 0, 0.1, 1, 0.6)[i % 5]
+        found.append(random_masked(f"batch{batch}_7x{rows}_density{density:g}", dtype, batch, 7, rows, density))
+    for name, threshold in [
+        ("at_negative_threshold", -0.01),
+        ("score_0", 0.0),
+        ("negative_threshold_rounds_to_0", -1e-60),
+        ("threshold_rounds_to_inf", 1e300),
+        ("threshold_rounds_to_minus_inf", -1e300),
+    ]:
+        case = random_masked(name, dtype, 2, 7, 13, density=0.5, threshold=threshold)
+        held = torch.tensor(threshold, dtype=dtype)
+        below, above = (torch.nextafter(held, torch.tensor(limit, dtype=dtype)) for limit in (-INF, INF))
+        fixed = [held, below, above, -held, held * 0, -held * 0, held * INF, held * NAN]
+        case.score[:, : len(fixed)] = torch.stack(fixed)
+        case.score[0, -1], case.score[1, -2:] = NAN, torch.tensor([INF, -INF])
+        found.append(case)
+
+    # rows that some tokens use and others must not see, and rows that nobody uses
+    weight = random_masked("weight_not_finite", dtype, 3, 64, 32, density=0.3)
+    weight.score[:, :3] = torch.tensor([[0.0, 0, -1], [-1, 1, NAN], [-1, -1, -1]])
+    weight.weight[0], weight.weight[1, 63] = NAN, -INF
+    weight.weight[~(weight.score >= weight.threshold).any(0)] = NAN
+
+    x = random_masked("x_not_finite", dtype, 3, 64, 32, density=0.5)
+    x.x[0, 3], x.x[2, 63] = INF, NAN
+
+    idle = random_masked("nothing_reaches_the_threshold", dtype, 3, 64, 32, density=0)
+    idle.score[0], idle.score[1], idle.weight[:], idle.x[2] = NAN, -INF, NAN, INF
+    return [*found, weight, x, idle]
+
+
 def _assert_close(what: str, actual: Tensor, exact: Tensor, absolute: Tensor, terms: int, slack: Tensor) -> None:
     """Compare with the exact result, allowing what ``terms`` float32 roundings and one rounding to the dtype can do.
 
@@ -204,8 +267,23 @@ def _assert_close(what: str, actual: Tensor, exact: Tensor, absolute: Tensor, te
     )
 
 
+def assert_linear_matches_reference(case: Masked, operators: Any, masked: bool = True) -> None:
+    """Compare ``operators.linear``, with the score or without, with the reference in float64."""
+    x, weight, score = (t.cpu().double() for t in (case.x, case.weight, case.score))
+    threshold = torch.tensor(case.threshold, dtype=case.score.dtype).double().item()
+    mask, double_mask = ((case.score, case.threshold), (score, threshold)) if masked else ((), ())
+    actual = operators.linear(case.x, case.weight, *mask)
+    assert actual.dtype == case.x.dtype
+    exact = reference.linear(x, weight, *double_mask)
+    absolute = reference.linear(x.abs(), weight.abs(), *double_mask)
+    columns = x.shape[1]
+    _assert_close("linear", actual, exact, absolute, columns, torch.full_like(exact, 2.0**-149 * columns))
+    if masked:
+        assert (actual.cpu()[~(score >= threshold)] == 0).all(), "linear: a masked value is not exactly 0"
+
+
 def assert_matches_reference(case: Case, operators: Any) -> None:
-    """Compare ``operators.sparse_up``, ``.sparse_down`` and ``.sparse_ffn`` with the reference in float64."""
+    """Compare the sparse operators, and ``linear`` with the gates as its score, with the reference in float64."""
     dtype = case.gate.dtype
     threshold = torch.tensor(case.threshold, dtype=dtype).double().item()  # float64 inputs must not undo this rounding
     x, gate, up, down = (t.cpu().double() for t in (case.x, case.gate, case.up_weight, case.down_weight_transposed))
@@ -237,3 +315,5 @@ def assert_matches_reference(case: Case, operators: Any) -> None:
     absolute = reference.sparse_down(torch.where(used, absolute_x1, 0), down.abs())
     slack = reference.sparse_down(torch.where(used, slack_x1, 0), down.abs()) + smallest * intermediate
     _assert_close("sparse_ffn", actual, exact, absolute, hidden + 1 + intermediate, slack)
+
+    assert_linear_matches_reference(Masked(case.name, case.x, case.up_weight, case.gate, case.threshold), operators)

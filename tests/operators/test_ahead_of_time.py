@@ -45,6 +45,7 @@ def test_every_kernel_of_every_operator_is_there(kernels):
         "sparse_up": {"compact_kernel", "up_kernel"},
         "sparse_down": {"compact_kernel", "down_kernel", "add_splits_kernel"},
         "sparse_ffn": set(PROGRAMS),
+        "linear": {"compact_kernel", "up_kernel"},
     }
     assert uses == {(c, kernel, name) for c in (80, 90) for name, used in steps.items() for kernel in used}
 

@@ -6,25 +6,39 @@ tests of the same process still compile.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from cases import DTYPES, Case, assert_matches_reference, cases, random_case
+from cases import (
+    DTYPES,
+    Case,
+    Masked,
+    assert_linear_matches_reference,
+    assert_matches_reference,
+    cases,
+    masked_cases,
+    random_case,
+    random_masked,
+)
 
 pytest.importorskip("triton")
 import triton.language as tl
 from triton.runtime import interpreter
 
-from prosparse.operators import gpu
+from prosparse.operators import gpu, reference
 
 KERNELS = ("compact_kernel", "up_kernel", "down_kernel", "add_splits_kernel")
 EVERY_CASE = [pytest.param(case, id=f"{str(dtype)[6:]}-{case}") for dtype in DTYPES for case in cases(dtype)]
-#: The interpreter is slow, and the dtype changes nothing about sizes: those are in the first of them alone.
-INTERPRETED = [p for i, p in enumerate(EVERY_CASE) if i < len(cases(DTYPES[0])) or "batch" not in p.values[0].name]
+EVERY_MASKED = [pytest.param(case, id=f"{str(dtype)[6:]}-{case}") for dtype in DTYPES for case in masked_cases(dtype)]
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def _interpreted(every: list) -> list:
+    """The interpreter is slow, and the dtype changes nothing about sizes: those are in the first of them alone."""
+    return [p for i, p in enumerate(every) if i < len(every) // len(DTYPES) or "batch" not in p.values[0].name]
 
 
 def _convert_bfloat16(data, input_dtype, output_dtype, rounding_mode):
@@ -53,6 +67,7 @@ def interpreted(monkeypatch):
             sparse_up=lambda *arguments: gpu.run(gpu.plan_up(*arguments, multiprocessors)),
             sparse_down=lambda *arguments: gpu.run(gpu.plan_down(*arguments, multiprocessors)),
             sparse_ffn=lambda *arguments: gpu.run(gpu.plan_ffn(*arguments, multiprocessors)),
+            linear=lambda *arguments: gpu.run(gpu.plan_linear(*arguments, multiprocessors)),
         )
 
     with np.errstate(all="ignore"):  # infinities and NaN are meant
@@ -71,9 +86,14 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(gpu, "SPLITS_BLOCK", 128)
 
 
-@pytest.mark.parametrize("case", INTERPRETED)
+@pytest.mark.parametrize("case", _interpreted(EVERY_CASE))
 def test_case(case, interpreted, small_blocks):
     assert_matches_reference(case, interpreted())
+
+
+@pytest.mark.parametrize("case", _interpreted(EVERY_MASKED))
+def test_linear_with_a_score(case, interpreted, small_blocks):
+    assert_linear_matches_reference(case, interpreted())
 
 
 def test_blocks_of_the_real_size(interpreted):
@@ -81,6 +101,7 @@ def test_blocks_of_the_real_size(interpreted):
     long = random_case("long", torch.bfloat16, 2, 8, gpu.COMPACT_BLOCK + 100, density=0.002)
     for case in (wide, long):
         assert_matches_reference(case, interpreted())
+    assert_linear_matches_reference(random_masked("wide", torch.bfloat16, 2, 1300, 24, density=0.3), interpreted())
 
 
 def test_number_of_programs_changes_no_x1(interpreted, small_blocks):
@@ -101,6 +122,26 @@ def test_list_of_active_neurons_ascends_and_is_complete(interpreted, small_block
     assert compact.arguments["neurons"][: len(expected)].tolist() == expected
 
 
+def test_list_of_scores_that_reach_a_negative_threshold(interpreted, small_blocks):
+    """The last block is not full: what fills it must not be listed."""
+    case = random_masked("list", torch.float32, 3, 1, 257, density=0.2)
+    case.score[1, 5] = 0
+    _, (compact, _) = planned = gpu.plan_linear(case.x, case.weight, case.score, case.threshold, 1)
+    gpu.run(planned)
+    expected = [j for j, column in enumerate(case.score.T.tolist()) if max(column) >= case.threshold]
+    assert compact.arguments["count"].item() == len(expected)
+    assert compact.arguments["neurons"][: len(expected)].tolist() == expected
+
+
+@pytest.mark.parametrize("density", [0, 0.1, 1])
+def test_every_row_is_read_by_torch(density):
+    """``dense_ffn`` and ``linear`` without a score: nothing in them needs a GPU."""
+    case = random_case("dense", torch.float32, 3, 64, 96, density)
+    arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    torch.testing.assert_close(gpu.dense_ffn(*arguments), reference.dense_ffn(*arguments))
+    torch.testing.assert_close(gpu.linear(case.x, case.up_weight), reference.linear(case.x, case.up_weight))
+
+
 def test_plans_do_not_read_tensors():
     """Tensors without data suffice, so nothing waits for the device: the launches can be captured in a CUDA graph."""
     x, gate, weight = (torch.empty(2, 64), torch.empty(2, 96), torch.empty(96, 64))
@@ -108,6 +149,9 @@ def test_plans_do_not_read_tensors():
     output, launches = gpu.plan_ffn(x, gate, weight, weight, 0.01, multiprocessors=1)
     assert output.shape == (2, 64)
     assert len(launches) == 4
+    output, launches = gpu.plan_linear(x, weight, gate, -0.5, multiprocessors=1)
+    assert output.shape == (2, 96)
+    assert len(launches) == 2
 
 
 def arguments(**changes) -> tuple:
@@ -130,14 +174,26 @@ def arguments(**changes) -> tuple:
 def test_bad_arguments_are_refused_before_any_launch(changes, message):
     with pytest.raises(ValueError, match=message):
         gpu.plan_ffn(*arguments(**changes), multiprocessors=1)
+    with pytest.raises(ValueError, match=message):
+        gpu.dense_ffn(*arguments(**changes))
 
 
-@pytest.mark.parametrize("name", ["sparse_up", "sparse_down", "sparse_ffn"])
+def test_bad_arguments_of_linear_are_refused_before_any_launch():
+    x, weight, score = torch.zeros(2, 8), torch.zeros(16, 8), torch.zeros(2, 16)
+    with pytest.raises(ValueError, match=r"score.shape\[1\] is 15"):
+        gpu.plan_linear(x, weight, score[:, :15], 0.0, multiprocessors=1)
+    with pytest.raises(ValueError, match="threshold must be finite, not inf"):
+        gpu.plan_linear(x, weight, score, float("inf"), multiprocessors=1)
+    with pytest.raises(ValueError, match=r"x.shape\[1\] is 7"):
+        gpu.linear(x[:, :7], weight)
+
+
+@pytest.mark.parametrize("name", ["sparse_up", "sparse_down", "sparse_ffn", "dense_ffn", "linear"])
 def test_registered_for_cuda(name):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"prosparse::{name}", "CUDA")
 
 
-def to_gpu(case: Case) -> Case:
+def to_gpu(case: Case | Masked) -> Case | Masked:
     """The case on the GPU with its strides and offsets, which Tensor.to would not keep."""
 
     def move(tensor: torch.Tensor) -> torch.Tensor:
@@ -145,14 +201,35 @@ def to_gpu(case: Case) -> Case:
         whole = tensor.as_strided((size,), (1,), 0).cuda()
         return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
-    tensors = map(move, (case.x, case.gate, case.up_weight, case.down_weight_transposed))
-    return Case(case.name, *tensors, case.threshold)
+    values = {field.name: getattr(case, field.name) for field in fields(case)}
+    return replace(case, **{name: move(value) for name, value in values.items() if isinstance(value, torch.Tensor)})
 
 
 @on_a_gpu
 @pytest.mark.parametrize("case", EVERY_CASE)
 def test_case_on_a_gpu(case):
     assert_matches_reference(to_gpu(case), torch.ops.prosparse)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("case", EVERY_MASKED)
+def test_linear_with_a_score_on_a_gpu(case):
+    assert_linear_matches_reference(to_gpu(case), torch.ops.prosparse)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_row_on_a_gpu(dtype):
+    case = to_gpu(random_case("dense", dtype, 3, 64, 96, density=0.3))
+    arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    expected = torch.ops.prosparse.sparse_ffn(*arguments)
+    scale = expected.abs().max().item()  # x1 is rounded in one of them, and terms cancel
+    torch.testing.assert_close(
+        torch.ops.prosparse.dense_ffn(*arguments), expected, rtol=0, atol=8 * torch.finfo(dtype).eps * scale
+    )
+    assert torch.equal(
+        torch.ops.prosparse.linear(case.x, case.up_weight), torch.nn.functional.linear(case.x, case.up_weight)
+    )
 
 
 @on_a_gpu
@@ -170,10 +247,16 @@ def test_llama_size_on_a_gpu_repeats_bit_for_bit(dtype):
 def test_a_cuda_graph_follows_the_gates():
     first, second = (to_gpu(random_case("graph", torch.bfloat16, 1, 256, 1000, density)) for density in (0.1, 0.6))
     inputs = (first.x, first.gate, first.up_weight, first.down_weight_transposed, first.threshold)
-    torch.ops.prosparse.sparse_ffn(*inputs)  # compiles
+
+    def results() -> list[torch.Tensor]:
+        masked = torch.ops.prosparse.linear(first.x, first.up_weight, first.gate, -0.5)
+        return [torch.ops.prosparse.sparse_ffn(*inputs), torch.ops.prosparse.dense_ffn(*inputs), masked]
+
+    results()  # compiles
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        output = torch.ops.prosparse.sparse_ffn(*inputs)
+        outputs = results()
     first.gate.copy_(second.gate)
     graph.replay()
-    assert torch.equal(output, torch.ops.prosparse.sparse_ffn(*inputs))
+    for output, expected in zip(outputs, results(), strict=True):
+        assert torch.equal(output, expected)

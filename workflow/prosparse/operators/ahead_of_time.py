@@ -139,6 +139,7 @@ def _launches(dtype: torch.dtype, batch: int, multiprocessors: int) -> list[tupl
             "sparse_up": gpu.plan_up(x, gate, weight, THRESHOLD, multiprocessors),
             "sparse_down": gpu.plan_down(gate, weight, multiprocessors),
             "sparse_ffn": gpu.plan_ffn(x, gate, weight, weight, THRESHOLD, multiprocessors),
+            "linear": gpu.plan_linear(x, weight, gate, THRESHOLD, multiprocessors),
         }
         for name, (_, launches) in plans.items():
             found += [(f"{name} {hidden_size} x {intermediate_size}", launch) for launch in launches]

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,11 +29,17 @@ using c10::BFloat16;
 using c10::Half;
 using torch::stable::parallel_for;
 
-// Steps (2) and (3) of one FFN, or one of them. Strides are in elements. (An empty tensor's data pointer is null.)
+// What decides which rows are read, and what a row's dot product is multiplied by.
+enum Values { NONE, SCORES, GATES, X1 };
+
+// Steps (2) and (3) of one FFN, or one of them; a linear layer is step (2) without a gate. Strides are in elements. (An
+// empty tensor's data pointer is null.)
 struct Call {
   bool has_up, has_down;
+  bool every;  // row is read, whatever the values
   int64_t batch, intermediate_size;
-  const void* values;  // gate pre-activations, or x1 where step (2) is left out; [batch, intermediate_size]
+  Values values_are;
+  const void* values;  // [batch, intermediate_size]
   int64_t values_stride;
   float threshold;  // run() rounds it to the weights' type
   const void* x;  // [batch, up_columns]
@@ -42,6 +49,15 @@ struct Call {
   const void* down_weight;  // transposed, [intermediate_size, down_columns]
   int64_t down_stride, down_columns;
   void* output;  // [batch, down_columns], or x1 where step (3) is left out
+};
+
+// One token's attention, batch 1. Strides are in elements.
+struct Attention {
+  int64_t heads, kv_heads, head_size, length;
+  const void *query, *keys, *values;
+  int64_t query_stride, key_head_stride, key_stride, value_head_stride, value_stride;
+  float scale;
+  void* output;  // [heads, head_size]
 };
 
 // A thread is woken only for this much reading, some microseconds' worth.
@@ -183,26 +199,35 @@ void check_batch(const char* name, int64_t batch) {
       " tokens");
 }
 
-void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
+void set_input(Call& call, const Tensor& x, const char* name, const Tensor& weight) {
   check_rows("x", x, x);
-  check_rows("gate", gate, x);
-  check_rows("up_weight", up_weight, x);
+  check_rows(name, weight, x);
   check_batch("x", x.size(0));
-  check_size("gate.shape[0]", gate.size(0), "x.shape[0]", x.size(0));
-  check_size("gate.shape[1]", gate.size(1), "up_weight.shape[0]", up_weight.size(0));
-  check_size("x.shape[1]", x.size(1), "up_weight.shape[1]", up_weight.size(1));
-  TORCH_CHECK_VALUE(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
+  check_size("x.shape[1]", x.size(1), (std::string(name) + ".shape[1]").c_str(), weight.size(1));
   call.has_up = true;
   call.batch = x.size(0);
-  call.intermediate_size = gate.size(1);
-  call.values = gate.const_data_ptr();
-  call.values_stride = gate.stride(0);
-  call.threshold = static_cast<float>(threshold);
+  call.intermediate_size = weight.size(0);
   call.x = x.const_data_ptr();
   call.x_stride = x.stride(0);
-  call.up_weight = up_weight.const_data_ptr();
-  call.up_stride = up_weight.stride(0);
-  call.up_columns = up_weight.size(1);
+  call.up_weight = weight.const_data_ptr();
+  call.up_stride = weight.stride(0);
+  call.up_columns = weight.size(1);
+}
+
+void set_values(Call& call, Values are, const Tensor& x, const char* name, const Tensor& values, const char* rows, double threshold) {
+  check_rows(name, values, x);
+  check_size((std::string(name) + ".shape[0]").c_str(), values.size(0), "x.shape[0]", call.batch);
+  check_size((std::string(name) + ".shape[1]").c_str(), values.size(1), rows, call.intermediate_size);
+  call.values_are = are;
+  call.values = values.const_data_ptr();
+  call.values_stride = values.stride(0);
+  call.threshold = static_cast<float>(threshold);
+}
+
+void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
+  TORCH_CHECK_VALUE(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
+  set_input(call, x, "up_weight", up_weight);
+  set_values(call, GATES, x, "gate", gate, "up_weight.shape[0]", threshold);
 }
 
 void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed) {
@@ -230,6 +255,7 @@ Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
   check_size("x1.shape[1]", x1.size(1), "down_weight_transposed.shape[0]", down_weight_transposed.size(0));
   call.batch = x1.size(0);
   call.intermediate_size = x1.size(1);
+  call.values_are = X1;
   call.values = x1.const_data_ptr();
   call.values_stride = x1.stride(0);
   Tensor output = at::empty({call.batch, call.down_columns}, x1.options());
@@ -238,15 +264,74 @@ Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
   return output;
 }
 
-Tensor sparse_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
-    double threshold) {
+Tensor ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed, double threshold,
+    bool every) {
   Call call{};
   set_up(call, x, gate, up_weight, threshold);
   set_down(call, x, down_weight_transposed);
   check_size("down_weight_transposed.shape[0]", down_weight_transposed.size(0), "up_weight.shape[0]", up_weight.size(0));
+  call.every = every;
   Tensor output = at::empty({call.batch, call.down_columns}, x.options());
   call.output = output.mutable_data_ptr();
   run(call, x.scalar_type());
+  return output;
+}
+
+Tensor sparse_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
+    double threshold) {
+  return ffn(x, gate, up_weight, down_weight_transposed, threshold, false);
+}
+
+Tensor dense_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
+    double threshold) {
+  return ffn(x, gate, up_weight, down_weight_transposed, threshold, true);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& score, double threshold) {
+  Call call{};
+  TORCH_CHECK_VALUE(std::isfinite(threshold), "threshold must be finite, not ", threshold);
+  set_input(call, x, "weight", weight);
+  call.every = !score.has_value();
+  if (score.has_value()) set_values(call, SCORES, x, "score", *score, "weight.shape[0]", threshold);
+  Tensor output = at::empty({call.batch, call.intermediate_size}, x.options());
+  call.output = output.mutable_data_ptr();
+  run(call, x.scalar_type());
+  return output;
+}
+
+template <typename T>
+void attend(const Attention& call) {
+  const int64_t tasks = tasks_for(2 * call.heads * call.length * call.head_size * static_cast<int64_t>(sizeof(T)));
+  parallel_for(0, call.heads, (call.heads + tasks - 1) / tasks, [&](int64_t first, int64_t last) {
+#if defined(__x86_64__)
+    if (instruction_set() == InstructionSet::AVX512) return avx512::attend<T>(call, first, last);
+    if (instruction_set() == InstructionSet::AVX2) return avx2::attend<T>(call, first, last);
+#endif
+    baseline::attend<T>(call, first, last);
+  });
+}
+
+Tensor attention(const Tensor& query, const Tensor& keys, const Tensor& values, double scale) {
+  check_rows("query", query, query);
+  for (const auto& [name, tensor] : {std::pair("keys", keys), std::pair("values", values)}) {
+    TORCH_CHECK_VALUE(tensor.dim() == 3 && tensor.stride(2) == 1, name, " must have 3 dimensions, the last contiguous");
+    TORCH_CHECK_VALUE(tensor.scalar_type() == query.scalar_type(), name, " and query must have the same dtype");
+    check_size((std::string(name) + ".shape[2]").c_str(), tensor.size(2), "query.shape[1]", query.size(1));
+  }
+  check_size("values.shape[0]", values.size(0), "keys.shape[0]", keys.size(0));
+  check_size("values.shape[1]", values.size(1), "keys.shape[1]", keys.size(1));
+  TORCH_CHECK_VALUE(keys.size(0) > 0 && query.size(0) % keys.size(0) == 0, "query has ", query.size(0),
+      " heads, which is no multiple of the keys' ", keys.size(0));
+  TORCH_CHECK_VALUE(keys.size(1) > 0, "there are no keys");
+  Tensor output = at::empty({query.size(0), query.size(1)}, query.options());
+  const Attention call{query.size(0), keys.size(0), query.size(1), keys.size(1), query.const_data_ptr(), keys.const_data_ptr(),
+      values.const_data_ptr(), query.stride(0), keys.stride(0), keys.stride(1), values.stride(0), values.stride(1),
+      static_cast<float>(scale), output.mutable_data_ptr()};
+  switch (query.scalar_type()) {
+    case ScalarType::BFloat16: attend<BFloat16>(call); break;
+    case ScalarType::Half: attend<Half>(call); break;
+    default: attend<float>(call);
+  }
   return output;
 }
 
@@ -270,11 +355,17 @@ int64_t read_rows(const Tensor& weight, const Tensor& rows) {
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(prosparse, library) { library.def("read_rows(Tensor weight, Tensor rows) -> int"); }
+TORCH_LIBRARY_FRAGMENT(prosparse, library) {
+  library.def("read_rows(Tensor weight, Tensor rows) -> int");
+  library.def("attention(Tensor query, Tensor keys, Tensor values, float scale) -> Tensor");
+}
 
 TORCH_LIBRARY_IMPL(prosparse, CPU, library) {
   library.impl("sparse_up", &sparse_up);
   library.impl("sparse_down", &sparse_down);
   library.impl("sparse_ffn", &sparse_ffn);
+  library.impl("dense_ffn", &dense_ffn);
+  library.impl("linear", &linear);
   library.impl("read_rows", &read_rows);
+  library.impl("attention", &attention);
 }

@@ -2,11 +2,16 @@
 // in a namespace that defines WIDTH, halves_to_floats, floats_to_halves and sign_bits.
 //
 // Speed is memory bandwidth here, so everything serves a steady stream of reads: only active rows are touched; each
-// thread walks ROWS of them at once, far apart in its share of the list, since one stream alone cannot keep enough
-// cache lines under way; and the last lines of a row already prefetch the first ones of the next.
+// thread walks ROWS of them at once, since one stream alone cannot keep enough cache lines under way; and the last
+// lines of a row already prefetch the first ones of the next.
+//
+// A whole FFN sums over its neurons in ascending order, cut at places that the shape alone decides. A neuron that is
+// skipped is then a zero that is not added: sparse and dense results are equal bit for bit, and so is a token's result
+// whatever the other tokens of its batch.
 
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
 typedef uint16_t Shorts __attribute__((vector_size(2 * WIDTH)));
 typedef Floats AnyFloats __attribute__((aligned(1), may_alias));
 typedef Words AnyWords __attribute__((aligned(1), may_alias));
@@ -160,7 +165,7 @@ void add_rows(const Walk<ROWS, T>& path, const float* factors, int64_t columns, 
   });
 }
 
-// Lists the neurons that are active for any token of the batch, ascending, and returns how many there are.
+// Lists the rows that any token of the batch needs, ascending, and returns how many there are.
 template <typename T>
 int64_t find_active(const Call& call, std::vector<int32_t>& active) {
   active.resize(std::max<size_t>(active.size(), call.intermediate_size));
@@ -176,17 +181,18 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
         T filled[WIDTH] = {};
         if (count < WIDTH) from = static_cast<T*>(std::memcpy(static_cast<void*>(filled), from, count * sizeof(T)));
         const Floats value = in_order(from);
-        const Words present = (Words)(value != 0.0f);
-        any |= call.has_up ? present & (Words)(value >= call.threshold) : present;
+        const Words reached = (Words)(value >= call.threshold), present = (Words)(value != 0.0f);
+        any |= call.values_are == SCORES ? reached : call.values_are == GATES ? reached & present : present;
       }
-      bits |= static_cast<uint64_t>(sign_bits(any)) << (j - i);
+      const uint32_t valid = (1u << count) - 1;  // the rest is filled up with zeros, which a threshold may allow
+      bits |= static_cast<uint64_t>(sign_bits(any) & valid) << (j - i);
     }
     for (; bits != 0; bits &= bits - 1) *end++ = static_cast<int32_t>(i + __builtin_ctzll(bits));
   }
   return end - active.data();
 }
 
-// Some of the active neurons, up to end: x1 is written, or its product with W_2 added to total.
+// Some of the rows that are read, up to end: the output is written, or the product with W_2 added to total.
 template <typename T, int BATCH>
 struct Share {
   // With one accumulator for each (row, token), eight of them hide the multiply-add's latency; large batches take more,
@@ -194,61 +200,61 @@ struct Share {
   static constexpr int ROWS = BATCH == 8 ? 2 : BATCH == 4 ? 4 : 8 / BATCH;
 
   const Call& call;
-  const int32_t* active;
+  const int32_t* active;  // null where every row is read
   int64_t end;
   const float* inputs;
   float* total;
 
-  const T* up_row(int64_t position) const {
-    return static_cast<const T*>(call.up_weight) + active[position] * call.up_stride;
+  int64_t neuron(int64_t position) const { return active == nullptr ? position : active[position]; }
+  const T* up_row(int64_t neuron) const { return static_cast<const T*>(call.up_weight) + neuron * call.up_stride; }
+  const T* down_row(int64_t neuron) const { return static_cast<const T*>(call.down_weight) + neuron * call.down_stride; }
+  float value(int64_t b, int64_t neuron) const {
+    return static_cast<float>(static_cast<const T*>(call.values)[b * call.values_stride + neuron]);
   }
-  const T* down_row(int64_t position) const {
-    return static_cast<const T*>(call.down_weight) + active[position] * call.down_stride;
-  }
-  float value(int64_t b, int64_t position) const {
-    return static_cast<float>(static_cast<const T*>(call.values)[b * call.values_stride + active[position]]);
+  // What a neuron's value and its dot product with x make.
+  float product(float value, float dot) const {
+    if (call.values_are == NONE) return dot;
+    if (call.values_are == SCORES) return value >= call.threshold ? dot : 0;
+    return value >= call.threshold && value != 0 ? value * dot : 0;
   }
 
-  // The neurons at begin, begin + step, ...: N of them.
+  // N rows, `distance` positions apart; those at the same distances from `next` follow.
   template <int N>
-  void neurons(int64_t begin, int64_t step) const {
-    int64_t position[N], following[N];
+  void rows(int64_t begin, int64_t distance, int64_t next) const {
+    int64_t neurons[N], following[N];
     float x1[BATCH][N] = {};
     for (int row = 0; row < N; ++row) {
-      position[row] = begin + row * step;
-      following[row] = std::min(position[row] + 1, end - 1);
-      for (int64_t b = 0; b < call.batch; ++b) x1[b][row] = value(b, position[row]);
+      neurons[row] = neuron(begin + row * distance);
+      following[row] = neuron(std::min(next + row * distance, end - 1));
+      if (call.values_are != NONE)
+        for (int64_t b = 0; b < call.batch; ++b) x1[b][row] = value(b, neurons[row]);
     }
     Walk<N, T> path;
     if (call.has_up) {
       for (int row = 0; row < N; ++row) {
-        path.rows[row] = up_row(position[row]);
-        path.next[row] = call.has_down ? down_row(position[row]) : up_row(following[row]);
+        path.rows[row] = up_row(neurons[row]);
+        path.next[row] = call.has_down ? down_row(neurons[row]) : up_row(following[row]);
       }
       float dots[N][BATCH];
       dot<N, BATCH>(path, inputs, filled_up(call.up_columns), call.up_columns, dots);
-      for (int row = 0; row < N; ++row) {
-        for (int64_t b = 0; b < call.batch; ++b) {
-          const float gate = x1[b][row];
-          x1[b][row] = gate >= call.threshold && gate != 0 ? gate * dots[row][b] : 0;
-        }
-      }
+      for (int row = 0; row < N; ++row)
+        for (int64_t b = 0; b < call.batch; ++b) x1[b][row] = product(x1[b][row], dots[row][b]);
     }
     if (!call.has_down) {
       T* output = static_cast<T*>(call.output);
       for (int row = 0; row < N; ++row)
         for (int64_t b = 0; b < call.batch; ++b)
-          output[b * call.intermediate_size + active[position[row]]] = static_cast<T>(x1[b][row]);
+          output[b * call.intermediate_size + neurons[row]] = static_cast<T>(x1[b][row]);
       return;
     }
     for (int row = 0; row < N; ++row) {
-      path.rows[row] = down_row(position[row]);
+      path.rows[row] = down_row(neurons[row]);
       path.next[row] = call.has_up ? up_row(following[row]) : down_row(following[row]);
     }
     for (int64_t b = 0; b < call.batch; ++b) {
       float* sums = total + b * filled_up(call.down_columns);
       bool all = true;
-      for (int row = 0; row < N; ++row) all &= x1[b][row] != 0;
+      for (int row = 0; row < N; ++row) all &= call.every || x1[b][row] != 0;
       if (all) {
         add_rows(path, x1[b], call.down_columns, sums);
         continue;
@@ -259,17 +265,24 @@ struct Share {
     }
   }
 
-  // The neurons of [begin, end), ROWS at a time and the rest by ever smaller powers of two.
+  // The positions [begin, end), ROWS at a time and the rest by ever smaller powers of two: far apart, which reads
+  // fastest, but in a whole FFN next to each other, for the order of its sums.
   template <int N = ROWS>
   void run(int64_t begin) const {
-    const int64_t step = (end - begin) / N;
-    for (int64_t i = begin; i < begin + step; ++i) neurons<N>(i, step);
-    if constexpr (N > 1) run<N / 2>(begin + N * step);
+    const int64_t steps = (end - begin) / N;
+    for (int64_t i = 0; i < steps; ++i) {
+      if (call.has_up && call.has_down) {
+        rows<N>(begin + i * N, 1, begin + (i + 1) * N);
+      } else {
+        rows<N>(begin + i, steps, begin + i + 1);
+      }
+    }
+    if constexpr (N > 1) run<N / 2>(begin + N * steps);
   }
 };
 
-// The active neurons cut into chunks: a large one for each task, then small ones for whoever is done first, since
-// threads are never equally fast. The cuts depend on nothing but the counts, so that results repeat bit for bit.
+// The neurons cut into chunks: a large one for each task, then small ones for whoever is done first, since threads are
+// never equally fast.
 struct Chunks {
   int64_t neurons, tasks, large, small;
 
@@ -287,10 +300,11 @@ template <typename T, int BATCH>
 void run_batch(const Call& call) {
   static thread_local std::vector<int32_t> active;
   static thread_local std::vector<float> inputs, totals;
-  const int64_t count = find_active<T>(call, active);
-  const int64_t width = filled_up(call.down_columns);
-  const int64_t tasks = tasks_for(count * (call.up_columns + call.down_columns) * sizeof(T));
-  const Chunks chunks(count, tasks, call.has_down ? 2 : 4);  // each has sums of its own to be added up
+  const int64_t count = call.every ? call.intermediate_size : find_active<T>(call, active);
+  const int64_t width = filled_up(call.down_columns), row_bytes = (call.up_columns + call.down_columns) * sizeof(T);
+  const int64_t tasks = tasks_for(count * row_bytes);
+  // each chunk has sums of its own to be added up, where there are any
+  const Chunks chunks(call.intermediate_size, tasks_for(call.intermediate_size * row_bytes), call.has_down ? 2 : 4);
 
   if (call.has_up) {
     inputs.assign(BATCH * filled_up(call.up_columns), 0.0f);
@@ -300,10 +314,11 @@ void run_batch(const Call& call) {
   }
   if (call.has_down) {
     totals.resize(chunks.count() * call.batch * width);
-  } else {
+  } else if (!call.every) {
     std::memset(call.output, 0, call.batch * call.intermediate_size * sizeof(T));
   }
-  const int32_t* const list = active.data();
+  const int32_t* const list = call.every ? nullptr : active.data();
+  const auto position = [&](int64_t neuron) { return list == nullptr ? neuron : std::lower_bound(list, list + count, neuron) - list; };
   const float* const widened = inputs.data();
   float* const sums = totals.data();
   std::atomic<int64_t> next = 0;
@@ -314,7 +329,7 @@ void run_batch(const Call& call) {
         own = sums + chunk * call.batch * width;
         std::fill_n(own, call.batch * width, 0.0f);
       }
-      Share<T, BATCH>{call, list, chunks.begin(chunk + 1), widened, own}.run(chunks.begin(chunk));
+      Share<T, BATCH>{call, list, position(chunks.begin(chunk + 1)), widened, own}.run(position(chunks.begin(chunk)));
     }
   });
   if (!call.has_down) return;
@@ -349,6 +364,85 @@ void run(const Call& call) {
     case 2: return run_batch<T, 2>(call);
     case 3: case 4: return run_batch<T, 4>(call);
     default: return run_batch<T, 8>(call);
+  }
+}
+
+// e^x for x <= 0: 2^n times a polynomial of what is left, by Cephes' coefficients; 0 below the least normal float.
+inline Floats exponential(Floats x) {
+  const Floats steps = x * 1.44269504f;
+  const auto whole = __builtin_convertvector(steps - 0.5f, Integers);  // rounded towards zero, so to nearest
+  const Floats n = __builtin_convertvector(whole, Floats);
+  const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  const Words bits = (Words)y + ((Words)whole << 23);
+  return (Floats)(bits & (Words)(x > -87.0f));
+}
+
+// Heads [first, last) of one token's attention over `length` keys and values.
+template <typename T>
+void attend(const Attention& call, int64_t first, int64_t last) {
+  static thread_local std::vector<float> query, weights, total;
+  const int64_t width = filled_up(call.head_size), length = call.length, filled = filled_up(length);
+  query.resize(width);
+  total.resize(width);
+  weights.resize(filled);
+  for (int64_t head = first; head < last; ++head) {
+    const int64_t shared = head / (call.heads / call.kv_heads);
+    const T* keys = static_cast<const T*>(call.keys) + shared * call.key_head_stride;
+    const T* values = static_cast<const T*>(call.values) + shared * call.value_head_stride;
+    widen(static_cast<const T*>(call.query) + head * call.query_stride, call.head_size, query.data());
+    const auto rows = [&](const T* from, int64_t stride, auto each, int64_t begin) {
+      constexpr int N = decltype(each)::value;
+      Walk<N, T> path;
+      for (int row = 0; row < N; ++row) {
+        path.rows[row] = from + (begin + row) * stride;
+        path.next[row] = from + std::min(begin + row + N, length - 1) * stride;
+      }
+      return path;
+    };
+    const auto score = [&](auto each, int64_t begin) {
+      constexpr int N = decltype(each)::value;
+      float dots[N][1];
+      dot<N, 1>(rows(keys, call.key_stride, each, begin), query.data(), width, call.head_size, dots);
+      for (int row = 0; row < N; ++row) weights[begin + row] = dots[row][0] * call.scale;
+    };
+    const auto sum_up = [&](auto each, int64_t begin) {
+      constexpr int N = decltype(each)::value;
+      add_rows<N>(rows(values, call.value_stride, each, begin), weights.data() + begin, call.head_size, total.data());
+    };
+    const auto in_eights = [&](const auto& step) {
+      int64_t i = 0;
+      for (; i + 8 <= length; i += 8) step(std::integral_constant<int, 8>(), i);
+      for (; i < length; ++i) step(std::integral_constant<int, 1>(), i);
+    };
+    in_eights(score);
+    const float most = *std::max_element(weights.begin(), weights.begin() + length);
+    std::fill(weights.begin() + length, weights.begin() + filled, -INFINITY);
+    Floats sums = {};
+    for (int64_t i = 0; i < filled; i += WIDTH) {
+      AnyFloats& part = *reinterpret_cast<AnyFloats*>(weights.data() + i);
+      part = exponential(part - most);
+      sums += part;
+    }
+    std::fill(total.begin(), total.end(), 0.0f);
+    in_eights(sum_up);
+    const float share = 1 / sum(sums);
+    T* output = static_cast<T*>(call.output) + head * call.head_size;
+    for (int64_t j = 0; j < width; j += PAIR) {
+      Pair pair = load(total.data() + j);
+      pair.first *= share;
+      pair.second *= share;
+      if (j + PAIR <= call.head_size) {
+        store(output + j, pair);
+      } else {
+        store_tail(output + j, pair, call.head_size - j);
+      }
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-"""Sparse operators out of torch's own: gather the active rows, then an ordinary dense product over them.
+"""The operators out of torch's own: gather the active rows, then an ordinary dense product over them.
 
 What one writes first. It copies every active row before it reads it again, so it is slow; it runs on every device,
 stands in where no native operator can be built, and is what the benchmark compares ours with.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prosparse.operators.interface import check_down, check_ffn, check_up
-from prosparse.operators.reference import activated
+from prosparse.operators.interface import check_down, check_ffn, check_linear, check_up
+from prosparse.operators.reference import activated, reaches
 
 
 def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
@@ -27,9 +27,7 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     """``reference.sparse_down``; in a batch, a non-finite row also reaches tokens for which it is inactive."""
     check_down(x1, down_weight_transposed)
     active = (x1 != 0).any(0).nonzero().squeeze(1)
-    rows = down_weight_transposed.index_select(0, active)
-    # one token at a time: as a matrix product, this takes torch some thirty times as long in 16 bits on CPUs
-    return torch.stack([torch.mv(rows.t(), token) for token in x1.index_select(1, active)])
+    return _down(x1.index_select(1, active), down_weight_transposed.index_select(0, active))
 
 
 def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
@@ -38,7 +36,35 @@ def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transpose
     return sparse_down(sparse_up(x, gate, up_weight, threshold), down_weight_transposed)
 
 
+def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+    """``reference.dense_ffn``, with x1 rounded as in :func:`sparse_up`."""
+    check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    return _down(dense_up(x, gate, up_weight, threshold), down_weight_transposed)
+
+
+def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:
+    """``reference.linear``."""
+    check_linear(x, weight, score, threshold)
+    if score is None:
+        return nn.functional.linear(x, weight)
+    computed = reaches(score, threshold)
+    rows = computed.any(0).nonzero().squeeze(1)
+    product = nn.functional.linear(x, weight.index_select(0, rows))
+    return x.new_zeros(score.shape).index_copy_(1, rows, product).masked_fill_(~computed, 0)
+
+
+def dense_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+    """Step (2) over every row; inactive neurons are exactly 0."""
+    s = activated(gate, threshold)
+    return (nn.functional.linear(x, up_weight) * s).masked_fill_(s == 0, 0)
+
+
+def _down(x1: Tensor, rows: Tensor) -> Tensor:
+    # one token at a time: as a matrix product, this takes torch some thirty times as long in 16 bits on CPUs
+    return torch.stack([torch.mv(rows.t(), token) for token in x1])
+
+
 def register() -> None:
     """Make these the operators for CPU tensors."""
-    for operator in (sparse_up, sparse_down, sparse_ffn):
+    for operator in (sparse_up, sparse_down, sparse_ffn, dense_ffn, linear):
         torch.library.impl(f"prosparse::{operator.__name__}", "CPU", operator)

@@ -1,9 +1,11 @@
-"""The sparse operators on NVIDIA GPUs, in Triton; importing this registers them for CUDA tensors.
+"""The operators on NVIDIA GPUs; importing this registers them for CUDA tensors.
 
-An operator is a short list of kernel launches that never wait for the host, so it can be captured in a CUDA graph:
+Those that read every row, ``dense_ffn`` and ``linear`` without a score, are torch's own products. The others, in
+Triton, are short lists of kernel launches that never wait for the host, so they can be captured in a CUDA graph:
 
 * compact: the neurons that some token of the batch has active become an ascending list on the device;
-* up: x1 of the listed neurons; each reads its row of W_1 once for the whole batch;
+* up: x1 of the listed neurons; each reads its row of W_1 once for the whole batch. ``linear`` with a score is the same
+  but for the factor, the gate;
 * down: W_2^T rows of the listed neurons, in splits of the list that write private float32 sums;
 * add splits: those sums, added in a fixed order. Nothing is atomic, so results repeat bit for bit.
 
@@ -19,9 +21,10 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 
-from prosparse.operators import interface
+from prosparse.operators import gathered, interface
+from prosparse.operators.reference import held
 
 # Block sizes and warps were chosen for 16-byte loads, and for about 32 KiB of weights in flight on each
 # multiprocessor: an A100 needs 11 KiB to keep its memory busy for one latency, an H100 20 KiB.
@@ -39,9 +42,9 @@ DOWN_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has 8 KiB in flight for half of the
 @triton.jit
 def compact_kernel(
     values, x1, neurons, count, threshold, batch, intermediate_size, values_stride,
-    IS_GATE: tl.constexpr, BLOCK: tl.constexpr,
+    IS_SCORE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """List the neurons active for any token; values are the gates or, for sparse_down, x1. Zero x1, if any, too."""
+    """List the neurons active for any token; values are gates, x1 (no threshold) or scores. Zero x1, if any, too."""
     found = 0
     for start in range(0, intermediate_size, BLOCK):
         neuron = start + tl.arange(0, BLOCK)
@@ -49,10 +52,12 @@ def compact_kernel(
         active = tl.zeros([BLOCK], tl.int32)
         for token in range(batch):
             value = tl.load(values + token * values_stride + neuron, mask=inside, other=0).to(tl.float32)
-            if IS_GATE:
-                active |= ((value >= threshold) & (value != 0)).to(tl.int32)
-            else:
-                active |= (value != 0).to(tl.int32)
+            present = inside
+            if threshold is not None:
+                present = present & (value >= threshold)
+            if not IS_SCORE:  # a score of 0 is like any other
+                present = present & (value != 0)
+            active |= present.to(tl.int32)
             if x1 is not None:
                 tl.store(x1 + token * intermediate_size + neuron, tl.zeros([BLOCK], x1.dtype.element_ty), mask=inside)
         position = found + tl.cumsum(active) - active
@@ -63,10 +68,12 @@ def compact_kernel(
 
 @triton.jit
 def up_kernel(
-    x, gate, up_weight, x1, neurons, count, threshold, batch, x_stride, gate_stride, up_stride, x1_stride,
-    COMPACT: tl.constexpr, HIDDEN_SIZE: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_HIDDEN: tl.constexpr,
+    x, values, up_weight, x1, neurons, count, threshold, batch, x_stride, values_stride, up_stride, x1_stride,
+    IS_SCORE: tl.constexpr, COMPACT: tl.constexpr, HIDDEN_SIZE: tl.constexpr, BLOCK_BATCH: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
 ):  # fmt: skip
-    """x1 of every listed neuron, at its own place or, if COMPACT, at its place in the list."""
+    """x1 of every listed neuron, at its own place or, if COMPACT, at its place in the list. Values are gates, which
+    are factors of x1, or scores, which are not."""
     token = tl.arange(0, BLOCK_BATCH)
     present = token < batch
     column = tl.arange(0, BLOCK_HIDDEN)[None, :]
@@ -81,8 +88,12 @@ def up_kernel(
             mask = present[:, None] & inside
             value = tl.load(x + token[:, None] * x_stride + start + column, mask=mask, other=0)
             products += weight.to(tl.float32) * value.to(tl.float32)
-        g = tl.load(gate + token * gate_stride + neuron, mask=present, other=0).to(tl.float32)
-        result = tl.where((g >= threshold) & (g != 0), g * tl.sum(products, axis=1), 0)
+        result = tl.sum(products, axis=1)
+        own = tl.load(values + token * values_stride + neuron, mask=present, other=0).to(tl.float32)
+        if IS_SCORE:
+            result = tl.where(own >= threshold, result, 0)
+        else:
+            result = tl.where((own >= threshold) & (own != 0), own * result, 0)
         place = i if COMPACT else neuron
         tl.store(x1 + token * x1_stride + place, result.to(x1.dtype.element_ty), mask=present)
 
@@ -135,33 +146,29 @@ class Launch(NamedTuple):
 _Active = dict[str, Tensor]
 
 
-@functools.cache
-def _held(threshold: float, dtype: torch.dtype) -> float:
-    """The threshold as the gate's dtype holds it: comparing in float32 is then the same as in that dtype."""
-    return torch.tensor(threshold, dtype=dtype, device="cpu").item()
-
-
-def _compact(values: Tensor, threshold: float | None, x1: Tensor | None = None) -> tuple[Launch, _Active]:
+def _compact(
+    values: Tensor, threshold: float | None, x1: Tensor | None = None, is_score: bool = False
+) -> tuple[Launch, _Active]:
     batch, intermediate_size = values.shape
     sizes = {"neurons": intermediate_size, "count": 1}
     active = {name: values.new_empty(size, dtype=torch.int32) for name, size in sizes.items()}
     arguments = dict(
         values=values, x1=x1, **active, threshold=threshold, batch=batch,
         intermediate_size=intermediate_size, values_stride=values.stride(0),
-        IS_GATE=threshold is not None, BLOCK=COMPACT_BLOCK, num_warps=COMPACT_WARPS,
+        IS_SCORE=is_score, BLOCK=COMPACT_BLOCK, num_warps=COMPACT_WARPS,
     )  # fmt: skip
     return Launch(compact_kernel, (1,), arguments), active
 
 
 def _up(
-    x: Tensor, gate: Tensor, up_weight: Tensor, x1: Tensor, active: _Active, threshold: float, multiprocessors: int,
-    compact: bool,
+    x: Tensor, values: Tensor, up_weight: Tensor, x1: Tensor, active: _Active, threshold: float, multiprocessors: int,
+    compact: bool, is_score: bool = False,
 ) -> Launch:  # fmt: skip
     batch = x.shape[0]
     arguments = dict(
-        x=x, gate=gate, up_weight=up_weight, x1=x1, **active, threshold=threshold, batch=batch,
-        x_stride=x.stride(0), gate_stride=gate.stride(0), up_stride=up_weight.stride(0), x1_stride=x1.stride(0),
-        COMPACT=compact, HIDDEN_SIZE=x.shape[1], BLOCK_BATCH=triton.next_power_of_2(batch),
+        x=x, values=values, up_weight=up_weight, x1=x1, **active, threshold=threshold, batch=batch,
+        x_stride=x.stride(0), values_stride=values.stride(0), up_stride=up_weight.stride(0), x1_stride=x1.stride(0),
+        IS_SCORE=is_score, COMPACT=compact, HIDDEN_SIZE=x.shape[1], BLOCK_BATCH=triton.next_power_of_2(batch),
         BLOCK_HIDDEN=UP_BLOCK_HIDDEN, num_warps=UP_WARPS,
     )  # fmt: skip
     return Launch(up_kernel, (multiprocessors * UP_PROGRAMS_PER_MULTIPROCESSOR,), arguments)
@@ -198,7 +205,7 @@ def plan_up(
 ) -> tuple[Tensor, list[Launch]]:
     """The output of ``sparse_up``, still to be computed, and the launches that do it on so many multiprocessors."""
     interface.check_up(x, gate, up_weight, threshold)
-    threshold = _held(threshold, gate.dtype)
+    threshold = held(threshold, gate.dtype)  # so that comparing in float32 is the same as in that dtype
     x1 = x.new_empty(gate.shape)
     compact, active = _compact(gate, threshold, x1)
     return x1, [compact, _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=False)]
@@ -217,12 +224,24 @@ def plan_ffn(
 ) -> tuple[Tensor, list[Launch]]:
     """As :func:`plan_up`, for ``sparse_ffn``; x1 stays in float32, in the order of the list."""
     interface.check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
-    threshold = _held(threshold, gate.dtype)
+    threshold = held(threshold, gate.dtype)
     output = x.new_empty(x.shape[0], down_weight_transposed.shape[1])
     x1 = x.new_empty(gate.shape, dtype=torch.float32)
     compact, active = _compact(gate, threshold)
     up = _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=True)
     return output, [compact, up, *_down(x1, down_weight_transposed, output, active, multiprocessors, compact=True)]
+
+
+def plan_linear(
+    x: Tensor, weight: Tensor, score: Tensor, threshold: float, multiprocessors: int
+) -> tuple[Tensor, list[Launch]]:
+    """As :func:`plan_up`, for ``linear`` with a score."""
+    interface.check_linear(x, weight, score, threshold)
+    threshold = held(threshold, score.dtype)
+    output = x.new_empty(score.shape)
+    compact, active = _compact(score, threshold, output, is_score=True)
+    up = _up(x, score, weight, output, active, threshold, multiprocessors, compact=False, is_score=True)
+    return output, [compact, up]
 
 
 def run(planned: tuple[Tensor, list[Launch]]) -> Tensor:
@@ -254,6 +273,19 @@ def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transpose
     return run(plan_ffn(x, gate, up_weight, down_weight_transposed, threshold, _multiprocessors(x.device)))
 
 
-torch.library.impl("prosparse::sparse_up", "CUDA", sparse_up)
-torch.library.impl("prosparse::sparse_down", "CUDA", sparse_down)
-torch.library.impl("prosparse::sparse_ffn", "CUDA", sparse_ffn)
+def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+    """:func:`reference.dense_ffn` for CUDA tensors, with x1 rounded as :func:`gathered.dense_up` rounds it."""
+    interface.check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    return gathered.dense_up(x, gate, up_weight, threshold) @ down_weight_transposed
+
+
+def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:
+    """:func:`reference.linear` for CUDA tensors."""
+    if score is None:
+        interface.check_linear(x, weight, score, threshold)
+        return nn.functional.linear(x, weight)
+    return run(plan_linear(x, weight, score, threshold, _multiprocessors(x.device)))
+
+
+for operator in (sparse_up, sparse_down, sparse_ffn, dense_ffn, linear):
+    torch.library.impl(f"prosparse::{operator.__name__}", "CUDA", operator)

@@ -1,8 +1,9 @@
 """What the sparse operators take and give: their torch.library schemas, argument checks and shapes.
 
-One FFN ``down_proj(act(gate) * up)`` is computed in the paper's three steps: (1) the dense gate projection, left to
-torch; (2) ``sparse_up``; (3) ``sparse_down``; ``sparse_ffn`` is (2) and (3) in one. An implementation for a device
-registers itself under the same operator names, so torch's dispatcher picks the device.
+One FFN ``down_proj(act(gate) * up)`` is computed in the paper's three steps: (1) the gate projection, ``linear`` or
+torch's own; (2) ``sparse_up``; (3) ``sparse_down``; ``sparse_ffn`` is (2) and (3) in one, and ``dense_ffn`` the same
+over every row. An implementation for a device registers itself under the same operator names, so torch's dispatcher
+picks the device.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ torch.library.define("prosparse::sparse_down", "(Tensor x1, Tensor down_weight_t
 torch.library.define(
     "prosparse::sparse_ffn",
     "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold) -> Tensor",
+)
+torch.library.define(
+    "prosparse::dense_ffn",
+    "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold) -> Tensor",
+)
+torch.library.define(
+    "prosparse::linear", "(Tensor x, Tensor weight, Tensor? score=None, float threshold=0.0) -> Tensor"
 )
 
 
@@ -72,12 +80,24 @@ def check_down(x1: Tensor, down_weight_transposed: Tensor) -> None:
 
 
 def check_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> None:
-    """Raise ValueError unless the arguments are what ``sparse_ffn`` takes."""
+    """Raise ValueError unless the arguments are what ``sparse_ffn`` and ``dense_ffn`` take."""
     check_up(x, gate, up_weight, threshold)
     _check_alike(up_weight=up_weight, down_weight_transposed=down_weight_transposed)
     _check_size(
         "down_weight_transposed.shape[0]", down_weight_transposed.shape[0], "up_weight.shape[0]", up_weight.shape[0]
     )
+
+
+def check_linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> None:
+    """Raise ValueError unless the arguments are what ``linear`` takes."""
+    _check_alike(x=x, weight=weight, **({} if score is None else {"score": score}))
+    _check_batch("x", x.shape[0])
+    _check_size("x.shape[1]", x.shape[1], "weight.shape[1]", weight.shape[1])
+    if score is not None:
+        _check_size("score.shape[0]", score.shape[0], "x.shape[0]", x.shape[0])
+        _check_size("score.shape[1]", score.shape[1], "weight.shape[0]", weight.shape[0])
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, not {threshold}")
 
 
 @torch.library.register_fake("prosparse::sparse_up")
@@ -93,6 +113,13 @@ def _(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("prosparse::sparse_ffn")
+@torch.library.register_fake("prosparse::dense_ffn")
 def _(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     return x.new_empty(x.shape[0], down_weight_transposed.shape[1])
+
+
+@torch.library.register_fake("prosparse::linear")
+def _(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:
+    check_linear(x, weight, score, threshold)
+    return x.new_empty(x.shape[0], weight.shape[0])
