@@ -18,8 +18,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prosparse.config import Activation, Architecture, Stage, Training
 from prosparse.models import load
+from prosparse.progress import Refused
 from prosparse.runs import StageSpecification
-from prosparse.training import Diverged, OutOfTime, StageRefused, train_stage
+from prosparse.training import Diverged, OutOfTime, train_stage
 
 CONTEXT = 32
 ARCHITECTURE = Architecture(hidden_size=32, intermediate_size=64, layers=2, heads=2, kv_heads=2)
@@ -191,7 +192,7 @@ def test_time_budget_stops_saves_and_continues(data, staged, tmp_path):
 def test_refuses_another_configs_progress(data, tmp_path):
     with pytest.raises(OutOfTime):
         run(data, specification(STAGES), tmp_path / "x", max_seconds=0)
-    with pytest.raises(StageRefused, match=r"another config \(training differ\)"):
+    with pytest.raises(Refused, match=r"another config \(training differ\)"):
         run(data, specification(STAGES, learning_rate=1e-3), tmp_path / "x")
 
 
@@ -201,7 +202,7 @@ def test_refuses_a_second_trainer(data, tmp_path):
     (tmp_path / "x" / "resume").mkdir(parents=True)
     with open(tmp_path / "x" / "resume" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(StageRefused, match="another process"):
+        with pytest.raises(Refused, match="another process"):
             run(data, specification(STAGES), tmp_path / "x")
 
 
@@ -209,7 +210,7 @@ def test_refuses_a_full_disk(data, tmp_path, monkeypatch):
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(StageRefused, match="GB free"):
+    with pytest.raises(Refused, match="GB free"):
         run(data, specification(STAGES), tmp_path / "x")
 
 

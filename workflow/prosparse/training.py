@@ -8,14 +8,10 @@ in ``{output}/resume``; a finished stage is linked into ``{output}``, ``provenan
 from __future__ import annotations
 
 import csv
-import fcntl
-import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +27,10 @@ from prosparse.method.activations import substitute
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor
 from prosparse.models import from_scratch, load, pretrained
+from prosparse.progress import Refused, claim, locked
 from prosparse.runs import StageSpecification
 
 LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
-
-
-class StageRefused(UserError):
-    """The stage cannot start here; the message says why and what to do."""
 
 
 class OutOfTime(UserError):
@@ -71,15 +64,15 @@ def train_stage(
         label: begins each progress line, where several stages print to one terminal.
 
     Raises:
-        StageRefused: another process trains here, or the directory holds another config's progress.
+        Refused: another process trains here, or the directory holds another config's progress.
         OutOfTime: progress is saved, the same call continues.
         Diverged: the loss is not finite; the last checkpoint is kept.
     """
     started = time.time()
     resume = output / "resume"
     resume.mkdir(parents=True, exist_ok=True)
-    with _locked(resume):
-        _claim(resume, specification)
+    with locked(resume):
+        claim(resume, specification)
         model = _starting_model(specification, tokenizer, previous)
         _check_disk(output, model)
         trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds, label)
@@ -97,34 +90,6 @@ def train_stage(
         trainer.accelerator.wait_for_everyone()
 
 
-@contextmanager
-def _locked(resume: Path) -> Iterator[None]:
-    if int(os.environ.get("RANK", 0)) != 0:  # one lock a job, not a process
-        yield
-        return
-    with open(resume / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StageRefused(f"another process is training in {resume}: wait for it or stop it") from None
-        yield
-
-
-def _claim(resume: Path, specification: StageSpecification) -> None:
-    """Refuse to mix two configs' progress in one directory."""
-    path, wanted = resume / "specification.json", specification.model_dump(mode="json")
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found != wanted:
-            changed = sorted(key for key in wanted if found.get(key) != wanted[key])
-            raise StageRefused(
-                f"{resume} holds the progress of another config ({', '.join(changed)} differ): "
-                "restore that config to continue it, or delete the folder to start over"
-            )
-    else:
-        provenance.write_json(path, wanted)
-
-
 def _starting_model(specification: StageSpecification, tokenizer: Path, previous: Path | None) -> PreTrainedModel:
     match specification.start:
         case _ if previous is not None:
@@ -135,7 +100,7 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, previous
         case PretrainedInit() as init:
             model = pretrained(init)
         case None:
-            raise StageRefused("this stage starts from another checkpoint: none was given")
+            raise Refused("this stage starts from another checkpoint: none was given")
     substitute(model, specification.activation)
     return model
 
@@ -145,7 +110,7 @@ def _check_disk(output: Path, model: PreTrainedModel) -> None:
     needed = 2 * 12 * sum(parameter.numel() for parameter in model.parameters())
     free = shutil.disk_usage(output).free
     if free < needed:
-        raise StageRefused(f"{output}: {free / 1e9:.2f} GB free, checkpoints of this stage need {needed / 1e9:.2f} GB")
+        raise Refused(f"{output}: {free / 1e9:.2f} GB free, checkpoints of this stage need {needed / 1e9:.2f} GB")
 
 
 def _newest_checkpoint(resume: Path) -> Path | None:
@@ -181,7 +146,7 @@ def _trainer(
     training = specification.training
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if training.batch_size % (training.micro_batch_size * world_size):
-        raise StageRefused(
+        raise Refused(
             f"training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
             f"{training.micro_batch_size} x {world_size} processes"
         )

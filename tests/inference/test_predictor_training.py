@@ -1,0 +1,267 @@
+"""The recipe against formulas written out, and training: streamed, stopped early, killed and continued."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prosparse.config import Activation, ConfigError, Predictors
+from prosparse.data.mixture import Mixture
+from prosparse.inference import predictors
+from prosparse.inference.predictor_training import (
+    PredictorSpecification,
+    _sequences,
+    _Session,
+    _Trainee,
+    load_marginal,
+    logit_gradient,
+    nonzero_labels,
+    top_labels,
+    train,
+    weighted_loss,
+)
+from prosparse.inference.predictors import Predictor, observing
+from prosparse.models import load
+from prosparse.progress import Refused
+
+CONTEXT = 16
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tokens")
+    generator = torch.Generator().manual_seed(0)
+    for corpus in ("a", "b"):
+        rows = torch.randint(64, (150, CONTEXT), generator=generator).tolist()
+        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(root / corpus / "train")
+    return root
+
+
+@pytest.fixture
+def checkpoint(tiny_llama, tmp_path):
+    tiny_llama("relu").save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def specification(activation="relu", **settings):
+    values = {
+        "kinds": ["nonzero", "top", "svd"], "rank": 16, "tokens": 2000, "epochs": 4, "batch_size": 128,
+        "learning_rate": 1e-2, **settings,
+    }  # fmt: skip
+    return PredictorSpecification(
+        activation=Activation.parse(activation), settings=Predictors(**values), mixture={"a": 2.0, "b": 1.0}, seed=5
+    )
+
+
+# -------------------------------------------------------------------------------- the recipe
+
+
+def test_label_rules_token_by_token():
+    x1 = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    x1 *= torch.rand(40, 30, generator=torch.Generator().manual_seed(1)) < torch.linspace(0, 1, 40)[:, None]
+    nonzero, top = nonzero_labels(x1, 0.15), top_labels(x1, 0.15)
+    for token in range(40):
+        values = x1[token].tolist()
+        assert nonzero[token].tolist() == [value != 0 for value in values]
+        kept = sorted(range(30), key=lambda neuron: -abs(values[neuron]))[:4]  # 15 % of 30 neurons, rounded down
+        assert top[token].tolist() == [neuron in kept and values[neuron] != 0 for neuron in range(30)]
+    assert top.any(1).sum() > 30
+    assert (nonzero & ~top).any()
+
+
+def test_loss_and_its_gradient_against_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 20, generator=generator), torch.rand(50, 20, generator=generator) < 0.2
+    exact = logits.double().requires_grad_()
+    probability = 1 / (1 + torch.exp(-exact))
+    share = labels.double().mean()
+    loss = torch.where(labels, -probability.log(), -(share + 0.005) * (1 - probability).log()).mean()
+    loss.backward()
+    assert weighted_loss(logits, labels).item() == pytest.approx(loss.item(), rel=1e-5)
+    torch.testing.assert_close(logit_gradient(logits, labels).double(), exact.grad, rtol=1e-4, atol=1e-9)
+
+
+def test_one_step_is_adamw_on_that_loss():
+    generator = torch.Generator().manual_seed(0)
+    residual, labels = torch.randn(64, 8, generator=generator), torch.rand(64, 12, generator=generator) < 0.3
+    torch.manual_seed(0)
+    ours = _Trainee.of(Predictor(8, 4, 12), 1e-3)
+    torch.manual_seed(0)
+    other = Predictor(8, 4, 12)
+    optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3)
+    for _ in range(3):
+        ours.learn(residual, labels)
+        optimizer.zero_grad()
+        weighted_loss(other(residual), labels).backward()
+        optimizer.step()
+    for mine, theirs in zip(ours.predictor.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_stops_without_a_better_recall_and_keeps_the_first_best():
+    trainee = _Trainee.of(Predictor(8, 4, 12), 1e-3)
+    weights = []
+    for recall in (0.5, 0.7, 0.6, 0.7):
+        assert not trainee.stopped(patience=2)
+        trainee.predictor.fc1.weight.data.fill_(recall + len(weights))
+        weights.append(trainee.predictor.fc1.weight.detach().clone())
+        trainee.judge({"recall": recall})
+    assert trainee.stopped(patience=2)
+    assert not trainee.stopped(patience=3)
+    assert torch.equal(trainee.best["fc1.weight"], weights[1])
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+def test_an_epoch_shows_every_training_token_once_shuffled_with_its_own_labels(checkpoint, tokens):
+    wanted = specification(batch_size=64)
+    model = load(checkpoint, wanted.activation).eval()
+    training, validation = _sequences(wanted, tokens)
+    assert (len(training), len(validation)) == (119, 6)  # of 125 sequences of 16 tokens
+    samples = Mixture.load(tokens, wanted.mixture, 125, 5)
+    assert torch.equal(torch.cat([validation, training]), torch.stack([samples[i]["input_ids"] for i in range(125)]))
+
+    expected = {}
+    with torch.no_grad(), observing(model, lambda layer, residual, x1: expected.update({layer: (residual, x1)})):
+        model(training)
+    session, orders = _Session(wanted, model, training, validation), []
+    for seed in (0, 1):
+        buffers = list(session._buffers(np.random.default_rng(seed)))
+        assert max(len(residuals[0]) for residuals, _ in buffers) == 4 * 64, "no more than a buffer at a time"
+        for layer, (residual, x1) in expected.items():
+            found = torch.cat([residuals[layer] for residuals, _ in buffers])
+            labels = torch.cat([labels["nonzero"][layer] for _, labels in buffers])
+            ours, theirs = found[:, 0].argsort(), residual.flatten(0, 1)[:, 0].argsort()
+            if layer == 1:  # in which no two tokens have the same residual: attention has mixed them
+                torch.testing.assert_close(found[ours], residual.flatten(0, 1)[theirs], rtol=1e-4, atol=1e-4)
+                wrong = labels[ours] != (x1.flatten(0, 1)[theirs] != 0)
+                assert wrong.float().mean() < 1e-3
+                orders.append(found)
+    assert not torch.allclose(orders[0], orders[1], atol=1e-2), "another epoch has another order"
+
+
+@pytest.fixture(scope="module")
+def trained(tokens, tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2}
+    config = LlamaConfig(**sizes, num_attention_heads=4, hidden_act="relu", initializer_range=0.2)
+    LlamaForCausalLM(config).save_pretrained(root / "checkpoint")
+    train(root / "checkpoint", specification("fatrelu-0.1"), tokens, root / "output")
+    return root
+
+
+def test_what_training_leaves(trained):
+    output = trained / "output"
+    record = json.loads((output / "training.json").read_text())
+    assert not (output / "resume").exists()
+    assert (record["activation"], record["seed"], record["rank"]) == ("fatrelu-0.1", 5, 16)
+    assert (record["training_tokens"], record["validation_tokens"]) == (119 * CONTEXT, 6 * CONTEXT)
+    assert record["provenance"]["packages"]["torch"]
+    assert set(record["kinds"]) == {"nonzero", "top"}
+    for kind in ("nonzero", "top", "svd"):
+        assert [p.rank for p in predictors.load(output / kind)] == [16, 16]
+    for layer in record["kinds"]["nonzero"]["layers"]:
+        recalls = [epoch["recall"] for epoch in layer["epochs"]]
+        assert layer["best_epoch"] == 1 + recalls.index(max(recalls))
+        assert layer["epochs"][-1]["loss"] < layer["epochs"][0]["loss"]
+
+
+def test_recorded_recall_and_marginal_against_a_recount(trained, tokens):
+    """The best epoch's held-out values, by the predictors that were kept."""
+    output, wanted = trained / "output", specification("fatrelu-0.1")
+    model = load(trained / "checkpoint", wanted.activation).eval()
+    training, validation = _sequences(wanted, tokens)
+    seen = {}
+    for name, rows in (("training", training), ("validation", validation)):
+        with torch.no_grad(), observing(model, lambda *found, name=name: seen.update({(name, found[0]): found[1:]})):
+            model(rows)
+    record = json.loads((output / "training.json").read_text())
+    for layer, predictor in enumerate(predictors.load(output / "nonzero")):
+        frequency = (seen["training", layer][1] != 0).double().mean((0, 1))
+        torch.testing.assert_close(load_marginal(output)[layer].double(), frequency, rtol=0, atol=1e-3)
+        residual, x1 = seen["validation", layer]
+        predicted, active = torch.sigmoid(predictor(residual)) >= 0.5, x1 != 0
+        values = record["kinds"]["nonzero"]["layers"][layer]
+        best = values["epochs"][values["best_epoch"] - 1]
+        assert best["recall"] == pytest.approx((predicted & active).sum().item() / active.sum().item(), abs=2e-3)
+        assert best["predicted_sparsity"] == pytest.approx(1 - predicted.float().mean().item(), abs=2e-3)
+
+
+def test_training_free_kinds_alone_need_one_pass(checkpoint, tokens, tmp_path, capsys):
+    train(checkpoint, specification(kinds=["svd"]), tokens, tmp_path / "output")
+    assert capsys.readouterr().out.count("epoch") == 1
+    assert sorted(path.name for path in (tmp_path / "output").iterdir()) == ["marginal.pt", "svd", "training.json"]
+    assert len(load_marginal(tmp_path / "output")) == 2
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from prosparse.inference.predictor_training import PredictorSpecification, train
+train(Path(sys.argv[1]), PredictorSpecification.model_validate_json(sys.argv[2]), *map(Path, sys.argv[3:]))
+"""
+
+
+def assert_same_files(one, other):
+    names = sorted(str(path.relative_to(one)) for path in one.rglob("*.pt"))
+    assert names == sorted(str(path.relative_to(other)) for path in other.rglob("*.pt"))
+    assert len(names) == 3 * 2 + 1
+    for name in names:
+        found = [torch.load(root / name, weights_only=True) for root in (one, other)]
+        pairs = [zip(f.values() if isinstance(f, dict) else f, strict=True) for f in found]
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(*pairs, strict=True)), name
+
+
+def test_kill_9_and_rerun_equals_uninterrupted(checkpoint, tokens, tmp_path):
+    wanted = specification(tokens=1000, epochs=12, patience=12)
+    arguments = [sys.executable, "-c", SCRIPT, str(checkpoint), wanted.model_dump_json(), str(tokens)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    state = tmp_path / "killed" / "resume" / "state.pt"
+    process = subprocess.Popen([*arguments, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None and not state.exists():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL  # it was at work, neither finished nor failed
+    done = torch.load(state, weights_only=True)["epochs"]
+    assert 1 <= done < 12
+    train(checkpoint, wanted, tokens, tmp_path / "killed")
+    train(checkpoint, wanted, tokens, tmp_path / "whole")
+    assert_same_files(tmp_path / "killed", tmp_path / "whole")
+    records = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("killed", "whole")]
+    assert records[0]["kinds"] == records[1]["kinds"]
+
+
+def test_refuses_other_progress_and_a_second_process(checkpoint, tokens, tmp_path, monkeypatch):
+    def interrupt(session, learning, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Session, "_report", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(checkpoint, specification(), tokens, tmp_path / "output")
+    with pytest.raises(Refused, match=r"another config \(settings differ\)"):
+        train(checkpoint, specification(rank=8), tokens, tmp_path / "output")
+    with open(tmp_path / "output" / "resume" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="another process is training"):
+            train(checkpoint, specification(), tokens, tmp_path / "output")
+
+
+def test_refuses_what_cannot_be_trained(checkpoint, tokens, tmp_path):
+    with pytest.raises(ConfigError, match=r"predictors\.tokens is 16: two sequences of 16 tokens"):
+        train(checkpoint, specification(tokens=16), tokens, tmp_path / "few")
+    with pytest.raises(ConfigError, match=r"predictors\.rank is 15"):
+        train(checkpoint, specification(rank=15), tokens, tmp_path / "odd")

@@ -1,0 +1,255 @@
+"""Which neurons of a gated FFN will be active, predicted from the residual stream (paper, section 4.2).
+
+A predictor belongs to one layer: two matrices with a ReLU between, from the residual stream before the norm that feeds
+the FFN to one logit a neuron. A neuron is predicted active where the sigmoid of its logit reaches the decision
+threshold. Files have PowerInfer's layout.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prosparse.config import ConfigError, UserError
+from prosparse.method.activations import GatedFFN, UnsupportedArchitecture, gated_ffns
+
+
+class Predictor(nn.Module):
+    """``fc2(relu(fc1(residual)))`` without biases: [..., hidden_size] to one logit a neuron, [..., intermediate_size].
+
+    ``residual`` is the residual stream before the norm that feeds the FFN, as in PowerInfer.
+    """
+
+    def __init__(self, hidden_size: int, rank: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, rank, bias=False)
+        self.fc2 = nn.Linear(rank, intermediate_size, bias=False)
+
+    @classmethod
+    def of(cls, fc1: Tensor, fc2: Tensor) -> Predictor:
+        """Around given weights, [rank, hidden_size] and [intermediate_size, rank], without a copy of them."""
+        with torch.device("meta"):
+            predictor = cls(fc1.shape[1], fc1.shape[0], fc2.shape[0])
+        predictor.load_state_dict({"fc1.weight": fc1, "fc2.weight": fc2}, assign=True)
+        return predictor
+
+    @property
+    def rank(self) -> int:
+        return self.fc1.out_features
+
+    def forward(self, residual: Tensor) -> Tensor:
+        return self.fc2(torch.relu(self.fc1(residual)))
+
+
+def decision_logit(decision_threshold: float) -> float:
+    """The logit whose sigmoid is the threshold (a probability, above 0 and below 1); 0 for 0.5."""
+    return math.log(decision_threshold / (1 - decision_threshold))
+
+
+# --------------------------------------------------------------------------------------- files
+
+
+def save(predictors: Sequence[Predictor], directory: Path) -> None:
+    """Write ``model_{layer}.pt``, state dicts of ``fc1.weight`` and ``fc2.weight``, each file atomically."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for stale in directory.glob("model_*.pt"):
+        stale.unlink()  # layers of another model would be loaded with ours
+    for layer, predictor in enumerate(predictors):
+        path = directory / f"model_{layer}.pt"
+        temporary = path.with_name(path.name + ".partial")
+        torch.save({name: weight.cpu() for name, weight in predictor.state_dict().items()}, temporary)
+        os.replace(temporary, path)
+
+
+def load(directory: Path, dtype: torch.dtype = torch.float32) -> list[Predictor]:
+    """The predictors of a directory in layer order, ours or any of PowerInfer's layout, for inference.
+
+    Raises:
+        ConfigError: a file is missing or holds anything but the two matrices.
+    """
+    count = len(list(directory.glob("model_*.pt")))
+    if not count:
+        raise ConfigError(f"{directory} holds no predictors: model_0.pt, model_1.pt, ... are needed, one a layer")
+    return [_load_layer(directory / f"model_{layer}.pt", dtype) for layer in range(count)]
+
+
+def _load_layer(path: Path, dtype: torch.dtype) -> Predictor:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing, though files of later layers are there") from None
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{path} is no predictor: weights alone can be read from it ({reason})") from None
+    matrices = isinstance(weights, dict) and all(isinstance(w, Tensor) and w.dim() == 2 for w in weights.values())
+    if not matrices or set(weights) != {"fc1.weight", "fc2.weight"}:
+        raise ConfigError(f"{path} is no predictor: it must hold the matrices fc1.weight and fc2.weight, nothing else")
+    fc1, fc2 = weights["fc1.weight"], weights["fc2.weight"]
+    if fc1.shape[0] != fc2.shape[1]:
+        raise ConfigError(f"{path}: fc1.weight {list(fc1.shape)} and fc2.weight {list(fc2.shape)} differ in rank")
+    return Predictor.of(fc1.to(dtype), fc2.to(dtype)).requires_grad_(False)
+
+
+# ---------------------------------------------------------------------------------- in a model
+
+
+def feeding_norms(model: nn.Module) -> list[nn.Module]:
+    """The norm in front of each gated FFN, in layer order; its input is what a predictor sees.
+
+    LLaMA, Granite, Mistral, Qwen and Phi-3 call it ``post_attention_layernorm``.
+
+    Raises:
+        UnsupportedArchitecture: a layer has none by that name, or also norms an FFN's input or output by others
+            (Gemma 2, OLMo 2: there the name is the attention's output norm).
+    """
+    norms = []
+    for ffn in gated_ffns(model):
+        layer = model.get_submodule(ffn.name.rpartition(".")[0])
+        norm = getattr(layer, "post_attention_layernorm", None)
+        others = any(hasattr(layer, name) for name in ("pre_feedforward_layernorm", "post_feedforward_layernorm"))
+        if norm is None or others:
+            raise UnsupportedArchitecture(
+                f"{ffn.name}: predictors need the residual stream in front of a norm post_attention_layernorm that "
+                f"feeds the FFN, which {type(layer).__name__} does not have (LLaMA, Granite, Mistral, Qwen, Phi-3 do)"
+            )
+        norms.append(norm)
+    return norms
+
+
+@contextmanager
+def observing(model: nn.Module, observe: Callable[[int, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+    """Call ``observe(layer, residual, x1)`` in every gated FFN of a dense model while the block is open.
+
+    ``residual`` [..., hidden_size] is the stream before the feeding norm, ``x1`` [..., intermediate_size] the input of
+    ``down_proj`` (Eq. 2). A tensor that ``observe`` returns takes x1's place.
+    """
+    residuals: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            residuals[layer] = inputs[0]
+
+        return hook
+
+    def show(layer: int) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+            replaced = observe(layer, residuals.pop(layer), inputs[0])
+            return None if replaced is None else (replaced,)
+
+        return hook
+
+    hooks = []
+    try:
+        for layer, (norm, ffn) in enumerate(zip(feeding_norms(model), gated_ffns(model), strict=True)):
+            hooks.append(norm.register_forward_pre_hook(keep(layer)))
+            hooks.append(ffn.down_proj.register_forward_pre_hook(show(layer)))
+        yield
+    finally:
+        for registered in hooks:
+            registered.remove()
+
+
+@contextmanager
+def predicting(model: PreTrainedModel, predictors: Sequence[nn.Module], decision_threshold: float) -> Iterator[None]:
+    """Let a dense model compute with the neurons alone that are predicted active while the block is open.
+
+    x1 is set to 0 where a neuron is predicted inactive: the same values as an engine that skips its rows, at any
+    sequence length and at the speed of a dense model. For losses and benchmarks, not for speed.
+
+    Args:
+        predictors: one a layer; modules from the residual stream to logits, float32, on the model's device.
+        decision_threshold: probability from which a neuron is predicted active, above 0 and below 1.
+
+    Raises:
+        UserError: the predictors are another model's.
+    """
+    check_shapes(model, predictors)
+    threshold = decision_logit(decision_threshold)
+
+    def mask(layer: int, residual: Tensor, x1: Tensor) -> Tensor:
+        return torch.where(predictors[layer](residual.float()) >= threshold, x1, 0)
+
+    with observing(model, mask):
+        yield
+
+
+def check_shapes(model: PreTrainedModel, predictors: Sequence[nn.Module]) -> None:
+    """Raise UserError unless there is a predictor of the right shape for every layer."""
+    layers = len(gated_ffns(model))
+    if len(predictors) != layers:
+        raise UserError(f"{len(predictors)} predictors for a model of {layers} layers: they are another model's")
+    wanted = model.config.hidden_size, model.config.intermediate_size
+    for layer, predictor in enumerate(predictors):
+        if isinstance(predictor, Predictor):
+            found = predictor.fc1.in_features, predictor.fc2.out_features
+            if found != wanted:
+                raise UserError(
+                    f"the predictor of layer {layer} maps {found[0]} to {found[1]} values, the model's "
+                    f"hidden_size and intermediate_size are {wanted[0]} and {wanted[1]}: it is another model's"
+                )
+
+
+# ------------------------------------------------------------------------------- training-free
+
+#: Root mean square of the SVD predictor's logits: decision thresholds from 0.01 to 0.99 then span three of them.
+SVD_LOGIT_SCALE = 1.5
+
+
+@torch.no_grad()
+def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
+    """Predictors without training: the sign of the gate, from the truncated SVD of the gate's matrix.
+
+    With G = gate_proj times the norm's weights and V its first rank / 2 right singular vectors, ``fc1 = [V^T; -V^T]``
+    and ``fc2 = [G V, -G V]``: since ``v = relu(v) - relu(-v)``, the logits are ``G V V^T residual``. The norm also
+    divides by the residual's root mean square, which is positive: a neuron's gate and its logit have one sign, up to
+    the truncation. A threshold t > 0 of FATReLU, and the bias of Shifted ReLU, are thus taken for 0.
+
+    Args:
+        rank: even; half of it is the truncation.
+        rows: token ids [sequences, length]; only the scale of a layer's logits comes from them, so that decision
+            thresholds other than 0.5 mean something.
+
+    Raises:
+        ConfigError: the rank.
+    """
+    size = model.config.hidden_size
+    if rank % 2 or rank > 2 * size:
+        raise ConfigError(
+            f"predictors.rank is {rank}: kind svd needs an even number, at most {2 * size} (twice the hidden size)"
+        )
+    predictors = []
+    for norm, ffn in zip(feeding_norms(model), gated_ffns(model), strict=True):
+        weight = _gate_weight(ffn).float()
+        # of ones, whose root mean square is 1: the weights as the norm applies them, be they w or 1 + w
+        gate = weight * norm(torch.ones(size, dtype=model.dtype, device=weight.device)).float()
+        right = torch.linalg.eigh(gate.T @ gate).eigenvectors[:, size - rank // 2 :]
+        projected = gate @ right
+        predictors.append(Predictor.of(torch.cat([right.T, -right.T]), torch.cat([projected, -projected], dim=1)))
+    squares = [0.0] * len(predictors)
+
+    def add(layer: int, residual: Tensor, x1: Tensor) -> None:
+        squares[layer] += predictors[layer](residual.float()).square().mean().item() * len(residual)
+
+    with observing(model, add):
+        for row in rows.split(1):
+            model.base_model(input_ids=row.to(model.device), use_cache=False)
+    for predictor, square in zip(predictors, squares, strict=True):
+        predictor.fc2.weight.mul_(SVD_LOGIT_SCALE / math.sqrt(square / len(rows)))
+        predictor.requires_grad_(False)
+    return predictors
+
+
+def _gate_weight(ffn: GatedFFN) -> Tensor:
+    """[intermediate_size, hidden_size]."""
+    if hasattr(ffn.module, "gate_up_proj"):
+        return ffn.module.get_submodule("gate_up_proj").weight.chunk(2)[0]  # type: ignore[operator]
+    return ffn.module.get_submodule("gate_proj").weight  # type: ignore[return-value]

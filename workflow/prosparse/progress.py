@@ -1,0 +1,54 @@
+"""The folder of a job that can be stopped and continued: one process at a time, one specification."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prosparse import provenance
+from prosparse.config import Section, UserError
+
+
+class Refused(UserError):
+    """The job cannot start here; the message says why and what to do."""
+
+
+@contextmanager
+def locked(resume: Path) -> Iterator[None]:
+    """Hold the folder while the block is open.
+
+    Raises:
+        Refused: another process holds it.
+    """
+    if int(os.environ.get("RANK", 0)) != 0:  # one lock a job, not a process
+        yield
+        return
+    with open(resume / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"another process is training in {resume}: wait for it or stop it") from None
+        yield
+
+
+def claim(resume: Path, specification: Section) -> None:
+    """Refuse to mix two configs' progress in one folder.
+
+    Raises:
+        Refused: the folder holds the progress of another specification; the message names what differs.
+    """
+    path, wanted = resume / "specification.json", specification.model_dump(mode="json")
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != wanted:
+            changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+            raise Refused(
+                f"{resume} holds the progress of another config ({', '.join(changed)} differ): "
+                "restore that config to continue it, or delete the folder to start over"
+            )
+    else:
+        provenance.write_json(path, wanted)
