@@ -19,8 +19,8 @@ from prosparse.config import Activation, Architecture, ConfigError, PretrainedIn
 from prosparse.method.activations import substitute
 
 
-def from_scratch(architecture: Architecture, vocabulary_size: int, context_length: int, seed: int) -> PreTrainedModel:
-    """A randomly initialised SwiGLU decoder; the same seed gives the same weights.
+def configuration(architecture: Architecture, vocabulary_size: int, context_length: int) -> PretrainedConfig:
+    """Of a SwiGLU decoder.
 
     MiniCPM is LLaMA with three scalings. transformers has exactly these in its Granite family:
     ``embedding_multiplier = scale_emb``, ``residual_multiplier = scale_depth / sqrt(layers)`` and
@@ -42,22 +42,37 @@ def from_scratch(architecture: Architecture, vocabulary_size: int, context_lengt
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    config: PretrainedConfig
     if architecture.type == "minicpm":
         assert architecture.scale_emb is not None  # the config has checked all three
         assert architecture.scale_depth is not None
         assert architecture.dim_model_base is not None
-        config = GraniteConfig(
+        return GraniteConfig(
             **common,
             embedding_multiplier=architecture.scale_emb,
             residual_multiplier=architecture.scale_depth / architecture.layers**0.5,
             logits_scaling=architecture.hidden_size / architecture.dim_model_base,
             attention_multiplier=head_dim**-0.5,
         )
-    else:
-        config = LlamaConfig(**common)
+    return LlamaConfig(**common)
+
+
+def from_scratch(architecture: Architecture, vocabulary_size: int, context_length: int, seed: int) -> PreTrainedModel:
+    """A randomly initialised SwiGLU decoder; the same seed gives the same weights."""
+    config = configuration(architecture, vocabulary_size, context_length)
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config)
+
+
+def unset(architecture: Architecture, vocabulary_size: int, context_length: int, dtype: torch.dtype) -> PreTrainedModel:
+    """A SwiGLU decoder whose weights hold nothing yet, for one who sets them all: drawing billions takes minutes."""
+    config = configuration(architecture, vocabulary_size, context_length)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.to_empty(device="cpu")
+    rotary = model.base_model.rotary_emb
+    model.base_model.rotary_emb = type(rotary)(config=config)  # its frequencies are no weights, and were emptied too
+    model.tie_weights()
+    return model.eval()
 
 
 def pretrained(init: PretrainedInit) -> PreTrainedModel:

@@ -1,38 +1,68 @@
-"""The sparse operators inside a Hugging Face model: exact, gate first, with the tokens of the dense model."""
+"""A gated FFN for decoding: dense, skipping inactive neurons exactly, or skipping what a predictor says."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from prosparse.config import UserError
-from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU, gated_ffns
-from prosparse.operators import MAX_BATCH, sparse_ffn
+from prosparse.inference.predictors import Predictor
+from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU
+from prosparse.operators import MAX_BATCH, dense_ffn, linear, sparse_down, sparse_ffn
+
+Mode = Literal["dense", "exact", "predicted"]
+MODES: tuple[Mode, ...] = ("dense", "exact", "predicted")
 
 
-class TransposedLinear(nn.Module):
-    """A linear layer that holds its weight transposed, [in_features, out_features], for ``sparse_down`` to share."""
+def few_tokens(x: Tensor) -> Tensor | None:
+    """The input as rows [tokens, features] where the operators take so many tokens, else None."""
+    rows = x.reshape(-1, x.shape[-1])
+    few = 1 <= len(rows) <= MAX_BATCH and not torch.is_autocast_enabled(x.device.type)
+    return rows.contiguous() if few else None
 
-    def __init__(self, weight: Tensor) -> None:
+
+def many_tokens(x: Tensor, weight: Tensor) -> Tensor:
+    """torch's product, for prompts."""
+    if weight.device.type == "cpu" and weight.dtype != torch.float32 and not weight.is_contiguous():
+        # in 16 bits on CPUs it takes about 70 times as long on a view as on a copy
+        weight = weight.contiguous()
+    return nn.functional.linear(x, weight)
+
+
+class StreamingLinear(nn.Module):
+    """A linear layer that reads its weights, which it shares with the layer it replaces, at the memory's speed."""
+
+    def __init__(self, replaced: nn.Linear) -> None:
         super().__init__()
-        self.weight_transposed = nn.Parameter(weight.detach().t().contiguous(), requires_grad=False)
+        self.weight, self.bias = replaced.weight, replaced.bias
+        self.out_features = replaced.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight_transposed.t()
-        if weight.device.type == "cpu" and weight.dtype != torch.float32:
-            # torch's 16-bit product for CPUs takes about 70 times as long on a transposed view
-            weight = weight.contiguous()
-        return nn.functional.linear(x, weight)
+        rows = few_tokens(x)
+        if rows is None:
+            return nn.functional.linear(x, self.weight, self.bias)
+        y = linear(rows, self.weight)
+        if self.bias is not None:
+            y += self.bias
+        return y.view(*x.shape[:-1], self.out_features)
 
 
 def _threshold(ffn: GatedFFN) -> float | None:
-    """The gate's threshold, None where the activation's values and not its inputs say what is active.
+    """The gate's threshold, None where the activation's values and not its inputs say what is active."""
+    activation = getattr(ffn.module, ffn.activation_attribute)
+    match activation:
+        case nn.ReLU():
+            return 0.0
+        case FATReLU():
+            return activation.threshold
+        case _:
+            return None
 
-    Raises:
-        UserError: the operators cannot do what this FFN does.
-    """
+
+def check(ffn: GatedFFN) -> None:
+    """Raise UserError unless the FFN is what ``DecodingFFN`` computes."""
     for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj"):
         projection = getattr(ffn.module, name, None)
         if projection is None:
@@ -41,60 +71,91 @@ def _threshold(ffn: GatedFFN) -> float | None:
             raise UserError(f"{ffn.name}.{name} is a {type(projection).__name__}: a plain linear layer is needed")
         if projection.bias is not None:
             raise UserError(f"{ffn.name}.{name} has a bias, which the sparse operators do not add")
-    activation = getattr(ffn.module, ffn.activation_attribute)
-    match activation:
-        case nn.ReLU():
-            return 0.0
-        case FATReLU():
-            return activation.threshold
-        case ShiftedReLU():
-            return None
-    raise UserError(f"{ffn.name}: {activation} has no zeros to skip; relu, shiftrelu or fatrelu is needed")
 
 
-class SparseFFN(nn.Module):
-    """A gated FFN that reads only the rows of W_1 and W_2 whose gate is active.
+def is_sparse(ffn: GatedFFN) -> bool:
+    """Whether the activation has exact zeros to skip."""
+    return isinstance(getattr(ffn.module, ffn.activation_attribute), (nn.ReLU, FATReLU, ShiftedReLU))
 
-    For up to ``MAX_BATCH`` tokens at once, as in decoding. More of them, as in a prompt, are computed densely: nearly
-    every row is then active for one of them.
+
+class DecodingFFN(nn.Module):
+    """``down_proj(act(gate) * up)`` whose weights are laid out for decoding; for inference alone.
+
+    A neuron's rows of W_1 and of W_2^T lie next to each other (``neurons`` [intermediate_size, 2, hidden_size]), apart
+    from the gate's, which exact decoding reads whole. Up to ``MAX_BATCH`` tokens at once are computed as ``mode`` says:
+
+    - ``dense``: every weight is read;
+    - ``exact``: the whole gate, then the rows of the active neurons: the very values of ``dense``;
+    - ``predicted``: the gate's rows of the neurons that the predictor calls active, then the rows of those that are.
+
+    More tokens, as in a prompt, are computed densely: nearly every neuron is then active for one of them.
+
+    Args:
+        ffn: the module it takes its weights from, one after the other: ``ffn.module`` is not usable afterwards.
+        predictor: reads ``residual``, which must be set before each call where the mode is ``predicted``.
+        decision_threshold: as a logit.
     """
 
-    dense: Any  # the module it replaces
-    activation: nn.Module
-
-    def __init__(self, ffn: GatedFFN, threshold: float | None) -> None:
+    def __init__(self, ffn: GatedFFN, predictor: Predictor | None, decision_threshold: float) -> None:
         super().__init__()
-        self.threshold = threshold
-        self.dense = ffn.module
-        self.activation = getattr(ffn.module, ffn.activation_attribute)
-        # for the dense path too, so that the model does not grow
-        self.dense.down_proj = TransposedLinear(self.dense.down_proj.weight)
+        module = ffn.module
+        self.mode: Mode = "dense"
+        self.threshold, self.is_sparse = _threshold(ffn), is_sparse(ffn)
+        self.activation = getattr(module, ffn.activation_attribute)
+        gate_and_up = getattr(module, "gate_up_proj", None)
+        gate, up = (
+            (module.gate_proj.weight, module.up_proj.weight) if gate_and_up is None else gate_and_up.weight.chunk(2)
+        )
+        neurons = torch.empty(len(up), 2, up.shape[1], dtype=up.dtype, device=up.device)
+        neurons[:, 0] = up.detach()
+        neurons[:, 1] = module.down_proj.weight.detach().t()
+        # what is kept of a joint matrix must not keep the other half alive
+        gate = gate.detach() if gate_and_up is None else gate.detach().clone()
+        self.gate_weight = nn.Parameter(gate, requires_grad=False)
+        self.neurons = nn.Parameter(neurons, requires_grad=False)
+        for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj"):
+            if hasattr(module, name):
+                delattr(module, name)
+        self.residual: Tensor | None = None
+        self.decision_threshold = decision_threshold
+        self.fc1_weight: nn.Parameter | None = None
+        if predictor is not None:
+            fc1, fc2 = (layer.weight.detach().to(up.dtype).to(up.device) for layer in (predictor.fc1, predictor.fc2))
+            self.fc1_weight = nn.Parameter(fc1, requires_grad=False)
+            # transposed: the rows of hidden neurons that the ReLU makes zero need not be read
+            self.fc2_weight_transposed = nn.Parameter(fc2.t().contiguous(), requires_grad=False)
 
-    def _gate_and_up_weights(self) -> tuple[Tensor, Tensor]:
-        if hasattr(self.dense, "gate_up_proj"):
-            gate_weight, up_weight = self.dense.gate_up_proj.weight.chunk(2)
-            return gate_weight, up_weight
-        return self.dense.gate_proj.weight, self.dense.up_proj.weight
+    @property
+    def up_weight(self) -> Tensor:
+        return self.neurons[:, 0]
+
+    @property
+    def down_weight_transposed(self) -> Tensor:
+        return self.neurons[:, 1]
+
+    def scores(self, residual: Tensor) -> Tensor:
+        """The predictor's logits [tokens, intermediate_size] for rows of the residual stream."""
+        assert self.fc1_weight is not None
+        return sparse_down(torch.relu(linear(residual, self.fc1_weight)), self.fc2_weight_transposed)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
-        if not 1 <= len(rows) <= MAX_BATCH or torch.is_autocast_enabled(x.device.type):
-            return self.dense(x)
-        gate_weight, up_weight = self._gate_and_up_weights()
-        gate, threshold = nn.functional.linear(rows, gate_weight), self.threshold
+        rows = few_tokens(x)
+        if rows is None:
+            x1 = self.activation(many_tokens(x, self.gate_weight)) * many_tokens(x, self.up_weight)
+            return many_tokens(x1, self.down_weight_transposed.t())
+        if self.mode == "predicted":
+            assert self.residual is not None
+            residual = self.residual.reshape(rows.shape).contiguous()
+            gate = linear(rows, self.gate_weight, self.scores(residual), self.decision_threshold)
+        else:
+            gate = linear(rows, self.gate_weight)
+        if not self.is_sparse:
+            # no value is zero, so every row is read
+            return sparse_down(self.activation(gate) * linear(rows, self.up_weight), self.down_weight_transposed).view(
+                x.shape
+            )
+        threshold = self.threshold
         if threshold is None:
             gate, threshold = self.activation(gate), 0.0
-        return sparse_ffn(rows, gate, up_weight, self.dense.down_proj.weight_transposed, threshold).view(x.shape)
-
-
-def use_sparse_ffns(model: nn.Module) -> None:
-    """Let every gated FFN of a ReLU-activated model skip its inactive neurons; for inference alone.
-
-    Raises:
-        UserError: the model has no gated FFN, or one that the operators cannot do: with a bias, with layers that are
-            not plain linear ones, or with an activation without exact zeros. The model is then left as it was.
-    """
-    ffns = gated_ffns(model)
-    thresholds = [_threshold(ffn) for ffn in ffns]
-    for ffn, threshold in zip(ffns, thresholds, strict=True):
-        model.set_submodule(ffn.name, SparseFFN(ffn, threshold))
+        ffn = dense_ffn if self.mode == "dense" else sparse_ffn
+        return ffn(rows, gate, self.up_weight, self.down_weight_transposed, threshold).view(x.shape)

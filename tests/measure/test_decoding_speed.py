@@ -1,0 +1,253 @@
+"""What a token reads, counted by hand; the layout of what is measured. No speed is asserted."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
+
+from prosparse.config import Activation, Decoding, Shape, UserError
+from prosparse.inference import predictors
+from prosparse.inference.decoding import prepare
+from prosparse.inference.predictors import Predictor
+from prosparse.measure import decoding
+from prosparse.measure.decoding import (
+    DecodingSpecification,
+    SyntheticModel,
+    TrainedModel,
+    bytes_of_a_token,
+    measure,
+    spread,
+)
+from prosparse.method.activations import substitute
+
+HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY, RANK = 64, 160, 2, 99, 12
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
+    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+}  # fmt: skip
+SPREAD = {"median", "lower_quartile", "upper_quartile"}
+MODE = {
+    "tokens_per_second", "milliseconds_per_token", "first_token_milliseconds", "bytes", "bound_milliseconds",
+    "share_of_bound",
+}  # fmt: skip
+PARTS = {"attention", "head", "gate", "active_rows", "predictor", "kv_cache", "all"}
+
+
+def tiny(activation: str = "relu", kind=LlamaForCausalLM, config=LlamaConfig) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    model = kind(config(**SIZES, tie_word_embeddings=False)).eval()
+    substitute(model, Activation.parse(activation))
+    return model
+
+
+def random_predictors() -> list[Predictor]:
+    torch.manual_seed(1)
+    return [Predictor(HIDDEN, RANK, INTERMEDIATE).requires_grad_(False) for _ in range(LAYERS)]
+
+
+# layer by layer: 40 and 20 neurons active, 80 and 60 predicted, 30 and 10 both; 6 and 3 of the predictor's 12 not zero
+SHARES = torch.tensor([[40 / 160, 80 / 160, 30 / 160, 6 / 12], [20 / 160, 60 / 160, 10 / 160, 3 / 12]])
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, 2), (torch.float32, 4)])
+@pytest.mark.parametrize(
+    ("mode", "gate_rows", "active_rows", "predictor"),
+    [
+        ("dense", 320, 320, 0),
+        ("exact", 320, 40 + 20, 0),
+        # fc1 is read whole, of fc2 the columns of the hidden neurons that are not zero
+        ("predicted", 80 + 60, 30 + 10, 2 * 12 * 64 + (6 + 3) * 160),
+    ],
+)
+def test_bytes_of_a_token(dtype, size, mode, gate_rows, active_rows, predictor):
+    decoder = prepare(tiny().to(dtype), random_predictors())
+    expected = {
+        "attention": 2 * (64 * 64 + 64 * 32 + 64 * 32 + 64 * 64) * size,
+        "head": 99 * 64 * size,
+        "gate": gate_rows * 64 * size,
+        "active_rows": 2 * active_rows * 64 * size,  # W_1's and W_2's
+        "predictor": predictor * size,
+        "kv_cache": 2 * 2 * 32 * 20 * size,  # keys and values, layers, two heads of 16, tokens
+    }
+    found = bytes_of_a_token(decoder, mode, SHARES, context=20)
+    assert found == {**expected, "all": sum(expected.values())}
+
+
+def test_dense_reads_every_weight_but_the_embedding_and_the_norms():
+    for kind, config in ((LlamaForCausalLM, LlamaConfig), (Phi3ForCausalLM, Phi3Config)):
+        model = tiny(kind=kind, config=config)
+        matrices = sum(p.numel() for n, p in model.named_parameters() if "norm" not in n and "embed" not in n)
+        decoder = prepare(model)
+        assert bytes_of_a_token(decoder, "dense", torch.zeros(LAYERS, 4), context=0)["all"] == 4 * matrices
+        assert sum(weight.numel() for weight in decoding._streams(model)) == matrices
+
+
+def test_counts_what_hooks_count():
+    """On the model before it is prepared, whose products are torch's."""
+    model, predicted = tiny("fatrelu-0.1"), random_predictors()
+    texts = torch.randint(VOCABULARY, (3, 21), generator=torch.Generator().manual_seed(1))
+    residuals, x1, hooks = [], [], []
+    for layer in model.model.layers:
+        hooks.append(layer.post_attention_layernorm.register_forward_pre_hook(lambda m, i: residuals.append(i[0])))
+        hooks.append(layer.mlp.down_proj.register_forward_pre_hook(lambda m, i: x1.append(i[0])))
+    with torch.no_grad():
+        model(texts)
+    for hook in hooks:
+        hook.remove()
+    expected = []
+    for predictor, residual, value in zip(predicted, residuals, x1, strict=True):
+        active, chosen = value != 0, predictor(residual) >= 0
+        hidden = torch.relu(predictor.fc1(residual)) != 0
+        expected.append([part.double().mean() for part in (active, chosen, active & chosen, hidden)])
+    found = decoding._count(prepare(model, predicted), texts.tolist())
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-4)
+
+
+def test_nothing_read_is_undone():
+    model = tiny()
+    prepare(model)
+    prompt = torch.arange(5)[None]
+    expected = model(prompt).logits
+
+    def stopped():
+        with decoding._nothing_read(model):
+            assert not model(prompt).logits.any()
+            raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        stopped()
+    assert torch.equal(model(prompt).logits, expected)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_spread():
+    assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == {"median": 3, "lower_quartile": 2, "upper_quartile": 4}
+    assert spread([7.0]) == {"median": 7, "lower_quartile": 7, "upper_quartile": 7}
+
+
+def check_layout(found, modes, keys):
+    assert keys | {"row", "scale", "synthetic", "architecture", "weight_bytes", "sparsity", "bandwidth", "modes",
+                   "same_tokens_as_dense"} == set(found)  # fmt: skip
+    assert set(found["bandwidth"]) == SPREAD
+    assert list(found["modes"]) == modes
+    for name, mode in found["modes"].items():
+        compared = set() if name == "torch" else {"times_faster_than_dense", "overhead_milliseconds"}
+        assert set(mode) == MODE | compared
+        assert set(mode["bytes"]) == PARTS
+        for key, value in mode.items():
+            if key not in ("bytes", "overhead_milliseconds"):
+                assert set(value) == SPREAD
+                assert 0 < value["lower_quartile"] <= value["median"] <= value["upper_quartile"]
+    if "dense" in modes:
+        assert found["modes"]["dense"]["times_faster_than_dense"]["median"] == 1
+        assert found["modes"]["torch"]["bytes"] == found["modes"]["dense"]["bytes"]
+    assert set(found["same_tokens_as_dense"]) == set(modes) - {"torch", "dense"}
+    assert found["same_tokens_as_dense"].get("exact", 1.0) == 1.0
+
+
+def specified(models, new_tokens=32, dtype="bfloat16", **more) -> DecodingSpecification:
+    settings = Decoding(prompts=2, new_tokens=new_tokens, dtype=dtype)
+    given = {"decision_threshold": 0.5, "tokens": None, "powerinfer": None, **more}
+    return DecodingSpecification(settings=settings, models=models, **given)
+
+
+native = pytest.mark.skipif(
+    not hasattr(torch.ops.prosparse, "read_rows"), reason="the native CPU operators could not be built"
+)
+
+
+@native
+@pytest.mark.skipif(torch.cuda.is_available(), reason="names the GPU")
+def test_measures_a_synthetic_model():
+    shape = Shape(
+        hidden_size=64, intermediate_size=160, layers=2, heads=4, kv_heads=2, vocabulary_size=300,
+        tied_embeddings=False, rank=18, rows=["ProSparse-7B"],
+    )  # fmt: skip
+    described = SyntheticModel(
+        row="ProSparse-7B", scale="7B", shape=shape, sparsity=0.9, activation_recall=0.93, predicted_sparsity=0.78
+    )
+    found = measure(specified([described]))
+    (model,) = found.pop("models")
+    assert found == {
+        "device": "cpu", "threads": torch.get_num_threads(), "dtype": "bfloat16", "prompts": 2, "prompt_tokens": 5,
+        "new_tokens": 32,
+    }  # fmt: skip
+    shares = {"activation_recall", "predicted_sparsity"}
+    check_layout(model, ["torch", "dense", "exact", "predicted"], shares | {"engines"})
+    assert (model["row"], model["scale"], model["synthetic"]) == ("ProSparse-7B", "7B", True)
+    assert model["architecture"] == {
+        "type": "llama", "hidden_size": 64, "intermediate_size": 160, "layers": 2, "heads": 4, "kv_heads": 2,
+        "vocabulary_size": 300, "rank": 18,
+    }  # fmt: skip
+    assert model["sparsity"] == pytest.approx(0.9, abs=0.1)
+    ffn, attention, predictor = 3 * 64 * 160, 2 * (64 * 64 + 64 * 32), 18 * (64 + 160)
+    assert model["weight_bytes"] == 2 * (2 * (ffn + attention + predictor + 2 * 64) + 64 + 2 * 300 * 64)
+    read = {mode: values["bytes"] for mode, values in model["modes"].items()}
+    assert read["exact"]["active_rows"] == pytest.approx((1 - model["sparsity"]) * 2 * 2 * 64 * 160 * 2, abs=1)
+    assert read["predicted"]["gate"] == pytest.approx((1 - model["predicted_sparsity"]) * 2 * 64 * 160 * 2, abs=1)
+    assert read["exact"]["kv_cache"] == 2 * 2 * 32 * (5 + 16) * 2
+    assert set(model["engines"]) == {"llama.cpp", "powerinfer"}
+    assert all(set(engine) == {"missing"} for engine in model["engines"].values())
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A function that describes a saved model, and the tokens its prompts come from."""
+    for name, rows in (("a", [list(range(2, 22))]), ("b", [list(range(30, 50))])):
+        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(tmp_path / "tokens" / name / "heldout")
+
+    def save(activation: str, with_predictors: bool) -> TrainedModel:
+        model, folder = tiny(activation), tmp_path / activation
+        model.save_pretrained(folder)
+        if with_predictors:
+            predictors.save(random_predictors(), folder / "predictors")
+        return TrainedModel(
+            row="ProSparse-7B", scale="7B", pair=f"run@{activation}", checkpoint=folder,
+            activation=Activation.parse(activation), predictors=folder / "predictors" if with_predictors else None,
+        )  # fmt: skip
+
+    return tmp_path / "tokens", save
+
+
+@native
+def test_measures_saved_models(trained):
+    """With predictors, without, and one whose activation has no zeros."""
+    tokens, save = trained
+    models = [save("fatrelu-0.1", True), save("relu", False), save("silu", False)]
+    predicted, exact, dense = measure(specified(models, new_tokens=16, tokens=tokens, dtype="float32"))["models"]
+    shares = {"activation_recall", "predicted_sparsity"}
+    check_layout(predicted, ["torch", "dense", "exact", "predicted"], {"pair"} | shares)
+    check_layout(exact, ["torch", "dense", "exact"], {"pair"})
+    check_layout(dense, ["torch", "dense"], {"pair"})
+    assert [model["pair"] for model in (predicted, exact, dense)] == ["run@fatrelu-0.1", "run@relu", "run@silu"]
+    assert predicted["architecture"]["rank"] == RANK
+    assert exact["architecture"]["rank"] is None
+    assert dense["sparsity"] == 0
+    assert 0.3 < exact["sparsity"] < predicted["sparsity"] < 1
+    assert predicted["weight_bytes"] == exact["weight_bytes"] + 4 * LAYERS * RANK * (HIDDEN + INTERMEDIATE)
+
+
+@native
+def test_decodes_the_models_own_greedy_text(monkeypatch, trained):
+    """Turns of a few tokens, each from the cache of the one before, give what one call of ``generate`` gives."""
+    tokens, save = trained
+    described = save("relu", False)
+    arms = []
+    monkeypatch.setattr(decoding, "_mode", lambda arm, *rest: arms.append(arm) or {})
+    measure(specified([described], new_tokens=48, tokens=tokens, dtype="float32"))
+    unprepared = tiny("relu")
+    for arm in arms[1:]:
+        for prompt, text in zip((range(2, 7), range(30, 35)), arm.texts, strict=True):
+            expected = unprepared.generate(
+                torch.tensor([list(prompt)]), max_new_tokens=48, min_new_tokens=48, do_sample=False, pad_token_id=0
+            )
+            assert text == expected[0, 5:].tolist()
+
+
+def test_needs_the_native_operators(monkeypatch):
+    monkeypatch.setattr(decoding.torch.ops, "prosparse", object())
+    with pytest.raises(UserError, match="native operators"):
+        measure(specified([]))

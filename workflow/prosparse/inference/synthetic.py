@@ -1,0 +1,141 @@
+"""Models of a given shape with random weights that are as sparse, and as predictable, as a row of Table 2.
+
+For measuring speed where no trained model of that shape can be had. Nothing in them is trained; what they generate
+means nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prosparse.config import Activation, Architecture
+from prosparse.inference.predictors import Predictor
+from prosparse.method.activations import gated_ffns, substitute
+from prosparse.models import unset
+
+CONSTANT = 8.0  # coordinate 0 of the residual stream, of every token: what biases are made of where there are none
+CALIBRATION_TOKENS = 64
+NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Shares of a layer's neurons, 0 to 1, as a row of Table 2 prints them."""
+
+    sparsity: float
+    activation_recall: float
+    predicted_sparsity: float
+
+    def correlation(self) -> float:
+        """That of a gate and its logit, both normal, under which so many active neurons are predicted active."""
+        active, predicted = NORMAL.inv_cdf(self.sparsity), NORMAL.inv_cdf(self.predicted_sparsity)
+        gate = torch.linspace(active, active + 8, 4001, dtype=torch.float64)
+        weight = torch.exp(-gate.square() / 2)
+        weight /= weight.sum()
+        low, high = 0.0, 1 - 1e-6
+        for _ in range(50):
+            middle = (low + high) / 2
+            below = (predicted - middle * gate) / math.sqrt(1 - middle**2)
+            recall = float((weight * torch.special.ndtr(-below)).sum())
+            low, high = (middle, high) if recall < self.activation_recall else (low, middle)
+        return low
+
+
+class _Values:
+    """Normal values, drawn once and handed out again and again: drawing billions takes longer than using them."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._drawn = torch.randn(1 << 24, generator=generator)
+        self._generator = generator
+
+    def fill(self, weight: Tensor, deviation: float) -> None:
+        drawn = (self._drawn * deviation).to(weight.dtype)
+        flat = weight.view(-1)
+        for part in flat.split(len(drawn)):
+            start = int(torch.randint(len(drawn) - len(part) + 1, (), generator=self._generator))
+            part.copy_(drawn[start : start + len(part)])
+            part.copy_(part.roll(int(torch.randint(len(part), (), generator=self._generator))))
+
+
+@torch.inference_mode()
+def synthetic(
+    architecture: Architecture, vocabulary_size: int, rank: int, target: Target, dtype: torch.dtype, seed: int = 0
+) -> tuple[PreTrainedModel, list[Predictor]]:
+    """A ReLU model and its predictors that meet the target on tokens of its own.
+
+    A gate's row is part low-rank, part noise, and the predictor knows the low-rank part: their shares give the recall.
+    What is constant in the residual stream gives each layer's gates and logits the bias that makes the two sparsities.
+    """
+    model = unset(architecture, vocabulary_size, context_length=4096, dtype=dtype)
+    values = _Values(torch.Generator().manual_seed(seed))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.fill_(1.0)
+        elif "embed_tokens" in name:
+            values.fill(parameter, 1.0)
+            parameter[:, 0] = CONSTANT
+        else:
+            values.fill(parameter, parameter.shape[1] ** -0.5)
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter[0] = 0  # nothing is added to the constant
+    if not architecture.tied_embeddings:
+        model.get_output_embeddings().weight[:, 0] = 0
+    substitute(model, Activation(name="relu"))
+    correlation = target.correlation()
+    predictors = [_predictable(ffn.module, rank, correlation, values) for ffn in gated_ffns(model)]
+    _set_biases(model, predictors, target, seed)
+    return model, predictors
+
+
+def _predictable(module: nn.Module, rank: int, correlation: float, values: _Values) -> Predictor:
+    """Give a gate the part that its predictor knows, and return that."""
+    gate: Tensor = module.get_submodule("gate_proj").weight  # type: ignore[assignment]
+    intermediate, hidden = gate.shape
+    half = rank // 2 - 1
+    fc1, fc2 = torch.zeros(rank, hidden, dtype=gate.dtype), torch.zeros(intermediate, rank, dtype=gate.dtype)
+    inner, outer = torch.empty(half, hidden), torch.empty(intermediate, half)
+    values.fill(inner, hidden**-0.5)
+    values.fill(outer, half**-0.5)
+    inner[:, 0] = 0
+    known = outer @ inner
+    gate.copy_(known.mul_(correlation).add_(gate.float(), alpha=math.sqrt(1 - correlation**2)))
+    gate[:, 0] = 0
+    fc1[0, 0] = 1 / CONSTANT  # a hidden neuron that is always 1
+    fc1[1 : half + 1], fc1[half + 1 : 2 * half + 1] = inner, -inner
+    fc2[:, 1 : half + 1], fc2[:, half + 1 : 2 * half + 1] = outer, -outer
+    return Predictor.of(fc1, fc2).requires_grad_(False)
+
+
+def _set_biases(model: PreTrainedModel, predictors: list[Predictor], target: Target, seed: int) -> None:
+    """Layer after layer, since what a layer sees depends on the biases of those before."""
+    norms = [model.get_submodule(ffn.name.rpartition(".")[0]).post_attention_layernorm for ffn in gated_ffns(model)]
+
+    def set_layer(layer: int) -> object:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            residual = inputs[0].flatten(0, -2)
+            normed = norms[layer].forward(inputs[0]).flatten(0, -2)
+            gate: Tensor = gated_ffns(model)[layer].module.get_submodule("gate_proj").weight  # type: ignore[assignment]
+            quantile = _quantile(normed @ gate.T, target.sparsity)
+            gate[:, 0] = -quantile / normed[:, 0].float().mean()
+            logits = predictors[layer](residual)
+            predictors[layer].fc2.weight[:, 0] = -_quantile(logits, target.predicted_sparsity)
+
+        return hook
+
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(model.config.vocab_size, (CALIBRATION_TOKENS, 1), generator=generator)
+    hooks = [norm.register_forward_pre_hook(set_layer(layer)) for layer, norm in enumerate(norms)]
+    model.base_model(input_ids=tokens.T, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    ordered = values.float().flatten().sort().values
+    return float(ordered[min(int(share * len(ordered)), len(ordered) - 1)])
