@@ -1,0 +1,337 @@
+"""Models as GGUF files for llama.cpp and for PowerInfer, and such files read back.
+
+llama.cpp computes its ``llama`` and ``granite`` architectures with SiLU alone, PowerInfer its ``llama`` with ReLU alone
+and a predictor for each layer. What an engine would compute with another activation is refused, unless asked for by
+``activation_ignored``: then the file is good for timing alone, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import gguf_reader
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from prosparse.config import UserError
+from prosparse.inference import vocabulary
+from prosparse.models import own_activation
+
+#: How PowerInfer's files begin, where others have "GGUF".
+POWERINFER_MAGIC = b"PWRI"
+
+FILE_TYPES = {
+    torch.float32: (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
+    torch.float16: (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
+    torch.bfloat16: (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+}
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a Granite (MiniCPM) model multiplies with, and a LLaMA does not."""
+
+    embedding: float = 1.0
+    residual: float = 1.0  # what attention and FFN add to the residual stream
+    query: float = 1.0  # of q.k, beside 1 / sqrt(head dimension)
+    logits: float = 1.0
+
+
+def _scales(config: PretrainedConfig) -> Scales:
+    if config.model_type == "llama":
+        return Scales()
+    head_dimension = config.hidden_size // config.num_attention_heads
+    return Scales(
+        embedding=config.embedding_multiplier,
+        residual=config.residual_multiplier,
+        query=config.attention_multiplier * math.sqrt(head_dimension),
+        logits=1 / config.logits_scaling,
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of the file, made from a weight of the model when its turn to be written comes."""
+
+    name: str
+    weight: Tensor
+    change: Callable[[Tensor], Tensor] = lambda weight: weight
+
+    def shape(self) -> torch.Size:
+        return self.change(torch.empty_like(self.weight, device="meta")).shape
+
+    def data(self) -> Tensor:
+        return self.change(self.weight.detach())
+
+
+def _scaled(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda weight: weight if factor == 1 else weight.float() * factor
+
+
+def _rotated_in_pairs(heads: int, factor: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """Rows of a query or key projection in these engines' order.
+
+    RoPE turns two rows of a head together: rows i and i + half of it in transformers, rows 2i and 2i + 1 here.
+    """
+
+    def change(weight: Tensor) -> Tensor:
+        halves = weight.reshape(heads, 2, -1, weight.shape[1])
+        return _scaled(factor)(halves.transpose(1, 2).reshape(weight.shape))
+
+    return change
+
+
+def _check(model: PreTrainedModel) -> None:
+    """That the model is what these engines compute, its activation aside.
+
+    Raises:
+        UserError: another architecture, a bias, a scaled RoPE, heads of another size, layers that are not plain ones.
+    """
+    config = model.config
+    if config.model_type not in ("llama", "granite"):
+        raise UserError(f"model_type {config.model_type!r} cannot be exported: llama and granite (MiniCPM) can")
+    rope = config.rope_parameters["rope_type"]
+    if rope != "default":
+        raise UserError(f"rope_type {rope!r} cannot be exported: only default can")
+    if (getattr(config, "head_dim", None) or 0) not in (0, config.hidden_size // config.num_attention_heads):
+        raise UserError(f"head_dim {config.head_dim} cannot be exported: only hidden_size / num_attention_heads can")
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            if type(module) is not nn.Linear:
+                raise UserError(
+                    f"{name} is a {type(module).__name__}: export the model before it is prepared to decode"
+                )
+            if module.bias is not None:
+                raise UserError(f"{name} has a bias, which is not exported")
+
+
+def _entries(model: Any, scales: Scales) -> Iterator[Entry]:
+    """All tensors but those of the FFNs' down projections, in layer order."""
+    config, decoder = model.config, model.model
+    yield Entry("token_embd.weight", decoder.embed_tokens.weight, _scaled(scales.embedding))
+    yield Entry("output_norm.weight", decoder.norm.weight)
+    for index, layer in enumerate(decoder.layers):
+        block, attention, ffn = f"blk.{index}", layer.self_attn, layer.mlp
+        query = _rotated_in_pairs(config.num_attention_heads, scales.query)
+        yield Entry(f"{block}.attn_norm.weight", layer.input_layernorm.weight)
+        yield Entry(f"{block}.attn_q.weight", attention.q_proj.weight, query)
+        yield Entry(f"{block}.attn_k.weight", attention.k_proj.weight, _rotated_in_pairs(config.num_key_value_heads))
+        yield Entry(f"{block}.attn_v.weight", attention.v_proj.weight)
+        yield Entry(f"{block}.attn_output.weight", attention.o_proj.weight, _scaled(scales.residual))
+        yield Entry(f"{block}.ffn_norm.weight", layer.post_attention_layernorm.weight)
+        yield Entry(f"{block}.ffn_gate.weight", ffn.gate_proj.weight)
+        yield Entry(f"{block}.ffn_up.weight", ffn.up_proj.weight)
+
+
+def _add_hyperparameters(writer: gguf.GGUFWriter, config: PretrainedConfig) -> None:
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+
+
+def _raw(tensor: Tensor, name: str, dtype: torch.dtype) -> np.ndarray:
+    converted = tensor.to(dtype).contiguous().cpu()
+    if dtype == torch.float16 and not torch.stack(converted.aminmax()).isfinite().all():  # no copy of the matrix
+        raise UserError(f"{name} holds values that are not finite in float16, beyond 65504: write bfloat16 or float32")
+    return (converted.view(torch.uint16) if dtype == torch.bfloat16 else converted).numpy()
+
+
+def _write(
+    path: Path,
+    architecture: str,
+    add_fields: Callable[[gguf.GGUFWriter], None],
+    entries: Sequence[Entry],
+    dtype: torch.dtype,
+    magic: bytes | None = None,
+) -> None:
+    """Write the file whole or not at all, one tensor at a time; matrices in ``dtype``, norms in float32."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    writer = gguf.GGUFWriter(temporary, architecture)
+    try:
+        add_fields(writer)
+        writer.add_file_type(FILE_TYPES[dtype][1])
+        dtypes = [dtype if entry.weight.ndim == 2 else torch.float32 for entry in entries]
+        for entry, stored in zip(entries, dtypes, strict=True):
+            shape, item = entry.shape(), np.dtype(np.uint16 if stored.itemsize == 2 else np.float32)
+            writer.add_tensor_info(entry.name, shape, item, shape.numel() * item.itemsize, FILE_TYPES[stored][0])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for entry, stored in zip(entries, dtypes, strict=True):
+            writer.write_tensor_data(_raw(entry.data(), entry.name, stored))
+        writer.close()
+        if magic is not None:
+            with open(temporary, "r+b") as file:
+                file.write(magic)
+        os.replace(temporary, path)
+    finally:
+        writer.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _description(model: PreTrainedModel, engine: str, computed: str, activation_ignored: bool) -> str:
+    """What the file says of itself.
+
+    Raises:
+        UserError: the engine would compute another activation than the model's.
+    """
+    activation = str(own_activation(model.config))
+    if activation == computed:
+        return f"{model.config.model_type} with {activation}"
+    if not activation_ignored:
+        other = "; export the same weights with relu instead" if activation.startswith("fatrelu") else ""
+        raise UserError(
+            f"the model's activation is {activation}, but {engine} computes {computed} whatever the file says"
+            + (other if computed == "relu" else "")
+            + " (activation_ignored: a file for timing alone)"
+        )
+    return f"{model.config.model_type} for timing alone: {engine} computes {computed}, the model has {activation}"
+
+
+@torch.inference_mode()
+def export_llama_cpp(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    path: Path,
+    dtype: torch.dtype,
+    activation_ignored: bool = False,
+) -> None:
+    """A GGUF file that llama.cpp loads, of architecture ``llama`` or ``granite`` (MiniCPM with its scales).
+
+    The model may hold any dtype; the file's matrices get ``dtype`` (bfloat16, float16 or float32), its norms float32.
+    Tensors are written one at a time, so no second copy of the weights is held. Without a tokenizer, pieces
+    ``<|id|>`` stand for the token ids.
+
+    Raises:
+        UserError: the model is no such LLaMA or Granite, or its activation is not SiLU and not ignored.
+    """
+    _check(model)
+    config = model.config
+    description = _description(model, "llama.cpp", "silu", activation_ignored)
+
+    def add_fields(writer: gguf.GGUFWriter) -> None:
+        writer.add_description(description)
+        _add_hyperparameters(writer, config)
+        if config.model_type == "granite":
+            writer.add_embedding_scale(config.embedding_multiplier)
+            writer.add_residual_scale(config.residual_multiplier)
+            writer.add_attention_scale(config.attention_multiplier)
+            writer.add_logit_scale(config.logits_scaling)
+        vocabulary.add(writer, tokenizer, config)
+
+    entries = list(_entries(model, Scales()))
+    for index, layer in enumerate(model.model.layers):
+        entries.append(Entry(f"blk.{index}.ffn_down.weight", layer.mlp.down_proj.weight))
+    if model.lm_head.weight is not model.model.embed_tokens.weight:
+        entries.append(Entry("output.weight", model.lm_head.weight))
+    _write(path, config.model_type, add_fields, entries, dtype)
+
+
+@torch.inference_mode()
+def export_powerinfer(
+    model: PreTrainedModel,
+    predictors: Sequence[Any],
+    decision_threshold: float,
+    tokenizer: PreTrainedTokenizerBase | None,
+    path: Path,
+    activation_ignored: bool = False,
+) -> None:
+    """A file for PowerInfer, in float16, the only unquantised type its sparse operators take.
+
+    Adds to llama.cpp's layout the predictors (``fc1.weight`` [rank, hidden_size] and ``fc2.weight``
+    [intermediate_size, rank] of each layer) and the threshold of their logits, and holds the down projection
+    transposed. PowerInfer knows no Granite: a MiniCPM's scales are multiplied into its weights, which makes it a LLaMA.
+
+    Args:
+        decision_threshold: probability from which on a neuron is predicted active; the file holds its logit, since
+            PowerInfer compares the predictor's output without a sigmoid.
+
+    Raises:
+        UserError: the model is no such LLaMA or Granite, has a shape that PowerInfer cannot compute, or an activation
+            other than ReLU that is not ignored; predictors that do not fit.
+    """
+    _check(model)
+    config = model.config
+    description = _description(model, "PowerInfer", "relu", activation_ignored)
+    if config.intermediate_size <= 1000:
+        raise UserError(f"intermediate_size is {config.intermediate_size}: PowerInfer needs more than 1000")
+    if config.hidden_size % 8:
+        raise UserError(f"hidden_size is {config.hidden_size}: PowerInfer needs a multiple of 8")
+    if len(predictors) != config.num_hidden_layers:
+        raise UserError(f"{len(predictors)} predictors for {config.num_hidden_layers} layers")
+    if not 0 < decision_threshold < 1:
+        raise UserError(f"decision_threshold is {decision_threshold}: a probability between 0 and 1 is needed")
+    scales = _scales(config)
+
+    def add_fields(writer: gguf.GGUFWriter) -> None:
+        writer.add_description(description)
+        _add_hyperparameters(writer, config)
+        writer.add_float32("powerinfer.sparse_threshold", math.log(decision_threshold / (1 - decision_threshold)))
+        vocabulary.add(writer, tokenizer, config)
+
+    def transposed(weight: Tensor) -> Tensor:
+        return _scaled(scales.residual)(weight.t())
+
+    entries = list(_entries(model, scales))
+    for index, (layer, predictor) in enumerate(zip(model.model.layers, predictors, strict=True)):
+        fc1, fc2 = predictor.fc1.weight, predictor.fc2.weight
+        if (fc1.shape[1], *fc2.shape) != (config.hidden_size, config.intermediate_size, fc1.shape[0]):
+            raise UserError(f"the predictor of layer {index} has weights {[*fc1.shape]} and {[*fc2.shape]}")
+        entries.append(Entry(f"blk.{index}.ffn_down_t.weight", layer.mlp.down_proj.weight, transposed))
+        entries.append(Entry(f"blk.{index}.fc1.weight", fc1))
+        entries.append(Entry(f"blk.{index}.fc2.weight", fc2))
+    # PowerInfer knows no tied embeddings
+    entries.append(Entry("output.weight", model.lm_head.weight, _scaled(scales.logits)))
+    _write(path, "llama", add_fields, entries, torch.float16, POWERINFER_MAGIC)
+
+
+def reader(path: Path) -> gguf.GGUFReader:
+    """Keys and tensors of a file for either engine, mapped, not copied.
+
+    Raises:
+        UserError: no such file.
+    """
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+        if magic != POWERINFER_MAGIC:
+            return gguf.GGUFReader(path, "c")
+        known = gguf_reader.GGUF_MAGIC
+        gguf_reader.GGUF_MAGIC = int.from_bytes(POWERINFER_MAGIC, "little")  # else the same format
+        try:
+            return gguf.GGUFReader(path, "c")
+        finally:
+            gguf_reader.GGUF_MAGIC = known
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no GGUF file: {error}") from None
+
+
+def read_back(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file for either engine by name, mapped, in the dtype and with the shape they are stored in.
+
+    Raises:
+        UserError: no such file, or one with quantised tensors.
+    """
+    tensors = {}
+    for tensor in reader(path).tensors:
+        dtype = next((dtype for dtype, types in FILE_TYPES.items() if types[0] == tensor.tensor_type), None)
+        if dtype is None:
+            raise UserError(f"{path}: {tensor.name} is {tensor.tensor_type.name}; F32, F16 and BF16 can be read")
+        tensors[tensor.name] = torch.from_numpy(tensor.data).view(dtype)
+    return tensors

@@ -1,0 +1,273 @@
+"""Other engines on the same weights: llama.cpp (dense) and PowerInfer (predicted), as programs of their own.
+
+Batch 1 and greedy; the end token is never chosen, so that every prompt gets as many new tokens (transformers'
+``min_new_tokens``). The speed is what the paper reports: decoded tokens a second, without the first token, whose time
+is apart. Nothing is estimated: an engine that is not installed raises ``EngineMissing``.
+
+Neither engine is a dependency of this project. llama.cpp runs through llama-cpp-python in this interpreter, or in the
+one that the environment variable PROSPARSE_LLAMA_CPP names.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from prosparse.config import UserError
+from prosparse.inference.export import reader
+from prosparse.inference.vocabulary import byte_characters
+
+LLAMA_CPP_INTERPRETER = "PROSPARSE_LLAMA_CPP"
+
+
+class EngineMissing(UserError):
+    """An engine, or what is needed to build it, is not installed; the message says what to install."""
+
+
+def llama_cpp_interpreter() -> str:
+    """The Python that has llama-cpp-python.
+
+    Raises:
+        EngineMissing: it has not.
+    """
+    interpreter = os.environ.get(LLAMA_CPP_INTERPRETER, sys.executable)
+    try:
+        found = subprocess.run([interpreter, "-c", "import llama_cpp"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EngineMissing(f"{LLAMA_CPP_INTERPRETER}={interpreter}: {error}") from None
+    if found.returncode:
+        reason = (found.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineMissing(
+            f"llama.cpp is not usable from {interpreter} ({reason}): pip install llama-cpp-python (it needs a C++ "
+            f"compiler), there or elsewhere, and name that Python in {LLAMA_CPP_INTERPRETER}"
+        )
+    return interpreter
+
+
+def _precision(path: Path) -> str:
+    """The type of the file's matrices."""
+    types = {tensor.tensor_type.name for tensor in reader(path).tensors if len(tensor.shape) == 2}
+    return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name) for name in sorted(types))
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Over prompts, and within what they gave; of one prompt all three are its value."""
+    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
+
+
+def _result(
+    about: dict[str, str],
+    path: Path,
+    threads: int,
+    first_seconds: Sequence[float],
+    rates: Sequence[float],
+    tokens: list[list[int]],
+) -> dict[str, Any]:
+    """``rates`` are decoded tokens a second, one a prompt."""
+    return {
+        **about,
+        "precision": _precision(path),
+        "threads": threads,
+        "tokens_per_second": _spread(rates),
+        "first_token_milliseconds": _spread([1000 * seconds for seconds in first_seconds]),
+        "tokens": tokens,
+    }
+
+
+def _check(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    if not prompts or min(map(len, prompts)) < 2 or new_tokens < 2:
+        raise UserError("an engine needs prompts of at least two tokens and two new tokens or more")
+
+
+def llama_cpp(path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, threads: int) -> dict[str, Any]:
+    """Decode each prompt with llama.cpp in a process of its own, after a short warm-up.
+
+    Args:
+        path: what ``export_llama_cpp`` wrote.
+        prompts: token ids, two or more each.
+
+    Returns:
+        version, build (the instruction sets it uses), precision, threads; tokens_per_second and
+        first_token_milliseconds with median and quartiles over the prompts; tokens (greedy ids of each prompt).
+
+    Raises:
+        EngineMissing: llama-cpp-python is not installed.
+        UserError: llama.cpp refuses the file.
+    """
+    _check(prompts, new_tokens)
+    interpreter = llama_cpp_interpreter()
+    request = {"path": str(path), "prompts": [[*prompt] for prompt in prompts], "new_tokens": new_tokens}
+    finished = subprocess.run(
+        [interpreter, str(Path(__file__).with_name("llama_cpp_process.py"))],
+        input=json.dumps({**request, "threads": threads}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise UserError(f"llama.cpp failed on {path}:\n{_last_lines(finished.stderr)}")
+    answer = json.loads(finished.stdout)
+    first = [times[1] - times[0] for times in answer["times"]]
+    rates = [(new_tokens - 1) / (times[-1] - times[1]) for times in answer["times"]]
+    about = {"version": f"llama-cpp-python {answer['version']}", "build": answer["build"]}
+    return _result(about, path, threads, first, rates, answer["tokens"])
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-8:])
+
+
+# ---------------------------------------------------------------------------------- PowerInfer
+
+
+def build_powerinfer(source: str, revision: str | None, target: Path) -> Path:
+    """Build PowerInfer's command line program for CPUs, with its own default options.
+
+    Args:
+        source: a directory with its source, or what git can clone.
+        revision: what to check out; for a directory, what must be checked out there.
+        target: directory for the build, and for the clone.
+
+    Returns:
+        Path of the program.
+
+    Raises:
+        EngineMissing: no git, cmake, compiler or source, or a build that fails; the message names the log.
+    """
+    for program, purpose in {
+        "cmake": "PowerInfer is built with it",
+        "git": "its build asks git for the revision",
+    }.items():
+        if shutil.which(program) is None:
+            raise EngineMissing(f"{program} is not installed; {purpose}")
+    if not any(shutil.which(os.environ.get("CXX", compiler)) for compiler in ("c++", "g++", "clang++")):
+        raise EngineMissing("no C++ compiler is installed; PowerInfer is built with one")
+    target.mkdir(parents=True, exist_ok=True)
+    log = target / "build.log"
+    log.write_text("")
+    directory = Path(source)
+    if directory.is_dir():
+        if revision is not None:
+            found = _run(["git", "-C", source, "rev-parse", "HEAD"], log)
+            if not found.startswith(revision):
+                raise EngineMissing(f"powerinfer.source {source} is at {found}, not at revision {revision}")
+    else:
+        directory = target / "source"
+        if not directory.exists():
+            _run(["git", "clone", "--quiet", source, str(directory)], log)
+        _run(["git", "-C", str(directory), "checkout", "--quiet", revision or "HEAD"], log)
+    if not (directory / "CMakeLists.txt").exists():
+        raise EngineMissing(f"powerinfer.source {source} has no CMakeLists.txt")
+    build = target / "build"
+    _run(["cmake", "-S", str(directory), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release"], log)
+    _run(["cmake", "--build", str(build), "--target", "main", "--parallel", str(_cores())], log)
+    return build / "bin" / "main"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(command: list[str], log: Path) -> str:
+    finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    with open(log, "a") as file:
+        file.write(f"$ {' '.join(command)}\n{finished.stdout}{finished.stderr}")
+    if finished.returncode:
+        raise EngineMissing(f"{' '.join(command)} failed ({log}):\n{_last_lines(finished.stdout + finished.stderr)}")
+    return finished.stdout.strip()
+
+
+def powerinfer(
+    program: Path, path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, threads: int
+) -> dict[str, Any]:
+    """Decode each prompt with PowerInfer's ``main``, as the paper did: one process a prompt, its own timings.
+
+    Its threads add to the FFN's output without a lock: with more than one of them now and then an addition is lost.
+
+    Args:
+        program: what ``build_powerinfer`` returns.
+        path: what ``export_powerinfer`` wrote.
+        prompts: token ids, two or more each.
+
+    Returns:
+        As ``llama_cpp``. The first token's time is the evaluation of the prompt; the speed is that of the evaluations
+        after it, without sampling.
+
+    Raises:
+        EngineMissing: no such program.
+        UserError: it fails, or its tokenizer does not turn the prompt's text into the prompt's ids.
+    """
+    _check(prompts, new_tokens)
+    if not os.access(program, os.X_OK):
+        raise EngineMissing(f"PowerInfer's program {program} does not exist: set decoding.engines.powerinfer")
+    pieces = _pieces(path)
+    first, rates, tokens, about = [], [], [], {}
+    for prompt in prompts:
+        try:
+            text = b"".join(pieces[token] for token in prompt).decode()
+        except UnicodeDecodeError:
+            raise UserError(f"the prompt {[*prompt]} is no text, which PowerInfer needs") from None
+        with tempfile.TemporaryDirectory(prefix="prosparse-powerinfer-") as directory:
+            command = [str(program.resolve()), "--model", str(path.resolve()), "--prompt", text]
+            command += ["--n-predict", str(new_tokens), "--ctx-size", str(max(64, len(prompt) + new_tokens + 4))]
+            command += ["--threads", str(threads), "--logdir", directory, "--simple-io", "--ignore-eos"]
+            command += ["--temp", "0", "--repeat-penalty", "1"]  # its penalty of 1.1 would act on greedy choices too
+            finished = subprocess.run(command, capture_output=True, cwd=directory, check=False)
+            errors = finished.stderr.decode(errors="replace")
+            logs = sorted(Path(directory).glob("*.yml"))
+            if finished.returncode or not logs:
+                raise UserError(f"PowerInfer failed on {path}:\n{_last_lines(errors)}")
+            log = logs[0].read_text(errors="replace")
+        if (read := _integers(log, "prompt_tokens")) != [*prompt]:
+            raise UserError(f"PowerInfer reads the prompt {[*prompt]} as {read}: use prompts that its tokenizer keeps")
+        if len(generated := _integers(log, "output_tokens")) != new_tokens:
+            raise UserError(f"PowerInfer generated {len(generated)} tokens, not {new_tokens}")
+        prompt_milliseconds, _ = _timing(errors, "prompt eval time")
+        milliseconds, count = _timing(errors, "eval time")
+        first.append(prompt_milliseconds / 1000)
+        rates.append(1000 * count / milliseconds)
+        tokens.append(generated)
+        about = {"version": _line(errors, r"build = (.*)"), "build": _line(errors, r"(AVX = .*)\|")}
+    return _result(about, path, threads, first, rates, tokens)
+
+
+def _pieces(path: Path) -> list[bytes]:
+    """The text of each token of a GPT-2 vocabulary."""
+    fields = reader(path).fields
+    bytes_of = byte_characters()
+    types = fields["tokenizer.ggml.token_type"].contents()
+    return [
+        bytes(bytes_of[character] for character in piece) if kind == gguf.TokenType.NORMAL else piece.encode()
+        for piece, kind in zip(fields["tokenizer.ggml.tokens"].contents(), types, strict=True)
+    ]
+
+
+def _integers(log: str, key: str) -> list[int]:
+    found = re.search(rf"^{key}: (\[[\d, ]*\])", log, re.MULTILINE)
+    return ast.literal_eval(found[1]) if found else []
+
+
+def _timing(output: str, name: str) -> tuple[float, int]:
+    """Milliseconds and count of a line of ``llama_print_timings``."""
+    found = re.search(rf"llama_print_timings: +{name} = +([\d.]+) ms / +(\d+)", output)
+    if found is None:
+        raise UserError(f"PowerInfer printed no {name}:\n{_last_lines(output)}")
+    return float(found[1]), int(found[2])
+
+
+def _line(output: str, pattern: str) -> str:
+    found = re.search(pattern, output)
+    return found[1].strip() if found else "unknown"
