@@ -11,7 +11,7 @@ from typing import Any
 from prosparse import config, runs
 from prosparse.config import Experiment
 from prosparse.method.schedule import factor
-from prosparse.paper import operators, published
+from prosparse.paper import acceleration, operators, published
 from prosparse.paper.page import inputs
 from prosparse.paper.results import Results, tokens
 
@@ -104,8 +104,18 @@ CONFIG: dict[str, Any] = {
         "shapes": {"7B": [4096, 11008], "13B": [5120, 13824], "1B": [1536, 3840]},
         "densities": [1, 0.5, 0.107, 0.05],
     },
+    "predictors": {"kinds": ["nonzero", "top", "svd"], "rank": 64, "tokens": 400_000},
+    "decoding": {
+        "shapes": {
+            "llama-7b": {
+                "hidden_size": 4096, "intermediate_size": 11008, "layers": 32, "heads": 32, "kv_heads": 32,
+                "tied_embeddings": False, "vocabulary_size": 32000, "rows": ["ReluLLaMA-7B", "ProSparse-7B"],
+            },
+        },
+        "engines": {"llama_cpp": True},
+    },
     "supervised_finetuning": {"without": "sft-0", "smaller": "sft-0.1", "same": "sft-0.4"},
-}
+}  # fmt: skip
 
 # time in us of the operators at 4096 x 11008: fixed + slope x density
 TIMES = {
@@ -114,7 +124,20 @@ TIMES = {
 }  # fmt: skip
 STEP_COST = {"up": 1.0, "down": 1.2}  # the down projection's times are longer by this factor
 
+# recall of a kind of predictor at predicted sparsity p, true sparsity s: 1 - (p / s) ** (power * (1 + s)) up to s
+POWERS = {"nonzero": 12.0, "top": 9.0, "svd": 5.0, "marginal": 2.5}
+USED = {"nonzero": 0.80, "top": 0.85, "svd": 0.6, "marginal": 0.7}  # predicted sparsity over the true one
+
+SAME_TOKENS = {"exact": True, "predicted": 0.93}
+BANDWIDTH = 20.0  # GB/s
+OVERHEAD = {"torch": 0.9, "dense": 0.25, "exact": 0.27, "predicted": 0.31}  # ms a token
+RATES = {"torch": 0.5, "dense": 0.95, "exact": 0.93, "predicted": 0.9}  # of the bandwidth, reading weights
+
 FIT = (-1.1, 0.4, 3.9)  # what figure 3 should find in the synthetic runs
+
+
+def spread(median: float) -> dict[str, float]:
+    return {"median": median, "lower_quartile": 0.95 * median, "upper_quartile": 1.05 * median}
 
 
 class Synthetic:
@@ -154,8 +177,17 @@ class Synthetic:
                 self.json(self.results.benchmarks_file(run, activation, seed), self.answered(run, activation, seed))
             for run, stage in needs.stages:
                 self.trained(run, stage, seed)
+            for run, activation in needs.prediction:
+                self.json(self.results.prediction_file(run, activation, seed), self.predicted(run, activation, seed))
+            for run, activation in needs.predicted_benchmarks:
+                path = self.results.predicted_benchmarks_file(run, activation, seed)
+                self.json(path, self.answered(run, activation, seed))
         if needs.operators:
             self.json(self.results.operators_file, self.timed())
+        if needs.decoding:
+            self.json(self.results.decoding_file(), self.decoded())
+        for shape in needs.decoding_shapes:
+            self.json(self.results.decoding_file(shape), self.decoded(shape))
         for corpus in self.experiment.data.corpora:
             counts = {
                 "read": 1200, "after_cleaning": 1150, "duplicates_removed": 80, "contaminated_removed": 3,
@@ -234,6 +266,131 @@ class Synthetic:
             "provenance": self.provenance(9.0),
         }  # fmt: skip
 
+    def share(self, run: str, activation: str, seed: int) -> float:
+        """Sparsity of a pair, by formula."""
+        return next(
+            entry["sparsity"] for entry in self.measured(run, seed)["measurements"] if entry["activation"] == activation
+        )
+
+    def predicted(self, run: str, activation: str, seed: int) -> dict[str, Any]:
+        sparsity, loss = self.share(run, activation, seed), self.plan(run)[1]
+        settings = self.experiment.predictors
+
+        def at(kind: str, share: float) -> dict[str, float]:
+            recall = max(0.0, 1 - share ** (POWERS[kind] * (1 + sparsity)))
+            return {
+                "activation_recall": recall,
+                "precision": recall * (1 - sparsity) / (1 - share * sparsity),
+                "predicted_sparsity": share * sparsity,
+            }
+
+        kinds = {}
+        for kind in [*settings.kinds, "marginal"]:
+            used = at(kind, USED[kind])
+            kinds[kind] = {
+                "rank": None if kind == "marginal" else settings.rank, **used,
+                "layers": [used] * 6, "loss": loss + 0.1 * (1 - used["activation_recall"]),
+                "sweep": [{"decision_threshold": step / 20, **at(kind, step / 20)} for step in range(1, 20)],
+            }  # fmt: skip
+            if kind == settings.kinds[0]:
+                for point in kinds[kind]["sweep"]:
+                    point["loss"] = loss + 0.1 * (1 - point["activation_recall"])
+        return {
+            "run": run, "seed": seed, "activation": activation, "decision_threshold": 0.5, "sparsity": sparsity,
+            "layer_sparsity": [sparsity] * 6, "loss": loss, "tokens": 8192, "kinds": kinds,
+            "provenance": self.provenance(30.0),
+        }  # fmt: skip
+
+    def decoded(self, shape: str | None = None) -> dict[str, Any]:
+        """Of the trained models, or of a shape's synthetic ones."""
+        models = []
+        if shape is None:
+            for row, pair in acceleration.pairs(self.experiment).items():
+                run, _, activation = pair.partition("@")
+                architecture = {**self.experiment.architectures["tiny"].model_dump(), "vocabulary_size": 4096}
+                sparsity = self.share(run, activation, self.experiment.seeds[0])
+                predicted = row in acceleration.predicted_pairs(self.experiment)
+                given = {"pair": pair, "synthetic": False, "architecture": architecture, "sparsity": sparsity}
+                if predicted:
+                    used = self.predicted(run, activation, 1)["kinds"]["nonzero"]
+                    given |= {key: used[key] for key in ("activation_recall", "predicted_sparsity")}
+                models.append({"row": row, **given})
+        else:
+            chosen = self.experiment.decoding.shapes[shape]
+            for setting in operators.settings():
+                if setting.name in chosen.rows:
+                    given = {
+                        key: float(setting.printed[name]) / 100
+                        for key, name in (
+                            ("sparsity", "average_sparsity"),
+                            ("activation_recall", "activation_recall"),
+                            ("predicted_sparsity", "predicted_sparsity"),
+                        )
+                    }
+                    models.append(
+                        {
+                            "row": setting.name,
+                            "synthetic": True,
+                            "architecture": chosen.model_dump(exclude={"rows"}),
+                            **given,
+                        }
+                    )
+        return {
+            "device": "cpu", "threads": 2, "dtype": "bfloat16", "prompts": 4, "prompt_tokens": 5, "new_tokens": 128,
+            "bandwidth": spread(BANDWIDTH), "models": [self.model(model) for model in models],
+            "provenance": self.provenance(200.0),
+        }  # fmt: skip
+
+    def model(self, given: dict[str, Any]) -> dict[str, Any]:
+        """A model's decoding, from its shape and shares."""
+        shape = given["architecture"]
+        hidden, intermediate, layers = (shape[key] for key in ("hidden_size", "intermediate_size", "layers"))
+        attention, projection = 8 * layers * hidden**2, 2 * layers * hidden * intermediate
+        head, cache = 2 * shape["vocabulary_size"] * hidden, 4 * layers * hidden * 69
+        rank = self.experiment.predictors.rank if self.experiment.predictors else 0
+        rank = shape.get("rank", rank)
+        active, predicted = 1 - given["sparsity"], 1 - given.get("predicted_sparsity", 0.0)
+        every = {"gate": projection, "active_rows": 2 * projection}
+        bytes_of = {
+            "torch": every,
+            "dense": every,
+            "exact": {"gate": projection, "active_rows": 2 * active * projection},
+            "predicted": {
+                "gate": predicted * projection, "active_rows": 2 * predicted * projection,
+                "predictor": 2 * layers * rank * (hidden + intermediate),
+            },
+        }  # fmt: skip
+        times: dict[str, float] = {}
+        modes = {}
+        for mode, parts in bytes_of.items():
+            if mode == "exact" and given["sparsity"] == 0:
+                break
+            if mode == "predicted" and "predicted_sparsity" not in given:
+                break
+            moved = {"attention": attention, "gate": 0, "active_rows": 0, "predictor": 0, **parts}
+            moved = {key: round(value) for key, value in {**moved, "head": head, "kv_cache": cache}.items()}
+            moved["all"] = sum(moved.values())
+            bound = moved["all"] / BANDWIDTH / 1e6  # ms
+            times[mode] = bound / RATES[mode] + OVERHEAD[mode]
+            modes[mode] = {
+                "tokens_per_second": spread(1e3 / times[mode]), "milliseconds_per_token": spread(times[mode]),
+                "first_token_milliseconds": spread(1.5 * times[mode]), "bytes": moved,
+                "times_faster_than_dense": 0.0, "bound_milliseconds": spread(bound),
+                "share_of_bound": spread(bound / times[mode]), "overhead_milliseconds": OVERHEAD[mode],
+            }  # fmt: skip
+        for mode, arm in modes.items():
+            arm["times_faster_than_dense"] = spread(times["dense"] / times[mode])
+        engine = {
+            "version": "0.3", "tokens_per_second": spread(900 / times["dense"]), "same_precision": "bfloat16",
+            "first_token_milliseconds": spread(2 * times["dense"]),
+        }  # fmt: skip
+        engines = {"powerinfer": {"missing": "its binary is not built"}} if given["synthetic"] else {}
+        return {
+            "scale": operators.scale_of(given["row"]), "weight_bytes": attention + 3 * projection + head, **given,
+            "modes": modes, "engines": {"llama.cpp": engine, **engines},
+            "same_tokens_as_dense": {mode: same for mode, same in SAME_TOKENS.items() if mode in modes},
+        }  # fmt: skip
+
     def timed(self) -> dict[str, Any]:
         settings = self.experiment.operators
         cases = []
@@ -252,9 +409,6 @@ class Synthetic:
     def case(hidden: int, intermediate: int, density: float) -> dict[str, Any]:
         size = hidden * intermediate / (4096 * 11008)
         density = round(density * intermediate) / intermediate
-
-        def spread(median: float) -> dict[str, float]:
-            return {"median": median, "lower_quartile": 0.95 * median, "upper_quartile": 1.05 * median}
 
         def time(kind: str, step: str) -> float:
             fixed, slope = TIMES[kind]

@@ -30,15 +30,15 @@ def test_ten_claims_with_a_verdict_and_numbers(synthetic):
     verdicts = _verdicts(synthetic)
     assert sorted(verdicts) == list(range(1, 11))
     for number, verdict in verdicts.items():
-        assert verdict.verdict == (UNTESTABLE if number == 8 else HOLDS), verdict
+        # bytes do not allow the 4.52 times of claim 8
+        assert verdict.verdict == (FAILS if number == 8 else HOLDS), verdict
         assert verdict.evidence
-    assert "Table 2" in verdicts[8].evidence
 
 
 def test_write(synthetic):
     markdown, data = claims.write(synthetic.experiment, synthetic.directory)
     text = markdown.read_text()
-    assert "9 hold here, 0 do not, 1 cannot be tested at this scale" in text
+    assert "9 hold here, 1 do not, 0 cannot be tested at this scale" in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("| ")}) == 1
     assert len(json.loads(data.read_text())["claims"]) == 10
 
@@ -50,7 +50,7 @@ def test_without_runs_nothing_is_testable(nothing):
 def test_needs_cover_what_is_read(synthetic):
     needs = claims.inputs(synthetic.experiment)
     for kind, paths in synthetic.results.files(needs).items():
-        assert paths, kind
+        assert paths or kind == "predicted_benchmarks", kind
     kept = {p for paths in synthetic.results.files(needs).values() for p in paths}
     for path in (synthetic.directory / "measurements").rglob("*.json"):
         if path not in kept:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from prosparse.paper import claims, figures, page, tables
+from prosparse.paper import claims, explanation, figures, page, tables
 
 
 def test_page_renders_with_everything_missing(nothing):
@@ -14,7 +14,8 @@ def test_page_renders_with_everything_missing(nothing):
     for name in figures.FIGURES:
         assert f"figures/{name}.png has not been made" in text
     assert "Wall time: missing" in text
-    assert "Table 2, left half" in text
+    assert "activation recall, predicted sparsity): the experiment trains no predictors, so claim 8 has no" in text
+    assert "_missing: acceleration.md has not been made._" in text
     assert "the experiment times no operators, so claim 9 has no verdict" in text
 
 
@@ -22,11 +23,14 @@ def test_page_holds_everything_that_was_made(synthetic):
     for name in tables.TABLES:
         tables.write(name, synthetic.experiment, synthetic.directory)
     claims.write(synthetic.experiment, synthetic.directory)
+    explanation.write(synthetic.experiment, synthetic.directory)
     (synthetic.directory / "figures").mkdir()
     (synthetic.directory / "figures" / "figure1.png").write_bytes(b"")
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
     assert "has not been made" in text  # figures 2 to 4
     assert "![figure1](figures/figure1.png)" in text
+    assert text.index("## Acceleration") < text.index("### Why 4.52 times")
+    assert "so claim 8" not in text
     assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
     assert "Imaginary CPU, 2 cores" in text
     assert (
@@ -94,7 +98,7 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
 def test_importing_the_package_loads_nothing_heavy():
     """About twenty short jobs import these modules, and the DAG does on every parse."""
     code = (
-        "import sys; from prosparse.paper import claims, figures, page, tables; "
+        "import sys; from prosparse.paper import claims, explanation, figures, page, tables; "
         "heavy = ('torch', 'transformers', 'polars', 'altair', 'numpy', 'scipy', 'pandas'); "
         "print([m for m in heavy if m in sys.modules])"
     )

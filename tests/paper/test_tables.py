@@ -224,6 +224,8 @@ def test_needs_are_united():
     assert (a | b) == Needs({"x", "y"}, {("x", "relu")}, {("y", 0)})
     assert (a | Needs(operators=True)).operators
     assert not (a | b).operators
+    c = Needs(prediction={("x", "relu")}, predicted_benchmarks={("x", "relu")}, decoding=True, decoding_shapes={"7b"})
+    assert (a | c) == Needs({"x"}, {("x", "relu")}, set(), False, c.prediction, c.predicted_benchmarks, True, {"7b"})
 
 
 def test_nothing_measured_renders_everywhere(nothing):

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import PUBLISHED, Experiment
-from prosparse.paper import operators, published
+from prosparse.paper import acceleration, operators, published
+from prosparse.paper.acceleration_claim import claim8
 from prosparse.paper.figures import final_points
 from prosparse.paper.figures import inputs as figure_inputs
+from prosparse.paper.finding import Finding, all_of
 from prosparse.paper.fit import fit
 from prosparse.paper.results import Needs, Results, Value, lineage_tokens, origin
 from prosparse.paper.tables import write_text
@@ -33,22 +35,6 @@ class Verdict:
     tolerance: dict[str, float]
     verdict: str
     evidence: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One test's outcome: True, False, or None where it cannot be decided; and why."""
-
-    holds: bool | None
-    evidence: str
-
-
-def _all(findings: list[Finding], otherwise: str) -> Finding:
-    """Holds if every decided finding does; undecided if none is."""
-    if not findings:
-        return Finding(None, otherwise)
-    decided = [finding.holds for finding in findings if finding.holds is not None]
-    return Finding(all(decided) if decided else None, "\n".join(finding.evidence for finding in findings))
 
 
 # ------------------------------------------------------------------------------------- quality
@@ -193,7 +179,7 @@ def claim2(results: Results, tolerance: dict[str, float]) -> Finding:
             holds = None
             words += " No Vanilla ReLU run shows what that training alone gains, so this is not decided."
         findings.append(Finding(holds, words))
-    return _all(findings, "No run stands for an original and its ProSparse row.")
+    return all_of(findings, "No run stands for an original and its ProSparse row.")
 
 
 def _confounded(experiment: Experiment, original: str, final: str) -> str:
@@ -229,7 +215,7 @@ def claim3(results: Results, tolerance: dict[str, float]) -> Finding:
         ]
         if progressive is not None and constants:
             findings.append(_frontier(results, scale, progressive, list(dict.fromkeys(constants)), tolerance))
-    return _all(findings, "No run stands for a ProSparse row of Table 5 and a constant one.")
+    return all_of(findings, "No run stands for a ProSparse row of Table 5 and a constant one.")
 
 
 def _frontier(
@@ -308,7 +294,7 @@ def claim4(results: Results, tolerance: dict[str, float]) -> Finding:
                 f"{measure.show(more)} than that. {measure.explanation}",
             )
         )
-    return _all(findings, "No runs stand for thresholds 0, 0.01 and 0.03 of Table 9.")
+    return all_of(findings, "No runs stand for thresholds 0, 0.01 and 0.03 of Table 9.")
 
 
 def claim5(results: Results, tolerance: dict[str, float]) -> Finding:
@@ -355,7 +341,7 @@ def claim6(results: Results, tolerance: dict[str, float]) -> Finding:
                 f"{high:.2f} %; shifting lifts them by {lift_low:+.2f} and {lift_high:+.2f} points.",
             )
         )
-    return _all(findings, "No runs stand for a ProSparse row with and without threshold shifting.")
+    return all_of(findings, "No runs stand for a ProSparse row with and without threshold shifting.")
 
 
 def _mean(numbers: list[float]) -> float:
@@ -393,7 +379,7 @@ def claim7(results: Results, tolerance: dict[str, float]) -> Finding:
                 f"tolerance {tolerance['sparsity']:g}.",
             )
         )
-    return _all(findings, "No run stands for a ProSparse row.")
+    return all_of(findings, "No run stands for a ProSparse row.")
 
 
 def claim9(results: Results, tolerance: dict[str, float]) -> Finding:
@@ -420,7 +406,7 @@ def claim9(results: Results, tolerance: dict[str, float]) -> Finding:
                 f"{case.share(arm).median:.0%} of the rate of a sequential read"
             )
         findings.append(Finding(holds, f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}."))
-    judged = _all(findings, "The experiment times no operators of the 7B or 13B shape.")
+    judged = all_of(findings, "The experiment times no operators of the 7B or 13B shape.")
     where = f"On {timings.machine}, {timings.dtype}, every call with other weights."
     if not timings.on_gpu:
         where += " Judged on a CPU; the paper's times are a GPU's, and ours on a GPU are missing."
@@ -457,6 +443,7 @@ TESTS: dict[int, Callable[[Results, dict[str, float]], Finding]] = {
     5: claim5,
     6: claim6,
     7: claim7,
+    8: claim8,
     9: claim9,
     10: claim10,
 }
@@ -484,6 +471,8 @@ def inputs(experiment: Experiment) -> Needs:
         pairs += [run for _, run in experiment.supervised_finetuning]
     needs = Needs.of_pairs(experiment, pairs) | figure_inputs("figure3", experiment)
     needs.operators = experiment.operators is not None
+    if experiment.predictors is not None and experiment.decoding is not None:
+        needs |= acceleration.prediction_needs(experiment) | acceleration.decoding_needs(experiment)
     curves = [_pair(experiment, key) for key in ("Vanilla ReLU-7B", "ProSparse-7B")]
     if all(curves):
         needs |= Needs.of_chains(experiment, [experiment.pair(pair)[0] for pair in curves if pair])
@@ -495,10 +484,7 @@ def judge(results: Results) -> list[Verdict]:
     verdicts = []
     for claim in statements():
         tolerance = claim.get("tolerance", {})
-        if claim["number"] in TESTS:
-            finding = TESTS[claim["number"]](results, tolerance)
-        else:
-            finding = Finding(None, f"It {claim['untestable']}.")
+        finding = TESTS[claim["number"]](results, tolerance)
         verdict = UNTESTABLE if finding.holds is None else HOLDS if finding.holds else FAILS
         verdicts.append(
             Verdict(

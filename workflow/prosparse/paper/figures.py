@@ -1,4 +1,4 @@
-"""Figures 1 to 4 and that of the operators: PNG, SVG and the plotted data as JSON."""
+"""Figures 1 to 4 and those behind Table 2: PNG, SVG and the plotted data as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from prosparse.config import ConfigError, Experiment, Stage
 from prosparse.method.schedule import factor
-from prosparse.paper import published
+from prosparse.paper import acceleration, published
+from prosparse.paper.acceleration_figure import figure_decoding, figure_predictors
 from prosparse.paper.chart import (
     COLOURS,
     DASHES,
@@ -440,6 +441,8 @@ FIGURES: dict[str, Callable[[Results], Drawn]] = {
     "figure2": figure2,
     "figure3": figure3,
     "figure4": figure4,
+    "figure_predictors": figure_predictors,
+    "figure_decoding": figure_decoding,
     "figure_operators": figure_operators,
 }
 
@@ -454,6 +457,10 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     if name == "figure4":
         keys = [key for _, plain, final in published.SCALES.values() for key in (plain, final)]
         return Needs(sparsity={experiment.pair(experiment.rows[key])[0] for key in keys if key in experiment.rows})
+    if name == "figure_predictors":
+        return acceleration.prediction_needs(experiment)
+    if name == "figure_decoding":
+        return acceleration.decoding_needs(experiment)
     if name == "figure_operators":
         return Needs(operators=experiment.operators is not None)
     return Needs()

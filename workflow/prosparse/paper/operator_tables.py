@@ -22,7 +22,7 @@ SPARSITY = Column("average_sparsity", "Sparsity (%)", "%")
 WHAT_STEPS_ARE = "Step (2) is the up projection of the active neurons, step (3) the down projection, for one token."
 
 
-def _measured(spread: Spread, what: str, published: str = "", scale: float = 1.0) -> Cell:
+def measured(spread: Spread, what: str, published: str = "", scale: float = 1.0) -> Cell:
     """The median, with the quartiles in the note."""
     quartiles = f"quartiles {scale * spread.lower:.4g} to {scale * spread.upper:.4g}"
     return Cell(Value((scale * spread.median,)), published, f"{what}; {quartiles}")
@@ -90,7 +90,7 @@ def _timed(timings: Timings, setting: Setting) -> tuple[Case, str]:
     return timings.at(setting.scale, setting.density), "sparse"
 
 
-def _times(case: Case, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
+def times(case: Case, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
     """Cells of the arms ``{kind}_up`` and ``{kind}_down``."""
     sparsity = Cell(
         Value((100 * (1 - case.density),)), printed.get(SPARSITY.key, ""), "of the patterns that ours is timed with"
@@ -99,15 +99,13 @@ def _times(case: Case, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
     for step, ending in STEPS.items():
         arm, name = f"{kind}_{ending}", f"step{step}"
         time, speedup = f"{name}_time_us", f"{name}_speedup"
-        cells[time] = _measured(case.microseconds(arm), "cold", printed.get(time, ""))
+        cells[time] = measured(case.microseconds(arm), "cold", printed.get(time, ""))
         over_dense = case.speedup(arm, f"dense_{ending}")
-        cells[speedup] = _measured(
+        cells[speedup] = measured(
             over_dense, "cold, over our kernel with every neuron active", printed.get(speedup, "")
         )
-        cells[f"{name}_over_torch"] = _measured(
-            case.speedup(arm, f"torch_{ending}"), "cold, over torch's dense product"
-        )
-        cells[f"{name}_warm_us"] = _measured(case.microseconds(arm, "warm"), "warm")
+        cells[f"{name}_over_torch"] = measured(case.speedup(arm, f"torch_{ending}"), "cold, over torch's dense product")
+        cells[f"{name}_warm_us"] = measured(case.microseconds(arm, "warm"), "warm")
     return cells
 
 
@@ -133,7 +131,7 @@ def table2_operators(results: Results) -> Table:
         case, kind = _timed(timings, setting)
         active = "every neuron" if setting.is_dense else "random patterns"
         pair = f"{case.hidden_size} × {case.intermediate_size}, {active}"
-        table.rows.append(Row(setting.name, _times(case, kind, setting.printed), pair))
+        table.rows.append(Row(setting.name, times(case, kind, setting.printed), pair))
     if timings is not None:
         table.notes += _conditions(experiment, timings)
         _add_trained(table, experiment, timings)
@@ -147,7 +145,7 @@ def _add_trained(table: Table, experiment: Experiment, timings: Timings) -> None
     for row, pair in operators.trained(experiment).items():
         case = timings.of_row(row)
         label = f"Ours for {row}, {case.hidden_size} × {case.intermediate_size}"
-        table.rows.append(Row(label, _times(case, "sparse", {}), pair, is_published=False))
+        table.rows.append(Row(label, times(case, "sparse", {}), pair, is_published=False))
         origins.setdefault(stands_in(experiment, row, experiment.pair(pair)[0]), []).append(f"`{pair}`")
     for words, pairs in origins.items():
         table.note(
@@ -193,7 +191,7 @@ def table2_operators_limit(results: Results) -> Table:
             cells = {"bandwidth": Cell(Value((case.bandwidth("stream") / 1e9,)))}
             for key, (_, arm) in LIMITED.items():
                 found = case.measured(arm)
-                cells[key] = _measured(case.share(arm), "cold", scale=100) if found else Cell(note=MISSING)
+                cells[key] = measured(case.share(arm), "cold", scale=100) if found else Cell(note=MISSING)
             pair = f"{case.hidden_size} × {case.intermediate_size}"
             table.rows.append(Row(f"{scale}, {case.density:.1%}", cells, pair, is_published=False))
     if timings is not None:
@@ -327,4 +325,4 @@ def _on_gpu(timings: Timings, setting: Setting, step: int) -> Cell:
     if not timings.on_gpu:
         return Cell(published=printed, note=f"{MISSING}: no GPU has run ours")
     case, kind = _timed(timings, setting)
-    return _measured(case.microseconds(f"{kind}_{STEPS[step]}"), "cold", printed)
+    return measured(case.microseconds(f"{kind}_{STEPS[step]}"), "cold", printed)

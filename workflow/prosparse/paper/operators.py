@@ -123,6 +123,15 @@ class Case:
         return 1e9 * float(self.raw["cold"][limit]["gigabytes_per_second"]["median"])
 
 
+def machine(raw: dict[str, Any]) -> str:
+    """What times were measured on, in words: a GPU's name, or the processor and its threads."""
+    if raw["device"] != "cpu":
+        return str(raw["device"])
+    threads = f"{raw['threads']} thread{'s' if raw['threads'] > 1 else ''}"
+    processor = raw.get("provenance", {}).get("processor", "")
+    return f"CPU ({processor}; {threads})" if processor else f"CPU ({threads})"
+
+
 class Timings:
     """The experiment's operator times."""
 
@@ -136,7 +145,7 @@ class Timings:
         self.cache_bytes: int = raw["last_level_cache_bytes"]
         self.memory_bytes: int = raw["memory_bytes"]
         self.large_pages: bool = raw["large_pages"]
-        self._processor: str = raw.get("provenance", {}).get("processor", "")
+        self.machine = machine(raw)
         self._cases = [
             Case(case["hidden_size"], case["intermediate_size"], case["density"], case) for case in raw["cases"]
         ]
@@ -144,14 +153,6 @@ class Timings:
     @property
     def on_gpu(self) -> bool:
         return self.device != "cpu"
-
-    @property
-    def machine(self) -> str:
-        """The device in words."""
-        if self.on_gpu:
-            return self.device
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"CPU ({self._processor}; {threads})" if self._processor else f"CPU ({threads})"
 
     def of_scale(self, scale: str) -> list[Case]:
         """The cases with random patterns at a scale's shape, densest first.

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import Experiment, PackageSource, published_rows
-from prosparse.paper import claims, figures, operators, published, tables
+from prosparse.paper import acceleration, claims, explanation, figures, operators, published, tables
 from prosparse.paper.results import MissingResult, Needs, Results, stands_in
+from prosparse.paper.table import markdown_table
 from prosparse.paper.tables import write_text
 
 
@@ -69,6 +70,7 @@ def render(results: Results, benchmarks: list[Path]) -> str:
             "",
             f"![{name}](figures/{name}.png)" if exists else f"_missing: figures/{name}.png has not been made._",
         ]
+    lines += ["", "## Acceleration", "", _included(directory / explanation.FILE, explanation.FILE)]
     lines += ["", "## What stands for what", "", *_origins(experiment)]
     lines += ["", "## Corpora", "", *_corpora(results)]
     lines += ["", "## What has not run", "", *_not_run(results, absent)]
@@ -95,12 +97,6 @@ def _included(path: Path, name: str) -> str:
     return path.read_text().strip().removeprefix("### Claims").strip()
 
 
-def _table(header: list[str], rows: list[list[str]], numbers: int = 0) -> list[str]:
-    """A Markdown table whose last ``numbers`` columns are right-aligned."""
-    align = ["---"] * (len(header) - numbers) + ["---:"] * numbers
-    return ["| " + " | ".join(cells) + " |" for cells in [header, align, *rows]]
-
-
 def _origins(experiment: Experiment) -> list[str]:
     rows: dict[tuple[str, str], list[str]] = {}
     for row, pair in experiment.rows.items():
@@ -109,7 +105,7 @@ def _origins(experiment: Experiment) -> list[str]:
     listed = [["; ".join(keys), pair, words] for (pair, words), keys in rows.items()]
     if not listed:
         return ["No run of this experiment stands for a row of the paper."]
-    return _table(["Rows of the paper", "Ours (run@activation)", "Trained from"], listed)
+    return markdown_table(["Rows of the paper", "Ours (run@activation)", "Trained from"], listed)
 
 
 def _corpora(results: Results) -> list[str]:
@@ -138,7 +134,7 @@ def _corpora(results: Results) -> list[str]:
         )
     header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), "Tokens"]
     note = "Documents, unless named otherwise. Contaminated: sharing a word n-gram with a benchmark row; removed."
-    return [*_table(header, rows, numbers=len(counted) + 1), "", note]
+    return [*markdown_table(header, rows, numbers=len(counted) + 1), "", note]
 
 
 def _total(value: Any) -> str:
@@ -151,11 +147,7 @@ def _total(value: Any) -> str:
 def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
     experiment = results.experiment
     unfilled = [row.replace("*", "\\*") for row in published_rows() if row not in experiment.rows]
-    lines = [
-        "- Table 2, left half (activation predictors, predicted sparsity, inference speed): missing here, so claim 8 "
-        "has no verdict.",
-        *_operators_not_run(results),
-    ]
+    lines = [*_acceleration_not_run(experiment), *_operators_not_run(results)]
     if unfilled:
         lines.append(f"- Rows of the paper that no run stands for: {'; '.join(unfilled)}.")
     tasks = set(experiment.benchmarks.tasks)
@@ -172,6 +164,18 @@ def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
     if not experiment.benchmarks.execute_code:
         lines.append("- Model-written programs (HumanEval, MBPP): not executed.")
     return lines
+
+
+def _acceleration_not_run(experiment: Experiment) -> list[str]:
+    reasons = {
+        "activation recall, predicted sparsity": acceleration.missing_predictors(experiment),
+        "decoding speed": acceleration.missing_decoding(experiment),
+    }
+    return [
+        f"- Table 2, left half ({what}): {reason}, so claim 8 has no verdict."
+        for what, reason in reasons.items()
+        if reason is not None
+    ]
 
 
 def _operators_not_run(results: Results) -> list[str]:
@@ -230,7 +234,7 @@ def _host(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> li
         ["Packages", ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing"],
         ["Seeds", ", ".join(map(str, experiment.seeds))],
     ]
-    return _table(["", ""], rows)
+    return markdown_table(["", ""], rows)
 
 
 def _times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> list[str]:
@@ -264,7 +268,11 @@ def _times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> l
         return ["Wall time: missing, no job has recorded any."]
     total = sum(sum(times) for times in seconds.values())
     rows.append(["**all**", str(sum(map(len, seconds.values()))), f"{total:,.0f}", "", ""])
-    return [source, "", *_table(["Job", "Jobs", "Total (s)", "Longest (s)", "Peak memory (MB)"], rows, numbers=4)]
+    return [
+        source,
+        "",
+        *markdown_table(["Job", "Jobs", "Total (s)", "Longest (s)", "Peak memory (MB)"], rows, numbers=4),
+    ]
 
 
 #: Jobs that write down their own working time, which begins once their modules are imported: folder of the
@@ -325,7 +333,7 @@ def _speed(path: Path) -> list[str]:
     header = ["Work", "Tokens/s (median)", "Quartiles", "Slowdown in % (quartiles)", "Repeats"]
     whole = measured["training_step"]["slowdown_of_a_run_percent"]
     return [
-        *_table(header, rows, numbers=4),
+        *markdown_table(header, rows, numbers=4),
         "",
         f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.",
     ]
@@ -355,7 +363,7 @@ def _compiled(path: Path) -> list[str]:
         )
     header = ["Kernel", "Compiled for", "Threads", "Registers a thread", "Shared memory (B)", "Spilled (B)"]
     return [
-        *_table([*header, "Loads of weights (B)", "Launched by"], rows),
+        *markdown_table([*header, "Loads of weights (B)", "Launched by"], rows),
         "",
         "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16. Read from the "
         "machine code, without a GPU.",

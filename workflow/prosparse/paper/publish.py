@@ -9,6 +9,7 @@ PUBLISHED_FILES = (
     "README.md",
     "config.json",
     "claims.*",
+    "acceleration.md",
     "tables/*",
     "figures/*",
     "measurements/**/*.json",

@@ -28,12 +28,20 @@ class MissingResult(UserError):
 
 @dataclass
 class Needs:
-    """What must be measured before something can be made: runs, (run, activation), (run, stage), operator times."""
+    """What must be measured before something can be made.
+
+    Runs, (run, activation), (run, stage), whether the operators and decoding are timed, and the
+    shapes of ``experiment.decoding`` that decoding is timed at.
+    """
 
     sparsity: set[str] = field(default_factory=set)
     benchmarks: set[tuple[str, str]] = field(default_factory=set)
     stages: set[tuple[str, int]] = field(default_factory=set)
     operators: bool = False
+    prediction: set[tuple[str, str]] = field(default_factory=set)
+    predicted_benchmarks: set[tuple[str, str]] = field(default_factory=set)
+    decoding: bool = False
+    decoding_shapes: set[str] = field(default_factory=set)
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(
@@ -41,6 +49,10 @@ class Needs:
             self.benchmarks | other.benchmarks,
             self.stages | other.stages,
             self.operators or other.operators,
+            self.prediction | other.prediction,
+            self.predicted_benchmarks | other.predicted_benchmarks,
+            self.decoding or other.decoding,
+            self.decoding_shapes | other.decoding_shapes,
         )
 
     @classmethod
@@ -221,9 +233,20 @@ class Results:
     def benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
         return self.directory / "measurements" / run / f"seed{seed}" / "benchmarks" / f"{activation}.json"
 
+    def prediction_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "prediction" / f"{activation}.json"
+
+    def predicted_benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "predicted_benchmarks" / f"{activation}.json"
+
     @property
     def operators_file(self) -> Path:
         return self.directory / "measurements" / "operators.json"
+
+    def decoding_file(self, shape: str | None = None) -> Path:
+        """Of the trained models, or of the synthetic ones of a shape."""
+        folder = self.directory / "measurements"
+        return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
 
     def stage_directory(self, run: str, stage: int, seed: int) -> Path:
         relative = self._checkpoint_directory(self.experiment, run, stage).format(seed=seed)
@@ -243,6 +266,16 @@ class Results:
             "sparsity": [self.sparsity_file(run, seed) for run in sorted(needs.sparsity) for seed in seeds],
             "benchmarks": [self.benchmarks_file(*pair, seed) for pair in sorted(needs.benchmarks) for seed in seeds],
             "operators": [self.operators_file] if needs.operators else [],
+            "prediction": [self.prediction_file(*pair, seed) for pair in sorted(needs.prediction) for seed in seeds],
+            "predicted_benchmarks": [
+                self.predicted_benchmarks_file(*pair, seed)
+                for pair in sorted(needs.predicted_benchmarks)
+                for seed in seeds
+            ],
+            "decoding": [
+                *([self.decoding_file()] if needs.decoding else []),
+                *(self.decoding_file(shape) for shape in sorted(needs.decoding_shapes)),
+            ],
         }
 
     def _json(self, path: Path) -> Any:
@@ -299,10 +332,19 @@ class Results:
         Raises:
             MissingResult: no such file.
         """
+        return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
+
+    def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
+        """The same where the neurons that the predictor calls inactive are left out."""
+        return self._benchmarks(
+            [self.predicted_benchmarks_file(run, activation, seed) for seed in self.experiment.seeds]
+        )
+
+    def _benchmarks(self, paths: list[Path]) -> Benchmarks:
         if not self.experiment.benchmarks.tasks:
             reason = "this experiment runs no benchmark"
             return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
-        files = [self._json(self.benchmarks_file(run, activation, seed)) for seed in self.experiment.seeds]
+        files = [self._json(path) for path in paths]
         scores: dict[str, Value] = {}
         chances: dict[str, Value] = {}
         details: dict[str, dict[str, Any]] = {}
@@ -319,6 +361,22 @@ class Results:
                 chances[name] = Value((100 * rows[0]["chance"],))
             details[name] = rows[0]
         return Benchmarks(scores, chances, details, missing)
+
+    def prediction(self, run: str, activation: Activation | str) -> list[dict[str, Any]]:
+        """How well the pair's active neurons are predicted, one measurement a seed (``measure/prediction.py``).
+
+        Raises:
+            MissingResult: no such file.
+        """
+        return [self._json(self.prediction_file(run, activation, seed)) for seed in self.experiment.seeds]
+
+    def decoding(self, shape: str | None = None) -> dict[str, Any]:
+        """Decoding speed of the trained models, or of a shape's synthetic ones, as measured (``measure/decoding.py``).
+
+        Raises:
+            MissingResult: no such file.
+        """
+        return self._json(self.decoding_file(shape))
 
     def operators(self) -> dict[str, Any]:
         """Times of the sparse operators, as measured (``measure/operators.py``).
@@ -438,3 +496,10 @@ def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
     words, name = origin(experiment, run)
     originals = ORIGINALS[scale_of(row)] if row is not None else [o for names in ORIGINALS.values() for o in names]
     return words if any(original in name for original in originals) else f"stand-in: {words}"
+
+
+def no_run(row: str) -> str:
+    """Why nothing of ours stands beside a published row that no run stands for."""
+    if row.startswith("ReluLLaMA"):
+        return "released checkpoint, not trained here"
+    return "no run of this experiment stands for this row"

@@ -125,6 +125,12 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown_table(header: list[str], rows: list[list[str]], numbers: int = 0) -> list[str]:
+    """Lines of a plain Markdown table whose last ``numbers`` columns are right-aligned."""
+    align = ["---"] * (len(header) - numbers) + ["---:"] * numbers
+    return [_bar(cells) for cells in [header, align, *rows]]
+
+
 def _bar(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prosparse.config import PAPER_DATASETS, ROW_KEYS, Activation, ConfigError, Experiment, RunInit
-from prosparse.paper import operator_tables, published
+from prosparse.paper import acceleration_tables, operator_tables, published
 from prosparse.paper.results import (
     BenchmarkColumn,
     Benchmarks,
@@ -21,6 +21,7 @@ from prosparse.paper.results import (
     Sparsity,
     Value,
     lineage_tokens,
+    no_run,
     stands_in,
     tokens,
 )
@@ -38,12 +39,6 @@ LEGEND = (
     "Sparsity and scores in percent. Ours: mean ± standard error over benchmark rows (standard deviation over seeds, "
     "where there are several). `*`: without activation threshold shifting. Held-out loss and bits/byte are ours alone."
 )
-
-
-def _missing_reason(label: str) -> str:
-    if label.startswith("ReluLLaMA"):
-        return "released checkpoint, not trained here"
-    return "no run of this experiment stands for this row"
 
 
 @dataclass
@@ -69,7 +64,7 @@ class _Filler:
         pair = experiment.rows.get(key)
         names = [column.key for column in self.table.columns]
         if pair is None:
-            reason = _missing_reason(label)
+            reason = no_run(label)
             self.absent.setdefault(reason, []).append(label)
             note = f"{MISSING}: {reason}"
             return Row(label, {name: Cell(published=printed.get(name, ""), note=note) for name in names})
@@ -470,6 +465,9 @@ def table7(results: Results) -> Table:
 TABLES: dict[str, Callable[[Results], Table]] = {
     "table1": table1,
     "table1_early_baselines": table1_early_baselines,
+    "table2": acceleration_tables.table2,
+    "table2_decoding": acceleration_tables.table2_decoding,
+    "table2_predictors": acceleration_tables.table2_predictors,
     "table2_operators": operator_tables.table2_operators,
     "table2_operators_limit": operator_tables.table2_operators_limit,
     "table2_operators_fit": operator_tables.table2_operators_fit,
@@ -496,6 +494,8 @@ _SOURCES = {
 def inputs(name: str, experiment: Experiment) -> Needs:
     """What must be measured before ``name`` can be written."""
     _check(name)
+    if name in acceleration_tables.INPUTS:
+        return acceleration_tables.INPUTS[name](experiment)
     if name.startswith("table2_operators"):
         return Needs(operators=experiment.operators is not None)
     if name in ("table6", "table7"):
