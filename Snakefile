@@ -14,7 +14,9 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sparsity.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/predict.smk"
 include: "workflow/rules/speed.smk"
+include: "workflow/rules/decode.smk"
 include: "workflow/rules/paper.smk"
 
 

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from prosparse.__main__ import main
+from prosparse.inference.export import read_back
+from prosparse.inference.predictors import load as load_predictors
 
 
 @pytest.fixture
@@ -73,12 +76,76 @@ def test_evaluate_writes_scores(own):
     assert result["activation"] == "silu"
 
 
+@pytest.fixture
+def relu(own, capsys):
+    assert main(["swap", str(own / "own"), "--activation", "relu", "--output", str(own / "relu")]) == 0
+    capsys.readouterr()
+    return own / "relu"
+
+
+def test_predictors_and_generate(own, relu, capsys):
+    text = [str(path) for path in sorted(own.glob("text*.txt"))]
+    train = [
+        "predictors", str(relu), "--text", *text, "--kind", "top", "--kind", "svd", "--rank", "8",
+        "--tokens", "400", "--context-length", "16", "--output", str(own / "predictors"),
+    ]  # fmt: skip
+    assert main(train) == 0
+    assert "next: prosparse generate" in capsys.readouterr().out
+    for kind in ("top", "svd"):
+        assert [predictor.rank for predictor in load_predictors(own / "predictors" / kind)] == [8, 8]
+
+    def generated(*more):
+        command = ["generate", str(relu), "--prompt", "Paragraph", "--new-tokens", "20", *more]
+        assert main(command) == 0
+        return capsys.readouterr()
+
+    exact, dense = generated(), generated("--dense")
+    predicted = generated("--predictors", str(own / "predictors" / "top"))
+    assert exact.out == dense.out
+    for found, mode in ((exact, "exact"), (dense, "dense"), (predicted, "predicted")):
+        assert found.out.startswith("Paragraph")
+        assert f"tokens, {mode}: " in found.err
+        assert "tokens/s after the first" in found.err
+    # the text is the unprepared model's
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(relu), AutoTokenizer.from_pretrained(relu)
+    inputs = tokenizer("Paragraph", return_tensors="pt", return_token_type_ids=False)
+    ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]
+    text = tokenizer.decode(ids)
+    assert generated("--dtype", "float32").out.strip() == text.strip()
+    # sampled from nearly nothing but the most likely token
+    assert generated("--dtype", "float32", "--temperature", "1e-5").out.strip() == text.strip()
+    # every logit is above so low a threshold: what is predicted is everything
+    everything = ["--predictors", str(own / "predictors" / "top"), "--decision-threshold", "1e-300"]
+    assert generated("--dtype", "float32", *everything).out.strip() == text.strip()
+
+
+def test_generate_from_a_checkpoint_without_zeros_is_dense(own, capsys):
+    assert main(["generate", str(own / "own"), "--prompt", "It", "--new-tokens", "3"]) == 0
+    assert "3 tokens, dense: " in capsys.readouterr().err
+
+
+def test_export(own, relu, capsys):
+    output = own / "own.gguf"
+    assert main(["export", str(own / "own"), "--engine", "llama.cpp", "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}: {own}/own for llama.cpp\n"
+    model = AutoModelForCausalLM.from_pretrained(own / "own")
+    written = read_back(output)["blk.1.ffn_gate.weight"].float()
+    assert torch.equal(written, model.model.layers[1].mlp.gate_proj.weight.bfloat16().float())
+    for engine, message in (("llama.cpp", "relu"), ("powerinfer", "--predictors")):
+        assert main(["export", str(relu), "--engine", engine, "--output", str(own / "no.gguf")]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("prosparse: error: ")
+        assert message in error.lower()
+        assert not (own / "no.gguf").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["swap", "{own}/nowhere", "--activation", "relu", "--output", "x"], "nowhere is no checkpoint"),
         (["sparsity", "{own}/own", "--text", "{own}/missing.txt"], "missing.txt"),
         (["train", "{own}/own", "--recipe", "{own}/bad.yaml", "--text", "x", "--output", "y"], "stages.0.until"),
+        (["generate", "{own}/own", "--prompt", "x", "--predictors", "{own}"], "holds no predictors"),
     ],
 )
 def test_errors_are_one_line_that_names_the_file_or_key(own, capsys, arguments, message):

@@ -17,9 +17,32 @@ def laptop():
     return yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
+def shipped(path):
+    """As Snakemake reads it: a file that names no experiment is laid over the default."""
+    config = yaml.safe_load(path.read_text())
+    return config if "experiment" in config else laid_over(yaml.safe_load((ROOT / "config.yaml").read_text()), config)
+
+
+def laid_over(config, changes):
+    both = config.keys() & changes.keys()
+    nested = {key: laid_over(config[key], changes[key]) for key in both if isinstance(changes[key], dict)}
+    return {**config, **changes, **nested}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_shipped_experiment_is_valid(path):
-    assert isinstance(load(yaml.safe_load(path.read_text())), Experiment)
+    assert isinstance(load(shipped(path)), Experiment)
+
+
+def test_true_shapes_adds_shapes_and_engines_and_changes_nothing_else(laptop):
+    changed = load(shipped(ROOT / "workflow" / "experiments" / "true_shapes.yaml"))
+    assert changed.decoding.shapes["llama-7b"].intermediate_size == 11008
+    assert changed.decoding.engines.powerinfer.source.startswith("https://")
+    before = load(laptop)
+    assert before.decoding.shapes == {}
+    assert not before.decoding.engines.llama_cpp
+    back = changed.decoding.model_copy(update={"shapes": {}, "engines": before.decoding.engines})
+    assert changed.model_copy(update={"decoding": back}) == before
 
 
 def test_resolved_config_round_trips(laptop):
@@ -84,11 +107,54 @@ def change(config, path, value):
         (["seeds"], [], r"seeds: "),
         (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),
         (["figures", "schedule"], ["nobody"], r"figures\.schedule: unknown name 'nobody'"),
+        (["predictors", "kinds"], ["nonzero", "mlp"], r"predictors\.kinds\.1: .*'nonzero', 'top' or 'svd'"),
+        (["predictors", "kinds"], [], r"predictors\.kinds: .*at least 1 item"),
+        (["predictors", "rank"], 0, r"predictors\.rank: .*greater than 0"),
+        (["predictors", "rank"], ..., r"predictors\.rank: "),
+        (["predictors", "top"], 1.5, r"predictors\.top: .*less than or equal to 1"),
+        (["predictors", "decision_threshold"], 1, r"predictors\.decision_threshold: .*less than 1"),
+        (["predictors", "decision_threshold"], 0, r"predictors\.decision_threshold: .*greater than 0"),
+        (["predictors", "epoch"], 3, r"predictors\.epoch: unknown key; allowed here: kinds, rank, tokens, epochs"),
+        (["decoding", "dtype"], "int8", r"decoding\.dtype: .*'bfloat16', 'float16' or 'float32'"),
+        (["decoding", "prompts"], 0, r"decoding\.prompts: .*greater than 0"),
+        (["decoding", "new_tokens"], 15, r"decoding\.new_tokens: .*greater than or equal to 16"),
+        (["decoding", "shape"], {}, r"decoding\.shape: unknown key; allowed here: dtype, prompts, new_tokens, shapes"),
+        (["decoding", "engines"], {"vllm": True}, r"decoding\.engines\.vllm: unknown key; allowed here: llama_cpp"),
+        (["decoding", "engines"], {"powerinfer": {}}, r"decoding\.engines\.powerinfer\.source: "),
     ],
 )
 def test_bad_values_name_the_key_and_the_allowed(laptop, path, value, message):
     with pytest.raises(ConfigError, match=message):
         load(change(laptop, path, value))
+
+
+SHAPE = {
+    "hidden_size": 64, "intermediate_size": 160, "layers": 2, "heads": 4, "kv_heads": 2, "vocabulary_size": 300,
+    "rows": ["ProSparse-7B"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rows": ["ProSparse-7B", "ProSparse-70B"]}, r"rows: unknown name 'ProSparse-70B'; allowed: .*ProSparse-13B"),
+        ({"rows": ["LLaMA2-7B"]}, r"rows: unknown name 'LLaMA2-7B'"),  # has no sparsity
+        ({"rows": []}, r"\.rows: .*at least 1 item"),
+        ({"heads": 5}, r"hidden_size must be a multiple of heads"),
+        ({"kv_heads": 3}, r"heads must be a multiple of kv_heads"),
+        ({"rank": 0}, r"\.rank: .*greater than 0"),
+        ({"vocabulary_size": 0}, r"\.vocabulary_size: .*greater than 0"),
+        ({"type": "minicpm"}, r"all for type minicpm, none for llama"),
+        ({"vocabulary": 9}, r"\.vocabulary: unknown key; allowed here: type, hidden_size"),
+    ],
+)
+def test_bad_shapes_name_the_key_and_the_allowed(laptop, changed, message):
+    laptop["decoding"]["shapes"] = {"small": SHAPE}
+    assert load(laptop).decoding.shapes["small"].rank == 1024
+    laptop["decoding"]["shapes"] = {"small": {**SHAPE, **changed}}
+    with pytest.raises(ConfigError, match=message) as error:
+        load(laptop)
+    assert "decoding.shapes.small" in str(error.value)
 
 
 def test_published_row_keys_are_unique_and_from_the_tables():

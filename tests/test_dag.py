@@ -24,9 +24,9 @@ def snakemake(
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
-def planned(directory: Path, *targets: str) -> dict[str, set[str]]:
+def planned(directory: Path, *targets: str, config: Path = ROOT / "config.yaml") -> dict[str, set[str]]:
     """Rule -> wildcards of the jobs that a dry run of the targets plans."""
-    run = snakemake(directory, *targets, "--dry-run")
+    run = snakemake(directory, *targets, "--dry-run", config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     jobs: dict[str, set[str]] = {}
     for block in re.split(r"\n(?=(?:local)?rule )", run.stdout):
@@ -61,6 +61,29 @@ def test_stage_tables_need_no_measurement(tmp_path):
     jobs = planned(tmp_path, "table6")
     assert "evaluate" not in jobs
     assert len(jobs["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
+
+
+def test_table2_predicts_and_decodes(tmp_path):
+    """Every row of ours that is sparse has predictors; the dense ones are decoded beside them."""
+    jobs = planned(tmp_path, "table2")
+    assert len(jobs["decoding"]) == 1
+    assert {"predictors", "prediction"} <= jobs.keys()
+    trained = {re.sub(r",? *seed=\d+", "", wildcards) for wildcards in jobs["predictors"]}
+    predicted = {re.sub(r",? *seed=\d+", "", wildcards) for wildcards in jobs["prediction"]}
+    assert trained == predicted
+    assert any("run=small-prosparse" in wildcards for wildcards in trained)
+    assert not any("silu" in wildcards for wildcards in trained)
+    assert not {"decoding_shape", "powerinfer"} & jobs.keys()
+
+
+def test_true_shapes_are_laid_over_the_default(tmp_path):
+    config = ROOT / "workflow" / "experiments" / "true_shapes.yaml"
+    (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())  # read from the working directory
+    jobs = planned(tmp_path, "table2_decoding", config=config)
+    assert {re.search(r"shape=([\w-]+)", wildcards)[1] for wildcards in jobs["decoding_shape"]} == {
+        "llama-1b", "llama-7b",
+    }  # fmt: skip
+    assert len(jobs["powerinfer"]) == 1
 
 
 def test_a_shared_stage_is_trained_once(tmp_path):

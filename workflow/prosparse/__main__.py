@@ -29,6 +29,10 @@ on a checkpoint of your own (any gated-FFN model: LLaMA, Mistral, Qwen, Granite,
   prosparse train     relu/ --recipe recipe.yaml --text '*.txt' --output sparse/    progressive regularization
   prosparse sparsity  sparse/ --text book.txt --activation relu --activation fatrelu-0.01
   prosparse evaluate  sparse/ --activation fatrelu-0.01 --rows rows/ --task piqa --output piqa.json
+  prosparse generate  sparse/ --prompt 'Once upon a time'       faster than dense, the same tokens
+  prosparse predictors sparse/ --text '*.txt' --output predictors/    which neurons will be active
+  prosparse generate  sparse/ --prompt 'Once upon a time' --predictors predictors/nonzero    faster still
+  prosparse export    sparse/ --engine powerinfer --predictors predictors/nonzero --output model.powerinfer.gguf
 
 the other commands are the steps of the workflow; `snakemake --cores all` calls them in order.
 """
@@ -92,6 +96,38 @@ def _own_checkpoint(commands: Any) -> None:
     command.add_argument("--execute-code", action="store_true", help="run model-written programs in a sandbox")
     command.add_argument("--output", type=Path, required=True, help="JSON file")
 
+    command = _command(commands, "predictors", own_predictors, "train activation predictors for a checkpoint")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--text", nargs="+", required=True, help=".txt, .jsonl (column text) or .parquet files")
+    command.add_argument("--activation", type=Activation.parse, help="default: the checkpoint's own")
+    command.add_argument("--kind", action="append", choices=["nonzero", "top", "svd"], help="default: nonzero")
+    command.add_argument("--rank", type=int, default=1024)
+    command.add_argument("--tokens", type=int, default=400_000, help="a layer")
+    command.add_argument("--context-length", type=int, default=1024)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "generate", generate, "generate text, reading the weights of active neurons alone")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--prompt", required=True)
+    command.add_argument("--activation", type=Activation.parse, help="default: the checkpoint's own")
+    command.add_argument("--predictors", type=Path, help="directory of predictors: approximate, faster")
+    command.add_argument("--decision-threshold", type=float, default=0.5, help="a probability")
+    command.add_argument("--dense", action="store_true", help="read every weight")
+    command.add_argument("--new-tokens", type=int, default=128)
+    command.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token")
+    command.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
+
+    command = _command(commands, "export", export, "write a checkpoint for llama.cpp or PowerInfer")
+    command.add_argument("checkpoint", help="Hugging Face id or directory")
+    command.add_argument("--engine", choices=["llama.cpp", "powerinfer"], required=True)
+    command.add_argument("--activation", type=Activation.parse, help="default: the checkpoint's own")
+    command.add_argument("--predictors", type=Path, help="directory of predictors, for PowerInfer")
+    command.add_argument("--decision-threshold", type=float, default=0.5, help="a probability")
+    command.add_argument(
+        "--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16", help="for llama.cpp"
+    )
+    command.add_argument("--output", type=Path, required=True)
+
 
 def swap(options: argparse.Namespace) -> None:
     from prosparse.own_checkpoint import swap as swap_activation
@@ -109,6 +145,34 @@ def sparsity(options: argparse.Namespace) -> None:
     from prosparse.own_checkpoint import sparsity as show_sparsity
 
     show_sparsity(options.checkpoint, options.activation, options.text, options.context_length, options.sequences)
+
+
+def own_predictors(options: argparse.Namespace) -> None:
+    from prosparse.own_checkpoint import predictors
+
+    predictors(
+        options.checkpoint, options.activation, options.text, options.kind or ["nonzero"], options.rank, options.tokens,
+        options.context_length, options.output,
+    )  # fmt: skip
+
+
+def generate(options: argparse.Namespace) -> None:
+    from prosparse.own_checkpoint import generate as generate_text
+
+    mode = "dense" if options.dense else "predicted" if options.predictors else "exact"
+    generate_text(
+        options.checkpoint, options.activation, options.prompt, mode, options.predictors, options.decision_threshold,
+        options.new_tokens, options.temperature, options.dtype,
+    )  # fmt: skip
+
+
+def export(options: argparse.Namespace) -> None:
+    from prosparse.own_checkpoint import export as export_checkpoint
+
+    export_checkpoint(
+        options.checkpoint, options.activation, options.engine, options.predictors, options.decision_threshold,
+        options.dtype, options.output,
+    )  # fmt: skip
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -262,7 +326,33 @@ def _model(commands: Any) -> None:
     command.add_argument("--run", dest="run_name", required=True)
     command.add_argument("--seed", type=int, required=True)
     command.add_argument("--rows", type=Path, required=True, help="rows.json of their directory")
+    command.add_argument("--predictors", type=Path, help="compute with the neurons alone that these predict active")
+    command.add_argument("--decision-threshold", type=float, default=0.5, help="a probability")
     command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "train-predictors", train_predictors, "train activation predictors, or continue")
+    command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
+    command.add_argument("--specification", required=True)
+    command.add_argument("--tokens", type=Path, required=True)
+    command.add_argument("--output", type=Path, required=True, help="training.json of their directory")
+
+    command = _command(commands, "measure-prediction", measure_prediction, "recall and predicted sparsity, and losses")
+    command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
+    command.add_argument("--specification", type=json.loads, required=True)
+    command.add_argument("--activation", type=Activation.parse, required=True)
+    command.add_argument("--run", dest="run_name", required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--predictors", type=Path, required=True, help="training.json of their directory")
+    command.add_argument("--tokens", type=Path, required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "measure-decoding", measure_decoding, "tokens a second in every way to decode")
+    command.add_argument("--specification", required=True)
+    command.add_argument("--output", type=Path, required=True)
+
+    command = _command(commands, "build-powerinfer", build_powerinfer, "build PowerInfer for CPUs")
+    command.add_argument("--specification", required=True)
+    command.add_argument("--output", type=Path, required=True, help="its program, in build/bin of its directory")
 
     command = _command(commands, "speed", speed, "what the L1 gradient and the zero count cost")
     command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
@@ -319,7 +409,10 @@ def measure_benchmarks(options: argparse.Namespace) -> None:
 
     benchmarks = Benchmarks.model_validate(options.specification)
     names = {"run": options.run_name, "seed": options.seed}
-    _evaluate(options.checkpoint.parent, options.activation, benchmarks, options.rows.parent, options.output, names)
+    _evaluate(
+        options.checkpoint.parent, options.activation, benchmarks, options.rows.parent, options.output, names,
+        options.predictors, options.decision_threshold,
+    )  # fmt: skip
 
 
 def _evaluate(
@@ -329,16 +422,26 @@ def _evaluate(
     rows: Path,
     output: Path,
     names: dict[str, Any],
+    predictors: Path | None = None,
+    decision_threshold: float = 0.5,
 ) -> None:
+    from contextlib import nullcontext
+
     from transformers import AutoTokenizer
 
+    from prosparse.inference.predictors import load as load_predictors
+    from prosparse.inference.predictors import predicting
     from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
     from prosparse.models import load, own_activation
     from prosparse.provenance import record, write_json
 
     started = time.time()
     model = load(checkpoint, activation)
-    result = evaluate_benchmarks(model, AutoTokenizer.from_pretrained(checkpoint), benchmarks, rows)
+    computing = (
+        nullcontext() if predictors is None else predicting(model, load_predictors(predictors), decision_threshold)
+    )
+    with computing:
+        result = evaluate_benchmarks(model, AutoTokenizer.from_pretrained(checkpoint), benchmarks, rows)
     write_json(
         output,
         {
@@ -348,6 +451,50 @@ def _evaluate(
             "provenance": record(benchmarks.model_dump(), started, str(model.device)),
         },
     )
+
+
+def train_predictors(options: argparse.Namespace) -> None:
+    from prosparse.inference.predictor_training import PredictorSpecification, train
+
+    specification = PredictorSpecification.model_validate_json(options.specification)
+    train(options.checkpoint.parent, specification, options.tokens, options.output.parent)
+
+
+def measure_prediction(options: argparse.Namespace) -> None:
+    from prosparse.inference.predictor_training import load_marginal
+    from prosparse.inference.predictors import load as load_predictors
+    from prosparse.measure.prediction import measure
+    from prosparse.measure.sparsity import MeasuredCorpus
+    from prosparse.models import load
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    model = load(options.checkpoint.parent, options.activation)
+    folder, wanted = options.predictors.parent, options.specification
+    kinds = {kind: load_predictors(folder / kind) for kind in wanted["kinds"]}
+    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in wanted["corpora"].items()}
+    found = measure(model, kinds, load_marginal(folder), corpora, options.tokens, wanted["decision_threshold"])
+    names = {"run": options.run_name, "seed": options.seed, "activation": str(options.activation)}
+    write_json(options.output, {**names, **found, "provenance": record(wanted, started, str(model.device))})
+
+
+def measure_decoding(options: argparse.Namespace) -> None:
+    from prosparse.measure.decoding import DecodingSpecification, measure
+    from prosparse.provenance import record, write_json
+
+    started = time.time()
+    specification = DecodingSpecification.model_validate_json(options.specification)
+    measured = measure(specification)
+    provenance = record(specification.model_dump(mode="json"), started, measured["device"])
+    write_json(options.output, {**measured, "provenance": provenance})
+
+
+def build_powerinfer(options: argparse.Namespace) -> None:
+    from prosparse.config import PowerInfer
+    from prosparse.measure import engines
+
+    wanted = PowerInfer.model_validate_json(options.specification)
+    engines.build_powerinfer(wanted.source, wanted.revision, options.output.parents[2])
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -406,6 +553,7 @@ def _paper(commands: Any) -> None:
     for name, run, text in (
         ("table", table, "write one table"),
         ("figure", figure, "draw one figure"),
+        ("explanation", explanation, "write why 4.52 times is not what sparsity alone gives"),
         ("claims", claims, "judge the paper's claims on our numbers"),
         ("page", page, "write the page that shows everything"),
         ("publish", publish, "copy tables, figures and JSONs to results/published"),
@@ -432,6 +580,12 @@ def figure(options: argparse.Namespace) -> None:
     from prosparse.paper import figures
 
     figures.write(options.name, _experiment(options.config), options.config.parent)
+
+
+def explanation(options: argparse.Namespace) -> None:
+    from prosparse.paper import explanation
+
+    explanation.write(_experiment(options.config), options.config.parent)
 
 
 def claims(options: argparse.Namespace) -> None:

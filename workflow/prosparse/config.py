@@ -303,6 +303,60 @@ class Operators(Section):
     memory_limit: Annotated[int, Field(gt=0)] = 4 << 30  # bytes of weights that calls take turns with
 
 
+class Predictors(Section):
+    """Activation predictors of the rows of Table 2, left half: which kinds, and the recipe of the trained ones.
+
+    A decision threshold is a probability: a neuron is predicted active where the sigmoid of its logit reaches it.
+    """
+
+    kinds: list[Literal["nonzero", "top", "svd"]] = Field(min_length=1)  # the first is the one that decoding uses
+    rank: Annotated[int, Field(gt=0)]
+    tokens: Annotated[int, Field(gt=0)]  # a layer; 5 % of them choose the best epoch
+    epochs: Annotated[int, Field(gt=0)] = 20
+    patience: Annotated[int, Field(gt=0)] = 5  # epochs without a better recall
+    batch_size: Annotated[int, Field(gt=0)] = 1024  # tokens
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    top: Annotated[float, Field(gt=0, le=1)] = 0.15  # of a token's neurons, for the labels of kind `top`
+    decision_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+class Shape(Architecture):
+    """A model of this shape with synthetic weights, given the sparsity that rows of Table 2 print."""
+
+    vocabulary_size: Annotated[int, Field(gt=0)]
+    rank: Annotated[int, Field(gt=0)] = 1024  # of its predictors
+    rows: list[str] = Field(min_length=1)
+
+    @field_validator("rows")
+    @classmethod
+    def rows_are_sparse_ones_of_table_2(cls, rows: list[str]) -> list[str]:
+        for row in rows:
+            _known(row, sparse_rows(), "rows")
+        return rows
+
+
+class PowerInfer(Section):
+    source: str  # a directory, or what git can clone
+    revision: str | None = None
+
+
+class Engines(Section):
+    """Other engines to time on the same weights; they are not installed by this project."""
+
+    llama_cpp: bool = False
+    powerinfer: PowerInfer | None = None
+
+
+class Decoding(Section):
+    """What decoding is timed with, for the left half of Table 2."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    prompts: Annotated[int, Field(gt=0)] = 4
+    new_tokens: Annotated[int, Field(ge=16)] = 128
+    shapes: dict[Name, Shape] = {}
+    engines: Engines = Engines()
+
+
 class SupervisedFinetuning(Section):
     """Runs compared for claim 10: SFT without, with a smaller, and with the same lambda."""
 
@@ -331,6 +385,8 @@ class Experiment(Section):
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = {}  # Tables 6 and 7
     figures: Figures = Figures()
     operators: Operators | None = None
+    predictors: Predictors | None = None
+    decoding: Decoding | None = None
     supervised_finetuning: SupervisedFinetuning | None = None
 
     @model_validator(mode="after")
@@ -393,6 +449,16 @@ def published_rows() -> tuple[str, ...]:
             for row in csv.DictReader(file):
                 keys[" ".join(row[column] for column in columns)] = None
     return tuple(keys)
+
+
+@cache
+def sparse_rows() -> tuple[str, ...]:
+    """The settings of Table 2 whose sparsity is printed."""
+    found = []
+    for table in ("table2_acceleration", "table2_early_baselines"):
+        with open(PUBLISHED / f"{table}.csv", newline="") as file:
+            found += [row["setting"] for row in csv.DictReader(file) if row["average_sparsity"]]
+    return tuple(found)
 
 
 #: Published tables whose rows our runs stand for, and the columns that name a row.

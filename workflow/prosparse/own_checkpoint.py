@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
 from pathlib import Path
 
 import datasets
 import torch
 import yaml
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, TextStreamer
 
-from prosparse.config import Activation, ConfigError, Corpus, FileSource, PretrainedInit, Run, ValidationError, describe
+from prosparse.config import (
+    Activation,
+    ConfigError,
+    Corpus,
+    FileSource,
+    Predictors,
+    PretrainedInit,
+    Run,
+    ValidationError,
+    describe,
+)
 from prosparse.data import sources
 from prosparse.data.documents import clean
 from prosparse.data.tokens import copy_tokenizer, pack, predicted_bytes, spread
+from prosparse.inference.decoding import cache, prepare
+from prosparse.inference.export import export_llama_cpp, export_powerinfer
+from prosparse.inference.predictor_training import PredictorSpecification
+from prosparse.inference.predictor_training import train as train_predictors
+from prosparse.inference.predictors import load as load_predictors
+from prosparse.inference.sparse_ffn import Mode
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
 from prosparse.models import load, own_activation
@@ -83,6 +101,97 @@ def sparsity(
             f"  layers, first to last: {layers} %",
             flush=True,
         )
+
+
+def predictors(
+    checkpoint: str,
+    activation: Activation | None,
+    files: list[str],
+    kinds: list[str],
+    rank: int,
+    tokens: int,
+    context_length: int,
+    output: Path,
+) -> None:
+    """Train predictors of each kind into ``output/{kind}``, with the paper's recipe; a stopped training goes on."""
+    settings = Predictors.model_validate({"kinds": kinds, "rank": rank, "tokens": tokens})
+    folder = output / "tokens"
+    if not folder.exists():
+        _packed(files, checkpoint, context_length).save_to_disk(folder / "text" / "train")
+    chosen = activation or own_activation(AutoConfig.from_pretrained(checkpoint))
+    specification = PredictorSpecification(activation=chosen, settings=settings, mixture={"text": 1.0}, seed=0)
+    train_predictors(Path(checkpoint), specification, folder, output)
+    print(f"next: prosparse generate {checkpoint} --predictors {output / kinds[0]} --prompt ...")
+
+
+def generate(
+    checkpoint: str,
+    activation: Activation | None,
+    prompt: str,
+    mode: Mode,
+    predictors: Path | None,
+    decision_threshold: float,
+    new_tokens: int,
+    temperature: float,
+    dtype: str,
+) -> None:
+    """Print a continuation as it is generated, then its speed."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = load(checkpoint, activation, dtype=getattr(torch, dtype))
+    decoder = prepare(model, load_predictors(predictors) if predictors is not None else None, decision_threshold)
+    decoder.mode = mode if mode in decoder.modes or mode == "predicted" else "dense"
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    print(prompt, end="", flush=True)
+    started = time.perf_counter()
+    clock = _FirstToken(tokenizer, skip_prompt=True)
+    chosen = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    generated = model.generate(
+        **inputs, **chosen, past_key_values=cache(), max_new_tokens=new_tokens, streamer=clock,
+        pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    tokens, finished = generated.shape[1] - inputs["input_ids"].shape[1], time.perf_counter()
+    speed = (tokens - 1) / (finished - clock.first) if tokens > 1 else math.nan
+    print(
+        f"{tokens} tokens, {decoder.mode}: {speed:.2f} tokens/s after the first, "
+        f"which took {1000 * (clock.first - started):.0f} ms",
+        file=sys.stderr,
+    )
+
+
+class _FirstToken(TextStreamer):
+    """Prints the text, and notes when its first token was there."""
+
+    first = math.nan
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self.next_tokens_are_prompt and math.isnan(self.first):
+            self.first = time.perf_counter()
+        super().put(value)
+
+
+def export(
+    checkpoint: str,
+    activation: Activation | None,
+    engine: str,
+    predictors: Path | None,
+    decision_threshold: float,
+    dtype: str,
+    output: Path,
+) -> None:
+    """Write a GGUF file for an engine.
+
+    Raises:
+        UserError: the engine would compute this model wrongly.
+    """
+    model = load(checkpoint, activation, dtype=getattr(torch, dtype))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    if engine == "llama.cpp":
+        export_llama_cpp(model, tokenizer, output, getattr(torch, dtype))
+    elif predictors is None:
+        raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
+    else:
+        export_powerinfer(model, load_predictors(predictors), decision_threshold, tokenizer, output)
+    print(f"{output}: {checkpoint} for {engine}")
 
 
 def _packed(files: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:

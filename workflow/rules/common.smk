@@ -6,11 +6,20 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from prosparse import runs
-from prosparse.config import ConfigError, PackageSource, load
+from prosparse.config import Activation, ConfigError, PackageSource, load
 from prosparse.data.packages import archive_name
 from prosparse.data.sources import check as check_source
 from prosparse.measure import benchmark_rows
-from prosparse.paper import claims, figures, operators, page, tables
+from prosparse.paper import (
+    acceleration,
+    claims,
+    explanation,
+    figures,
+    operators,
+    page,
+    tables,
+)
+from prosparse.paper.results import scale_of
 from prosparse.provenance import digest
 
 try:
@@ -35,6 +44,14 @@ SPEED_RUN = next(
     next(iter(experiment.runs)),
 )
 
+# what decodes in mode `predicted`
+PREDICTOR_KIND = experiment.predictors.kinds[0] if experiment.predictors else None
+DECISION_THRESHOLD = (
+    experiment.predictors.decision_threshold if experiment.predictors else 0.5
+)
+SHARES = ("average_sparsity", "activation_recall", "predicted_sparsity")
+POWERINFER = "results/engines/powerinfer/build/bin/main"
+
 
 pathvars:
     experiment=directory,
@@ -46,6 +63,7 @@ wildcard_constraints:
     stage=r"\d+",
     corpus="|".join(experiment.data.corpora),
     activation=r"silu|relu|(shiftrelu|fatrelu)-[0-9.e-]+",
+    shape="|".join(experiment.decoding.shapes if experiment.decoding else ()) or "none",
 
 
 def archive(package):
@@ -119,16 +137,12 @@ def stage_specification(wildcards):
 
 
 def sparsity_specification(wildcards):
-    weights = experiment.data.mixtures[experiment.data.mixed]
     return json.dumps(
         {
             "activations": [
                 str(a) for a in runs.measured_activations(experiment, wildcards.run)
             ],
-            "corpora": {
-                name: {"stands_for": corpus.stands_for, "weight": weights.get(name, 0)}
-                for name, corpus in experiment.data.corpora.items()
-            },
+            "corpora": mixed_weights(),
         }
     )
 
@@ -159,6 +173,121 @@ def operators_specification(wildcards):
     )
 
 
+# prediction and decoding
+
+
+def mixed_weights():
+    weights = experiment.data.mixtures[experiment.data.mixed]
+    return {
+        name: {"stands_for": corpus.stands_for, "weight": weights.get(name, 0)}
+        for name, corpus in experiment.data.corpora.items()
+    }
+
+
+def predictor_specification(wildcards):
+    return json.dumps(
+        {
+            "activation": Activation.parse(wildcards.activation).model_dump(),
+            "settings": experiment.predictors.model_dump(
+                exclude={"decision_threshold"}
+            ),
+            "mixture": experiment.data.mixtures[experiment.data.mixed],
+            "seed": int(wildcards.seed),
+        }
+    )
+
+
+def prediction_specification(wildcards):
+    return json.dumps(
+        {
+            "kinds": experiment.predictors.kinds,
+            "decision_threshold": DECISION_THRESHOLD,
+            "corpora": mixed_weights(),
+        }
+    )
+
+
+def predictors_file(pair):
+    run, activation = experiment.pair(pair)
+    return f"{directory}/predictors/{run}/seed{experiment.seeds[0]}/{activation}/training.json"
+
+
+def decoded_checkpoints(wildcards):
+    return sorted(
+        {
+            checkpoint_file(experiment.pair(pair)[0], experiment.seeds[0])
+            for pair in acceleration.pairs(experiment).values()
+        }
+    )
+
+
+def decoded_predictors(wildcards):
+    pairs = acceleration.predicted_pairs(experiment).values()
+    return sorted({predictors_file(pair) for pair in pairs})
+
+
+def decoding_specification(wildcards):
+    predicted = acceleration.predicted_pairs(experiment)
+    models = []
+    for row, pair in acceleration.pairs(experiment).items():
+        run, activation = experiment.pair(pair)
+        folder = Path(predictors_file(pair)).parent
+        models.append(
+            {
+                "row": row,
+                "scale": scale_of(row),
+                "pair": pair,
+                "checkpoint": str(
+                    Path(checkpoint_file(run, experiment.seeds[0])).parent
+                ),
+                "activation": activation.model_dump(),
+                "predictors": (
+                    str(folder / PREDICTOR_KIND) if row in predicted else None
+                ),
+            }
+        )
+    return json.dumps(
+        {
+            # shapes and engines are other jobs' settings
+            "settings": experiment.decoding.model_dump(exclude={"shapes", "engines"}),
+            "decision_threshold": DECISION_THRESHOLD,
+            "tokens": f"{directory}/data/tokens",
+            "powerinfer": None,
+            "models": models,
+        }
+    )
+
+
+def powerinfer_program(wildcards):
+    return POWERINFER if experiment.decoding.engines.powerinfer else []
+
+
+def shape_specification(wildcards):
+    shape = experiment.decoding.shapes[wildcards.shape]
+    printed = {setting.name: setting.printed for setting in operators.settings()}
+    return json.dumps(
+        {
+            "settings": experiment.decoding.model_dump(exclude={"shapes"}),
+            "decision_threshold": 0.5,
+            "tokens": None,
+            "powerinfer": powerinfer_program(wildcards) or None,
+            "models": [
+                {
+                    "row": row,
+                    "scale": scale_of(row),
+                    "shape": shape.model_dump(),
+                    **{
+                        column.replace("average_", ""): float(printed[row][column])
+                        / 100
+                        for column in SHARES
+                    },
+                }
+                for row in shape.rows
+            ],
+        }
+    )
+
+
 # tables and figures
 
 
@@ -174,12 +303,26 @@ def needed_files(needs):
             for run, activation in sorted(needs.benchmarks)
         ),
         *(
+            f"{directory}/measurements/{run}/seed{{seed}}/prediction/{activation}.json"
+            for run, activation in sorted(needs.prediction)
+        ),
+        *(
+            f"{directory}/measurements/{run}/seed{{seed}}/predicted_benchmarks/{activation}.json"
+            for run, activation in sorted(needs.predicted_benchmarks)
+        ),
+        *(
             f"{directory}/checkpoints/{runs.checkpoint(experiment, run, stage)}/{file}"
             for run, stage in sorted(needs.stages)
             for file in ("provenance.json", "ledger.csv")
         ),
     ]
     once = [f"{directory}/measurements/operators.json"] if needs.operators else []
+    if needs.decoding:
+        once.append(f"{directory}/measurements/decoding.json")
+    once += [
+        f"{directory}/measurements/decoding/{shape}.json"
+        for shape in sorted(needs.decoding_shapes)
+    ]
     return once + sorted(
         {path.format(seed=seed) for path in per_seed for seed in experiment.seeds}
     )
@@ -187,7 +330,8 @@ def needed_files(needs):
 
 def settings_of(needs):
     """Digest of the settings that a result shows, so that only their change makes it anew."""
-    shown = {run for run, *_ in needs.benchmarks | needs.stages} | needs.sparsity
+    pairs = needs.benchmarks | needs.stages | needs.prediction
+    shown = {run for run, *_ in pairs} | needs.sparsity
     return digest(
         {
             "runs": {
@@ -202,6 +346,16 @@ def settings_of(needs):
             "operators": (
                 experiment.operators.model_dump(mode="json")
                 if needs.operators and experiment.operators
+                else None
+            ),
+            "predictors": (
+                experiment.predictors.model_dump(mode="json")
+                if needs.prediction
+                else None
+            ),
+            "decoding": (
+                experiment.decoding.model_dump(mode="json")
+                if experiment.decoding and (needs.decoding or needs.decoding_shapes)
                 else None
             ),
         }

@@ -82,6 +82,27 @@ rule judge_claims:
         "prosparse claims --config {input.config} 2>&1 | tee {log}"
 
 
+rule acceleration:
+    input:
+        needed_files(explanation.inputs(experiment)),
+        config=ancient(rules.resolved_config.output),
+    output:
+        report(
+            "<experiment>/acceleration.md",
+            caption="../report/acceleration.rst",
+            category="Tables",
+        ),
+    log:
+        "<experiment>/logs/acceleration.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        settings=settings_of(explanation.inputs(experiment)),
+    shell:
+        "prosparse explanation --config {input.config} 2>&1 | tee {log}"
+
+
 rule page:
     input:
         needed_files(page.inputs(experiment)),
@@ -91,6 +112,7 @@ rule page:
             "<experiment>/data/documents/{corpus}.json", corpus=experiment.data.corpora
         ),
         rules.judge_claims.output,
+        rules.acceleration.output,
         speed=rules.speed.output,
         compiled=rules.compiled_operators.output,
         config=ancient(rules.resolved_config.output),

@@ -1,0 +1,60 @@
+# Tokens a second: of the trained models, and of synthetic ones at true shapes beside other engines.
+
+
+rule decoding:
+    input:
+        checkpoints=decoded_checkpoints,
+        predictors=decoded_predictors,
+        tokens=collect(
+            "<experiment>/data/tokens/{corpus}/manifest.json",
+            corpus=experiment.data.corpora,
+        ),
+    output:
+        "<experiment>/measurements/decoding.json",
+    log:
+        "<experiment>/logs/decoding.log",
+    benchmark:
+        "<experiment>/timings/decoding.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    threads: workflow.cores  # nothing may run beside a time measurement
+    params:
+        specification=decoding_specification,
+    shell:
+        # large pages, as in the rule operators
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse measure-decoding"
+        " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+
+
+rule decoding_shape:
+    input:
+        powerinfer=powerinfer_program,
+    output:
+        "<experiment>/measurements/decoding/{shape}.json",
+    log:
+        "<experiment>/logs/decoding/{shape}.log",
+    benchmark:
+        "<experiment>/timings/decoding/{shape}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    threads: workflow.cores
+    params:
+        specification=shape_specification,
+    shell:
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse measure-decoding"
+        " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+
+
+rule powerinfer:
+    output:
+        POWERINFER,
+    log:
+        "<experiment>/logs/powerinfer.log",
+    benchmark:
+        "<experiment>/timings/powerinfer.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=lambda wildcards: experiment.decoding.engines.powerinfer.model_dump_json(),
+    shell:
+        "prosparse build-powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,74 @@
+# Activation predictors of a pair (checkpoint, activation), how well they predict, and the quality under prediction.
+
+
+rule predictors:
+    input:
+        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        tokens=collect(
+            "<experiment>/data/tokens/{corpus}/manifest.json",
+            corpus=experiment.data.mixtures[experiment.data.mixed],
+        ),
+    output:
+        "<experiment>/predictors/{run}/seed{seed}/{activation}/training.json",
+    log:
+        "<experiment>/logs/predictors/{run}.seed{seed}.{activation}.log",
+    benchmark:
+        "<experiment>/timings/predictors/{run}.seed{seed}.{activation}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=predictor_specification,
+        tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
+    shell:
+        # every epoch is finished work: stopped, the same command goes on
+        "prosparse train-predictors {input.checkpoint} --specification {params.specification:q}"
+        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+
+
+rule prediction:
+    input:
+        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        predictors=rules.predictors.output,
+        tokens=collect(
+            "<experiment>/data/tokens/{corpus}/manifest.json",
+            corpus=experiment.data.corpora,
+        ),
+    output:
+        "<experiment>/measurements/{run}/seed{seed}/prediction/{activation}.json",
+    log:
+        "<experiment>/logs/prediction/{run}.seed{seed}.{activation}.log",
+    benchmark:
+        "<experiment>/timings/prediction/{run}.seed{seed}.{activation}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=prediction_specification,
+        tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
+    shell:
+        "prosparse measure-prediction {input.checkpoint} --specification {params.specification:q}"
+        " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
+        " --predictors {input.predictors} --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+
+
+rule predicted_benchmarks:
+    input:
+        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        predictors=rules.predictors.output,
+        rows=rules.benchmark_rows.output,
+    output:
+        "<experiment>/measurements/{run}/seed{seed}/predicted_benchmarks/{activation}.json",
+    log:
+        "<experiment>/logs/predicted_benchmarks/{run}.seed{seed}.{activation}.log",
+    benchmark:
+        "<experiment>/timings/predicted_benchmarks/{run}.seed{seed}.{activation}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
+        predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{PREDICTOR_KIND}",
+        decision_threshold=DECISION_THRESHOLD,
+    shell:
+        "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
+        " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
+        " --predictors {params.predictors} --decision-threshold {params.decision_threshold}"
+        " --rows {input.rows} --output {output} 2>&1 | tee {log}"
