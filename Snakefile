@@ -3,10 +3,10 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-# an experiment file given with --configfile replaces the default, it is not laid over it
+# a file given with --configfile replaces the default if it names an experiment, else it is laid over it
 if "experiment" not in config:
 
-    configfile: "config.yaml"
+    configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "workflow/rules/common.smk"

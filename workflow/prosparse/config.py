@@ -352,7 +352,7 @@ class Decoding(Section):
 
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     prompts: Annotated[int, Field(gt=0)] = 4
-    new_tokens: Annotated[int, Field(ge=16)] = 128
+    new_tokens: Annotated[int, Field(ge=32, multiple_of=16)] = 128
     shapes: dict[Name, Shape] = {}
     engines: Engines = Engines()
 
@@ -492,6 +492,8 @@ def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
     """Field names of the section at ``location``, walking the models' annotations."""
     current: Any = Experiment
     for part in location:
+        if type(None) in get_args(current):  # an optional section
+            current = next(member for member in get_args(current) if member is not type(None))
         if isinstance(current, type) and issubclass(current, BaseModel):
             if str(part) in current.model_fields:
                 current = current.model_fields[str(part)].annotation

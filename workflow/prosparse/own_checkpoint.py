@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -31,7 +32,6 @@ from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.inference.predictor_training import PredictorSpecification
 from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.inference.predictors import load as load_predictors
-from prosparse.inference.sparse_ffn import Mode
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
 from prosparse.models import load, own_activation
@@ -128,7 +128,7 @@ def generate(
     checkpoint: str,
     activation: Activation | None,
     prompt: str,
-    mode: Mode,
+    mode: str,
     predictors: Path | None,
     decision_threshold: float,
     new_tokens: int,
@@ -137,7 +137,7 @@ def generate(
 ) -> None:
     """Print a continuation as it is generated, then its speed."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = load(checkpoint, activation, dtype=getattr(torch, dtype))
+    model: Any = load(checkpoint, activation, dtype=getattr(torch, dtype))
     decoder = prepare(model, load_predictors(predictors) if predictors is not None else None, decision_threshold)
     decoder.mode = mode if mode in decoder.modes or mode == "predicted" else "dense"
     inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)

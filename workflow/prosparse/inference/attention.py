@@ -60,17 +60,17 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
         total = length + key_states.shape[-2]
+        held: Any = self.keys, self.values
         # after a selection of the batch, keys are a tensor of their own
-        if self.room is None or self.room[0].shape[-2] < total or self.keys.data_ptr() != self.room[0].data_ptr():
+        if self.room is None or self.room[0].shape[-2] < total or held[0].data_ptr() != self.room[0].data_ptr():
             capacity = max(LEAST_CAPACITY, 2 * total)
-            self.room = tuple(  # type: ignore[assignment]
+            keys, values = (
                 states.new_empty(*states.shape[:-2], capacity, states.shape[-1])
                 for states in (key_states, value_states)
             )
             if length:
-                self.room[0][..., :length, :] = self.keys  # type: ignore[index]
-                self.room[1][..., :length, :] = self.values  # type: ignore[index]
-        assert self.room is not None
+                keys[..., :length, :], values[..., :length, :] = held
+            self.room = keys, values
         keys, values = self.room
         keys[..., length:total, :] = key_states
         values[..., length:total, :] = value_states

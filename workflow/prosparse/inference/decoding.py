@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 from prosparse.config import UserError
 from prosparse.inference.attention import IMPLEMENTATION, cache
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, feeding_norms
-from prosparse.inference.sparse_ffn import MODES, DecodingFFN, Mode, StreamingLinear, check, is_sparse
+from prosparse.inference.sparse_ffn import MODES, DecodingFFN, StreamingLinear, check, is_sparse
 from prosparse.method.activations import gated_ffns
 
 
@@ -35,18 +36,18 @@ class Decoder:
         self.mode = self.modes[-1] if self.modes[-1] != "predicted" else "exact"
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
+    def modes(self) -> tuple[str, ...]:
         """Those that the activation and the predictors allow."""
         if not self.ffns[0].is_sparse:
             return MODES[:1]
         return MODES[:2] if self.ffns[0].fc1_weight is None else MODES
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> str:
         return self.ffns[0].mode
 
     @mode.setter
-    def mode(self, mode: Mode) -> None:
+    def mode(self, mode: str) -> None:
         if mode not in self.modes:
             why = "predictors are needed" if self.ffns[0].is_sparse else "its activation has no zeros to skip"
             raise UserError(f"this model cannot decode in mode {mode!r} ({why}); allowed: {', '.join(self.modes)}")
@@ -68,6 +69,8 @@ def prepare(
         UserError: the operators cannot do what an FFN does, or the predictors do not fit. The model is then left as
             it was.
     """
+    if any(isinstance(module, DecodingFFN) for module in model.modules()):
+        raise UserError("this model has been prepared for decoding before; load it anew to change its predictors")
     found = gated_ffns(model)
     for ffn in found:
         check(ffn)
@@ -93,7 +96,7 @@ def prepare(
     return Decoder(model, ffns)
 
 
-def _keep_residual(ffn: DecodingFFN) -> object:
+def _keep_residual(ffn: DecodingFFN) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         ffn.residual = inputs[0]
 
@@ -122,8 +125,9 @@ def dense_bytes(decoder: Decoder) -> dict[str, int]:
 
 def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> list[int]:
     """The most likely continuation of a prompt's token ids, without a stop at the end of text."""
-    generated = decoder.model.generate(
-        torch.tensor([list(prompt)], device=decoder.model.device),
+    model: Any = decoder.model
+    generated = model.generate(
+        torch.tensor([list(prompt)], device=model.device),
         past_key_values=cache(), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0,
     )  # fmt: skip
     return generated[0, len(prompt) :].tolist()

@@ -51,7 +51,13 @@ class Predictor(nn.Module):
 
 
 def decision_logit(decision_threshold: float) -> float:
-    """The logit whose sigmoid is the threshold (a probability, above 0 and below 1); 0 for 0.5."""
+    """The logit whose sigmoid is the threshold; 0 for 0.5.
+
+    Raises:
+        UserError: the threshold is no probability above 0 and below 1.
+    """
+    if not 0 < decision_threshold < 1:
+        raise UserError(f"the decision threshold is {decision_threshold:g}: it must be above 0 and below 1")
     return math.log(decision_threshold / (1 - decision_threshold))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,7 @@ from prosparse.inference.predictors import Predictor
 from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU
 from prosparse.operators import MAX_BATCH, dense_ffn, linear, sparse_down, sparse_ffn
 
-Mode = Literal["dense", "exact", "predicted"]
-MODES: tuple[Mode, ...] = ("dense", "exact", "predicted")
+MODES = ("dense", "exact", "predicted")
 
 
 def few_tokens(x: Tensor) -> Tensor | None:
@@ -98,8 +97,8 @@ class DecodingFFN(nn.Module):
 
     def __init__(self, ffn: GatedFFN, predictor: Predictor | None, decision_threshold: float) -> None:
         super().__init__()
-        module = ffn.module
-        self.mode: Mode = "dense"
+        module: Any = ffn.module
+        self.mode = "dense"
         self.threshold, self.is_sparse = _threshold(ffn), is_sparse(ffn)
         self.activation = getattr(module, ffn.activation_attribute)
         gate_and_up = getattr(module, "gate_up_proj", None)

@@ -7,6 +7,7 @@ means nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prosparse.config import Activation, Architecture
-from prosparse.inference.predictors import Predictor
+from prosparse.inference.predictors import Predictor, feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.models import unset
 
@@ -88,12 +89,13 @@ def synthetic(
         model.get_output_embeddings().weight[:, 0] = 0
     substitute(model, Activation(name="relu"))
     correlation = target.correlation()
-    predictors = [_predictable(ffn.module, rank, correlation, values) for ffn in gated_ffns(model)]
+    constant = CONSTANT * getattr(model.config, "embedding_multiplier", 1.0)
+    predictors = [_predictable(ffn.module, rank, correlation, constant, values) for ffn in gated_ffns(model)]
     _set_biases(model, predictors, target, seed)
     return model, predictors
 
 
-def _predictable(module: nn.Module, rank: int, correlation: float, values: _Values) -> Predictor:
+def _predictable(module: nn.Module, rank: int, correlation: float, constant: float, values: _Values) -> Predictor:
     """Give a gate the part that its predictor knows, and return that."""
     gate: Tensor = module.get_submodule("gate_proj").weight  # type: ignore[assignment]
     intermediate, hidden = gate.shape
@@ -106,7 +108,7 @@ def _predictable(module: nn.Module, rank: int, correlation: float, values: _Valu
     known = outer @ inner
     gate.copy_(known.mul_(correlation).add_(gate.float(), alpha=math.sqrt(1 - correlation**2)))
     gate[:, 0] = 0
-    fc1[0, 0] = 1 / CONSTANT  # a hidden neuron that is always 1
+    fc1[0, 0] = 1 / constant  # a hidden neuron that is always 1
     fc1[1 : half + 1], fc1[half + 1 : 2 * half + 1] = inner, -inner
     fc2[:, 1 : half + 1], fc2[:, half + 1 : 2 * half + 1] = outer, -outer
     return Predictor.of(fc1, fc2).requires_grad_(False)
@@ -114,9 +116,9 @@ def _predictable(module: nn.Module, rank: int, correlation: float, values: _Valu
 
 def _set_biases(model: PreTrainedModel, predictors: list[Predictor], target: Target, seed: int) -> None:
     """Layer after layer, since what a layer sees depends on the biases of those before."""
-    norms = [model.get_submodule(ffn.name.rpartition(".")[0]).post_attention_layernorm for ffn in gated_ffns(model)]
+    norms = feeding_norms(model)
 
-    def set_layer(layer: int) -> object:
+    def set_layer(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             residual = inputs[0].flatten(0, -2)
             normed = norms[layer].forward(inputs[0]).flatten(0, -2)

@@ -98,7 +98,8 @@ class _Text:
     def take_turn(self, model: PreTrainedModel, new_tokens: int) -> float:
         """Generate, and return the median time of a token but the turn's first."""
         clock = _Clock()
-        self.ids = model.generate(
+        generator: Any = model
+        self.ids = generator.generate(
             self.ids, attention_mask=torch.ones_like(self.ids), past_key_values=self.cache, streamer=clock,
             max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0,
         )  # fmt: skip
@@ -262,7 +263,9 @@ def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float
         fc1, fc2 = ffns[0].fc1_weight, ffns[0].fc2_weight_transposed
         assert fc1 is not None
         predictor = size * (layers * fc1.numel() + used * fc2.numel())
-    heads = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
+    heads = config.num_key_value_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     parts = {
         **dense_bytes(decoder),
         "gate": round(read[0] * intermediate * row),

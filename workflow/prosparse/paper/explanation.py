@@ -339,7 +339,7 @@ def _findings(shown: list[Model], decodings: list[Decoding]) -> list[str]:
         sentences.append("Missing: decoding under prediction was not timed.")
     gains = [arm.speedup.median for model in shown if (arm := model.modes["exact"]).speedup is not None]
     if gains:
-        same = [bool(model.raw.get("same_tokens_as_dense", {}).get("exact")) for model in shown]
+        same = [model.raw.get("same_tokens_as_dense", {}).get("exact") == 1 for model in shown]
         kept = "the tokens are dense decoding's" if all(same) else f"{sum(same)} of {len(same)} keep all tokens"
         span = " to ".join(dict.fromkeys(f"{gain:.2f}" for gain in (min(gains), max(gains))))
         sentences.append(f"Exact decoding gains {span} times without any predictor; {kept}.")
