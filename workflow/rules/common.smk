@@ -331,6 +331,10 @@ def needed_files(needs):
 def settings_of(needs):
     """Digest of the settings that a result shows, so that only their change makes it anew."""
     pairs = needs.benchmarks | needs.stages | needs.prediction
+    if needs.decoding:
+        pairs |= {
+            experiment.pair(pair) for pair in acceleration.pairs(experiment).values()
+        }
     shown = {run for run, *_ in pairs} | needs.sparsity
     return digest(
         {

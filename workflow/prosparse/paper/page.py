@@ -281,6 +281,9 @@ TIMED = {
     "train": "checkpoints/*/seed*/stage*/provenance.json",
     "sparsity": "measurements/*/seed*/sparsity.json",
     "evaluate": "measurements/*/seed*/benchmarks/*.json",
+    "predictors": "predictors/*/seed*/*/training.json",
+    "prediction": "measurements/*/seed*/prediction/*.json",
+    "predicted_benchmarks": "measurements/*/seed*/predicted_benchmarks/*.json",
     "documents": "data/documents/*.json",
     "tokens": "data/tokens/*/manifest.json",
 }
