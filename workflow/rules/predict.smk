@@ -28,7 +28,7 @@ rule predictors:
 rule prediction:
     input:
         checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
-        predictors=rules.predictors.output,
+        predictors=rules.predictors.output[0],
         tokens=collect(
             "<experiment>/data/tokens/{corpus}/manifest.json",
             corpus=experiment.data.corpora,
@@ -53,7 +53,7 @@ rule prediction:
 rule predicted_benchmarks:
     input:
         checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
-        predictors=rules.predictors.output,
+        predictors=rules.predictors.output[0],
         rows=rules.benchmark_rows.output,
     output:
         "<experiment>/measurements/{run}/seed{seed}/predicted_benchmarks/{activation}.json",
