@@ -337,7 +337,7 @@ class Synthetic:
                     )
         return {
             "device": "cpu", "threads": 2, "dtype": "bfloat16", "prompts": 4, "prompt_tokens": 5, "new_tokens": 128,
-            "bandwidth": spread(BANDWIDTH), "models": [self.model(model) for model in models],
+            "models": [self.model(model) for model in models],
             "provenance": self.provenance(200.0),
         }  # fmt: skip
 
@@ -387,7 +387,7 @@ class Synthetic:
         engines = {"powerinfer": {"missing": "its binary is not built"}} if given["synthetic"] else {}
         return {
             "scale": operators.scale_of(given["row"]), "weight_bytes": attention + 3 * projection + head, **given,
-            "modes": modes, "engines": {"llama.cpp": engine, **engines},
+            "bandwidth": spread(BANDWIDTH), "modes": modes, "engines": {"llama.cpp": engine, **engines},
             "same_tokens_as_dense": {mode: same for mode, same in SAME_TOKENS.items() if mode in modes},
         }  # fmt: skip
 

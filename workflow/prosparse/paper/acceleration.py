@@ -287,15 +287,15 @@ class Decoding:
     prompts: int
     prompt_tokens: int
     new_tokens: int
-    bandwidth: Spread  # GB/s
     models: tuple[Model, ...]
 
     @property
     def conditions(self) -> str:
+        rates = [Spread.read(model.raw["bandwidth"]) for model in self.models]
         return (
             f"{self.machine}, {self.dtype} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
-            f"tokens, {self.new_tokens} new tokens each, greedy; the memory read {self.bandwidth.median:.1f} GB/s "
-            f"({self.bandwidth.lower:.1f} to {self.bandwidth.upper:.1f}) in between"
+            f"tokens, {self.new_tokens} new tokens each, greedy; in between, the weights and nothing else were read at "
+            f"{min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
         )
 
 
@@ -308,7 +308,6 @@ def _read(raw: dict[str, Any], shape: str | None) -> Decoding:
         raw["prompts"],
         raw["prompt_tokens"],
         raw["new_tokens"],
-        Spread.read(raw["bandwidth"]),
         tuple(Model(model["row"], shape, model.get("pair"), words, model) for model in raw["models"]),
     )
 
