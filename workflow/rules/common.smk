@@ -20,7 +20,6 @@ from prosparse.paper import (
     tables,
 )
 from prosparse.paper.results import scale_of
-from prosparse.provenance import digest
 
 try:
     experiment = load(config)
@@ -325,44 +324,6 @@ def needed_files(needs):
     ]
     return once + sorted(
         {path.format(seed=seed) for path in per_seed for seed in experiment.seeds}
-    )
-
-
-def settings_of(needs):
-    """Digest of the settings that a result shows, so that only their change makes it anew."""
-    pairs = needs.benchmarks | needs.stages | needs.prediction
-    if needs.decoding:
-        pairs |= {
-            experiment.pair(pair) for pair in acceleration.pairs(experiment).values()
-        }
-    shown = {run for run, *_ in pairs} | needs.sparsity
-    return digest(
-        {
-            "runs": {
-                run: experiment.runs[run].model_dump(mode="json") for run in shown
-            },
-            "rows": {
-                row: pair
-                for row, pair in experiment.rows.items()
-                if pair.partition("@")[0] in shown
-            },
-            "seeds": experiment.seeds,
-            "operators": (
-                experiment.operators.model_dump(mode="json")
-                if needs.operators and experiment.operators
-                else None
-            ),
-            "predictors": (
-                experiment.predictors.model_dump(mode="json")
-                if needs.prediction
-                else None
-            ),
-            "decoding": (
-                experiment.decoding.model_dump(mode="json")
-                if experiment.decoding and (needs.decoding or needs.decoding_shapes)
-                else None
-            ),
-        }
     )
 
 

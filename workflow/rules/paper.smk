@@ -18,7 +18,7 @@ rule resolved_config:
 rule table:
     input:
         table_files,
-        config=ancient(rules.resolved_config.output),
+        config=rules.resolved_config.output,
     output:
         report(
             multiext("<experiment>/tables/{table}", ".md", ".csv", ".tex"),
@@ -32,10 +32,6 @@ rule table:
     localrule: True
     conda:
         "../../envs/prosparse.yaml"
-    params:
-        settings=lambda wildcards: settings_of(
-            tables.inputs(wildcards.table, experiment)
-        ),
     shell:
         "prosparse table {wildcards.table} --config {input.config} 2>&1 | tee {log}"
 
@@ -43,7 +39,7 @@ rule table:
 rule figure:
     input:
         figure_files,
-        config=ancient(rules.resolved_config.output),
+        config=rules.resolved_config.output,
     output:
         report(
             multiext("<experiment>/figures/{figure}", ".png", ".svg", ".json"),
@@ -57,10 +53,6 @@ rule figure:
     localrule: True
     conda:
         "../../envs/prosparse.yaml"
-    params:
-        settings=lambda wildcards: settings_of(
-            figures.inputs(wildcards.figure, experiment)
-        ),
     shell:
         "prosparse figure {wildcards.figure} --config {input.config} 2>&1 | tee {log}"
 
@@ -68,7 +60,7 @@ rule figure:
 rule judge_claims:
     input:
         needed_files(claims.inputs(experiment)),
-        config=ancient(rules.resolved_config.output),
+        config=rules.resolved_config.output,
     output:
         multiext("<experiment>/claims", ".md", ".json"),
     log:
@@ -76,8 +68,6 @@ rule judge_claims:
     localrule: True
     conda:
         "../../envs/prosparse.yaml"
-    params:
-        settings=settings_of(claims.inputs(experiment)),
     shell:
         "prosparse claims --config {input.config} 2>&1 | tee {log}"
 
@@ -85,7 +75,7 @@ rule judge_claims:
 rule acceleration:
     input:
         needed_files(explanation.inputs(experiment)),
-        config=ancient(rules.resolved_config.output),
+        config=rules.resolved_config.output,
     output:
         report(
             "<experiment>/acceleration.md",
@@ -97,8 +87,6 @@ rule acceleration:
     localrule: True
     conda:
         "../../envs/prosparse.yaml"
-    params:
-        settings=settings_of(explanation.inputs(experiment)),
     shell:
         "prosparse explanation --config {input.config} 2>&1 | tee {log}"
 
@@ -115,7 +103,7 @@ rule page:
         rules.acceleration.output,
         speed=rules.speed.output,
         compiled=rules.compiled_operators.output,
-        config=ancient(rules.resolved_config.output),
+        config=rules.resolved_config.output,
     output:
         "<experiment>/README.md",
     log:
@@ -123,8 +111,6 @@ rule page:
     localrule: True
     conda:
         "../../envs/prosparse.yaml"
-    params:
-        settings=settings_of(page.inputs(experiment)),
     shell:
         "prosparse page --config {input.config} 2>&1 | tee {log}"
 
@@ -132,7 +118,7 @@ rule page:
 rule publish:
     input:
         rules.page.output,
-        config=ancient(rules.resolved_config.output),
+        config=rules.resolved_config.output,
     log:
         "<experiment>/logs/publish.log",
     localrule: True
