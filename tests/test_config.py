@@ -117,7 +117,7 @@ def change(config, path, value):
         (["predictors", "epoch"], 3, r"predictors\.epoch: unknown key; allowed here: kinds, rank, tokens, epochs"),
         (["decoding", "dtype"], "int8", r"decoding\.dtype: .*'bfloat16', 'float16' or 'float32'"),
         (["decoding", "prompts"], 0, r"decoding\.prompts: .*greater than 0"),
-        (["decoding", "new_tokens"], 15, r"decoding\.new_tokens: .*greater than or equal to 16"),
+        (["decoding", "new_tokens"], 15, r"decoding\.new_tokens: .*a multiple of 16"),
         (["decoding", "shape"], {}, r"decoding\.shape: unknown key; allowed here: dtype, prompts, new_tokens, shapes"),
         (["decoding", "engines"], {"vllm": True}, r"decoding\.engines\.vllm: unknown key; allowed here: llama_cpp"),
         (["decoding", "engines"], {"powerinfer": {}}, r"decoding\.engines\.powerinfer\.source: "),

@@ -352,7 +352,7 @@ class Decoding(Section):
 
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     prompts: Annotated[int, Field(gt=0)] = 4
-    new_tokens: Annotated[int, Field(ge=32, multiple_of=16)] = 128
+    new_tokens: Annotated[int, Field(ge=16, multiple_of=16)] = 128
     shapes: dict[Name, Shape] = {}
     engines: Engines = Engines()
 
