@@ -31,6 +31,7 @@ from prosparse.inference.predictors import Predictor
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.measure import engines
+from prosparse.measure.engines import spread
 from prosparse.models import load
 from prosparse.operators import MAX_BATCH, linear
 
@@ -66,11 +67,6 @@ class DecodingSpecification(Section):
     tokens: Path | None  # folder with a folder of tokens for each corpus, for the prompts of trained models
     powerinfer: Path | None  # its program
     models: list[TrainedModel | SyntheticModel]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
-    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
 
 
 class _Clock(BaseStreamer):

@@ -62,7 +62,7 @@ def _precision(path: Path) -> str:
     return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name) for name in sorted(types))
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Over prompts, and within what they gave; of one prompt all three are its value."""
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
     return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
@@ -81,8 +81,8 @@ def _result(
         **about,
         "precision": _precision(path),
         "threads": threads,
-        "tokens_per_second": _spread(rates),
-        "first_token_milliseconds": _spread([1000 * seconds for seconds in first_seconds]),
+        "tokens_per_second": spread(rates),
+        "first_token_milliseconds": spread([1000 * seconds for seconds in first_seconds]),
         "tokens": tokens,
     }
 
