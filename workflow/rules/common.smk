@@ -19,7 +19,7 @@ from prosparse.paper import (
     page,
     tables,
 )
-from prosparse.paper.results import scale_of
+from prosparse.paper.results import Results, scale_of
 
 try:
     experiment = load(config)
@@ -292,39 +292,10 @@ def shape_specification(wildcards):
 
 def needed_files(needs):
     """Paths of what a table, figure, the claims or the page is made from."""
-    per_seed = [
-        *(
-            f"{directory}/measurements/{run}/seed{{seed}}/sparsity.json"
-            for run in sorted(needs.sparsity)
-        ),
-        *(
-            f"{directory}/measurements/{run}/seed{{seed}}/benchmarks/{activation}.json"
-            for run, activation in sorted(needs.benchmarks)
-        ),
-        *(
-            f"{directory}/measurements/{run}/seed{{seed}}/prediction/{activation}.json"
-            for run, activation in sorted(needs.prediction)
-        ),
-        *(
-            f"{directory}/measurements/{run}/seed{{seed}}/predicted_benchmarks/{activation}.json"
-            for run, activation in sorted(needs.predicted_benchmarks)
-        ),
-        *(
-            f"{directory}/checkpoints/{runs.checkpoint(experiment, run, stage)}/{file}"
-            for run, stage in sorted(needs.stages)
-            for file in ("provenance.json", "ledger.csv")
-        ),
-    ]
-    once = [f"{directory}/measurements/operators.json"] if needs.operators else []
-    if needs.decoding:
-        once.append(f"{directory}/measurements/decoding.json")
-    once += [
-        f"{directory}/measurements/decoding/{shape}.json"
-        for shape in sorted(needs.decoding_shapes)
-    ]
-    return once + sorted(
-        {path.format(seed=seed) for path in per_seed for seed in experiment.seeds}
-    )
+    files = Results(directory, experiment).files(needs)
+    paths = [path for kind in files.values() for path in kind]
+    ledgers = [path.with_name("ledger.csv") for path in files["training"]]
+    return sorted({str(path) for path in paths + ledgers})
 
 
 def table_files(wildcards):

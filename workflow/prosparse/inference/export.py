@@ -23,6 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from prosparse.config import UserError
 from prosparse.inference import vocabulary
+from prosparse.inference.predictors import decision_logit
 from prosparse.models import own_activation
 
 #: How PowerInfer's files begin, where others have "GGUF".
@@ -282,7 +283,7 @@ def export_powerinfer(
     def add_fields(writer: gguf.GGUFWriter) -> None:
         writer.add_description(description)
         _add_hyperparameters(writer, config)
-        writer.add_float32("powerinfer.sparse_threshold", math.log(decision_threshold / (1 - decision_threshold)))
+        writer.add_float32("powerinfer.sparse_threshold", decision_logit(decision_threshold))
         vocabulary.add(writer, tokenizer, config)
 
     def transposed(weight: Tensor) -> Tensor:

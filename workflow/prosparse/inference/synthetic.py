@@ -56,11 +56,9 @@ class _Values:
         self._generator = generator
 
     def fill(self, weight: Tensor, deviation: float) -> None:
-        drawn = (self._drawn * deviation).to(weight.dtype)
-        flat = weight.view(-1)
-        for part in flat.split(len(drawn)):
-            start = int(torch.randint(len(drawn) - len(part) + 1, (), generator=self._generator))
-            part.copy_(drawn[start : start + len(part)])
+        for part in weight.view(-1).split(len(self._drawn)):
+            start = int(torch.randint(len(self._drawn) - len(part) + 1, (), generator=self._generator))
+            part.copy_(self._drawn[start : start + len(part)] * deviation)
             part.copy_(part.roll(int(torch.randint(len(part), (), generator=self._generator))))
 
 
@@ -116,13 +114,13 @@ def _predictable(module: nn.Module, rank: int, correlation: float, constant: flo
 
 def _set_biases(model: PreTrainedModel, predictors: list[Predictor], target: Target, seed: int) -> None:
     """Layer after layer, since what a layer sees depends on the biases of those before."""
-    norms = feeding_norms(model)
+    ffns, norms = gated_ffns(model), feeding_norms(model)
 
     def set_layer(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             residual = inputs[0].flatten(0, -2)
             normed = norms[layer].forward(inputs[0]).flatten(0, -2)
-            gate: Tensor = gated_ffns(model)[layer].module.get_submodule("gate_proj").weight  # type: ignore[assignment]
+            gate: Tensor = ffns[layer].module.get_submodule("gate_proj").weight  # type: ignore[assignment]
             quantile = _quantile(normed @ gate.T, target.sparsity)
             gate[:, 0] = -quantile / normed[:, 0].float().mean()
             logits = predictors[layer](residual)
