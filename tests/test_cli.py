@@ -75,6 +75,17 @@ def test_evaluate_writes_scores(own):
     assert result["benchmarks"]["piqa"]["n"] == 3
     assert result["activation"] == "silu"
 
+    measured, scores = own / "measured.json", {}
+    options = ["--specification", json.dumps({"rows": "packages", "tasks": ["piqa"]}), "--activation", "silu"]
+    options += ["--run", "own", "--seed", "0", "--rows", str(rows / "rows.json"), "--output", str(measured)]
+    for precision in ("float32", "bfloat16"):
+        assert main(["measure-benchmarks", str(own / "own" / "any"), *options, "--precision", precision]) == 0
+        scores[precision] = json.loads(measured.read_text())
+    assert scores["float32"]["benchmarks"] == result["benchmarks"]
+    assert scores["bfloat16"]["benchmarks"]["piqa"]["n"] == 3
+    digests = {score["provenance"]["specification_digest"] for score in scores.values()}
+    assert len(digests) == 2
+
 
 @pytest.fixture
 def relu(own, capsys):

@@ -9,12 +9,16 @@ import yaml
 from prosparse.config import ConfigError, Experiment, load, published_rows
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))]
+CORPORA = ROOT / "workflow" / "experiments" / "package_corpora.yaml"
+CONFIGS = [ROOT / "config.yaml", *sorted(set((ROOT / "workflow" / "experiments").glob("*.yaml")) - {CORPORA})]
 
 
 @pytest.fixture
 def laptop():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    """config.yaml, its corpora written out."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["data"] |= yaml.safe_load(CORPORA.read_text())
+    return config
 
 
 def shipped(path):
@@ -50,6 +54,89 @@ def test_resolved_config_round_trips(laptop):
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
 
 
+@pytest.fixture
+def named(laptop, tmp_path, monkeypatch):
+    """The same, its corpora in a file below the current directory."""
+    corpora = {key: laptop["data"].pop(key) for key in ("packages", "corpora", "mixtures")}
+    (tmp_path / "corpora.yaml").write_text(yaml.safe_dump(corpora, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    laptop["data"]["corpora"] = "corpora.yaml"
+    return laptop
+
+
+def test_corpora_of_a_file_are_those_written_out(laptop, tmp_path, monkeypatch):
+    written_out = load(laptop)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert isinstance(config["data"]["corpora"], str)
+    assert load(config) == written_out
+    monkeypatch.chdir(tmp_path)  # where the file is not: taken from the repository
+    assert load(config) == written_out
+    config["data"]["corpora"] = str(CORPORA)
+    assert load(config) == written_out
+
+
+def test_own_packages_and_mixtures_are_laid_over_those_of_the_file(named):
+    before = load(named).data
+    package = {"version": "2.0", "sha256": "0" * 64}
+    named["data"] |= {"packages": {"extra": package, "sympy": package}, "mixtures": {"mixed": {"django-docs": 1}}}
+    after = load(named).data
+    assert after.packages["extra"].version == after.packages["sympy"].version == "2.0"
+    assert after.packages["django"] == before.packages["django"]
+    assert after.mixtures == {"mixed": {"django-docs": 1}, "instructions": before.mixtures["instructions"]}
+    assert after.corpora == before.corpora
+
+
+def test_missing_corpora_file_names_the_key_and_where_it_was_sought(named, tmp_path):
+    named["data"]["corpora"] = "nowhere.yaml"
+    with pytest.raises(ConfigError, match=r"data\.corpora: no file nowhere\.yaml") as error:
+        load(named)
+    assert str(tmp_path) in str(error.value)
+    assert str(ROOT) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["packages: {", "- a list", "", "corpora: [a]", "mixtures:", "context_length: {}", b"\xff\xfe\x00", "12: {}"],
+)
+def test_malformed_corpora_file_names_the_key_and_the_file(named, tmp_path, content):
+    (tmp_path / "corpora.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ConfigError, match=r"data\.corpora: .*corpora\.yaml"):
+        load(named)
+
+
+def test_bad_value_in_a_corpora_file_names_its_key_and_the_file(named, tmp_path):
+    corpora = yaml.safe_load((tmp_path / "corpora.yaml").read_text())
+    corpora["corpora"]["django-docs"]["stands_for"] = "books"
+    (tmp_path / "corpora.yaml").write_text(yaml.safe_dump(corpora))
+    with pytest.raises(ConfigError, match=r"corpora\.yaml\)\n.*data\.corpora\.django-docs\.stands_for.*'starcoder'"):
+        load(named)
+
+
+PRETRAINED = {"pretrained": "a-model"}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        ({"vocabulary_size": 300, **PRETRAINED}, r"give exactly one of vocabulary_size, pretrained"),
+        ({"gguf_file": "m.gguf"}, r"give exactly one of vocabulary_size, pretrained"),
+        ({"vocabulary_size": 300, "gguf_file": "m.gguf"}, r"gguf_file, special_tokens: only with pretrained"),
+        ({"vocabulary_size": 300, "special_tokens": {"bos_token": "<s>"}}, r"special_tokens: only with pretrained"),
+        ({**PRETRAINED, "special_tokens": {"unk_token": "a"}}, r"unk_token.*'bos_token', 'eos_token' or 'pad_token'"),
+    ],
+)
+def test_bad_tokenizers(laptop, tokenizer, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load(change(laptop, ["data", "tokenizer"], tokenizer))
+    assert "data.tokenizer" in str(error.value)
+
+
+def test_tokenizer_of_a_gguf_file(laptop):
+    wanted = {**PRETRAINED, "gguf_file": "m.gguf", "special_tokens": {"bos_token": "<s>"}}
+    tokenizer = load(change(laptop, ["data", "tokenizer"], wanted)).data.tokenizer
+    assert tokenizer.model_dump(exclude_none=True) == wanted
+
+
 def test_run_training_overrides_the_defaults(laptop):
     experiment = load(laptop)
     assert experiment.runs["small-base"].training.learning_rate == 8e-3
@@ -72,7 +159,7 @@ def change(config, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["lamda"], 1, r"lamda: unknown key; allowed here: experiment, description, seeds, data"),
+        (["lamda"], 1, r"lamda: unknown key; allowed here: experiment, description, seeds"),
         (["runs", "small-vanilla", "stages", 0, "peek"], 1, r"peek: unknown key; allowed here: until, shape, peak"),
         (["training", "lr"], 1, r"runs\.small-base\.training\.lr: unknown key; allowed here: learning_rate, schedule"),
         (["data", "tokenizer", "size"], 1, r"data\.tokenizer\.size: unknown key; allowed here: vocabulary_size"),
@@ -106,6 +193,12 @@ def change(config, path, value):
         (["architectures", "minicpm", "scale_emb"], ..., r"all for type minicpm, none for llama"),
         (["seeds"], [], r"seeds: "),
         (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),
+        (["benchmarks", "limits"], {"arc": 3}, r"benchmarks: limits: unknown name 'arc'; allowed: humaneval"),
+        (["benchmarks", "limits"], {"piqa": 0}, r"benchmarks\.limits\.piqa: .*greater than 0"),
+        (["precision"], "float16", r"precision: .*'float32' or 'bfloat16'"),
+        (["ours"], {"Dense": "nobody@relu"}, r"ours\.Dense: unknown name 'nobody'; allowed: small-base"),
+        (["ours"], {"Dense": "small-base@gelu"}, r"'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
+        (["search"], ["small-base", "nobody"], r"search: unknown name 'nobody'; allowed: small-base"),
         (["figures", "schedule"], ["nobody"], r"figures\.schedule: unknown name 'nobody'"),
         (["predictors", "kinds"], ["nonzero", "mlp"], r"predictors\.kinds\.1: .*'nonzero', 'top' or 'svd'"),
         (["predictors", "kinds"], [], r"predictors\.kinds: .*at least 1 item"),

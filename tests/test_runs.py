@@ -62,6 +62,11 @@ def test_measured_activations_are_the_runs_own_and_those_of_its_rows():
         "relu", "fatrelu-0.05", "fatrelu-0.025", "fatrelu-0.1", "fatrelu-0.15",
     ]  # fmt: skip
     assert [str(a) for a in runs.measured_activations(EXPERIMENT, "small-base")] == ["silu"]
+    alone = load({**CONFIG, "ours": {"Shifted further": "small-prosparse@fatrelu-0.5"}})
+    added = set(runs.measured_activations(alone, "small-prosparse")) - set(
+        runs.measured_activations(EXPERIMENT, "small-prosparse")
+    )
+    assert {str(a) for a in added} == {"fatrelu-0.5"}
 
 
 def test_everything_a_checkpoint_needs():

@@ -91,6 +91,48 @@ def test_staged_equals_unstaged_bit_for_bit(data, staged, tmp_path):
     assert_same_weights(run(data, whole, tmp_path / "whole"), staged / "stage2")
 
 
+FAST = {"precision": "bfloat16", "compile": True, "attention": "eager"}
+
+
+def test_bfloat16_compiled_stages_equal_unstaged_and_stay_near_float32(data, staged, tmp_path):
+    previous = None
+    for index in range(len(STAGES)):
+        previous = run(data, specification(STAGES[: index + 1], **FAST), tmp_path / f"stage{index}", previous)
+    assert_same_weights(run(data, specification(STAGES, **FAST), tmp_path / "whole"), tmp_path / "stage2")
+    for fast, slow in zip(ledger(tmp_path / "stage2"), ledger(staged / "stage2"), strict=True):
+        assert fast["lm_loss"] == pytest.approx(slow["lm_loss"], abs=0.15)
+        assert fast["l1"] == pytest.approx(slow["l1"], rel=0.1)
+        assert fast["sparsity"] == pytest.approx(slow["sparsity"], abs=0.05)
+
+
+def test_a_start_that_is_not_trained_is_kept_as_it_is(data, staged, tmp_path):
+    spec = specification([Stage(until=0)], total=0).model_copy(update={"start": None})
+    untouched = run(data, spec, tmp_path / "untouched", previous=staged / "stage2")
+    assert_same_weights(untouched, staged / "stage2")
+    assert ledger(untouched) == []
+    record = json.loads((untouched / "provenance.json").read_text())
+    assert (record["steps"], record["tokens"], record["final"]["lm_loss"]) == (0, 0, None)
+    assert load(untouched).config.hidden_act == "relu"
+
+
+def test_distillation_reports_the_divergence_from_the_teacher(data, staged, tmp_path):
+    """Share 1 and frozen weights: the ledger's loss is KL(teacher || student) of transformers' own logits."""
+    from prosparse.data.mixture import Mixture
+
+    spec = specification([Stage(until=1)], total=1, learning_rate=1e-30, log_every=1)
+    spec = spec.model_copy(update={"distillation_share": 1.0})
+    student = run(data, spec, tmp_path / "student", teacher=staged / "stage2")
+    batch = Mixture.load(data / "tokens", spec.mixture, 4, 0)
+    tokens = torch.stack([batch[i]["input_ids"] for i in range(4)])
+    logits = [
+        load(path)(input_ids=tokens).logits[:, :-1].double().log_softmax(-1) for path in (student, staged / "stage2")
+    ]
+    expected = (logits[1].exp() * (logits[1] - logits[0])).sum(-1).mean().item()
+    assert ledger(student)[0]["lm_loss"] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(Refused, match="needs a teacher"):
+        run(data, spec, tmp_path / "alone")
+
+
 def test_checkpoint_is_ordinary_and_complete(staged):
     model = LlamaForCausalLM.from_pretrained(staged / "stage2")  # the stock loader
     assert model.config.hidden_act == "relu"

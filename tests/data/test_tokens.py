@@ -4,14 +4,17 @@ import json
 from types import SimpleNamespace
 
 import datasets
+import gguf
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
+from prosparse.config import ConfigError
 from prosparse.data.tokens import copy_tokenizer, pack, tokenize, train_tokenizer
 
 
@@ -75,6 +78,76 @@ def test_copy(trained, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path / "copy").get_vocab()
         == AutoTokenizer.from_pretrained(trained.directory).get_vocab()
     )
+
+
+SAMPLES = ["low lower\tlow", "123 \n\n  x", "\U0001d54f é\u200d", "<|endoftext|>low<|turn|>", ""]
+
+
+@pytest.fixture(scope="module")
+def in_gguf(tmp_path_factory):
+    """(directory, tokenizer) of a GGUF file, and the same byte-level BPE built by hand."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("l", "o"), ("lo", "w"), ("e", "r"), ("Ġ", "low")]
+    special = ["<|turn|>", "<|endoftext|>", "<|pad|>"]
+    vocabulary = [*special, *letters, *("".join(pair) for pair in merges)]
+    by_hand = Tokenizer(models.BPE({token: index for index, token in enumerate(vocabulary)}, merges))
+    by_hand.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    by_hand.add_special_tokens(special)
+
+    root = tmp_path_factory.mktemp("gguf")
+    writer = gguf.GGUFWriter(root / "m.gguf", "llama")
+    writer.add_context_length(32)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(1)
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(vocabulary) - 3))
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return root, by_hand
+
+
+def test_copy_of_a_gguf_files_tokenizer(in_gguf, tmp_path):
+    root, by_hand = in_gguf
+    copy_tokenizer(str(root), tmp_path / "copy", gguf_file="m.gguf")
+    copied = AutoTokenizer.from_pretrained(tmp_path / "copy")
+    assert copied.get_vocab() == by_hand.get_vocab()
+    assert (copied.bos_token, copied.eos_token) == ("<|turn|>", "<|turn|>")
+    for text in SAMPLES:
+        assert copied(text, add_special_tokens=False)["input_ids"] == by_hand.encode(text).ids
+        assert copied.decode(copied(text, split_special_tokens=True)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_special_tokens_of_ones_own_stay_with_the_copy(in_gguf, tmp_path):
+    root, by_hand = in_gguf
+    wanted = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
+    copy_tokenizer(str(root), tmp_path / "copy", "m.gguf", wanted)
+    copied = AutoTokenizer.from_pretrained(tmp_path / "copy")
+    assert {key: getattr(copied, key) for key in wanted} == wanted
+    assert (copied.bos_token_id, copied.eos_token_id, copied.pad_token_id) == (1, 1, 2)
+    assert len(copied) == by_hand.get_vocab_size()
+    assert [copied(text, add_special_tokens=False)["input_ids"] for text in SAMPLES] == [
+        by_hand.encode(text).ids for text in SAMPLES
+    ]
+    packed = pack(datasets.Dataset.from_dict({"text": ["low"] * 16}), copied, 16)["input_ids"][0]
+    assert packed == [by_hand.token_to_id("low"), 1] * 8
+
+
+@pytest.mark.parametrize("token", ["<|eos|>", "low low"])
+def test_special_token_that_is_no_token_names_the_key(in_gguf, tmp_path, token):
+    with pytest.raises(
+        ConfigError, match=r"data\.tokenizer\.special_tokens\.eos_token: '.*' is not one token of .*m\.gguf"
+    ):
+        copy_tokenizer(str(in_gguf[0]), tmp_path / "copy", "m.gguf", {"eos_token": token})
+    assert not (tmp_path / "copy").exists()
 
 
 @given(text=st.text())

@@ -254,10 +254,26 @@ def test_refuses_other_progress_and_a_second_process(checkpoint, tokens, tmp_pat
         train(checkpoint, specification(), tokens, tmp_path / "output")
     with pytest.raises(Refused, match=r"another config \(settings differ\)"):
         train(checkpoint, specification(rank=8), tokens, tmp_path / "output")
+    with pytest.raises(Refused, match=r"another config \(precision differ\)"):
+        train(checkpoint, specification().model_copy(update={"precision": "bfloat16"}), tokens, tmp_path / "output")
     with open(tmp_path / "output" / "resume" / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(Refused, match="another process is training"):
             train(checkpoint, specification(), tokens, tmp_path / "output")
+
+
+def test_a_bfloat16_models_own_activations_train_float32_predictors(checkpoint, tokens, tmp_path):
+    wanted = specification(epochs=1).model_copy(update={"precision": "bfloat16"})
+    train(checkpoint, wanted, tokens, tmp_path / "output")
+    model = load(checkpoint, wanted.activation, dtype=torch.bfloat16).eval()
+    active = {}
+    with torch.no_grad(), observing(model, lambda layer, residual, x1: active.update({layer: x1 != 0})):
+        model(_sequences(wanted, tokens)[0])
+    for layer, frequency in enumerate(load_marginal(tmp_path / "output")):
+        torch.testing.assert_close(frequency.double(), active[layer].double().mean((0, 1)), rtol=0, atol=2e-3)
+    for kind in ("nonzero", "top", "svd"):
+        weights = torch.load(tmp_path / "output" / kind / "model_0.pt", weights_only=True)
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
 
 def test_refuses_what_cannot_be_trained(checkpoint, tokens, tmp_path):

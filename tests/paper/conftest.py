@@ -21,6 +21,6 @@ def several_seeds(tmp_path: Path) -> Synthetic:
 @pytest.fixture
 def nothing(tmp_path: Path) -> Synthetic:
     """An experiment that stands for nothing and has measured nothing."""
-    sections = ("stages", "figures", "supervised_finetuning", "operators", "predictors", "decoding")
+    sections = ("ours", "search", "stages", "figures", "supervised_finetuning", "operators", "predictors", "decoding")
     raw = {key: value for key, value in CONFIG.items() if key not in sections}
     return Synthetic(tmp_path / "nothing", {**raw, "rows": {}})

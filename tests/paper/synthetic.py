@@ -68,6 +68,8 @@ CONFIG: dict[str, Any] = {
         },
         "vanilla": _run([{"until": 180}]),
         "shifted": _run([{"until": 180}], "shiftrelu-0.1"),
+        "dense": _run([{"until": 180}], "silu"),
+        "distilled": {**_run([{"until": 30}], start="dense"), "distillation": {"teacher": "base", "share": 0.5}},
         "progressive": _run(STAGES),
         **{f"constant-{peak:g}": _constant(peak) for peak in (0.05, 0.1, 0.4)},
         **{
@@ -94,6 +96,8 @@ CONFIG: dict[str, Any] = {
         "7B 0.01": "progressive@fatrelu-0.01",
         "7B 0.03": "progressive@fatrelu-0.03",
     },
+    "ours": {"Dense, same tokens": "dense", "ProSparse, t = 0.03": "progressive@fatrelu-0.03"},
+    "search": ["constant-0.4", "distilled", "progressive"],
     "stages": {"7B": ["progressive"]},
     "figures": {
         "schedule": ["vanilla", "constant-0.1", "progressive"],
@@ -160,6 +164,8 @@ class Synthetic:
             "base": (0.0, 3.50),
             "vanilla": (0.66, 3.48),
             "shifted": (0.69, 3.482),
+            "dense": (0.0, 3.47),
+            "distilled": (0.65, 3.49),
             "progressive": (0.885, 3.49),
             "constant": (0.83 + 0.08 * peak**0.5, 3.50 + 0.2 * peak),
             "final": ((100 - math.exp(FIT[0] * peak ** FIT[1] + FIT[2])) / 100, 3.5),
@@ -436,7 +442,7 @@ class Synthetic:
     def trained(self, run: str, stage: int, seed: int) -> None:
         chosen = self.experiment.runs[run]
         start = chosen.stages[stage - 1].until if stage else 0
-        final, _ = self.plan(run)
+        end, _ = self.plan(run)
         lines = ["step,tokens,lambda,lm_loss,l1,l_reg_ratio,sparsity,learning_rate,tokens_per_second"]
         reached = 0.0
         for step in range(start + 5, chosen.stages[stage].until + 1, 5):
@@ -444,16 +450,19 @@ class Synthetic:
             regularized = [s for s in range(1, step + 1) if factor(chosen.stages, s) > 0]
             total = sum(factor(chosen.stages, s) > 0 for s in range(1, last + 1))
             level = 0.66 if run != "shifted" else 0.69
-            reached = level + (final - level) * (len(regularized) / total if total else 0)
+            reached = level + (end - level) * (len(regularized) / total if total else 0)
             reached += 0.004 * math.sin(step) + 0.002 * seed
             amount = step * tokens(self.experiment, run) // last
             lines.append(f"{step},{amount},{factor(chosen.stages, step)},3.6,0.1,0.01,{reached},1e-3,9000")
         directory = self.results.stage_directory(run, stage, seed)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ledger.csv").write_text("\n".join(lines) + "\n")
+        final = {"lambda": chosen.stages[stage].peak, "lm_loss": 3.6, "sparsity": reached}
+        if not chosen.stages[stage].until:
+            final |= {"lm_loss": None, "sparsity": None}
         record = {
             "run": runs.owner(self.experiment, run, stage), "seed": seed, "stage": stage,
-            "final": {"lambda": chosen.stages[stage].peak, "lm_loss": 3.6, "sparsity": reached},
+            "final": final,
             "provenance": self.provenance(20.0),
         }  # fmt: skip
         self.json(directory / "provenance.json", record)

@@ -5,7 +5,7 @@ import math
 import random
 
 import pytest
-from synthetic import FIT
+from synthetic import CONFIG, FIT, Synthetic
 
 from prosparse.config import ConfigError
 from prosparse.paper import figures, published
@@ -123,3 +123,15 @@ class _NoResults:
 def test_unknown_figure():
     with pytest.raises(ConfigError, match="figure4"):
         figures.inputs("figure9", None)
+
+
+def test_runs_that_were_not_trained_draw_no_curve(tmp_path):
+    still = {"init": {"pretrained": "some-model"}, "activation": "relu", "mixture": "mixed", "stages": [{"until": 0}]}
+    runs = {**CONFIG["runs"], "base-still": still}
+    for names, drawn in ((["base-still"], set()), (["base-still", "vanilla"], {"vanilla"})):
+        chosen = {**CONFIG["figures"], "schedule": names, "sparsity_curves": names}
+        synthetic = Synthetic(tmp_path / str(len(names)), {**CONFIG, "runs": runs, "figures": chosen}).write()
+        _, first = figures.figure1(synthetic.results)
+        assert {row["series"] for row in first["data"] if row["panel"] == "ours"} == drawn
+        _, second = figures.figure2(synthetic.results)
+        assert {row["series"] for row in second["data"]} == drawn

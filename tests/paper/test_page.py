@@ -31,6 +31,8 @@ def test_page_holds_everything_that_was_made(synthetic):
     assert "![figure1](figures/figure1.png)" in text
     assert text.index("## Acceleration") < text.index("### Why 4.52 times")
     assert "so claim 8" not in text
+    assert "### Ours alone: runs that the paper does not have" in text
+    assert "### Search log: the short runs that chose the recipe" in text
     assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
     assert "Imaginary CPU, 2 cores" in text
     assert (
@@ -38,6 +40,24 @@ def test_page_holds_everything_that_was_made(synthetic):
         in text
     )
     assert str(synthetic.directory) not in text
+
+
+def test_rows_beyond_the_limits_are_told(synthetic):
+    def line(**limits):
+        benchmarks = synthetic.experiment.benchmarks.model_copy(update=limits)
+        experiment = synthetic.experiment.model_copy(update={"benchmarks": benchmarks})
+        text = page.write(experiment, synthetic.directory).read_text()
+        return [found for found in text.splitlines() if found.startswith("- Benchmark rows")]
+
+    own = {"gsm8k": 50, "boolq": 400}
+    assert line(limit=None, limits={}) == []
+    assert line(limit=200, limits={}) == ["- Benchmark rows beyond 200 a benchmark, taken at even distances."]
+    assert line(limit=200, limits=own) == [
+        "- Benchmark rows beyond 200 a benchmark (GSM8K 50, BoolQ 400), taken at even distances."
+    ]
+    assert line(limit=None, limits=own) == [
+        "- Benchmark rows beyond these, taken at even distances: GSM8K 50, BoolQ 400."
+    ]
 
 
 def test_results_that_do_not_exist_are_counted(synthetic):
@@ -82,6 +102,13 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
     speed = {
         "training_step": {
             **{arm: rate(5000) for arm in ("plain", "regularized", "regularized_and_measured")},
+            "linear_layers_alone": rate(8000),
+            "share_of_matmul_rate": {"lower_quartile": 0.6, "median": 0.625, "upper_quartile": 0.65},
+            "levers": {"transformers, float32": rate(1000), "bfloat16": rate(2000)},
+            "threads": 1,
+            "precision": "bfloat16",
+            "tokens_a_step": 2048,
+            "flop_a_token": 200_000_000,
             "slowdown_regularized": cost,
             "slowdown_measured_step": cost,
             "slowdown_of_a_run_percent": 3.25,
@@ -93,6 +120,8 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
     assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
     assert "cost 3.2 %" in text or "cost 3.3 %" in text
+    assert "| Its linear layers alone | 8,000 | 1,600 |" in text  # 8,000 tokens/s of 0.2 GFLOP
+    assert "reaches 62% of the rate of its matrix products" in text
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import math
@@ -172,7 +173,7 @@ def test_table8_weights_corpora_of_one_data_set_by_tokens(synthetic):
 def test_csv_is_tidy(several_seeds):
     tables.write("table1", several_seeds.experiment, several_seeds.directory)
     lines = list(csv.DictReader((several_seeds.directory / "tables" / "table1.csv").open()))
-    columns = len(published.GROUPS) + 4
+    columns = len(published.GROUPS) + 5
     assert len(lines) == 11 * columns + 7  # seven measured columns of the chance row
     cell = next(x for x in lines if (x["row"], x["column"]) == ("ProSparse-7B*", "average_sparsity"))
     assert float(cell["ours"]) == pytest.approx(88.7)
@@ -217,6 +218,117 @@ def test_a_pretrained_original_is_no_stand_in(tmp_path):
     text = tables.to_markdown(tables.table1(Synthetic(tmp_path, raw).write().results))
     assert "Ours is meta-llama/Llama-2-7b-hf" in text
     assert "a stand-in: meta" not in text
+
+
+GGUF = {"pretrained": "results/packages/some-model-1.0", "gguf_file": "Some-135M.Q4_1.gguf"}
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """The original is a GGUF file as it is, which is the first of the 7B model's stages too."""
+    base = {**CONFIG["runs"]["base"], "init": GGUF, "stages": [{"until": 0}]}
+    raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": base}, "stages": {"7B": ["base", "progressive"]}}
+    return Synthetic(tmp_path / "untrained", {**raw, "search": ["base"]}).write()
+
+
+def test_a_gguf_file_is_named_by_its_stem(untrained):
+    text = tables.to_markdown(tables.table1(untrained.results))
+    assert "Ours is a stand-in: Some-135M.Q4_1 (GGUF) (runs: `base`; `progressive`)." in text
+    assert "results/packages" not in text
+
+
+def test_a_gguf_file_of_the_papers_model_is_no_stand_in(tmp_path):
+    original = {"pretrained": "models", "gguf_file": "llama-2-7b.Q4_K_M.gguf"}
+    raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": {**CONFIG["runs"]["base"], "init": original}}}
+    text = tables.to_markdown(tables.table1(Synthetic(tmp_path, raw).write().results))
+    assert "Ours is llama-2-7b.Q4_K_M (GGUF)" in text
+
+
+def test_an_untrained_stage_has_no_loss_and_no_sparsity(untrained):
+    row = _row(tables.table6(untrained.results), "7B, stage 0")
+    assert [row.cells[key].ours.mean for key in ("lambda", "accumulated_steps", "accumulated_tokens")] == [0, 0, 0]
+    for key in ("sparsity", "lm_loss"):
+        assert row.cells[key].ours is None
+        assert row.cells[key].note.startswith("missing: the stage trains nothing")
+    assert untrained.results.ledger("base") == []
+
+
+def test_table1_shows_token_budgets_beside_the_papers(untrained):
+    rows = {row.label: row.cells["accumulated_tokens"] for row in tables.table1(untrained.results).rows[:-1]}
+    assert rows["LLaMA2-7B"].ours.mean == 0
+    assert rows["ProSparse-7B"].ours.mean == 180 * 8 * 256
+    # Tables 6 and 7: the last stages
+    printed = {"7B": "34600000000", "13B": "134220000000", "1B": "473020000000"}
+    for scale, amount in printed.items():
+        assert rows[f"ProSparse-{scale}"].published == rows[f"ProSparse-{scale}*"].published == amount
+    assert {label for label, cell in rows.items() if cell.published} == {
+        f"ProSparse-{scale}{star}" for scale in printed for star in ("", "*")
+    }
+    early = {
+        row.label: row.cells["accumulated_tokens"] for row in tables.table1_early_baselines(untrained.results).rows
+    }
+    assert early["Vanilla ReLU-7B"].published == early["Shifted ReLU-7B"].published == "34600000000"
+    assert early["Fixed L1-7B"].published == ""  # printed nowhere
+    for name in ("table1", "table1_early_baselines", "table5"):
+        assert "7B 34.60 B, 13B 134.22 B, 1B 473.02 B" in tables.to_markdown(tables.TABLES[name](untrained.results))
+
+
+def test_ours_alone_in_the_configs_order_without_a_line_of_the_paper(synthetic):
+    table = tables.TABLES["ours"](synthetic.results)
+    assert [(row.label, row.pair) for row in table.rows] == [
+        ("Dense, same tokens", "dense@silu"),
+        ("ProSparse, t = 0.03", "progressive@fatrelu-0.03"),
+    ]
+    dense, shifted = (row.cells for row in table.rows)
+    assert dense["accumulated_tokens"].ours.mean == shifted["accumulated_tokens"].ours.mean == 2180 * 8 * 256
+    assert (dense["lambda"].ours.mean, shifted["lambda"].ours.mean) == (0, 0.4)
+    assert shifted["average_sparsity"].ours.mean == pytest.approx(100 * (0.885 + 1.2 * 0.03 + 0.001))
+    assert dense["held_out_loss"].ours.mean == pytest.approx(3.472)
+    assert dense["average_performance"].ours.mean > 0
+    text = tables.to_markdown(table)
+    assert "paper (ours" not in text
+    assert "| paper |" not in text
+    assert "| **Dense, same tokens** `dense@silu` | ours | 4,464,640 | 0 |" in text
+    assert "7B 34.60 B, 13B 134.22 B, 1B 473.02 B" in text
+    assert "of the paper" not in tables.to_latex(table).partition(r"\caption")[2].partition("}")[0]
+
+
+def test_search_log_tells_what_each_run_tried(synthetic):
+    table = tables.TABLES["search"](synthetic.results)
+    assert [row.label for row in table.rows] == ["constant-0.4", "distilled", "progressive"]
+    text = tables.to_markdown(table)
+    assert (
+        "| **constant-0.4** | ours | base | relu | next token | 0.001 | cosine | 180 | 368,640 | 0 (40), 0.4 (180) |"
+    ) in text
+    assert "| **distilled** | ours | dense | relu | 0.5 from base | 0.001 | cosine | 30 | 61,440 | 0 (30) |" in text
+    assert "| 0 (40), 0.01 (60), sine 0.1 (100), sine 0.1 (120), sine 0.4 (160), sine 0.4 (180) |" in text
+    cells = table.rows[1].cells
+    assert cells["average_sparsity"].ours.mean == pytest.approx(65.1)
+    assert cells["held_out_loss"].ours.mean == pytest.approx(3.492)
+    assert cells["lm_loss"].ours.mean == 3.6
+    lines = {(line["row"], line["column"]): line for line in csv.DictReader(io.StringIO(tables.to_csv(table)))}
+    assert lines["distilled", "objective"]["ours"] == "0.5 from base"
+    assert lines["progressive", "average_sparsity"]["ours"] == "88.6"
+
+
+def test_search_log_of_starts(synthetic, untrained):
+    raw = copy.deepcopy(CONFIG)
+    raw["runs"]["final-1"]["init"]["stage"] = 2
+    raw["search"] = ["final-1", "base"]
+    table = tables.TABLES["search"](Synthetic(synthetic.directory, raw).write().results)
+    starts = [row.cells["start"].text for row in table.rows]
+    assert starts[0] == "progressive stage 2"
+    assert starts[1].startswith("llama, 6 layers")
+    text = tables.to_markdown(tables.TABLES["search"](untrained.results))
+    assert "| **base** | ours | Some-135M.Q4_1 (GGUF) | silu | – | – | – | 0 | 0 | – | 0.00 | 3.502 | – |" in text
+
+
+@pytest.mark.parametrize("name", ["ours", "search"])
+def test_without_runs_ours_and_search_say_so_in_a_line_and_need_nothing(nothing, name):
+    assert tables.inputs(name, nothing.experiment) == Needs()
+    heading, _, line = tables.to_markdown(tables.TABLES[name](nothing.results)).splitlines()
+    assert heading.startswith("### ")
+    assert line == "Experiment `synthetic` has none."
 
 
 def test_needs_are_united():

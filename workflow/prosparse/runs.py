@@ -36,6 +36,7 @@ class StageSpecification(Section):
     stages: list[Stage]  # up to and including this one
     total_steps: int  # of the whole run: the learning-rate schedule spans it
     training: Training
+    distillation_share: float = 0.0  # of the divergence from a teacher in the loss
 
 
 def owner(experiment: Experiment, run: str, stage: int) -> str:
@@ -50,7 +51,7 @@ def owner(experiment: Experiment, run: str, stage: int) -> str:
 
 def _identity(run: Run, stage: int) -> tuple[Any, ...]:
     total = None if run.training.schedule == "constant" else run.stages[-1].until
-    return run.init, run.activation, run.mixture, run.training, total, run.stages[: stage + 1]
+    return run.init, run.activation, run.mixture, run.training, run.distillation, total, run.stages[: stage + 1]
 
 
 def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> str:
@@ -87,6 +88,7 @@ def specification(experiment: Experiment, run: str, stage: int, seed: int) -> St
         stages=chosen.stages[: stage + 1],
         total_steps=chosen.stages[-1].until,
         training=chosen.training,
+        distillation_share=chosen.distillation.share if chosen.distillation else 0.0,
     )
 
 
@@ -113,7 +115,7 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
     """The run's own activation and every other that a row of a table asks for."""
     activations = [experiment.runs[run].activation]
-    for pair in experiment.rows.values():
+    for pair in (*experiment.rows.values(), *experiment.ours.values()):
         name, activation = experiment.pair(pair)
         if name == run and activation not in activations:
             activations.append(activation)

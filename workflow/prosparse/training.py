@@ -21,8 +21,10 @@ from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallbac
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse import provenance
-from prosparse.config import Architecture, PretrainedInit, UserError
+from prosparse.allocator import keep_freed_memory
+from prosparse.config import Architecture, PretrainedInit, Training, UserError
 from prosparse.data.mixture import Mixture
+from prosparse.loss import FusedLoss, fuse_loss
 from prosparse.method.activations import substitute
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor
@@ -51,6 +53,7 @@ def train_stage(
     output: Path,
     max_seconds: float | None = None,
     label: str = "",
+    teacher: Path | None = None,
 ) -> None:
     """Train one stage, or continue it where an earlier call was stopped.
 
@@ -62,6 +65,7 @@ def train_stage(
         output: the stage's checkpoint directory.
         max_seconds: stop and save before this much time has passed.
         label: begins each progress line, where several stages print to one terminal.
+        teacher: the checkpoint directory to distil from, where the specification has a share for it.
 
     Raises:
         Refused: another process trains here, or the directory holds another config's progress.
@@ -75,7 +79,11 @@ def train_stage(
         claim(resume, specification)
         model = _starting_model(specification, tokenizer, previous)
         _check_disk(output, model)
-        trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds, label)
+        if specification.total_steps == 0:
+            _finish_untrained(specification, model, tokenizer, resume, output, started)
+            return
+        keep_freed_memory()
+        trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds, label, teacher)
         continue_from = _newest_checkpoint(resume)
         if continue_from is None and len(specification.stages) > 1:
             continue_from = previous
@@ -127,11 +135,40 @@ def _newest_checkpoint(resume: Path) -> Path | None:
     return None
 
 
-class _SequentialTrainer(Trainer):
-    """The data order is the mixture's own, a function of the step alone."""
+class _StageTrainer(Trainer):
+    """The data order is the mixture's own, a function of the step alone; a teacher sees each batch first."""
+
+    fused_loss: FusedLoss | None = None
+    teacher: PreTrainedModel | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        if self.teacher is not None:
+            assert self.fused_loss is not None
+            with torch.no_grad():
+                hidden = self.teacher(input_ids=inputs["input_ids"]).logits  # its head is detached
+            self.fused_loss.teacher = hidden, self.teacher.get_output_embeddings().weight
+        return super().compute_loss(model, inputs, *arguments, **options)
+
+
+def prepare(model: PreTrainedModel, training: Training, distillation_share: float = 0.0) -> FusedLoss | None:
+    """Attention, loss and compilation as the training section wants them, in place."""
+    model.config.use_cache = False
+    model.set_attn_implementation(training.attention)
+    if training.compile:
+        layers = model.base_model.get_submodule("layers")  # alike, so one is compiled and not thirty
+        for layer in layers.children():
+            layer.compile(dynamic=False)
+    return fuse_loss(model, distillation_share, training.compile)
+
+
+def _teacher(directory: Path, specification: StageSpecification, device: torch.device) -> PreTrainedModel:
+    model = load(directory, dtype=getattr(torch, specification.training.precision))
+    if prepare(model, specification.training) is None:
+        raise Refused(f"{directory}: the teacher's logits are no product of hidden states and a matrix")
+    return model.eval().to(device)  # type: ignore[arg-type]
 
 
 def _trainer(
@@ -142,6 +179,7 @@ def _trainer(
     started: float,
     max_seconds: float | None,
     label: str,
+    teacher: Path | None,
 ) -> tuple[Trainer, _StageCallback]:
     training = specification.training
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -165,8 +203,8 @@ def _trainer(
         max_grad_norm=training.gradient_clip,
         optim="adamw_torch_fused",
         bf16=training.precision == "bfloat16",
+        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused without a GPU
         activation_checkpointing=training.activation_checkpointing,
-        torch_compile=training.compile,
         logging_steps=training.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -177,7 +215,7 @@ def _trainer(
         seed=specification.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    model.config.use_cache = False
+    fused_loss = prepare(model, training, specification.distillation_share)
     first, last = (
         specification.first_sample,
         specification.first_sample + specification.total_steps * training.batch_size,
@@ -186,7 +224,12 @@ def _trainer(
     model.to(arguments.device)  # type: ignore[arg-type]
     regularization = SparsityRegularization(model, accumulation_steps)
     callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds, label)
-    trainer = _SequentialTrainer(model=model, args=arguments, train_dataset=dataset, callbacks=[callback])
+    trainer = _StageTrainer(model=model, args=arguments, train_dataset=dataset, callbacks=[callback])
+    trainer.fused_loss = fused_loss
+    if specification.distillation_share:
+        if teacher is None or fused_loss is None:
+            raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
+        trainer.teacher = _teacher(teacher, specification, arguments.device)
     # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
@@ -284,6 +327,24 @@ class _StageCallback(TrainerCallback):
         )
 
 
+def _finish_untrained(
+    specification: StageSpecification,
+    model: PreTrainedModel,
+    tokenizer: Path,
+    resume: Path,
+    output: Path,
+    started: float,
+) -> None:
+    """The start as it is, in the form of a stage: what others start from and are compared with."""
+    model.save_pretrained(output)
+    shutil.copytree(tokenizer, output, dirs_exist_ok=True)
+    (output / "ledger.csv").write_text(",".join(LEDGER) + "\n")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    final = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
+    _write_provenance(specification, output, 0, 0, parameters, final, started, str(model.device))
+    shutil.rmtree(resume)
+
+
 def _finish(
     specification: StageSpecification,
     trainer: Trainer,
@@ -304,6 +365,25 @@ def _finish(
     shutil.copy2(callback.ledger, output)
     with open(callback.ledger, newline="") as file:
         last = list(csv.DictReader(file))[-1]
+    final = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
+    _write_provenance(
+        specification, output, int(last["step"]), int(last["tokens"]), callback.parameters, final, started,
+        str(trainer.args.device),
+    )  # fmt: skip
+    shutil.rmtree(resume)
+
+
+def _write_provenance(
+    specification: StageSpecification,
+    output: Path,
+    steps: int,
+    tokens: int,
+    parameters: int,
+    final: dict[str, Any],
+    started: float,
+    device: str,
+) -> None:
+    """Written last: a stage that has it is finished."""
     provenance.write_json(
         output / "provenance.json",
         {
@@ -311,11 +391,10 @@ def _finish(
             "seed": specification.seed,
             "specification": specification.model_dump(mode="json"),
             "l1_reduction": "mean over tokens and intermediate neurons, sum over layers",
-            "steps": int(last["step"]),
-            "tokens": int(last["tokens"]),
-            "parameters": callback.parameters,
-            "final": {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")},
-            "provenance": provenance.record(specification.model_dump(mode="json"), started, str(trainer.args.device)),
+            "steps": steps,
+            "tokens": tokens,
+            "parameters": parameters,
+            "final": final,
+            "provenance": provenance.record(specification.model_dump(mode="json"), started, device),
         },
     )
-    shutil.rmtree(resume)

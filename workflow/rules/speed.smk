@@ -25,9 +25,12 @@ rule speed:
             experiment.seeds[0],
         ).model_dump_json(),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
+        precision=experiment.precision,
+        stage_threads=experiment.threads,
     shell:
-        # with the one thread that a stage has
-        "OMP_NUM_THREADS=1 prosparse speed {input.checkpoint} --specification {params.specification:q}"
+        # with the threads that a stage has
+        "OMP_NUM_THREADS={params.stage_threads} prosparse speed {input.checkpoint}"
+        " --specification {params.specification:q} --precision {params.precision}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
 

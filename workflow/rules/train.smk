@@ -7,6 +7,8 @@ rule train_stage:
         tokens=stage_tokens,
         tokenizer=rules.tokenizer.output,
         previous=stage_predecessor,
+        gguf=stage_gguf,
+        teacher=stage_teacher,
     output:
         config="<experiment>/checkpoints/{run}/seed{seed}/stage{stage}/config.json",
         ledger="<experiment>/checkpoints/{run}/seed{seed}/stage{stage}/ledger.csv",
@@ -25,8 +27,13 @@ rule train_stage:
             if input.previous
             else ""
         ),
+        teacher=lambda wildcards, input: (
+            f"--teacher {subpath(input.teacher, parent=True)}" if input.teacher else ""
+        ),
         label="{run} stage {stage}",
+    threads: experiment.threads
     shell:
-        "prosparse train-stage --specification {params.specification:q} --tokens {params.tokens}"
-        " --tokenizer {input.tokenizer} {params.previous} --label {params.label:q}"
+        "prosparse train-stage --specification {params.specification:q}"
+        " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
+        " --label {params.label:q}"
         " --output {output.provenance} 2>&1 | tee {log}"

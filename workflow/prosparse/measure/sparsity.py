@@ -68,10 +68,10 @@ def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, 
     with counter.counting():
         for batch in rows.split(batch_size):
             batch = batch.to(model.device)
-            logits = model(input_ids=batch, use_cache=False).logits[:, :-1]
-            nats += nn.functional.cross_entropy(
-                logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum"
-            ).item()
+            logits = model(input_ids=batch, use_cache=False).logits
+            # a sequence at a time: of a large vocabulary, float32 logits of a batch take gigabytes
+            for sequence, scores in zip(batch, logits, strict=True):
+                nats += nn.functional.cross_entropy(scores[:-1].float(), sequence[1:], reduction="sum").item()
             predicted += batch[:, 1:].numel()
     layers = counter.layer_sparsity()
     return {

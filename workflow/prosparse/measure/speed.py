@@ -12,18 +12,30 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from prosparse.allocator import keep_freed_memory
 from prosparse.data.mixture import Mixture
 from prosparse.measure.sparsity import measure
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.runs import StageSpecification
+from prosparse.training import prepare
+
+LEVER_REPEATS = 3
+FEWEST_REPEATS, ENOUGH_SECONDS = 5, 120
+QUARTILES = ("lower_quartile", "median", "upper_quartile")
 
 
 def interleaved(arms: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each arm, run in turns so that a change of the machine's speed meets all alike."""
+    """Seconds of each arm, run in turns so that a change of the machine's speed meets all alike.
+
+    After two minutes, which is long for a large model, five repeats are enough.
+    """
     for arm in arms.values():
         arm()  # warm-up
     seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(repeats):
+    begun = time.perf_counter()
+    for done in range(repeats):
+        if done >= FEWEST_REPEATS and time.perf_counter() - begun > ENOUGH_SECONDS:
+            break
         for name, arm in arms.items():
             started = time.perf_counter()
             arm()
@@ -52,42 +64,112 @@ def slowdown(slower: Sequence[float], base: Sequence[float]) -> dict[str, float]
 def training(model: PreTrainedModel, specification: StageSpecification, tokens: Path, repeats: int) -> dict[str, Any]:
     """A training step (forward, backward, clipping, AdamW) with and without the L1 gradient.
 
-    The third arm also collects mean |x1| and sparsity, which a run does every ``log_every`` steps.
+    The third arm also collects mean |x1| and sparsity, which a run does every ``log_every`` steps. Before
+    them the same step as transformers has it, and with each of the run's levers added to those before;
+    behind them what the processor does of the step's linear layers alone: the limit.
     """
     settings = specification.training
     data = Mixture.load(tokens, specification.mixture, settings.micro_batch_size, specification.seed)
-    batch = torch.stack([data[i]["input_ids"] for i in range(len(data))])
+    batch = torch.stack([data[i]["input_ids"] for i in range(len(data))]).to(model.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
-    regularization = SparsityRegularization(model)
+    model.config.use_cache = False
     model.train()
+    autocast = False
 
-    def step(factor: float, measuring: bool) -> Callable[[], None]:
+    def step() -> None:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+            loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    levers = {}
+
+    def measure_lever(name: str) -> None:
+        levers[name] = rate(batch.numel(), interleaved({name: step}, LEVER_REPEATS)[name])
+
+    measure_lever("transformers, float32")
+    if settings.precision == "bfloat16":
+        autocast = True
+        measure_lever("bfloat16")
+    keep_freed_memory()
+    measure_lever("freed memory kept")
+    prepare(model, settings.model_copy(update={"compile": False, "attention": "sdpa"}))
+    measure_lever("fused loss")
+    if settings.attention != "sdpa":
+        model.set_attn_implementation(settings.attention)
+        measure_lever(f"{settings.attention} attention")
+    if settings.compile:
+        prepare(model, settings)
+        measure_lever("compiled layers")
+
+    regularization = SparsityRegularization(model)
+
+    def regularized_step(factor: float, measuring: bool) -> Callable[[], None]:
         def run() -> None:
             regularization.factor, regularization.measuring = factor, measuring
-            model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            step()
             if measuring:
                 regularization.measured()
 
         return run
 
     peak = specification.stages[-1].peak
-    arms = {"plain": step(0, False), "regularized": step(peak, False), "regularized_and_measured": step(peak, True)}
+    arms = {
+        "plain": regularized_step(0, False),
+        "regularized": regularized_step(peak, False),
+        "regularized_and_measured": regularized_step(peak, True),
+        "linear_layers_alone": _linear_layers(model, batch.numel(), torch.bfloat16 if autocast else torch.float32),
+    }
     seconds = interleaved(arms, repeats)
     regularization.detach()
     optimizer.zero_grad()
     cost = slowdown(seconds["regularized"], seconds["plain"])
     measured = slowdown(seconds["regularized_and_measured"], seconds["plain"])
     share = 1 / settings.log_every
+    limit = [alone / whole for alone, whole in zip(seconds["linear_layers_alone"], seconds["plain"], strict=True)]
     return {
         "lambda": peak,
+        "levers": levers,
+        "threads": torch.get_num_threads(),
+        "precision": settings.precision,
+        "tokens_a_step": batch.numel(),
+        "flop_a_token": 6 * sum(layer.weight.numel() for layer in _linears(model)),
+        "share_of_matmul_rate": dict(zip(QUARTILES, statistics.quantiles(limit, n=4), strict=True)),
         **{name: rate(batch.numel(), values) for name, values in seconds.items()},
         "slowdown_regularized": cost,
         "slowdown_measured_step": measured,
         "slowdown_of_a_run_percent": (1 - share) * cost["percent"] + share * measured["percent"],
     }
+
+
+def _linears(model: PreTrainedModel) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+
+def _linear_layers(model: PreTrainedModel, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
+    """The products of every linear layer, head included, forward and backward, on tensors of its shapes and no more."""
+    shapes: dict[tuple[int, int], int] = {}
+    for layer in _linears(model):
+        shape = (layer.out_features, layer.in_features)
+        shapes[shape] = shapes.get(shape, 0) + 1
+    tensors = {
+        (out, into): tuple(
+            torch.randn(size, device=model.device).to(dtype) for size in ((tokens, into), (out, into), (tokens, out))
+        )
+        for out, into in shapes
+    }
+
+    def run() -> None:
+        for shape, number in shapes.items():
+            x, weight, gradient = tensors[shape]
+            for _ in range(number):
+                x @ weight.T
+                gradient @ weight
+                gradient.T @ x
+
+    return run
 
 
 @torch.inference_mode()

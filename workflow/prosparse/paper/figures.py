@@ -57,8 +57,11 @@ def _seeds(results: Results) -> str:
 
 def _sampled(stages: list[Stage], label: str, unit: float) -> list[dict[str, Any]]:
     """lambda over progress; both sides of every jump, so that a constant stage is drawn flat."""
-    rows, start = [], 0
+    rows: list[dict[str, Any]] = []
+    start = 0
     for stage in stages:
+        if stage.until == start:  # not trained: no lambda
+            continue
         # just after the previous stage's last step, then evenly to this stage's last
         steps = [start + 1e-6, *(start + (stage.until - start) * k / 40 for k in range(1, 41))]
         rows += [{"series": label, "progress": step * unit, "lambda": factor(stages, step)} for step in steps]
@@ -151,6 +154,8 @@ def figure2(results: Results) -> Drawn:
                     "high": entry.sparsity.mean + spread,
                 }
             )
+    if not rows:
+        return empty_figure(results, text, "the runs that the experiment names for it are not trained")
     unit, name = (1e-9, "billions") if max(row["tokens"] for row in rows) >= 1e9 else (1e-6, "millions")
     for row in rows:
         row["progress"] = row["tokens"] * unit

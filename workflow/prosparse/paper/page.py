@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Experiment, PackageSource, published_rows
+from prosparse.config import Benchmarks, Experiment, PackageSource, published_rows
 from prosparse.paper import acceleration, claims, explanation, figures, operators, published, tables
 from prosparse.paper.results import MissingResult, Needs, Results, stands_in
 from prosparse.paper.table import markdown_table
@@ -159,11 +159,18 @@ def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
             lines.append(
                 f"- {number} result{'s' if number > 1 else ''} of {kind} the tables need and that do not exist yet."
             )
-    if experiment.benchmarks.limit is not None:
-        lines.append(f"- Benchmark rows beyond the first {experiment.benchmarks.limit} a benchmark.")
+    lines += _rows_not_run(experiment.benchmarks)
     if not experiment.benchmarks.execute_code:
         lines.append("- Model-written programs (HumanEval, MBPP): not executed.")
     return lines
+
+
+def _rows_not_run(benchmarks: Benchmarks) -> list[str]:
+    limits = [f"{published.LABELS[name]} {limit}" for name, limit in benchmarks.limits.items()]
+    if benchmarks.limit is not None:
+        others = f" ({', '.join(limits)})" if limits else ""
+        return [f"- Benchmark rows beyond {benchmarks.limit} a benchmark{others}, taken at even distances."]
+    return [f"- Benchmark rows beyond these, taken at even distances: {', '.join(limits)}."] if limits else []
 
 
 def _acceleration_not_run(experiment: Experiment) -> list[str]:
@@ -334,11 +341,40 @@ def _speed(path: Path) -> list[str]:
             cost = f"{change['percent']:+.1f} ({change['lower_quartile']:+.1f} to {change['upper_quartile']:+.1f})"
         rows.append([name, f"{rate['tokens_per_second']:,.0f}", quartiles, cost, str(rate["repeats"])])
     header = ["Work", "Tokens/s (median)", "Quartiles", "Slowdown in % (quartiles)", "Repeats"]
-    whole = measured["training_step"]["slowdown_of_a_run_percent"]
+    training = measured["training_step"]
+    whole = training["slowdown_of_a_run_percent"]
     return [
         *markdown_table(header, rows, numbers=4),
         "",
         f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.",
+        "",
+        *_training_rate(training),
+    ]
+
+
+def _training_rate(measured: dict[str, Any]) -> list[str]:
+    """What a training step reaches of the processor, and what each lever brought."""
+    flop, arms = measured["flop_a_token"], {"plain": "Training step", "linear_layers_alone": "Its linear layers alone"}
+    rows = [
+        [name, f"{measured[arm]['tokens_per_second']:,.0f}", f"{flop * measured[arm]['tokens_per_second'] / 1e9:,.0f}"]
+        for arm, name in arms.items()
+    ]
+    share = measured["share_of_matmul_rate"]
+    levers = [
+        [name, f"{rate['tokens_per_second']:,.0f}", f"{rate['lower_quartile']:,.0f} to {rate['upper_quartile']:,.0f}"]
+        for name, rate in measured["levers"].items()
+    ]
+    return [
+        f"Training step: {measured['tokens_a_step']:,} tokens, {measured['precision']}, {measured['threads']} "
+        f"thread{'s' if measured['threads'] > 1 else ''}, {flop / 1e6:,.0f} MFLOP a token in linear layers "
+        "(6 a weight; attention's own products are not counted).",
+        "",
+        *markdown_table(["Work", "Tokens/s (median)", "GFLOP/s"], rows, numbers=2),
+        "",
+        f"A training step reaches {share['median']:.0%} of the rate of its matrix products alone (quartiles "
+        f"{share['lower_quartile']:.0%} to {share['upper_quartile']:.0%}). Each lever on top of those above it:",
+        "",
+        *markdown_table(["Training step with", "Tokens/s (median)", "Quartiles"], levers, numbers=2),
     ]
 
 

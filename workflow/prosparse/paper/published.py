@@ -68,3 +68,18 @@ def rows(table: str) -> tuple[dict[str, str], ...]:
     """Rows of ``workflow/paper/{table}.csv``, every cell as printed."""
     with open(PUBLISHED / f"{table}.csv", newline="") as file:
         return tuple(csv.DictReader(file))
+
+
+@cache
+def tokens() -> dict[str, str]:
+    """Billions of tokens that settings of Table 1 were trained on after their start, where a table prints them."""
+    found = {}
+    for table in ("table6_stages_llama2", "table7_stages_minicpm"):
+        for row in rows(table):  # in order: a model's last stage stays
+            for setting in (f"ProSparse-{row['model']}", f"ProSparse-{row['model']}*"):
+                found[setting] = row["accumulated_tokens_billion"]
+    early = {(row["setting"], row["average_sparsity"]) for row in rows("table1_early_baselines")}
+    for row in rows("table4_regularization_free"):
+        if (f"{row['setting']}-7B", row["average_sparsity"]) in early:  # which of its budgets Table 1 repeats
+            found[f"{row['setting']}-7B"] = row["accumulated_tokens_billion"]
+    return found

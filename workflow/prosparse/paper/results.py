@@ -477,7 +477,9 @@ def origin(experiment: Experiment, run: str) -> tuple[str, str]:
     while isinstance(init, RunInit):
         init = experiment.runs[init.run].init
     if isinstance(init, PretrainedInit):
-        return init.pretrained, "".join(c for c in init.pretrained.lower() if c.isalnum())
+        name = Path(init.gguf_file).stem if init.gguf_file else init.pretrained  # a GGUF's folder may say nothing
+        words = f"{name} (GGUF)" if init.gguf_file else name
+        return words, "".join(c for c in name.lower() if c.isalnum())
     shape = experiment.architectures[init.architecture]
     words = (
         f"{shape.type}, {shape.layers} layers, d_model {shape.hidden_size}, d_ff {shape.intermediate_size}, "

@@ -32,6 +32,7 @@ class Cell:
     note: str = ""
     mark: str = ""
     published_text: str | None = None
+    text: str = ""  # ours where it is words
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ NOT_PUBLISHED = "–"
 
 def _ours(cell: Cell, column: Column) -> str:
     """``mean ± standard error (standard deviation over seeds)``, with its mark."""
+    if cell.text:
+        return cell.text
     if cell.ours is None:
         return MISSING + cell.mark
     text = column.format(cell.ours.mean)
@@ -108,11 +111,14 @@ def to_csv(table: Table) -> str:
             cell = row.cells[column.key]
             numbers = [cell.ours.mean, cell.ours.standard_error, cell.ours.spread] if cell.ours else [None, None, None]
             written = ["" if number is None else f"{number:.10g}" for number in numbers]
+            written[0] = cell.text or written[0]
             writer.writerow([row.label, column.key, *written, cell.published, column.unit, row.pair or "", cell.note])
     return buffer.getvalue()
 
 
 def to_markdown(table: Table) -> str:
+    if not table.rows:
+        return "\n".join([f"### {table.title}", "", *table.notes]) + "\n"
     header = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
     lines = [f"### {table.title}", "", _bar(header), _bar(["---", "---", *["---:"] * len(table.columns)])]
     for row, whose, cells in _lines(table):
@@ -192,10 +198,11 @@ def to_latex(table: Table) -> str:
         name = rf"\quad {latex_escape(row.pair or '')}" if ours else latex_escape(row.label)
         lines.append(" & ".join([name, whose, *map(latex_escape, cells)]) + r" \\")
     number, _, title = table.title.partition(". ")  # LaTeX numbers its own tables
+    caption = f"{title} ({number} of the paper)" if title else number
     lines += [
         r"\bottomrule",
         r"\end{tabular}}",
-        rf"\caption{{{latex_escape(f'{title} ({number} of the paper).')}}}",
+        rf"\caption{{{latex_escape(f'{caption}.')}}}",
         rf"\label{{tab:{table.name.replace('_', '-')}}}",
     ]
     if table.notes:

@@ -7,176 +7,42 @@ as missing, with the reason in the notes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from prosparse.config import PAPER_DATASETS, ROW_KEYS, Activation, ConfigError, Experiment, RunInit
-from prosparse.paper import acceleration_tables, operator_tables, published
-from prosparse.paper.results import (
-    BenchmarkColumn,
-    Benchmarks,
-    Needs,
-    Results,
-    Sparsity,
-    Value,
-    lineage_tokens,
-    no_run,
-    stands_in,
-    tokens,
+from prosparse.paper import acceleration_tables, operator_tables, own_tables, published
+from prosparse.paper.filler import (
+    BITS,
+    FACTOR,
+    LEGEND,
+    LOSS,
+    NORMALISATION,
+    PERFORMANCE,
+    SPARSITY,
+    TOKENS,
+    Filler,
+    billions,
+    budgets,
+    count,
+    exact,
+    final_value,
+    names_of,
 )
+from prosparse.paper.results import Needs, Results, Value, stands_in, tokens
 from prosparse.paper.table import MISSING, Cell, Column, Row, Table, to_csv, to_latex, to_markdown
-
-# ----------------------------------------------------------------------------- filling the rows
-
-LOSS = Column("held_out_loss", "Held-out loss", "nats/token", 3)
-BITS = Column("bits_per_byte", "Bits/byte", "", 3)
-PERFORMANCE = [Column(name, published.LABELS[name], "%") for name in (*published.GROUPS, "average_performance")]
-SPARSITY = Column("average_sparsity", published.LABELS["average_sparsity"], "%")
-TOKENS = Column("accumulated_tokens", "Accumulated tokens", "tokens", 0)
-
-LEGEND = (
-    "Sparsity and scores in percent. Ours: mean ± standard error over benchmark rows (standard deviation over seeds, "
-    "where there are several). `*`: without activation threshold shifting. Held-out loss and bits/byte are ours alone."
-)
-
-
-@dataclass
-class _Filler:
-    """Turns pairs into cells and gathers the notes a table must carry."""
-
-    results: Results
-    table: Table
-    origins: dict[str, list[str]] = field(default_factory=dict)
-    incomplete: dict[str, list[str]] = field(default_factory=dict)
-    measured: list[str] = field(default_factory=list)
-    absent: dict[str, list[str]] = field(default_factory=dict)
-
-    def row(
-        self,
-        label: str,
-        key: str,
-        printed: dict[str, str],
-        extra: Callable[[str, Activation], dict[str, Cell]] | None = None,
-    ) -> Row:
-        """The row of published key ``key``; ``printed`` are its published cells, ``extra`` adds cells from the run."""
-        experiment = self.results.experiment
-        pair = experiment.rows.get(key)
-        names = [column.key for column in self.table.columns]
-        if pair is None:
-            reason = no_run(label)
-            self.absent.setdefault(reason, []).append(label)
-            note = f"{MISSING}: {reason}"
-            return Row(label, {name: Cell(published=printed.get(name, ""), note=note) for name in names})
-        run, activation = experiment.pair(pair)
-        self.origins.setdefault(stands_in(experiment, key, run), []).append(run)
-        text = f"{run}@{activation}"
-        self.measured.append(text)
-        cells: dict[str, Cell] = {}
-        if set(names) & {*published.GROUPS, *published.BENCHMARKS, "average_performance"}:
-            cells |= self._performance(text, self.results.benchmarks(run, activation))
-        if set(names) & {"average_sparsity", "mixed", LOSS.key}:
-            cells |= self._sparsity(self.results.sparsity(run, activation))
-        if extra is not None:
-            cells |= extra(run, activation)
-        origin = stands_in(experiment, key, run)
-        return Row(
-            label,
-            {
-                name: Cell(
-                    cells.get(name, Cell()).ours,
-                    printed.get(name, ""),
-                    "; ".join(filter(None, [cells.get(name, Cell()).note, origin])),
-                    cells.get(name, Cell()).mark,
-                    cells.get(name, Cell()).published_text,
-                )
-                for name in names
-            },
-            text,
-        )
-
-    def _performance(self, pair: str, benchmarks: Benchmarks) -> dict[str, Cell]:
-        cells = {
-            name: Cell(
-                benchmarks.scores.get(name), note="" if name in benchmarks.scores else self._gone(name, benchmarks)
-            )
-            for name in published.BENCHMARKS
-        }
-        for name in published.GROUPS:
-            cells[name] = self._mean(pair, name, benchmarks.column(name))
-        average = benchmarks.average()
-        cells["average_performance"] = self._mean(pair, "average_performance", average)
-        for name, detail in benchmarks.details.items():
-            wanted = {name, *(group for group, members in published.GROUPS.items() if name in members)}
-            if detail.get("stand_in") and wanted & {column.key for column in self.table.columns}:
-                self.table.note(f"{published.LABELS[name]} is a stand-in: {detail['stand_in'].rstrip('.')}.")
-        return cells
-
-    @staticmethod
-    def _gone(name: str, benchmarks: Benchmarks) -> str:
-        return f"{MISSING}: {benchmarks.missing[name]}"
-
-    def _mean(self, pair: str, name: str, column: BenchmarkColumn) -> Cell:
-        """A mean over what is there, marked with a dagger and a note where something is not."""
-        if not column.missing:
-            return Cell(column.value)
-        label = published.LABELS[name]
-        each = {published.LABELS[key]: reason.rstrip(".") for key, reason in column.missing.items()}
-        if column.value is None:
-            gone = "; ".join(reason if key == label else f"{key}: {reason}" for key, reason in each.items())
-            text = f"{label}: {MISSING} ({gone})"
-        elif name == "average_performance":
-            text = f"† {label}: mean of the {len(column.used)} columns measured, of 7; missing: {', '.join(each)}"
-        else:
-            used = ", ".join(published.LABELS[key] for key in column.used)
-            gone = "; ".join(f"{key} ({reason})" for key, reason in each.items())
-            text = f"† {label}: mean of {used}; missing: {gone}"
-        if name in {c.key for c in self.table.columns}:
-            self.incomplete.setdefault(text, []).append(pair)
-        return Cell(column.value, note=text, mark="" if column.value is None else "†")
-
-    def _sparsity(self, measured: Sparsity) -> dict[str, Cell]:
-        cells = {
-            "average_sparsity": Cell(measured.sparsity),
-            "mixed": Cell(measured.sparsity),
-            LOSS.key: Cell(measured.loss),
-            BITS.key: Cell(measured.bits_per_byte),
-        }
-        by_dataset = measured.by_dataset()
-        for name in PAPER_DATASETS:
-            cells[name] = Cell(by_dataset.get(name), note="" if name in by_dataset else f"{MISSING}: no corpus for it")
-        return cells
-
-    def finish(self) -> Table:
-        notes = self.table.notes
-        for words, runs in self.origins.items():
-            notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {_names(runs)}).")
-        for text, pairs in self.incomplete.items():
-            everywhere = set(pairs) == set(self.measured)
-            notes.append(text + ("." if everywhere else f" (in {_names(pairs)})."))
-        for reason, labels in self.absent.items():
-            notes.append(f"Missing: {_names(labels)}: {reason}.")
-        seeds = self.results.experiment.seeds
-        notes.append(f"Experiment `{self.results.experiment.experiment}`, {_count(len(seeds), 'seed')}.")
-        return self.table
-
-
-def _names(names: Iterable[str]) -> str:
-    return "; ".join(f"`{name}`" for name in dict.fromkeys(names))
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
 
 # ---------------------------------------------------------------------------------- the tables
 
 
 def _by_setting(results: Results, name: str, title: str, source: str, columns: list[Column], *notes: str) -> Table:
     """A table whose rows are settings (Tables 1, 3 and 8)."""
-    filler = _Filler(results, Table(name, title, columns, notes=[LEGEND, *notes]))
+    filler = Filler(results, Table(name, title, columns, notes=[LEGEND, *notes]))
     for row in published.rows(source):
-        filler.table.rows.append(filler.row(row["setting"], row["setting"], row))
+        amount = published.tokens().get(row["setting"])
+        printed = {**row, TOKENS.key: billions(amount)} if amount else row
+        filler.table.rows.append(filler.row(row["setting"], row["setting"], printed))
     return filler.finish()
 
 
@@ -204,7 +70,8 @@ def table1(results: Results) -> Table:
         "table1",
         "Table 1. Overall: performance and sparsity",
         "table1_overall",
-        [*PERFORMANCE, SPARSITY, LOSS, BITS],
+        [*PERFORMANCE, SPARSITY, TOKENS, LOSS, BITS],
+        budgets(),
     )
     _chance(results, table)
     return table
@@ -216,7 +83,8 @@ def table1_early_baselines(results: Results) -> Table:
         "table1_early_baselines",
         "Table 1, early baselines. Vanilla ReLU, shifted ReLU and fixed L1",
         "table1_early_baselines",
-        [SPARSITY, *PERFORMANCE, LOSS, BITS],
+        [SPARSITY, *PERFORMANCE, TOKENS, LOSS, BITS],
+        budgets(),
     )
 
 
@@ -234,7 +102,7 @@ def table3(results: Results) -> Table:
 
 
 def table4(results: Results) -> Table:
-    filler = _Filler(
+    filler = Filler(
         results,
         Table(
             "table4",
@@ -245,24 +113,14 @@ def table4(results: Results) -> Table:
     )
 
     def extra(run: str, activation: Activation) -> dict[str, Cell]:
-        return {TOKENS.key: Cell(_exact(tokens(results.experiment, run)))}
+        return {TOKENS.key: Cell(exact(tokens(results.experiment, run)))}
 
     for row in published.rows("table4_regularization_free"):
         amount = row["accumulated_tokens_billion"]
         key = _key("table4_regularization_free", row)
-        printed = {**row, TOKENS.key: _billions(amount)}
+        printed = {**row, TOKENS.key: billions(amount)}
         filler.table.rows.append(filler.row(f"{row['setting']}, {amount} B tokens", key, printed, extra))
     return filler.finish()
-
-
-def _exact(number: float) -> Value:
-    """A number the config fixes: no spread, no error."""
-    return Value((float(number),))
-
-
-def _billions(text: str) -> str:
-    """``34.60`` billion in full, as a string of digits."""
-    return str(round(float(text) * 1e9))
 
 
 def _key(table: str, row: dict[str, str]) -> str:
@@ -270,22 +128,18 @@ def _key(table: str, row: dict[str, str]) -> str:
 
 
 def table5(results: Results) -> Table:
-    factor = Column("lambda", "λ (last)", "", None)
-    filler = _Filler(
+    filler = Filler(
         results,
         Table(
             "table5",
             "Table 5. Constant regularization factor against ProSparse",
-            [factor, SPARSITY, PERFORMANCE[-1], TOKENS, LOSS, BITS],
-            notes=[LEGEND, NORMALISATION, "Accumulated tokens: of the run and of the runs it started from."],
+            [FACTOR, SPARSITY, PERFORMANCE[-1], TOKENS, LOSS, BITS],
+            notes=[LEGEND, NORMALISATION, budgets()],
         ),
     )
 
     def extra(run: str, activation: Activation) -> dict[str, Cell]:
-        return {
-            factor.key: Cell(_exact(results.experiment.runs[run].stages[-1].peak)),
-            TOKENS.key: Cell(_exact(lineage_tokens(results.experiment, run))),
-        }
+        return {FACTOR.key: Cell(exact(results.experiment.runs[run].stages[-1].peak))}
 
     for row in published.rows("table5_constant_factor"):
         constant = row["lambda"] != "ProSparse"
@@ -295,15 +149,9 @@ def table5(results: Results) -> Table:
     return filler.finish()
 
 
-NORMALISATION = (
-    "Our λ multiplies the mean of |x1| over tokens and d_ff, summed over layers; the paper does not state its "
-    "normalisation, so compare sparsities, not values of λ."
-)
-
-
 def table9(results: Results) -> Table:
     threshold = Column("threshold", "Threshold t", "", None)
-    filler = _Filler(
+    filler = Filler(
         results,
         Table(
             "table9",
@@ -316,7 +164,7 @@ def table9(results: Results) -> Table:
     def extra(run: str, activation: Activation) -> dict[str, Cell]:
         if activation.name not in ("relu", "fatrelu"):
             return {threshold.key: Cell(note=f"{MISSING}: {activation} has no threshold")}
-        return {threshold.key: Cell(_exact(activation.parameter or 0.0))}
+        return {threshold.key: Cell(exact(activation.parameter or 0.0))}
 
     for row in published.rows("table9_threshold_sweep"):
         key = _key("table9_threshold_sweep", row)
@@ -405,13 +253,13 @@ def _stage_table(results: Results, name: str, title: str, source: str) -> Table:
             row = printed_rows.get(stage)
             cells: dict[str, Cell] = {}
             if row is not None:
-                billions = row["accumulated_tokens_billion"]
+                in_full = billions(row["accumulated_tokens_billion"])
                 cells = {
                     "lambda": Cell(published=row["lambda"]),
                     "accumulated_steps": Cell(
                         published=row["accumulated_steps"], published_text=f"{int(row['accumulated_steps']):,}"
                     ),
-                    TOKENS.key: Cell(published=_billions(billions), published_text=f"{int(_billions(billions)):,}"),
+                    TOKENS.key: Cell(published=in_full, published_text=f"{int(in_full):,}"),
                     "sparsity": Cell(),
                     "lm_loss": Cell(),
                 }
@@ -421,15 +269,20 @@ def _stage_table(results: Results, name: str, title: str, source: str) -> Table:
                 pair = f"{run}, stage {index}"
                 origins.setdefault(stands_in(experiment, scale, run), []).append(run)
                 final = [record["final"] for record in results.stage(run, index)]
-                values = {
-                    "lambda": Value((experiment.runs[run].stages[index].peak,)),
-                    "accumulated_steps": Value((float(steps),)),
-                    TOKENS.key: Value((float(amount),)),
-                    "sparsity": Value(tuple(100 * last["sparsity"] for last in final)),
-                    "lm_loss": Value(tuple(last["lm_loss"] for last in final)),
+                values: dict[str, Value | None] = {
+                    "lambda": exact(experiment.runs[run].stages[index].peak),
+                    "accumulated_steps": exact(steps),
+                    TOKENS.key: exact(amount),
+                    "sparsity": final_value(final, "sparsity", 100),
+                    "lm_loss": final_value(final, "lm_loss"),
                 }
+                origin = stands_in(experiment, scale, run)
                 cells = {
-                    key: replace(cells.get(key, Cell()), ours=value, note=stands_in(experiment, scale, run))
+                    key: replace(
+                        cells.get(key, Cell()),
+                        ours=value,
+                        note=origin if value is not None else f"{MISSING}: the stage trains nothing; {origin}",
+                    )
                     for key, value in values.items()
                 }
             else:
@@ -443,10 +296,10 @@ def _stage_table(results: Results, name: str, title: str, source: str) -> Table:
                 absent.append(label)
             table.rows.append(Row(label, cells, pair, is_published=row is not None))
     for words, runs in origins.items():
-        notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {_names(runs)}).")
+        notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {names_of(runs)}).")
     if absent:
         notes.append(f"Missing: {'; '.join(absent)}: no stage of this experiment stands for it.")
-    notes.append(f"Experiment `{experiment.experiment}`, {_count(len(experiment.seeds), 'seed')}.")
+    notes.append(f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.")
     return table
 
 
@@ -479,6 +332,8 @@ TABLES: dict[str, Callable[[Results], Table]] = {
     "table7": table7,
     "table8": table8,
     "table9": table9,
+    "ours": own_tables.ours,
+    "search": own_tables.search,
 }
 
 _SOURCES = {
@@ -496,6 +351,8 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     _check(name)
     if name in acceleration_tables.INPUTS:
         return acceleration_tables.INPUTS[name](experiment)
+    if name in own_tables.INPUTS:
+        return own_tables.INPUTS[name](experiment)
     if name.startswith("table2_operators"):
         return Needs(operators=experiment.operators is not None)
     if name in ("table6", "table7"):

@@ -1,0 +1,107 @@
+"""The fused loss against transformers' own, and distillation against its formula in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from prosparse import loss as fused
+from prosparse.config import Architecture
+from prosparse.models import from_scratch
+
+MINICPM = {"type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16}
+
+
+@pytest.fixture(autouse=True)
+def several_slices(monkeypatch):
+    monkeypatch.setattr(fused, "SLICE", 96)  # 300 entries: three slices and a part of one
+
+
+def model_of(**special):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "kv_heads": 1}
+    return from_scratch(Architecture(**shape, **special), 300, 64, seed=0)
+
+
+def batch():
+    ids = torch.randint(0, 300, (3, 20), generator=torch.Generator().manual_seed(1))
+    labels = ids.clone()
+    labels[0, 5:9] = -100
+    return ids, labels
+
+
+def loss_and_gradients(model, **given):
+    model.zero_grad()
+    ids, labels = batch()
+    value = model(input_ids=ids, labels=labels, **given).loss
+    value.backward()
+    return value.item(), {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("special", [{}, {"tied_embeddings": False}, MINICPM], ids=["tied", "untied", "minicpm"])
+@pytest.mark.parametrize("items", [None, 41])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_equals_the_loss_of_transformers(special, items, compiled):
+    if compiled and (items or special):
+        pytest.skip("compiled once")
+    model = model_of(**special)
+    given = {} if items is None else {"num_items_in_batch": torch.tensor(items)}
+    expected, expected_gradients = loss_and_gradients(model, **given)
+    assert fused.fuse_loss(model, compile=compiled) is not None
+    value, gradients = loss_and_gradients(model, **given)
+    assert value == pytest.approx(expected, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_distillation_is_cross_entropy_and_divergence():
+    torch.manual_seed(0)
+    share, tokens = 0.3, 7
+    hidden, teacher_hidden = torch.randn(1, tokens, 16), torch.randn(1, tokens, 24)
+    head, teacher_weight = nn.Linear(16, 300, bias=False), torch.randn(300, 24) / 3
+    labels = torch.randint(0, 300, (1, tokens))
+
+    def reference(hidden, weight):
+        logits = (hidden @ weight.T)[0, :-1].log_softmax(-1)
+        wanted = (teacher_hidden.double() @ teacher_weight.double().T)[0, :-1].log_softmax(-1)
+        cross_entropy = nn.functional.nll_loss(logits, labels[0, 1:])
+        divergence = nn.functional.kl_div(logits, wanted, log_target=True, reduction="batchmean")
+        return (1 - share) * cross_entropy + share * divergence
+
+    exact_hidden = hidden.double().requires_grad_()
+    exact_weight = head.weight.detach().double().requires_grad_()
+    expected = reference(exact_hidden, exact_weight)
+    expected.backward()
+
+    loss = fused.FusedLoss(head, share)
+    loss.teacher = teacher_hidden, teacher_weight
+    hidden.requires_grad_()
+    value = loss(hidden, labels, 300)
+    value.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(hidden.grad, exact_hidden.grad.float(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(head.weight.grad, exact_weight.grad.float(), rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_autocast_stays_near_float32():
+    model = model_of()
+    expected, expected_gradients = loss_and_gradients(model)
+    fused.fuse_loss(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        ids, labels = batch()
+        model.zero_grad()
+        value = model(input_ids=ids, labels=labels).loss
+    value.backward()
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected, rel=5e-3)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.dtype == torch.float32
+        difference = (parameter.grad - expected_gradients[name]).norm() / expected_gradients[name].norm()
+        assert difference < 0.05, name
+
+
+def test_logits_that_are_more_than_a_product_keep_their_own_loss():
+    model = model_of()
+    model.config.final_logit_softcapping = 30.0
+    assert fused.fuse_loss(model) is None
+    assert model(input_ids=batch()[0]).logits.shape[-1] == 300

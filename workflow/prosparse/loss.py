@@ -1,0 +1,182 @@
+"""The language-model loss without the whole table of logits, and distillation on the same pass.
+
+A vocabulary of 49,152 makes logits the largest tensor of a small model: in float32, with its
+softmax and their gradients, they are moved through memory ten times. Here the head's product, the
+softmax and the gradient go through the vocabulary a slice at a time, and logits are kept once, in the
+precision of the product. (torch's ``linear_cross_entropy`` slices tokens instead; on CPUs it was
+slower than the plain loss.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+SLICE = 4096  # vocabulary entries at a time: a slice of logits stays near the processor
+IGNORED = -100
+
+
+def _statistics(logits: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Running maximum and sum of exponentials of each row, after one more slice of logits."""
+    values = logits.float()
+    higher = torch.maximum(maximum, values.amax(1))
+    return higher, total * (maximum - higher).exp() + (values - higher[:, None]).exp().sum(1)
+
+
+def _divergence(teacher: Tensor, student: Tensor, maximum: Tensor, higher: Tensor, total: Tensor) -> Tensor:
+    """Running sum of ``exp(teacher - maximum) (teacher - student)`` of each row."""
+    values = teacher.float()
+    return total * (maximum - higher).exp() + ((values - higher[:, None]).exp() * (values - student.float())).sum(1)
+
+
+def _gradient(logits: Tensor, normalizer: Tensor, weight: Tensor) -> Tensor:
+    """``weight * softmax(logits)`` in the logits' own precision."""
+    return ((logits.float() - normalizer[:, None]).exp() * weight[:, None]).to(logits.dtype)
+
+
+def _distilled_gradient(
+    logits: Tensor,
+    normalizer: Tensor,
+    weight: Tensor,
+    teacher: Tensor,
+    teacher_normalizer: Tensor,
+    teacher_weight: Tensor,
+) -> Tensor:
+    """``weight * softmax(logits) - teacher_weight * softmax(teacher)``."""
+    wanted = (teacher.float() - teacher_normalizer[:, None]).exp() * teacher_weight[:, None]
+    return ((logits.float() - normalizer[:, None]).exp() * weight[:, None] - wanted).to(logits.dtype)
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        row_weight: Tensor,
+        share: float,
+        teacher: tuple[Tensor, Tensor] | None,
+        kernels: dict[str, Callable[..., Any]],
+    ) -> Tensor:
+        rows = hidden.shape[0]
+        maximum, total = hidden.new_full((rows,), -torch.inf, dtype=torch.float32), hidden.new_zeros(rows).float()
+        teacher_maximum, teacher_total, difference = maximum, total, total
+        slices, teacher_slices = [], []
+        for start in range(0, weight.shape[0], SLICE):
+            logits = hidden @ weight[start : start + SLICE].T
+            slices.append(logits)
+            maximum, total = kernels["statistics"](logits, maximum, total)
+            if teacher is not None:
+                wanted = teacher[0] @ teacher[1][start : start + SLICE].T
+                teacher_slices.append(wanted)
+                higher, teacher_total = kernels["statistics"](wanted, teacher_maximum, teacher_total)
+                difference = kernels["divergence"](wanted, logits, teacher_maximum, higher, difference)
+                teacher_maximum = higher
+        normalizer = maximum + total.log()
+        chosen = (hidden.float() * weight[targets].float()).sum(1)
+        loss = (1 - share) * (normalizer - chosen)
+        teacher_normalizer = teacher_maximum + teacher_total.log()
+        if teacher is not None:
+            loss = loss + share * (difference / teacher_total - teacher_normalizer + normalizer)
+        ctx.save_for_backward(hidden, weight, targets, row_weight, normalizer, teacher_normalizer)
+        ctx.slices, ctx.teacher_slices, ctx.share, ctx.kernels = slices, teacher_slices, share, kernels
+        return (loss * row_weight).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, targets, row_weight, normalizer, teacher_normalizer = ctx.saved_tensors
+        row_weight = row_weight * gradient
+        hard = ((1 - ctx.share) * row_weight).to(hidden.dtype)
+        hidden_gradient = torch.zeros_like(hidden, dtype=torch.float32)
+        weight_gradient = torch.empty_like(weight)
+        for index, start in enumerate(range(0, weight.shape[0], SLICE)):
+            logits, ctx.slices[index] = ctx.slices[index], None  # freed as we go
+            if ctx.teacher_slices:
+                wanted, ctx.teacher_slices[index] = ctx.teacher_slices[index], None
+                slope = ctx.kernels["distilled_gradient"](
+                    logits, normalizer, row_weight, wanted, teacher_normalizer, ctx.share * row_weight
+                )
+            else:
+                slope = ctx.kernels["gradient"](logits, normalizer, row_weight)
+            here = ((targets >= start) & (targets < start + slope.shape[1])).nonzero()[:, 0]
+            slope[here, targets[here] - start] -= hard[here]
+            hidden_gradient += slope @ weight[start : start + SLICE]
+            torch.mm(slope.T, hidden, out=weight_gradient[start : start + SLICE])
+        return hidden_gradient.to(hidden.dtype), weight_gradient, None, None, None, None, None
+
+
+class FusedLoss:
+    """Cross entropy of the next token, as transformers' ``loss_function``, from hidden states and the head's weight.
+
+    Attach it with :func:`fuse_loss`. With a ``teacher`` the loss is ``(1 - share)`` times cross entropy
+    plus ``share`` times KL(teacher || student), both in nats a token.
+
+    Args:
+        head: the model's output embedding, without a bias.
+        share: of the divergence from the teacher.
+        compile: fuse the passes over a slice with torch.compile.
+    """
+
+    def __init__(self, head: nn.Linear, share: float = 0.0, compile: bool = False) -> None:
+        self.head = head
+        self.share = share
+        self.teacher: tuple[Tensor, Tensor] | None = None  # hidden states [batch, length, d] and head weight, each step
+        kernels: dict[str, Callable[..., Any]] = {
+            "statistics": _statistics,
+            "divergence": _divergence,
+            "gradient": _gradient,
+            "distilled_gradient": _distilled_gradient,
+        }
+        self._kernels = {n: torch.compile(k, dynamic=False) if compile else k for n, k in kernels.items()}
+
+    def __call__(
+        self, logits: Tensor, labels: Tensor, vocab_size: int, num_items_in_batch: Tensor | None = None, **_: Any
+    ) -> Tensor:
+        """The mean over tokens, or their sum over ``num_items_in_batch`` (gradient accumulation).
+
+        Args:
+            logits: hidden states [batch, length, d], which the detached head handed on.
+            labels: [batch, length]; -100 is left out.
+        """
+        device = logits.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else logits.dtype
+        # every position keeps its row, the last one with no target: the products' sizes stay round
+        targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
+        counted = targets != IGNORED
+        items = counted.sum() if num_items_in_batch is None else num_items_in_batch
+        teacher = None
+        if self.teacher is not None:
+            hidden, weight = self.teacher
+            teacher = (hidden.flatten(0, 1).to(dtype), weight.to(dtype))
+        return _Loss.apply(
+            logits.flatten(0, 1).to(dtype),
+            self.head.weight.to(dtype),
+            targets.clamp_min(0),
+            counted / items,
+            self.share,
+            teacher,
+            self._kernels,
+        )
+
+
+def fuse_loss(model: PreTrainedModel, share: float = 0.0, compile: bool = False) -> FusedLoss | None:
+    """Make ``model(input_ids, labels=...)`` compute its loss by :class:`FusedLoss`; ``logits`` are then hidden states.
+
+    None, and the model as it was, where the logits are more than a product of hidden states and a matrix.
+    """
+    head = model.get_output_embeddings()
+    if (
+        not isinstance(head, nn.Linear)
+        or head.bias is not None
+        or getattr(model.config, "final_logit_softcapping", None)
+    ):
+        return None
+    loss = FusedLoss(head, share, compile)
+    head.forward = lambda hidden: hidden  # type: ignore[method-assign,assignment]
+    model.loss_function = loss
+    return loss

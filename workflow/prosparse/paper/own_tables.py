@@ -1,0 +1,124 @@
+"""Tables of what the paper does not have: our own comparisons, and the runs that chose the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prosparse.config import Activation, Experiment, RunInit, Stage
+from prosparse.paper.filler import (
+    BITS,
+    FACTOR,
+    LOSS,
+    NORMALISATION,
+    PERFORMANCE,
+    SPARSITY,
+    SPREAD,
+    TOKENS,
+    Filler,
+    budgets,
+    count,
+    exact,
+    final_value,
+    published_budgets,
+)
+from prosparse.paper.results import Needs, Results, origin, tokens
+from prosparse.paper.table import Cell, Column, Row, Table
+
+
+def ours(results: Results) -> Table:
+    experiment = results.experiment
+    columns = [TOKENS, FACTOR, *PERFORMANCE, SPARSITY, LOSS, BITS]
+    table = Table("ours", "Ours alone: runs that the paper does not have", columns)
+    if not experiment.ours:
+        table.note(f"Experiment `{experiment.experiment}` has none.")
+        return table
+
+    def extra(run: str, activation: Activation) -> dict[str, Cell]:
+        return {FACTOR.key: Cell(exact(experiment.runs[run].stages[-1].peak))}
+
+    table.notes += [SPREAD, budgets(), NORMALISATION]
+    filler = Filler(results, table)
+    table.rows += [filler.own_row(label, pair, extra) for label, pair in experiment.ours.items()]
+    return filler.finish()
+
+
+def search(results: Results) -> Table:
+    columns = [
+        Column("start", "Starts from", ""),
+        Column("activation", "Activation", ""),
+        Column("objective", "Objective", ""),
+        Column("learning_rate", "Peak learning rate", "", None),
+        Column("schedule", "Schedule", ""),
+        Column("steps", "Optimizer steps", "", 0),
+        Column("tokens", "Tokens", "tokens", 0),
+        Column("stages", "Stages: λ (until step)", ""),
+        SPARSITY,
+        LOSS,
+        Column("lm_loss", "Training LM loss", "nats/token", 3),
+    ]
+    experiment = results.experiment
+    table = Table("search", "Search log: the short runs that chose the recipe", columns, row_title="Run")
+    if not experiment.search:
+        table.note(f"Experiment `{experiment.experiment}` has none.")
+        return table
+    table.rows += [_searched(results, run) for run in experiment.search]
+    table.notes += [
+        "In the config's order; runs that did not help are kept.",
+        "Stages: λ and the optimizer step it lasts until; sine: λ rises to it along half a sine.",
+        f"Steps and tokens: of the run alone. {published_budgets()}",
+        "Sparsity (percent) and held-out loss: held-out text, under the run's own activation. Training LM loss: the "
+        "ledger's last, over training batches.",
+        NORMALISATION,
+        f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
+    ]
+    return table
+
+
+def _searched(results: Results, run: str) -> Row:
+    experiment = results.experiment
+    chosen = experiment.runs[run]
+    measured = results.sparsity(run, chosen.activation)
+    cells = {
+        "start": Cell(text=_start(experiment, run)),
+        "activation": Cell(text=str(chosen.activation)),
+        "steps": Cell(exact(chosen.stages[-1].until)),
+        "tokens": Cell(exact(tokens(experiment, run))),
+        SPARSITY.key: Cell(measured.sparsity),
+        LOSS.key: Cell(measured.loss),
+    }
+    if chosen.stages[-1].until:  # else nothing was trained
+        final = [record["final"] for record in results.stage(run, len(chosen.stages) - 1)]
+        distillation = chosen.distillation
+        objective = f"{distillation.share:g} from {distillation.teacher}" if distillation else "next token"
+        cells |= {
+            "objective": Cell(text=objective),
+            "learning_rate": Cell(exact(chosen.training.learning_rate)),
+            "schedule": Cell(text=chosen.training.schedule),
+            "stages": Cell(text=_stages(chosen.stages)),
+            "lm_loss": Cell(final_value(final, "lm_loss")),
+        }
+    return Row(run, cells, is_published=False)
+
+
+def _start(experiment: Experiment, run: str) -> str:
+    init = experiment.runs[run].init
+    if not isinstance(init, RunInit):
+        return origin(experiment, run)[0]
+    return init.run if init.stage is None else f"{init.run} stage {init.stage}"
+
+
+def _stages(stages: list[Stage]) -> str:
+    """``0 (100), 0.1 (150), sine 0.4 (300)``."""
+    return ", ".join(f"{'sine ' if stage.shape == 'sine' else ''}{stage.peak:g} ({stage.until})" for stage in stages)
+
+
+def _search_needs(experiment: Experiment) -> Needs:
+    stages = {(run, len(experiment.runs[run].stages) - 1) for run in experiment.search}
+    trained = {(run, stage) for run, stage in stages if experiment.runs[run].stages[stage].until}
+    return Needs(sparsity=set(experiment.search), stages=trained)
+
+
+INPUTS: dict[str, Callable[[Experiment], Needs]] = {
+    "ours": lambda experiment: Needs.of_pairs(experiment, experiment.ours.values()),
+    "search": _search_needs,
+}
