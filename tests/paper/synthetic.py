@@ -97,7 +97,7 @@ CONFIG: dict[str, Any] = {
         "7B 0.03": "progressive@fatrelu-0.03",
     },
     "ours": {"Dense, same tokens": "dense", "ProSparse, t = 0.03": "progressive@fatrelu-0.03"},
-    "search": ["constant-0.4", "distilled", "progressive"],
+    "search": ["constant-0.4", "distilled", "progressive", "progressive@fatrelu-0.03"],
     "stages": {"7B": ["progressive"]},
     "figures": {
         "schedule": ["vanilla", "constant-0.1", "progressive"],

@@ -295,7 +295,7 @@ def test_ours_alone_in_the_configs_order_without_a_line_of_the_paper(synthetic):
 
 def test_search_log_tells_what_each_run_tried(synthetic):
     table = tables.TABLES["search"](synthetic.results)
-    assert [row.label for row in table.rows] == ["constant-0.4", "distilled", "progressive"]
+    assert [row.label for row in table.rows] == ["constant-0.4", "distilled", "progressive", "progressive@fatrelu-0.03"]
     text = tables.to_markdown(table)
     assert (
         "| **constant-0.4** | ours | base | relu | next token | 0.001 | cosine | 180 | 368,640 | 0 (40), 0.4 (180) |"
@@ -309,6 +309,9 @@ def test_search_log_tells_what_each_run_tried(synthetic):
     lines = {(line["row"], line["column"]): line for line in csv.DictReader(io.StringIO(tables.to_csv(table)))}
     assert lines["distilled", "objective"]["ours"] == "0.5 from base"
     assert lines["progressive", "average_sparsity"]["ours"] == "88.6"
+    shifted = synthetic.results.sparsity("progressive", "fatrelu-0.03").sparsity.mean
+    assert shifted > 88.6
+    assert float(lines["progressive@fatrelu-0.03", "average_sparsity"]["ours"]) == pytest.approx(shifted)
 
 
 def test_search_log_of_starts(synthetic, untrained):

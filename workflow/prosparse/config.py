@@ -258,7 +258,10 @@ Init = ScratchInit | RunInit | PretrainedInit
 
 
 class Distillation(Section):
-    """Ours, not the paper's: the loss becomes (1 - share) cross entropy + share KL(teacher || student)."""
+    """Ours, not the paper's: the loss becomes (1 - share) cross entropy + share KL(teacher || student).
+
+    The ledger's ``lm_loss`` is that sum.
+    """
 
     teacher: Name  # a run: its last checkpoint under its own activation
     share: Annotated[float, Field(gt=0, le=1)]
@@ -411,7 +414,7 @@ class Experiment(Section):
     benchmarks: Benchmarks
     rows: dict[str, str]  # published row -> pair that stands for it
     ours: dict[str, str] = {}  # label -> pair that the paper does not have
-    search: list[Name] = []  # short runs that chose the recipe
+    search: list[str] = []  # pairs: the short runs that chose the recipe
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = {}  # Tables 6 and 7
     figures: Figures = Figures()
     operators: Operators | None = None
@@ -441,8 +444,8 @@ class Experiment(Section):
             self.pair(pair, f"rows.{row}")
         for label, pair in self.ours.items():
             self.pair(pair, f"ours.{label}")
-        for run_name in self.search:
-            _known(run_name, self.runs, "search")
+        for pair in self.search:
+            self.pair(pair, "search")
         for scale, runs in self.stages.items():
             for run_name in runs:
                 _known(run_name, self.runs, f"stages.{scale}")

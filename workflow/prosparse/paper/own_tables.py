@@ -61,26 +61,27 @@ def search(results: Results) -> Table:
     if not experiment.search:
         table.note(f"Experiment `{experiment.experiment}` has none.")
         return table
-    table.rows += [_searched(results, run) for run in experiment.search]
+    table.rows += [_searched(results, pair) for pair in experiment.search]
     table.notes += [
         "In the config's order; runs that did not help are kept.",
         "Stages: λ and the optimizer step it lasts until; sine: λ rises to it along half a sine.",
         f"Steps and tokens: of the run alone. {published_budgets()}",
-        "Sparsity (percent) and held-out loss: held-out text, under the run's own activation. Training LM loss: the "
-        "ledger's last, over training batches.",
+        "Sparsity (percent) and held-out loss: held-out text, under the activation named. Training LM loss: the "
+        "ledger's last, over training batches, under the run's own.",
         NORMALISATION,
         f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
     ]
     return table
 
 
-def _searched(results: Results, run: str) -> Row:
+def _searched(results: Results, pair: str) -> Row:
     experiment = results.experiment
+    run, activation = experiment.pair(pair)
     chosen = experiment.runs[run]
-    measured = results.sparsity(run, chosen.activation)
+    measured = results.sparsity(run, activation)
     cells = {
         "start": Cell(text=_start(experiment, run)),
-        "activation": Cell(text=str(chosen.activation)),
+        "activation": Cell(text=str(activation)),
         "steps": Cell(exact(chosen.stages[-1].until)),
         "tokens": Cell(exact(tokens(experiment, run))),
         SPARSITY.key: Cell(measured.sparsity),
@@ -97,7 +98,7 @@ def _searched(results: Results, run: str) -> Row:
             "stages": Cell(text=_stages(chosen.stages)),
             "lm_loss": Cell(final_value(final, "lm_loss")),
         }
-    return Row(run, cells, is_published=False)
+    return Row(pair, cells, is_published=False)
 
 
 def _start(experiment: Experiment, run: str) -> str:
@@ -113,9 +114,10 @@ def _stages(stages: list[Stage]) -> str:
 
 
 def _search_needs(experiment: Experiment) -> Needs:
-    stages = {(run, len(experiment.runs[run].stages) - 1) for run in experiment.search}
+    searched = {experiment.pair(pair)[0] for pair in experiment.search}
+    stages = {(run, len(experiment.runs[run].stages) - 1) for run in searched}
     trained = {(run, stage) for run, stage in stages if experiment.runs[run].stages[stage].until}
-    return Needs(sparsity=set(experiment.search), stages=trained)
+    return Needs(sparsity=searched, stages=trained)
 
 
 INPUTS: dict[str, Callable[[Experiment], Needs]] = {
