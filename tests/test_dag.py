@@ -41,6 +41,25 @@ def test_every_target_has_a_dag(tmp_path, target):
     assert planned(tmp_path, target)
 
 
+SMOLLM2 = ROOT / "workflow" / "experiments" / "smollm2.yaml"
+
+
+@pytest.mark.parametrize("target", ["table1", "table2", "table8", "table9", "ours", "search", "all"])
+def test_a_real_model_has_a_dag(tmp_path, target):
+    jobs = planned(tmp_path, target, config=SMOLLM2)
+    assert len(jobs["unpack_gguf"]) == 1
+    assert "run=smollm2, seed=0, stage=0" in jobs["train_stage"]
+
+
+def test_a_distilled_run_waits_for_its_teacher_and_shares_no_stage(tmp_path):
+    run = snakemake(tmp_path, "ours", "--dry-run", config=SMOLLM2)
+    first = next(
+        block for block in re.split(r"\n(?=(?:local)?rule )", run.stdout) if "run=distilled, seed=0, stage=0" in block
+    )
+    assert "checkpoints/smollm2/seed0/stage0/provenance.json" in first
+    assert "run=prosparse, seed=0, stage=1" not in run.stdout
+
+
 def test_a_table_needs_its_rows_and_no_other(tmp_path):
     jobs = planned(tmp_path, "table5")
     assert {w.split(",")[0] for w in jobs["evaluate"]} == {

@@ -1,0 +1,51 @@
+"""What the timing of a training step counts and compares; times themselves are not asserted."""
+
+import datasets
+import pytest
+import torch
+
+from prosparse.config import Activation, Architecture, Stage, Training
+from prosparse.measure import speed
+from prosparse.models import from_scratch
+from prosparse.runs import StageSpecification
+
+ARCHITECTURE = Architecture(hidden_size=32, intermediate_size=48, layers=2, heads=2, kv_heads=1)
+
+
+def specification(**training):
+    settings = {"learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 2, **training}
+    return StageSpecification(
+        seed=0, start=ARCHITECTURE, activation=Activation(name="relu"), mixture={"a": 1.0}, context_length=16,
+        stages=[Stage(until=2, peak=0.5)], total_steps=2, training=Training(**settings),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    rows = torch.randint(0, 64, (8, 16), generator=torch.Generator().manual_seed(0)).tolist()
+    datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(tmp_path / "a" / "train")
+    return tmp_path
+
+
+def test_a_step_is_timed_with_each_lever_and_beside_its_products(tokens):
+    model = from_scratch(ARCHITECTURE, 64, 16, seed=0)
+    measured = speed.training(model, specification(precision="bfloat16", attention="eager"), tokens, repeats=3)
+    assert list(measured["levers"]) == [
+        "transformers, float32", "bfloat16", "freed memory kept", "fused loss", "eager attention",
+    ]  # fmt: skip
+    # by hand: q and o 32 x 32, k and v 16 x 32, three FFN matrices 48 x 32, two layers; the head 64 x 32
+    weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32) + 64 * 32
+    assert measured["flop_a_token"] == 6 * weights
+    assert measured["tokens_a_step"] == 2 * 16
+    share = measured["share_of_matmul_rate"]
+    assert 0 < share["lower_quartile"] <= share["median"] <= share["upper_quartile"]
+
+
+def test_levers_that_a_run_does_not_use_are_not_timed(tokens):
+    measured = speed.training(from_scratch(ARCHITECTURE, 64, 16, seed=0), specification(), tokens, repeats=3)
+    assert list(measured["levers"]) == ["transformers, float32", "freed memory kept", "fused loss"]
+
+
+def test_large_models_are_not_repeated_for_long(monkeypatch):
+    monkeypatch.setattr(speed, "ENOUGH_SECONDS", 0)
+    assert len(speed.interleaved({"arm": lambda: None}, repeats=20)["arm"]) == speed.FEWEST_REPEATS
