@@ -326,6 +326,19 @@ def test_search_log_of_starts(synthetic, untrained):
     assert "| **base** | ours | Some-135M.Q4_1 (GGUF) | silu | – | – | – | 0 | 0 | – | 0.00 | 3.502 | – |" in text
 
 
+def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
+    raw = copy.deepcopy(CONFIG) | {"benchmarked": ["progressive@fatrelu-0.01"]}
+    chosen = Synthetic(synthetic.directory, raw)
+    needs = tables.inputs("table9", chosen.experiment)
+    assert needs.benchmarks == {("progressive", "fatrelu-0.01")}
+    assert needs.sparsity == tables.inputs("table9", synthetic.experiment).sparsity
+    rows = {row.label: row.cells for row in tables.TABLES["table9"](chosen.results).rows}
+    assert rows["7B, t = 0.01"]["average_performance"].ours is not None
+    assert rows["7B, t = 0.03"]["average_performance"].ours is None
+    assert "others answer the benchmarks" in rows["7B, t = 0.03"]["average_performance"].note
+    assert rows["7B, t = 0.03"]["average_sparsity"].ours is not None
+
+
 @pytest.mark.parametrize("name", ["ours", "search"])
 def test_without_runs_ours_and_search_say_so_in_a_line_and_need_nothing(nothing, name):
     assert tables.inputs(name, nothing.experiment) == Needs()

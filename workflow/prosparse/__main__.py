@@ -401,10 +401,12 @@ def stage(options: argparse.Namespace) -> None:
 def measure_sparsity(options: argparse.Namespace) -> None:
     import torch
 
+    from prosparse.allocator import keep_freed_memory
     from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
     from prosparse.models import load
     from prosparse.provenance import record, write_json
 
+    keep_freed_memory()
     started = time.time()
     model = load(options.checkpoint.parent, dtype=getattr(torch, options.specification["precision"]))
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()}
@@ -448,12 +450,14 @@ def _evaluate(
     import torch
     from transformers import AutoTokenizer
 
+    from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.inference.predictors import predicting
     from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
     from prosparse.models import load, own_activation
     from prosparse.provenance import record, write_json
 
+    keep_freed_memory()
     started = time.time()
     model = load(checkpoint, activation, dtype=getattr(torch, precision))
     computing = (
@@ -473,8 +477,10 @@ def _evaluate(
 
 
 def train_predictors(options: argparse.Namespace) -> None:
+    from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictor_training import PredictorSpecification, train
 
+    keep_freed_memory()
     specification = PredictorSpecification.model_validate_json(options.specification)
     train(options.checkpoint.parent, specification, options.tokens, options.output.parent)
 
@@ -482,6 +488,7 @@ def train_predictors(options: argparse.Namespace) -> None:
 def measure_prediction(options: argparse.Namespace) -> None:
     import torch
 
+    from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.measure.prediction import measure
@@ -489,6 +496,7 @@ def measure_prediction(options: argparse.Namespace) -> None:
     from prosparse.models import load
     from prosparse.provenance import record, write_json
 
+    keep_freed_memory()
     started = time.time()
     folder, wanted = options.predictors.parent, options.specification
     model = load(options.checkpoint.parent, options.activation, dtype=getattr(torch, wanted["precision"]))

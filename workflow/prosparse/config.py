@@ -413,6 +413,7 @@ class Experiment(Section):
     runs: dict[Name, Run] = Field(min_length=1)
     benchmarks: Benchmarks
     rows: dict[str, str]  # published row -> pair that stands for it
+    benchmarked: list[str] = []  # pairs that answer the benchmarks; empty: all of rows and ours
     ours: dict[str, str] = {}  # label -> pair that the paper does not have
     search: list[str] = []  # pairs: the short runs that chose the recipe
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = {}  # Tables 6 and 7
@@ -446,6 +447,8 @@ class Experiment(Section):
             self.pair(pair, f"ours.{label}")
         for pair in self.search:
             self.pair(pair, "search")
+        for pair in self.benchmarked:
+            self.pair(pair, "benchmarked")
         for scale, runs in self.stages.items():
             for run_name in runs:
                 _known(run_name, self.runs, f"stages.{scale}")
@@ -466,6 +469,11 @@ class Experiment(Section):
         for other in behind:
             if other in self.runs:
                 self._no_cycle(other, (*seen, name))
+
+    def answers_benchmarks(self, run: str, activation: Activation | str) -> bool:
+        """Whether a pair's benchmarks are measured; sparsity and held-out loss always are."""
+        chosen = [(name, str(own)) for name, own in map(self.pair, self.benchmarked)]
+        return bool(self.benchmarks.tasks) and (not chosen or (run, str(activation)) in chosen)
 
     def pair(self, text: str, where: str = "pair") -> tuple[str, Activation]:
         """``run`` (its own activation) or ``run@activation`` as (run, activation)."""

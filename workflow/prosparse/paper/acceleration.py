@@ -65,8 +65,11 @@ def predicted_pairs(experiment: Experiment) -> dict[str, str]:
 def final_pairs(experiment: Experiment) -> dict[str, str]:
     """Those of ``predicted_pairs`` whose benchmarks are also measured under prediction: the final ProSparse rows."""
     finals = {final for _, _, final in published.SCALES.values()}
-    tasks = experiment.benchmarks.tasks
-    return {row: pair for row, pair in predicted_pairs(experiment).items() if tasks and row in finals}
+    return {
+        row: pair
+        for row, pair in predicted_pairs(experiment).items()
+        if row in finals and experiment.answers_benchmarks(*experiment.pair(pair))
+    }
 
 
 def kinds(experiment: Experiment) -> list[str]:

@@ -62,7 +62,7 @@ class Needs:
         for text in pairs:
             run, activation = experiment.pair(text)
             needs.sparsity.add(run)
-            if experiment.benchmarks.tasks:
+            if experiment.answers_benchmarks(run, activation):
                 needs.benchmarks.add((run, str(activation)))
         return needs
 
@@ -332,6 +332,8 @@ class Results:
         Raises:
             MissingResult: no such file.
         """
+        if self.experiment.benchmarks.tasks and not self.experiment.answers_benchmarks(run, activation):
+            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, "this experiment has others answer the benchmarks"))
         return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
