@@ -20,14 +20,14 @@ from prosparse.runs import StageSpecification
 from prosparse.training import prepare
 
 LEVER_REPEATS = 3
-FEWEST_REPEATS, ENOUGH_SECONDS = 5, 120
+FEWEST_REPEATS, ENOUGH_SECONDS = 5, 60
 QUARTILES = ("lower_quartile", "median", "upper_quartile")
 
 
 def interleaved(arms: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each arm, run in turns so that a change of the machine's speed meets all alike.
 
-    After two minutes, which is long for a large model, five repeats are enough.
+    After a minute, which is short for a large model, five repeats are enough.
     """
     for arm in arms.values():
         arm()  # warm-up
