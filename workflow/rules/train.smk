@@ -19,6 +19,7 @@ rule train_stage:
         "<experiment>/timings/train/{run}.seed{seed}.stage{stage}.tsv"
     conda:
         "../../envs/prosparse.yaml"
+    threads: experiment.threads
     params:
         specification=stage_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
@@ -31,7 +32,6 @@ rule train_stage:
             f"--teacher {subpath(input.teacher, parent=True)}" if input.teacher else ""
         ),
         label="{run} stage {stage}",
-    threads: experiment.threads
     shell:
         "prosparse train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
