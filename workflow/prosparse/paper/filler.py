@@ -50,6 +50,7 @@ class Filler:
     incomplete: dict[str, list[str]] = field(default_factory=dict)
     measured: list[str] = field(default_factory=list)
     absent: dict[str, list[str]] = field(default_factory=dict)
+    unasked: list[str] = field(default_factory=list)  # pairs that answer no benchmark
 
     def row(self, label: str, key: str, printed: dict[str, str], extra: Extra | None = None) -> Row:
         """The row of published key ``key``; ``printed`` are its published cells, ``extra`` adds cells from the run."""
@@ -77,7 +78,10 @@ class Filler:
         self.measured.append(text)
         cells: dict[str, Cell] = {}
         if set(names) & {*published.GROUPS, *published.BENCHMARKS, "average_performance"}:
-            cells |= self._performance(text, self.results.benchmarks(run, activation))
+            if experiment.benchmarks.tasks and not experiment.answers_benchmarks(run, activation):
+                self.unasked.append(text)
+            else:
+                cells |= self._performance(text, self.results.benchmarks(run, activation))
         if set(names) & {"average_sparsity", "mixed", LOSS.key}:
             cells |= self._sparsity(self.results.sparsity(run, activation))
         if TOKENS.key in names:
@@ -157,6 +161,8 @@ class Filler:
         for text, pairs in self.incomplete.items():
             everywhere = set(pairs) == set(self.measured)
             notes.append(text + ("." if everywhere else f" (in {names_of(pairs)})."))
+        if self.unasked:
+            notes.append(f"Performance is missing where this experiment asks for none: {names_of(self.unasked)}.")
         for reason, labels in self.absent.items():
             notes.append(f"Missing: {names_of(labels)}: {reason}.")
         seeds = self.results.experiment.seeds
