@@ -138,8 +138,9 @@ def test_every_row_is_read_by_torch(density):
     """``dense_ffn`` and ``linear`` without a score: nothing in them needs a GPU."""
     case = random_case("dense", torch.float32, 3, 64, 96, density)
     arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
-    torch.testing.assert_close(gpu.dense_ffn(*arguments), reference.dense_ffn(*arguments))
-    torch.testing.assert_close(gpu.linear(case.x, case.up_weight), reference.linear(case.x, case.up_weight))
+    close = {"rtol": 1e-4, "atol": 1e-4}  # torch sums 96 terms of size 1 in each processor's own order
+    torch.testing.assert_close(gpu.dense_ffn(*arguments), reference.dense_ffn(*arguments), **close)
+    torch.testing.assert_close(gpu.linear(case.x, case.up_weight), reference.linear(case.x, case.up_weight), **close)
 
 
 def test_plans_do_not_read_tensors():
