@@ -541,10 +541,10 @@ def speed(options: argparse.Namespace) -> None:
     rows = rows[: max(1, 4096 // rows.shape[1])]
     model = load(options.checkpoint.parent, dtype=getattr(torch, options.precision))
     result = {
-        # training first: it changes how this process and its model compute
         "sparsity_measurement": counting(model, rows, repeats=20),
+        # last: it changes how this process allocates memory
         "training_step": training(load(options.checkpoint.parent), specification, options.tokens, repeats=20),
-        "provenance": record(specification.model_dump(mode="json"), started),
+        "provenance": record(specification.model_dump(mode="json"), started, str(model.device)),
     }
     write_json(options.output, result)
     print(

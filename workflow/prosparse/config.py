@@ -49,6 +49,7 @@ class Section(BaseModel):
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bfloat16"]
 SpecialToken = Literal["bos_token", "eos_token", "pad_token"]
 
 
@@ -240,7 +241,7 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Annotated[int, Field(gt=0)]  # sequences an optimizer step, over all devices
     micro_batch_size: Annotated[int, Field(gt=0)]  # sequences a forward pass and device
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     activation_checkpointing: bool = False
     compile: bool = False  # torch.compile, layer by layer
     attention: Literal["sdpa", "eager"] = "sdpa"  # eager: matrix products, whose backward pass is faster on CPUs
@@ -422,7 +423,7 @@ class Experiment(Section):
     predictors: Predictors | None = None
     decoding: Decoding | None = None
     supervised_finetuning: SupervisedFinetuning | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the models that are measured
+    precision: Precision = "float32"  # of the models that are measured
 
     @model_validator(mode="after")
     def references_exist(self) -> Self:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prosparse import provenance
-from prosparse.config import Activation, ConfigError, Predictors, Section
+from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
 from prosparse.data.mixture import Mixture
 from prosparse.inference.predictors import Predictor, decision_logit, observing, save, svd
 from prosparse.models import load
@@ -39,7 +39,7 @@ class PredictorSpecification(Section):
     settings: Predictors
     mixture: dict[str, float]
     seed: int
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the model; predictors are trained in float32
+    precision: Precision = "float32"  # of the model; predictors are trained in float32
 
 
 # -------------------------------------------------------------------------------------- labels
