@@ -78,6 +78,7 @@ class HubSource(Section):
     split: str = "train"
     revision: str | None = None
     template: str = "{text}"
+    gated: str | None = None  # where its terms are accepted, for a data set that needs an access token
 
 
 class FileSource(Section):
@@ -95,6 +96,7 @@ class Corpus(Section):
     kind: Literal["language_modelling", "instruction"]
     source: PackageSource | HubSource | FileSource
     character_limit: Annotated[int, Field(gt=0)] | None = None
+    shards: Annotated[int, Field(gt=0)] = 1  # jobs that read and tokenise it side by side
 
 
 class Tokenizer(Section):
@@ -152,6 +154,7 @@ class Architecture(Section):
     layers: Annotated[int, Field(gt=0)]
     heads: Annotated[int, Field(gt=0)]
     kv_heads: Annotated[int, Field(gt=0)]
+    vocabulary_size: Annotated[int, Field(gt=0)] | None = None  # default: the tokenizer's
     tied_embeddings: bool = True
     scale_emb: float | None = None
     scale_depth: float | None = None
@@ -219,6 +222,8 @@ class PretrainedInit(Section):
     pretrained: str
     revision: str | None = None
     gguf_file: str | None = None
+    architecture: Name | None = None  # its shape, for what is reckoned before it is fetched
+    gated: str | None = None  # where its terms are accepted, for a model that needs an access token
 
 
 # ------------------------------------------------------------------------------------ training
@@ -243,6 +248,7 @@ class Training(Section):
     micro_batch_size: Annotated[int, Field(gt=0)]  # sequences a forward pass and device
     precision: Precision = "float32"
     activation_checkpointing: bool = False
+    fsdp: bool = False  # weights, gradients and optimizer spread over the processes instead of repeated in each
     compile: bool = False  # torch.compile, layer by layer
     attention: Literal["sdpa", "eager"] = "sdpa"  # eager: matrix products, whose backward pass is faster on CPUs
     log_every: Annotated[int, Field(gt=0)] = 10  # steps between ledger rows
@@ -396,6 +402,16 @@ class SupervisedFinetuning(Section):
     same: Name
 
 
+class Hardware(Section):
+    """What the costs of an experiment are reckoned for, before anything runs."""
+
+    gpu: str  # its name
+    gpus: Annotated[int, Field(gt=0)]  # that train one run
+    memory_gigabytes: Annotated[float, Field(gt=0)]  # of one
+    teraflops: Annotated[float, Field(gt=0)]  # bfloat16, dense
+    utilization: Annotated[float, Field(gt=0, le=1)] = 0.4  # model FLOPs reached, of these
+
+
 class Figures(Section):
     schedule: list[Name] = []  # figure 1: lambda(t)
     sparsity_curves: list[Name] = []  # figure 2: sparsity against progress, one line a run
@@ -423,13 +439,15 @@ class Experiment(Section):
     predictors: Predictors | None = None
     decoding: Decoding | None = None
     supervised_finetuning: SupervisedFinetuning | None = None
+    hardware: Hardware | None = None
+    release: list[str] = []  # pairs that get a model card and a folder to upload
     precision: Precision = "float32"  # of the models that are measured
 
     @model_validator(mode="after")
     def references_exist(self) -> Self:
         for name, run in self.runs.items():
             _known(run.mixture, self.data.mixtures, f"runs.{name}.mixture")
-            if isinstance(run.init, ScratchInit):
+            if isinstance(run.init, ScratchInit | PretrainedInit) and run.init.architecture is not None:
                 _known(run.init.architecture, self.architectures, f"runs.{name}.init.architecture")
             if run.distillation is not None:
                 _known(run.distillation.teacher, self.runs, f"runs.{name}.distillation.teacher")
@@ -450,6 +468,8 @@ class Experiment(Section):
             self.pair(pair, "search")
         for pair in self.benchmarked:
             self.pair(pair, "benchmarked")
+        for pair in self.release:
+            self.pair(pair, "release")
         for scale, runs in self.stages.items():
             for run_name in runs:
                 _known(run_name, self.runs, f"stages.{scale}")
