@@ -52,12 +52,14 @@ def test_a_real_model_has_a_dag(tmp_path, target):
 
 
 def test_a_distilled_run_waits_for_its_teacher_and_shares_no_stage(tmp_path):
-    run = snakemake(tmp_path, "ours", "--dry-run", config=SMOLLM2)
+    run = snakemake(tmp_path, "search", "--dry-run", config=SMOLLM2)
     first = next(
-        block for block in re.split(r"\n(?=(?:local)?rule )", run.stdout) if "run=distilled, seed=0, stage=0" in block
+        block
+        for block in re.split(r"\n(?=(?:local)?rule )", run.stdout)
+        if "run=search-distilled, seed=0, stage=0" in block
     )
     assert "checkpoints/smollm2/seed0/stage0/provenance.json" in first
-    assert "run=prosparse, seed=0, stage=1" not in run.stdout
+    assert "checkpoints/search-constant-0.3" not in first
 
 
 def test_a_table_needs_its_rows_and_no_other(tmp_path):
