@@ -1,0 +1,45 @@
+"""Every shipped experiment, end to end at toy width: no path of a large run is first taken on a paid GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rehearsal import rehearse
+from test_dag import ROOT
+from warm_start import warm_start
+
+EXPERIMENTS = ROOT / "workflow" / "experiments"
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    with warm_start(tmp_path_factory.mktemp("bin")) as folder:
+        yield folder
+
+
+def snakemake(root: Path, config: Path, *arguments: str, before: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(root), "--configfile", str(config)]
+    path = os.pathsep.join([*([str(before)] if before else []), os.environ["PATH"]])
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "PATH": path})
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *(EXPERIMENTS / f"{name}.yaml" for name in ("smollm2", "released", "paper"))],
+    ids=lambda path: path.stem,
+)  # fmt: skip
+def test_rehearsal(tmp_path, warm, path):
+    config = rehearse(path, tmp_path)
+    name = yaml.safe_load(config.read_text())["experiment"]
+    run = snakemake(tmp_path, config, "all", "--cores", "2", before=warm)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
+    claims = json.loads((tmp_path / "results" / name / "claims.json").read_text())
+    assert len(claims["claims"]) == 10
+    again = snakemake(tmp_path, config, "all", "--dry-run")
+    assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
