@@ -127,14 +127,50 @@ PRETRAINED = {"pretrained": "a-model"}
 )
 def test_bad_tokenizers(laptop, tokenizer, message):
     with pytest.raises(ConfigError, match=message) as error:
-        load(change(laptop, ["data", "tokenizer"], tokenizer))
-    assert "data.tokenizer" in str(error.value)
+        load(change(laptop, ["data", "tokenizers", "bpe"], tokenizer))
+    assert "data.tokenizers.bpe" in str(error.value)
 
 
 def test_tokenizer_of_a_gguf_file(laptop):
     wanted = {**PRETRAINED, "gguf_file": "m.gguf", "special_tokens": {"bos_token": "<s>"}}
-    tokenizer = load(change(laptop, ["data", "tokenizer"], wanted)).data.tokenizer
+    tokenizer = load(change(laptop, ["data", "tokenizers", "bpe"], wanted)).data.tokenizers["bpe"]
     assert tokenizer.model_dump(exclude_none=True) == wanted
+
+
+@pytest.fixture
+def two_tokenizers(laptop):
+    """The default, where the runs of the stand-in for MiniCPM-1B have a tokenizer of their own."""
+    laptop["data"]["tokenizers"]["own"] = {"vocabulary_size": 1024}
+    for name, run in laptop["runs"].items():
+        run["tokenizer"] = "own" if name.startswith("minicpm") else "bpe"
+    return laptop
+
+
+def test_runs_name_their_tokenizer(laptop, two_tokenizers):
+    experiment = load(two_tokenizers)
+    assert {experiment.tokenizer("minicpm-sft"), experiment.tokenizer("small-base")} == {"own", "bpe"}
+    two_tokenizers["data"]["tokenizers"].pop("own")
+    assert load({**two_tokenizers, "runs": {"small-base": laptop["runs"]["small-base"]}, "rows": {}, "stages": {},
+                 "figures": {}, "supervised_finetuning": None}).tokenizer("small-base") == "bpe"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "changed", "message"),
+    [
+        ("small-base", {"tokenizer": None}, r"runs\.small-base\.tokenizer: say which of bpe, own"),
+        ("small-base", {"tokenizer": "bp"}, r"runs\.small-base\.tokenizer: unknown name 'bp'; allowed: bpe, own"),
+        ("minicpm-sft", {"tokenizer": "bpe"}, r"minicpm-sft\.tokenizer is bpe: that of init\.run minicpm-decay is own"),
+        (
+            "small-vanilla",
+            {"distillation": {"teacher": "minicpm-base", "share": 0.5}},
+            r"small-vanilla\.tokenizer is bpe: that of distillation\.teacher minicpm-base is own",
+        ),
+    ],
+)
+def test_runs_without_a_tokenizer_or_with_anothers(two_tokenizers, run, changed, message):
+    two_tokenizers["runs"][run] |= changed
+    with pytest.raises(ConfigError, match=message):
+        load(two_tokenizers)
 
 
 def test_run_training_overrides_the_defaults(laptop):
@@ -162,7 +198,11 @@ def change(config, path, value):
         (["lamda"], 1, r"lamda: unknown key; allowed here: experiment, description, seeds"),
         (["runs", "small-vanilla", "stages", 0, "peek"], 1, r"peek: unknown key; allowed here: until, shape, peak"),
         (["training", "lr"], 1, r"runs\.small-base\.training\.lr: unknown key; allowed here: learning_rate, schedule"),
-        (["data", "tokenizer", "size"], 1, r"data\.tokenizer\.size: unknown key; allowed here: vocabulary_size"),
+        (
+            ["data", "tokenizers", "bpe", "size"],
+            1,
+            r"data\.tokenizers\.bpe\.size: unknown key; allowed here: vocabulary_size",
+        ),
         (["training", "schedule"], "cosin", r"training\.schedule: .*'cosine', 'linear' or 'constant'"),
         (["training", "micro_batch_size"], 3, r"batch_size must be a multiple of micro_batch_size"),
         (["runs", "small-prosparse", "stages", 1, "until"], 5, r"stages\.1\.until is 5: must be greater than"),

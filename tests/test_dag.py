@@ -124,6 +124,27 @@ def test_bad_config_stops_before_any_work(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["data"]["tokenizers"]["own"] = {"vocabulary_size": 1024}
+    for name, run in config["runs"].items():
+        run["tokenizer"] = "own" if name.startswith("minicpm") else "bpe"
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(tmp_path, "all", "--dry-run", config=tmp_path / "two.yaml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    read: dict[str, set[str]] = {}
+    for block in re.split(r"\n(?=(?:local)?rule )", run.stdout):
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        if rule and (files := re.search(r"^    input: (.*)$", block, re.M)):
+            wildcards = re.search(r"run=([a-z]+)", block)
+            found = re.findall(r"/(?:tokens|tokenizers)/(\w+)/", files[1])
+            read.setdefault(f"{rule[1]} {wildcards[1] if wildcards else ''}".strip(), set()).update(found)
+    for rule in ("train_stage", "sparsity", "predictors", "prediction"):
+        assert (read[f"{rule} minicpm"], read[f"{rule} small"]) == ({"own"}, {"bpe"})
+    assert read["decoding"] == read["operators"] == {"own", "bpe"}
+    assert read["speed"] == {"bpe"}  # of a run named small
+
+
 @pytest.fixture
 def gguf_experiment(tmp_path):
     """A function that writes the default with a run and the tokenizer from a GGUF file in ``folder``."""
@@ -131,7 +152,10 @@ def gguf_experiment(tmp_path):
     def write(folder: str) -> Path:
         config = yaml.safe_load((ROOT / "config.yaml").read_text())
         origin = {"pretrained": folder, "gguf_file": "m.Q4_1.gguf"}
-        config["data"] |= {"packages": {"some-model": {"version": "1.0", "sha256": "0" * 64}}, "tokenizer": origin}
+        config["data"] |= {
+            "packages": {"some-model": {"version": "1.0", "sha256": "0" * 64}},
+            "tokenizers": {"gguf": origin},
+        }
         config["runs"]["small-base"]["init"] = origin
         (tmp_path / "gguf.yaml").write_text(yaml.safe_dump(config))
         return tmp_path / "gguf.yaml"
@@ -150,7 +174,7 @@ def test_gguf_file_comes_from_the_package_that_holds_it(tmp_path, gguf_experimen
 @pytest.mark.parametrize(
     ("target", "others"),
     [
-        ("data/tokenizer/tokenizer.json", {"tokenizer"}),
+        ("data/tokenizers/gguf/tokenizer.json", {"tokenizer"}),
         ("checkpoints/small-base/seed0/stage0/provenance.json", {"tokenizer", "tokens", "documents", "train_stage"}),
     ],
 )
@@ -163,7 +187,7 @@ def test_what_starts_from_a_packages_gguf_file_unpacks_it(tmp_path, gguf_experim
 
 
 def test_gguf_file_outside_the_packages_is_not_unpacked(tmp_path, gguf_experiment):
-    jobs = planned(tmp_path, "results/laptop/data/tokenizer/tokenizer.json", config=gguf_experiment("my/models"))
+    jobs = planned(tmp_path, "results/laptop/data/tokenizers/gguf/tokenizer.json", config=gguf_experiment("my/models"))
     assert jobs.keys() == {"tokenizer"}
 
 

@@ -31,7 +31,7 @@ def toy_experiment(root: Path) -> dict:
         "seeds": [0],
         "data": {
             "context_length": 32,
-            "tokenizer": {"vocabulary_size": 400},
+            "tokenizers": {"bpe": {"vocabulary_size": 400}},
             "heldout_sequences": 8,
             "corpora": {
                 "code": {

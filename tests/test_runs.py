@@ -21,6 +21,17 @@ def test_runs_that_share_a_prefix_share_its_checkpoint():
     assert runs.owner(EXPERIMENT, "small-prosparse-long", 0) == "small-prosparse-long"
 
 
+def test_runs_of_two_tokenizers_share_no_checkpoint():
+    config = copy.deepcopy(CONFIG)
+    config["data"]["tokenizers"]["own"] = {"vocabulary_size": 1024}
+    for run in config["runs"].values():
+        run["tokenizer"] = "bpe"
+    config["runs"]["again"] = copy.deepcopy(config["runs"]["small-base"])
+    assert runs.owner(load(config), "again", 0) == "small-base"
+    config["runs"]["again"]["tokenizer"] = "own"
+    assert runs.owner(load(config), "again", 0) == "again"
+
+
 def test_predecessors():
     assert runs.predecessor(EXPERIMENT, "small-base", 0) is None
     assert runs.predecessor(EXPERIMENT, "small-prosparse", 0) == "small-base/seed{seed}/stage0"

@@ -144,7 +144,7 @@ def test_special_tokens_of_ones_own_stay_with_the_copy(in_gguf, tmp_path):
 @pytest.mark.parametrize("token", ["<|eos|>", "low low"])
 def test_special_token_that_is_no_token_names_the_key(in_gguf, tmp_path, token):
     with pytest.raises(
-        ConfigError, match=r"data\.tokenizer\.special_tokens\.eos_token: '.*' is not one token of .*m\.gguf"
+        ConfigError, match=r"tokenizer copy: special_tokens\.eos_token: '.*' is not one token of .*m\.gguf"
     ):
         copy_tokenizer(str(in_gguf[0]), tmp_path / "copy", "m.gguf", {"eos_token": token})
     assert not (tmp_path / "copy").exists()

@@ -150,7 +150,7 @@ def check_layout(found, modes, keys):
 
 def specified(models, new_tokens=32, dtype="bfloat16", **more) -> DecodingSpecification:
     settings = Decoding(prompts=2, new_tokens=new_tokens, dtype=dtype)
-    given = {"decision_threshold": 0.5, "tokens": None, "powerinfer": None, **more}
+    given = {"decision_threshold": 0.5, "powerinfer": None, **more}
     return DecodingSpecification(settings=settings, models=models, **given)
 
 
@@ -195,7 +195,7 @@ def test_measures_a_synthetic_model():
 
 @pytest.fixture
 def trained(tmp_path):
-    """A function that describes a saved model, and the tokens its prompts come from."""
+    """A function that saves a model and describes it, with the tokens its prompts come from."""
     for name, rows in (("a", [list(range(2, 22))]), ("b", [list(range(30, 50))])):
         datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(tmp_path / "tokens" / name / "heldout")
 
@@ -206,18 +206,18 @@ def trained(tmp_path):
             predictors.save(random_predictors(), folder / "predictors")
         return TrainedModel(
             row="ProSparse-7B", scale="7B", pair=f"run@{activation}", checkpoint=folder,
-            activation=Activation.parse(activation), predictors=folder / "predictors" if with_predictors else None,
+            activation=Activation.parse(activation), tokens=tmp_path / "tokens",
+            predictors=folder / "predictors" if with_predictors else None,
         )  # fmt: skip
 
-    return tmp_path / "tokens", save
+    return save
 
 
 @native
 def test_measures_saved_models(trained):
     """With predictors, without, and one whose activation has no zeros."""
-    tokens, save = trained
-    models = [save("fatrelu-0.1", True), save("relu", False), save("silu", False)]
-    predicted, exact, dense = measure(specified(models, new_tokens=16, tokens=tokens, dtype="float32"))["models"]
+    models = [trained("fatrelu-0.1", True), trained("relu", False), trained("silu", False)]
+    predicted, exact, dense = measure(specified(models, new_tokens=16, dtype="float32"))["models"]
     shares = {"activation_recall", "predicted_sparsity"}
     check_layout(predicted, ["torch", "dense", "exact", "predicted"], {"pair"} | shares)
     check_layout(exact, ["torch", "dense", "exact"], {"pair"})
@@ -233,11 +233,10 @@ def test_measures_saved_models(trained):
 @native
 def test_decodes_the_models_own_greedy_text(monkeypatch, trained):
     """Turns of a few tokens, each from the cache of the one before, give what one call of ``generate`` gives."""
-    tokens, save = trained
-    described = save("relu", False)
+    described = trained("relu", False)
     arms = []
     monkeypatch.setattr(decoding, "_mode", lambda arm, *rest: arms.append(arm) or {})
-    measure(specified([described], new_tokens=48, tokens=tokens, dtype="float32"))
+    measure(specified([described], new_tokens=48, dtype="float32"))
     unprepared = tiny("relu")
     for arm in arms[1:]:
         for prompt, text in zip((range(2, 7), range(30, 35)), arm.texts, strict=True):

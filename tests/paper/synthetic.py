@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     "training": {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 8},
     "data": {
         "context_length": 256,
-        "tokenizer": {"vocabulary_size": 4096},
+        "tokenizers": {"bpe": {"vocabulary_size": 4096}},
         "corpora": {
             name: {"stands_for": stands_for, "kind": kind, "source": {"files": [f"{name}.jsonl"]}}
             for name, (stands_for, kind) in CORPORA.items()
@@ -201,7 +201,7 @@ class Synthetic:
                 "provenance": self.provenance(3.0),
             }  # fmt: skip
             self.json(self.directory / "data" / "documents" / f"{corpus}.json", counts)
-            self.json(self.directory / "data" / "tokens" / corpus / "manifest.json", {"tokens": 250_000})
+            self.json(self.directory / "data" / "tokens" / "bpe" / corpus / "manifest.json", {"tokens": 250_000})
         return self
 
     @staticmethod

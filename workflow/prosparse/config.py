@@ -118,7 +118,7 @@ class Tokenizer(Section):
 
 class Data(Section):
     context_length: Annotated[int, Field(ge=16)]
-    tokenizer: Tokenizer
+    tokenizers: dict[Name, Tokenizer] = Field(min_length=1)
     packages: dict[str, Package] = {}
     corpora: dict[Name, Corpus] = Field(min_length=1)
     mixtures: dict[Name, dict[Name, Annotated[float, Field(gt=0)]]] = Field(min_length=1)
@@ -278,6 +278,7 @@ class Run(Section):
     init: Init
     activation: Activation
     mixture: Name
+    tokenizer: Name | None = None  # of data.tokenizers; default: the only one
     stages: list[Stage] = Field(min_length=1)
     training: Training
     distillation: Distillation | None = None
@@ -447,6 +448,7 @@ class Experiment(Section):
     def references_exist(self) -> Self:
         for name, run in self.runs.items():
             _known(run.mixture, self.data.mixtures, f"runs.{name}.mixture")
+            self._check_tokenizer(name)
             if isinstance(run.init, ScratchInit | PretrainedInit) and run.init.architecture is not None:
                 _known(run.init.architecture, self.architectures, f"runs.{name}.init.architecture")
             if run.distillation is not None:
@@ -459,6 +461,8 @@ class Experiment(Section):
                         f"runs.{name}.init.stage is {run.init.stage}: {run.init.run} has stages 0 to {stages - 1}"
                     )
             self._no_cycle(name)
+        for name in self.runs:  # whose names are all known by now
+            self._shares_tokenizer(name)
         for row, pair in self.rows.items():
             _known(row, published_rows(), "rows")
             self.pair(pair, f"rows.{row}")
@@ -490,6 +494,28 @@ class Experiment(Section):
         for other in behind:
             if other in self.runs:
                 self._no_cycle(other, (*seen, name))
+
+    def _check_tokenizer(self, name: str) -> None:
+        tokenizers, chosen = self.data.tokenizers, self.runs[name].tokenizer
+        if chosen is not None:
+            _known(chosen, tokenizers, f"runs.{name}.tokenizer")
+        elif len(tokenizers) > 1:
+            raise ValueError(f"runs.{name}.tokenizer: say which of {', '.join(tokenizers)}")
+
+    def _shares_tokenizer(self, name: str) -> None:
+        run, own = self.runs[name], self.tokenizer(name)
+        others = {"init.run": run.init.run} if isinstance(run.init, RunInit) else {}
+        others |= {"distillation.teacher": run.distillation.teacher} if run.distillation is not None else {}
+        for key, other in others.items():
+            if self.tokenizer(other) != own:
+                raise ValueError(
+                    f"runs.{name}.tokenizer is {own}: that of {key} {other} is {self.tokenizer(other)}, "
+                    "and token ids mean the same only under one tokenizer"
+                )
+
+    def tokenizer(self, run: str) -> str:
+        """The name of a run's tokenizer."""
+        return self.runs[run].tokenizer or next(iter(self.data.tokenizers))
 
     def answers_benchmarks(self, run: str, activation: Activation | str) -> bool:
         """Whether a pair's benchmarks are measured; sparsity and held-out loss always are."""

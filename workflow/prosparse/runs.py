@@ -1,7 +1,7 @@
 """Which checkpoint directory a run's stage lives in, and what makes it.
 
 Runs that share a prefix of stages share its checkpoints: a stage belongs to the first run of the
-config with the same start, activation, data, training and stages up to it.
+config with the same start, activation, data, tokenizer, training and stages up to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from prosparse.config import (
     Experiment,
     Init,
     PretrainedInit,
-    Run,
     RunInit,
     ScratchInit,
     Section,
@@ -41,17 +40,19 @@ class StageSpecification(Section):
 
 def owner(experiment: Experiment, run: str, stage: int) -> str:
     """The run under whose name this stage's checkpoint is kept."""
-    wanted = _identity(experiment.runs[run], stage)
+    wanted = _identity(experiment, run, stage)
     return next(
         name
         for name, other in experiment.runs.items()
-        if stage < len(other.stages) and _identity(other, stage) == wanted
+        if stage < len(other.stages) and _identity(experiment, name, stage) == wanted
     )
 
 
-def _identity(run: Run, stage: int) -> tuple[Any, ...]:
+def _identity(experiment: Experiment, name: str, stage: int) -> tuple[Any, ...]:
+    run = experiment.runs[name]
     total = None if run.training.schedule == "constant" else run.stages[-1].until
-    return run.init, run.activation, run.mixture, run.training, run.distillation, total, run.stages[: stage + 1]
+    data = run.mixture, experiment.tokenizer(name)
+    return run.init, run.activation, data, run.training, run.distillation, total, run.stages[: stage + 1]
 
 
 def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> str:

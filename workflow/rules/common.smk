@@ -74,6 +74,7 @@ wildcard_constraints:
     seed=r"\d+",
     stage=r"\d+",
     corpus="|".join(experiment.data.corpora),
+    tokenizer="|".join(experiment.data.tokenizers),
     activation=r"silu|relu|(shiftrelu|fatrelu)-[0-9.e-]+",
     shape="|".join(experiment.decoding.shapes if experiment.decoding else ()) or "none",
 
@@ -100,6 +101,8 @@ def package_gguf(key, origin):
 for name, run in experiment.runs.items():
     if isinstance(run.init, PretrainedInit):
         package_gguf(f"runs.{name}.init", run.init)
+for name, tokenizer in experiment.data.tokenizers.items():
+    package_gguf(f"data.tokenizers.{name}", tokenizer)
 
 
 def checkpoint_file(run, seed):
@@ -145,12 +148,49 @@ def documents_specification(wildcards):
     )
 
 
+def tokenizer_documents(wildcards):
+    """What a tokenizer is trained on: every corpus; an existing one is not trained."""
+    if experiment.data.tokenizers[wildcards.tokenizer].vocabulary_size is None:
+        return []
+    return [
+        f"{directory}/data/documents/{corpus}.parquet"
+        for corpus in experiment.data.corpora
+    ]
+
+
+def tokenizer_gguf(wildcards):
+    name = wildcards.tokenizer
+    return package_gguf(f"data.tokenizers.{name}", experiment.data.tokenizers[name])
+
+
+def tokens_directory(run):
+    return f"{directory}/data/tokens/{experiment.tokenizer(run)}"
+
+
+def run_tokens(run, corpora):
+    """The corpora's tokens under the tokenizer of a run."""
+    return [f"{tokens_directory(run)}/{corpus}/manifest.json" for corpus in corpora]
+
+
+def pairs_tokens(pairs):
+    """Every corpus's tokens under each tokenizer of these pairs' runs."""
+    chosen = {experiment.pair(pair)[0] for pair in pairs}
+    return sorted(
+        {path for run in chosen for path in run_tokens(run, experiment.data.corpora)}
+    )
+
+
 # training
 
 
 def stage_tokens(wildcards):
     mixture = experiment.data.mixtures[experiment.runs[wildcards.run].mixture]
-    return [f"{directory}/data/tokens/{corpus}/manifest.json" for corpus in mixture]
+    return run_tokens(wildcards.run, mixture)
+
+
+def stage_tokenizer(wildcards):
+    name = experiment.tokenizer(wildcards.run)
+    return f"{directory}/data/tokenizers/{name}/tokenizer.json"
 
 
 def stage_gguf(wildcards):
@@ -183,6 +223,10 @@ def stage_specification(wildcards):
 # measurement
 
 
+def measured_tokens(wildcards):
+    return run_tokens(wildcards.run, experiment.data.corpora)
+
+
 def sparsity_specification(wildcards):
     return json.dumps(
         {
@@ -203,6 +247,10 @@ def trained_checkpoints(wildcards):
     }
 
 
+def operators_tokens(wildcards):
+    return pairs_tokens(operators.trained(experiment).values())
+
+
 def operators_specification(wildcards):
     trained = {}
     for row, pair in operators.trained(experiment).items():
@@ -210,7 +258,7 @@ def operators_specification(wildcards):
         trained[row] = {
             "checkpoint": str(Path(checkpoint_file(run, experiment.seeds[0])).parent),
             "activation": activation.model_dump(),
-            "tokens": f"{directory}/data/tokens",
+            "tokens": tokens_directory(run),
         }
     return json.dumps(
         {
@@ -230,6 +278,10 @@ def mixed_weights():
         name: {"stands_for": corpus.stands_for, "weight": weights.get(name, 0)}
         for name, corpus in experiment.data.corpora.items()
     }
+
+
+def predictor_tokens(wildcards):
+    return run_tokens(wildcards.run, experiment.data.mixtures[experiment.data.mixed])
 
 
 def predictor_specification(wildcards):
@@ -276,6 +328,10 @@ def decoded_predictors(wildcards):
     return sorted({predictors_file(pair) for pair in pairs})
 
 
+def decoded_tokens(wildcards):
+    return pairs_tokens(acceleration.pairs(experiment).values())
+
+
 def decoding_specification(wildcards):
     predicted = acceleration.predicted_pairs(experiment)
     models = []
@@ -291,6 +347,7 @@ def decoding_specification(wildcards):
                     Path(checkpoint_file(run, experiment.seeds[0])).parent
                 ),
                 "activation": activation.model_dump(),
+                "tokens": tokens_directory(run),
                 "predictors": (
                     str(folder / PREDICTOR_KIND) if row in predicted else None
                 ),
@@ -301,7 +358,6 @@ def decoding_specification(wildcards):
             # shapes and engines are other jobs' settings
             "settings": experiment.decoding.model_dump(exclude={"shapes", "engines"}),
             "decision_threshold": DECISION_THRESHOLD,
-            "tokens": f"{directory}/data/tokens",
             "powerinfer": None,
             "models": models,
         }
@@ -319,7 +375,6 @@ def shape_specification(wildcards):
         {
             "settings": experiment.decoding.model_dump(exclude={"shapes"}),
             "decision_threshold": 0.5,
-            "tokens": None,
             "powerinfer": powerinfer_program(wildcards) or None,
             "models": [
                 {

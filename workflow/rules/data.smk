@@ -100,25 +100,20 @@ rule documents:
 
 rule tokenizer:
     input:
-        documents=(
-            collect(
-                "<experiment>/data/documents/{corpus}.parquet",
-                corpus=experiment.data.corpora,
-            )
-            if experiment.data.tokenizer.vocabulary_size
-            else []
-        ),
-        gguf=package_gguf("data.tokenizer", experiment.data.tokenizer),
+        documents=tokenizer_documents,
+        gguf=tokenizer_gguf,
     output:
-        "<experiment>/data/tokenizer/tokenizer.json",
+        "<experiment>/data/tokenizers/{tokenizer}/tokenizer.json",
     log:
-        "<experiment>/logs/tokenizer.log",
+        "<experiment>/logs/tokenizers/{tokenizer}.log",
     benchmark:
-        "<experiment>/timings/tokenizer.tsv"
+        "<experiment>/timings/tokenizers/{tokenizer}.tsv"
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: experiment.data.tokenizer.model_dump_json(),
+        specification=lambda wildcards: experiment.data.tokenizers[
+            wildcards.tokenizer
+        ].model_dump_json(),
     shell:
         "prosparse tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
@@ -128,11 +123,11 @@ rule tokens:
         documents="<experiment>/data/documents/{corpus}.parquet",
         tokenizer=rules.tokenizer.output,
     output:
-        "<experiment>/data/tokens/{corpus}/manifest.json",
+        "<experiment>/data/tokens/{tokenizer}/{corpus}/manifest.json",
     log:
-        "<experiment>/logs/tokens/{corpus}.log",
+        "<experiment>/logs/tokens/{tokenizer}.{corpus}.log",
     benchmark:
-        "<experiment>/timings/tokens/{corpus}.tsv"
+        "<experiment>/timings/tokens/{tokenizer}.{corpus}.tsv"
     conda:
         "../../envs/prosparse.yaml"
     params:

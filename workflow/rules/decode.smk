@@ -5,10 +5,7 @@ rule decoding:
     input:
         checkpoints=decoded_checkpoints,
         predictors=decoded_predictors,
-        tokens=collect(
-            "<experiment>/data/tokens/{corpus}/manifest.json",
-            corpus=experiment.data.corpora,
-        ),
+        tokens=decoded_tokens,
     output:
         "<experiment>/measurements/decoding.json",
     log:

@@ -4,10 +4,7 @@
 rule predictors:
     input:
         checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
-        tokens=collect(
-            "<experiment>/data/tokens/{corpus}/manifest.json",
-            corpus=experiment.data.mixtures[experiment.data.mixed],
-        ),
+        tokens=predictor_tokens,
     output:
         "<experiment>/predictors/{run}/seed{seed}/{activation}/training.json",
     log:
@@ -29,10 +26,7 @@ rule prediction:
     input:
         checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
         predictors=rules.predictors.output[0],
-        tokens=collect(
-            "<experiment>/data/tokens/{corpus}/manifest.json",
-            corpus=experiment.data.corpora,
-        ),
+        tokens=measured_tokens,
     output:
         "<experiment>/measurements/{run}/seed{seed}/prediction/{activation}.json",
     log:

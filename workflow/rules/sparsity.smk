@@ -4,10 +4,7 @@
 rule sparsity:
     input:
         checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
-        tokens=collect(
-            "<experiment>/data/tokens/{corpus}/manifest.json",
-            corpus=experiment.data.corpora,
-        ),
+        tokens=measured_tokens,
     output:
         "<experiment>/measurements/{run}/seed{seed}/sparsity.json",
     log:

@@ -4,10 +4,7 @@
 rule speed:
     input:
         checkpoint=checkpoint_file(SPEED_RUN, experiment.seeds[0]),
-        tokens=collect(
-            "<experiment>/data/tokens/{corpus}/manifest.json",
-            corpus=experiment.data.corpora,
-        ),
+        tokens=run_tokens(SPEED_RUN, experiment.data.corpora),
     output:
         "<experiment>/measurements/speed.json",
     log:
@@ -37,10 +34,7 @@ rule speed:
 rule operators:
     input:
         checkpoints=trained_checkpoints,
-        tokens=collect(
-            "<experiment>/data/tokens/{corpus}/manifest.json",
-            corpus=experiment.data.corpora,
-        ),
+        tokens=operators_tokens,
     output:
         "<experiment>/measurements/operators.json",
     log:

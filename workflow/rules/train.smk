@@ -5,7 +5,7 @@
 rule train_stage:
     input:
         tokens=stage_tokens,
-        tokenizer=rules.tokenizer.output,
+        tokenizer=stage_tokenizer,
         previous=stage_predecessor,
         gguf=stage_gguf,
         teacher=stage_teacher,

@@ -47,7 +47,9 @@ def train_tokenizer(documents: list[Path], vocabulary_size: int, output: Path) -
     )
     tokenizer.train_from_iterator(_sample(sorted(documents)), trainer)
     if tokenizer.get_vocab_size() != vocabulary_size:
-        raise ConfigError(f"tokenizer: the corpora give only {tokenizer.get_vocab_size()} of {vocabulary_size} tokens")
+        raise ConfigError(
+            f"tokenizer {output.name}: the corpora give only {tokenizer.get_vocab_size()} of {vocabulary_size} tokens"
+        )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
@@ -56,7 +58,9 @@ def train_tokenizer(documents: list[Path], vocabulary_size: int, output: Path) -
     )
     _save(fast, output)
     seconds = time.time() - started
-    print(f"tokenizer: {vocabulary_size} tokens from {len(documents)} corpora, {seconds:.1f} s", flush=True)
+    print(
+        f"tokenizer {output.name}: {vocabulary_size} tokens from {len(documents)} corpora, {seconds:.1f} s", flush=True
+    )
 
 
 def copy_tokenizer(
@@ -78,12 +82,12 @@ def copy_tokenizer(
     for key, token in (special_tokens or {}).items():
         if token not in vocabulary:
             raise ConfigError(
-                f"data.tokenizer.special_tokens.{key}: {token!r} is not one token of the {len(vocabulary)} "
+                f"tokenizer {output.name}: special_tokens.{key}: {token!r} is not one token of the {len(vocabulary)} "
                 f"of {gguf_file or pretrained}"
             )
         setattr(tokenizer, key, token)
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"tokenizer {pretrained}: has no end-of-text token, which separates documents")
+        raise ConfigError(f"tokenizer {output.name}: {pretrained} has no end-of-text token, which separates documents")
     _save(tokenizer, output)
 
 

@@ -47,6 +47,7 @@ class TrainedModel(Section):
     pair: str
     checkpoint: Path
     activation: Activation
+    tokens: Path  # folder with a folder of tokens for each corpus: prompts come from their held-out rows
     predictors: Path | None
 
 
@@ -64,7 +65,6 @@ class SyntheticModel(Section):
 class DecodingSpecification(Section):
     settings: Decoding
     decision_threshold: float
-    tokens: Path | None  # folder with a folder of tokens for each corpus, for the prompts of trained models
     powerinfer: Path | None  # its program
     models: list[TrainedModel | SyntheticModel]
 
@@ -299,10 +299,9 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
     about: dict[str, Any] = {"row": described.row, "scale": described.scale}
     predicted: list[Predictor] | None
     if isinstance(described, TrainedModel):
-        assert specification.tokens is not None
         model = load(described.checkpoint, described.activation, dtype=dtype)
         predicted = predictors.load(described.predictors) if described.predictors is not None else None
-        heldout = load_heldout(specification.tokens)
+        heldout = load_heldout(described.tokens)
         rows = [heldout[corpus][0, :PROMPT_TOKENS].tolist() for corpus in heldout]
         prompts = [rows[i % len(rows)] for i in range(settings.prompts)]
         about |= {"synthetic": False, "pair": described.pair}

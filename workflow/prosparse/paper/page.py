@@ -117,9 +117,11 @@ def _corpora(results: Results) -> list[str]:
         "documents": "Kept",
         "characters": "Characters kept",
     }
+    tokenizers = list(results.experiment.data.tokenizers)
     rows = []
     for name, corpus in results.experiment.data.corpora.items():
-        counts, manifest = results.corpora[name], results.manifest(name)
+        counts = results.corpora[name]
+        manifests = [results.manifest(tokenizer, name) for tokenizer in tokenizers]
         source = corpus.source
         where = f"{source.package} (package)" if isinstance(source, PackageSource) else getattr(source, "hub", "files")
         rows.append(
@@ -129,12 +131,13 @@ def _corpora(results: Results) -> list[str]:
                 published.LABELS[corpus.stands_for] + (" (stand-in)" if corpus.stand_in else ""),
                 corpus.kind.replace("_", " "),
                 *(_total((counts or {}).get(key)) for key in counted),
-                _total((manifest or {}).get("tokens")),
+                *(_total((manifest or {}).get("tokens")) for manifest in manifests),
             ]
         )
-    header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), "Tokens"]
+    tokens = ["Tokens"] if len(tokenizers) == 1 else [f"Tokens ({tokenizer})" for tokenizer in tokenizers]
+    header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), *tokens]
     note = "Documents, unless named otherwise. Contaminated: sharing a word n-gram with a benchmark row; removed."
-    return [*markdown_table(header, rows, numbers=len(counted) + 1), "", note]
+    return [*markdown_table(header, rows, numbers=len(counted) + len(tokens)), "", note]
 
 
 def _total(value: Any) -> str:
@@ -292,7 +295,7 @@ TIMED = {
     "prediction": "measurements/*/seed*/prediction/*.json",
     "predicted_benchmarks": "measurements/*/seed*/predicted_benchmarks/*.json",
     "documents": "data/documents/*.json",
-    "tokens": "data/tokens/*/manifest.json",
+    "tokens": "data/tokens/*/*/manifest.json",
 }
 
 

@@ -437,8 +437,8 @@ class Results:
             found[corpus] = self._json(path) if path.exists() else None
         return found
 
-    def manifest(self, corpus: str) -> dict[str, Any] | None:
-        path = self.directory / "data" / "tokens" / corpus / "manifest.json"
+    def manifest(self, tokenizer: str, corpus: str) -> dict[str, Any] | None:
+        path = self.directory / "data" / "tokens" / tokenizer / corpus / "manifest.json"
         return self._json(path) if path.exists() else None
 
 
