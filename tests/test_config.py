@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prosparse.config import ConfigError, Experiment, load, published_rows
+from prosparse.config import PAPER_DATASETS, ConfigError, Experiment, HubSource, load, published_rows
+from prosparse.data import sources
 
 ROOT = Path(__file__).parents[1]
 CORPORA = ROOT / "workflow" / "experiments" / "package_corpora.yaml"
-CONFIGS = [ROOT / "config.yaml", *sorted(set((ROOT / "workflow" / "experiments").glob("*.yaml")) - {CORPORA})]
+EXPERIMENTS = sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))
+CONFIGS = [ROOT / "config.yaml", *(path for path in EXPERIMENTS if not path.stem.endswith("_corpora"))]
 
 
 @pytest.fixture
@@ -294,3 +296,19 @@ def test_published_row_keys_are_unique_and_from_the_tables():
     rows = published_rows()
     assert {"LLaMA2-7B", "ProSparse-13B*", "Vanilla ReLU 34.60", "13B ProSparse", "7B 0.005"} <= set(rows)
     assert len(rows) == 11 + 3 + 6 + 8 + 10
+
+
+def test_the_papers_corpora_are_its_nine_data_sets():
+    """Every one from the hub, checked as before a run; gated where it is, and in a mixture."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["data"]["corpora"] = "workflow/experiments/paper_corpora.yaml"
+    data = load(config).data
+    assert {corpus.stands_for for corpus in data.corpora.values()} == set(PAPER_DATASETS)
+    assert set(data.mixtures["mixed"]) == set(data.corpora)
+    instructions = {name for name, corpus in data.corpora.items() if corpus.kind == "instruction"}
+    assert set(data.mixtures["instructions"]) == instructions
+    for name, corpus in data.corpora.items():
+        assert isinstance(corpus.source, HubSource)
+        assert corpus.source.revision
+        sources.check(name, corpus)
+    assert [name for name, corpus in data.corpora.items() if corpus.source.gated] == ["starcoder"]

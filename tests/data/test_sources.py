@@ -89,12 +89,54 @@ def test_hub_is_streamed(monkeypatch):
 
     def load_dataset(*arguments, **options):
         assert arguments == ("some/set", "english")
-        assert options == {"split": "validation", "revision": "abc", "streaming": True}
-        return iter([{"text": "one"}, {"text": "two"}])
+        assert options == {"split": "validation", "data_files": None, "revision": "f00d", "streaming": True}
+        return datasets.Dataset.from_dict({"text": ["one", "two"]}).to_iterable_dataset()
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    source = corpus(hub="some/set", name="english", split="validation", revision="abc")
-    assert list(sources.read("c", source)) == ["one", "two"]
+    source = corpus(hub="some/set", name="english", split="validation", revision="main")
+    assert list(sources.read("c", source, commit="f00d")) == ["one", "two"]
+
+
+CHAT = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "Bye"},
+]
+
+
+def test_items_of_a_list_column(tmp_path):
+    rows = [{"title": "A", "chat": CHAT, "turns": ["one", "two", "three"]}, {"title": "B", "chat": [], "turns": None}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected = {
+        "chat": ["A\nuser: Hi\nassistant: Hello\nuser: Bye", "B\n"],
+        "turns": ["A\nQ: one\nA: two\nQ: three"],  # a row without a value is left out
+    }
+    for column, templates in (("chat", ["{role}: {content}"]), ("turns", ["Q: {item}", "A: {item}"])):
+        options = {"template": f"{{title}}\n{{{column}}}", "items": {column: templates}}
+        for where in ({"files": [str(tmp_path / "a.jsonl")]}, {"hub": str(tmp_path)}):
+            assert list(sources.read("c", corpus(**where, **options))) == expected[column]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ({"chats": ["{role}"]}, r"items: 'chats' is no column of the template '\{chat\}'"),
+        ({"chat": ["{"]}, r"items\.chat: '\{' is not a format string"),
+        ({"chat": ["{name}"]}, r"items\.chat: items have no field 'name'; fields: role, content"),
+    ],
+)
+def test_bad_items_name_the_key(tmp_path, items, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"chat": CHAT}) + "\n")
+    source = corpus(files=[str(tmp_path / "a.jsonl")], template="{chat}", items=items)
+    with pytest.raises(ConfigError, match=message):
+        list(sources.read("c", source))
+
+
+def test_items_of_a_column_that_is_no_list(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "words"}) + "\n")
+    source = corpus(files=[str(tmp_path / "a.jsonl")], items={"text": ["{item}"]})
+    with pytest.raises(ConfigError, match=r"items\.text: the column holds no list but str"):
+        list(sources.read("c", source))
 
 
 # ---------------------------------------------------------------------------------- readers

@@ -200,7 +200,7 @@ class Synthetic:
                 "documents": {"train": 1000, "heldout": 67}, "characters": {"train": 900_000, "heldout": 45_678},
                 "provenance": self.provenance(3.0),
             }  # fmt: skip
-            self.json(self.directory / "data" / "documents" / f"{corpus}.json", counts)
+            self.json(self.directory / "data" / "documents" / corpus / "0.json", counts)
             self.json(self.directory / "data" / "tokens" / "bpe" / corpus / "manifest.json", {"tokens": 250_000})
         return self
 

@@ -220,6 +220,7 @@ def _data(commands: Any) -> None:
     command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--archive", type=Path)
     command.add_argument("--contamination", type=Path)
+    command.add_argument("--shard", type=int, default=0)
     command.add_argument("--output", type=Path, required=True)
 
     command = _command(commands, "tokenizer", tokenizer, "train or copy the tokenizer")
@@ -227,12 +228,18 @@ def _data(commands: Any) -> None:
     command.add_argument("--specification", type=json.loads, required=True)
     command.add_argument("--output", type=Path, required=True, help="tokenizer.json of its directory")
 
-    command = _command(commands, "tokens", tokens, "encode and pack a corpus")
+    command = _command(commands, "tokens", tokens, "encode and pack a corpus, or a shard of it")
     command.add_argument("corpus")
+    command.add_argument("--shard", type=int, default=0)
+    command.add_argument("--shards", type=int, default=1, help="of the corpus")
     command.add_argument("--documents", type=Path, required=True)
     command.add_argument("--tokenizer", type=Path, required=True)
     command.add_argument("--context-length", type=int, required=True)
     command.add_argument("--heldout-sequences", type=int, required=True)
+    command.add_argument("--output", type=Path, required=True, help="manifest.json of its directory")
+
+    command = _command(commands, "join-shards", join_shards, "make shards of tokens one corpus, without a copy")
+    command.add_argument("manifests", nargs="+", type=Path)
     command.add_argument("--output", type=Path, required=True, help="manifest.json of its directory")
 
 
@@ -281,6 +288,7 @@ def documents(options: argparse.Namespace) -> None:
         0,
         options.output,
         options.output.with_suffix(".json"),
+        options.shard,
     )
 
 
@@ -306,7 +314,15 @@ def tokens(options: argparse.Namespace) -> None:
         options.context_length,
         options.heldout_sequences,
         options.output.parent,
+        options.shard,
+        options.shards,
     )
+
+
+def join_shards(options: argparse.Namespace) -> None:
+    from prosparse.data.shards import join
+
+    join([manifest.parent for manifest in options.manifests], options.output.parent)
 
 
 # ------------------------------------------------------------------------ training, measurement

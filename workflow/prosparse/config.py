@@ -70,22 +70,32 @@ class PackageSource(Section):
     options: dict[str, Any] = {}
 
 
-class HubSource(Section):
-    """A Hugging Face data set, streamed; ``template`` is a format string over a row's columns."""
+class Rows(Section):
+    """How a row becomes a document: ``template`` is a format string over its columns.
+
+    ``items`` writes a list column: a template over an item's own fields (``{item}`` where it is no mapping) for each,
+    several in turn, and the items joined by line ends.
+    """
+
+    template: str = "{text}"
+    items: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+
+
+class HubSource(Rows):
+    """A Hugging Face data set, streamed: its id, or a directory of such files."""
 
     hub: str
-    name: str | None = None
+    name: str | None = None  # of one of its configurations
+    files: list[str] = []  # patterns; default: those of the configuration
     split: str = "train"
-    revision: str | None = None
-    template: str = "{text}"
+    revision: str | None = None  # a commit, or what points to one
     gated: str | None = None  # where its terms are accepted, for a data set that needs an access token
 
 
-class FileSource(Section):
+class FileSource(Rows):
     """Local files: ``.txt`` (one document a file), ``.jsonl``, ``.parquet`` (one document a row)."""
 
     files: list[str] = Field(min_length=1)
-    template: str = "{text}"
 
 
 class Corpus(Section):
@@ -95,8 +105,14 @@ class Corpus(Section):
     stand_in: bool = True
     kind: Literal["language_modelling", "instruction"]
     source: PackageSource | HubSource | FileSource
-    character_limit: Annotated[int, Field(gt=0)] | None = None
+    character_limit: Annotated[int, Field(gt=0)] | None = None  # of all shards together
     shards: Annotated[int, Field(gt=0)] = 1  # jobs that read and tokenise it side by side
+
+    @model_validator(mode="after")
+    def packages_are_read_whole(self) -> Self:
+        if self.shards > 1 and isinstance(self.source, PackageSource):
+            raise ValueError(f"shards is {self.shards}: a package is read in one piece")
+        return self
 
 
 class Tokenizer(Section):
@@ -123,7 +139,7 @@ class Data(Section):
     corpora: dict[Name, Corpus] = Field(min_length=1)
     mixtures: dict[Name, dict[Name, Annotated[float, Field(gt=0)]]] = Field(min_length=1)
     mixed: Name  # the mixture that weights the "mixed" column of Table 8 and every average
-    heldout_sequences: Annotated[int, Field(gt=0)]  # per corpus, context_length tokens each
+    heldout_sequences: Annotated[int, Field(ge=4)]  # per corpus, context_length tokens each
     decontamination_ngram: Annotated[int, Field(ge=5)] = 13  # words shared with a benchmark row
 
     @model_validator(mode="after")

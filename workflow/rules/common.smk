@@ -74,6 +74,7 @@ wildcard_constraints:
     seed=r"\d+",
     stage=r"\d+",
     corpus="|".join(experiment.data.corpora),
+    shard=r"\d+",
     tokenizer="|".join(experiment.data.tokenizers),
     activation=r"silu|relu|(shiftrelu|fatrelu)-[0-9.e-]+",
     shape="|".join(experiment.decoding.shapes if experiment.decoding else ()) or "none",
@@ -149,13 +150,19 @@ def documents_specification(wildcards):
 
 
 def tokenizer_documents(wildcards):
-    """What a tokenizer is trained on: every corpus; an existing one is not trained."""
+    """What a tokenizer is trained on: the first shard of every corpus; an existing one is not trained."""
     if experiment.data.tokenizers[wildcards.tokenizer].vocabulary_size is None:
         return []
     return [
-        f"{directory}/data/documents/{corpus}.parquet"
+        f"{directory}/data/documents/{corpus}/0.parquet"
         for corpus in experiment.data.corpora
     ]
+
+
+def corpus_shards(wildcards):
+    shards = experiment.data.corpora[wildcards.corpus].shards
+    folder = f"{directory}/data/tokens/{wildcards.tokenizer}/{wildcards.corpus}/shards"
+    return [f"{folder}/{shard}/manifest.json" for shard in range(shards)]
 
 
 def tokenizer_gguf(wildcards):
@@ -402,6 +409,15 @@ def needed_files(needs):
     paths = [path for kind in files.values() for path in kind]
     ledgers = [path.with_name("ledger.csv") for path in files["training"]]
     return sorted({str(path) for path in paths + ledgers})
+
+
+def documents_counts():
+    results = Results(directory, experiment)
+    return [
+        str(path)
+        for corpus in experiment.data.corpora
+        for path in results.documents_files(corpus)
+    ]
 
 
 def table_files(wildcards):

@@ -80,12 +80,12 @@ rule documents:
         archive=corpus_archive,
         contamination=rules.contamination_index.output,
     output:
-        documents="<experiment>/data/documents/{corpus}.parquet",
-        counts="<experiment>/data/documents/{corpus}.json",
+        documents="<experiment>/data/documents/{corpus}/{shard}.parquet",
+        counts="<experiment>/data/documents/{corpus}/{shard}.json",
     log:
-        "<experiment>/logs/documents/{corpus}.log",
+        "<experiment>/logs/documents/{corpus}.{shard}.log",
     benchmark:
-        "<experiment>/timings/documents/{corpus}.tsv"
+        "<experiment>/timings/documents/{corpus}.{shard}.tsv"
     conda:
         "../../envs/prosparse.yaml"
     params:
@@ -95,7 +95,7 @@ rule documents:
         ),
     shell:
         "prosparse documents {wildcards.corpus} --specification {params.specification:q} {params.archive}"
-        " --contamination {input.contamination} --output {output.documents} 2>&1 | tee {log}"
+        " --contamination {input.contamination} --shard {wildcards.shard} --output {output.documents} 2>&1 | tee {log}"
 
 
 rule tokenizer:
@@ -120,20 +120,35 @@ rule tokenizer:
 
 rule tokens:
     input:
-        documents="<experiment>/data/documents/{corpus}.parquet",
+        documents="<experiment>/data/documents/{corpus}/{shard}.parquet",
         tokenizer=rules.tokenizer.output,
     output:
-        "<experiment>/data/tokens/{tokenizer}/{corpus}/manifest.json",
+        "<experiment>/data/tokens/{tokenizer}/{corpus}/shards/{shard}/manifest.json",
     log:
-        "<experiment>/logs/tokens/{tokenizer}.{corpus}.log",
+        "<experiment>/logs/tokens/{tokenizer}.{corpus}.{shard}.log",
     benchmark:
-        "<experiment>/timings/tokens/{tokenizer}.{corpus}.tsv"
+        "<experiment>/timings/tokens/{tokenizer}.{corpus}.{shard}.tsv"
     conda:
         "../../envs/prosparse.yaml"
     params:
         context_length=experiment.data.context_length,
         heldout_sequences=experiment.data.heldout_sequences,
+        shards=lambda wildcards: experiment.data.corpora[wildcards.corpus].shards,
     shell:
-        "prosparse tokens {wildcards.corpus} --documents {input.documents} --tokenizer {input.tokenizer}"
+        "prosparse tokens {wildcards.corpus} --shard {wildcards.shard} --shards {params.shards} --documents {input.documents} --tokenizer {input.tokenizer}"
         " --context-length {params.context_length} --heldout-sequences {params.heldout_sequences}"
         " --output {output} 2>&1 | tee {log}"
+
+
+rule corpus_tokens:
+    input:
+        corpus_shards,
+    output:
+        "<experiment>/data/tokens/{tokenizer}/{corpus}/manifest.json",
+    log:
+        "<experiment>/logs/corpus_tokens/{tokenizer}.{corpus}.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    shell:
+        "prosparse join-shards {input} --output {output} 2>&1 | tee {log}"

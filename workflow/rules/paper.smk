@@ -96,9 +96,7 @@ rule page:
         needed_files(page.inputs(experiment)),
         collect("<experiment>/tables/{table}.md", table=TABLES),
         collect("<experiment>/figures/{figure}.png", figure=FIGURES),
-        collect(
-            "<experiment>/data/documents/{corpus}.json", corpus=experiment.data.corpora
-        ),
+        documents_counts(),
         rules.judge_claims.output,
         rules.acceleration.output,
         speed=rules.speed.output,

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +20,14 @@ import pyarrow.parquet as pq
 
 from prosparse import provenance
 from prosparse.config import ConfigError, Corpus, HubSource
-from prosparse.data import sources
+from prosparse.data import hub, sources
+from prosparse.data.shards import share
 
 MINIMUM_CHARACTERS = 20
 HELDOUT_FRACTION = 0.04  # of the characters, or more where the wanted held-out text needs it
 HELDOUT_LARGEST_FRACTION = 0.2
+ROW_GROUP_CHARACTERS = 1 << 24
+SCHEMA = pa.schema({"text": pa.string(), "split": pa.string()})
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 _WORD = re.compile(r"[^\W_]+")
@@ -38,85 +43,133 @@ def build(
     seed: int,
     output_parquet: Path,
     output_json: Path,
+    shard: int = 0,
 ) -> None:
-    """Write a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
+    """Write a shard of a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
 
-    A document's place is decided by a hash of its text and ``seed``: the documents of lowest hash
-    are held out until they have ``heldout_characters`` characters (at least 4 %, at most 20 % of
-    the corpus), the rest are kept, in order of hash, up to ``character_limit``. A Hugging Face
-    data set is read only until the limit is reached. The corpus is held in memory.
+    A document's place is decided by a hash of its text and ``seed``: documents are in order of hash, those of lowest
+    hash are held out (see :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. A
+    Hugging Face data set, and any corpus of several shards, is read only until the limit is reached.
+
+    Texts wait for their order in a temporary file beside the output; in memory are 100 bytes a document, and a row
+    group. Duplicates are found within a shard alone.
 
     Args:
         archive: the fetched package, for a package source.
         contamination: index of :func:`contamination_index`; None keeps every document.
+        heldout_characters: held-out text that is wanted of the whole corpus.
 
     Raises:
-        ConfigError: the source's options, files or columns; ValueError: no document is left.
+        ConfigError: the source's options, files or columns, no access to it, no document is left.
     """
     started = time.time()
-    documents = sources.read(name, corpus, archive)
+    where, label = f"data.corpora.{name}.source", name
+    if corpus.shards > 1:
+        label = f"{name}, shard {shard} of {corpus.shards}"
+    limit = len(share(corpus.character_limit, shard, corpus.shards)) if corpus.character_limit else None
+    stop = limit if isinstance(corpus.source, HubSource) or corpus.shards > 1 else None
+    commit = hub.commit(corpus.source, where) if isinstance(corpus.source, HubSource) else None
     prose = sources.is_prose(corpus)
     leaked = np.load(contamination) if contamination else None
     count = {"read": 0, "too_short": 0, "duplicates_removed": 0, "contaminated_removed": 0}
-    kept: dict[int, str] = {}
+    seen: set[int] = set()
+    keys, lengths, ends = array("Q"), array("q"), array("q", [0])  # lengths in characters, ends in bytes of the file
     characters = 0
-    for document in documents:
-        count["read"] += 1
-        text = clean(document, prose)
-        if len(text) < MINIMUM_CHARACTERS:
-            count["too_short"] += 1
-            continue
-        key = identity(text, seed)
-        if key in kept:
-            count["duplicates_removed"] += 1
-            continue
-        if leaked is not None and is_contaminated(text, leaked, ngram):
-            count["contaminated_removed"] += 1
-            continue
-        kept[key] = text
-        characters += len(text)
-        if isinstance(corpus.source, HubSource) and corpus.character_limit and characters >= corpus.character_limit:
-            break
-        if count["read"] % 20000 == 0:
-            speed = count["read"] / (time.time() - started)
-            print(f"{name}: {count['read']} documents read, {speed:.0f}/s", flush=True)
-
-    texts = [kept[key] for key in sorted(kept)]
-    texts = texts[: _first(texts, corpus.character_limit)] if corpus.character_limit else texts
-    if not texts:
-        raise ConfigError(f"corpus {name}: no document left of {count['read']} read ({count})")
-    total = sum(map(len, texts))
-    share = min(max(HELDOUT_FRACTION * total, heldout_characters), HELDOUT_LARGEST_FRACTION * total)
-    heldout = _first(texts, share)
-    table = pa.table({"text": texts, "split": ["heldout"] * heldout + ["train"] * (len(texts) - heldout)})
     output_parquet.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output_parquet.with_name(output_parquet.name + ".partial")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, output_parquet)
+    with tempfile.TemporaryFile(dir=output_parquet.parent) as texts:
+        for document in sources.read(name, corpus, archive, shard, commit):
+            count["read"] += 1
+            text = clean(document, prose)
+            if len(text) < MINIMUM_CHARACTERS:
+                count["too_short"] += 1
+                continue
+            key = identity(text, seed)
+            if key in seen:
+                count["duplicates_removed"] += 1
+                continue
+            if leaked is not None and is_contaminated(text, leaked, ngram):
+                count["contaminated_removed"] += 1
+                continue
+            seen.add(key)
+            keys.append(key)
+            lengths.append(len(text))
+            ends.append(ends[-1] + texts.write(text.encode()))
+            characters += len(text)
+            if stop is not None and characters >= stop:
+                break
+            if count["read"] % 20000 == 0:
+                speed = count["read"] / (time.time() - started)
+                print(f"{label}: {count['read']} documents read, {speed:.0f}/s", flush=True)
 
-    heldout_total = sum(map(len, texts[:heldout]))
+        if not keys:
+            raise ConfigError(f"corpus {label}: no document left of {count['read']} read ({count})")
+        hashes = np.frombuffer(keys, np.uint64)
+        order = np.argsort(hashes)
+        cumulative = np.cumsum(np.frombuffer(lengths, np.int64)[order])
+        if limit is not None:
+            order = order[: _reach(cumulative, limit)]
+        cumulative = cumulative[: len(order)]
+        heldout = _held_out(hashes[order], cumulative, corpus, heldout_characters)
+        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, output_parquet)
+
+    total, heldout_total = int(cumulative[-1]), int(cumulative[heldout - 1]) if heldout else 0
     counts: dict[str, Any] = {
         "corpus": name,
         "stands_for": corpus.stands_for,
         "stand_in": corpus.stand_in,
         "kind": corpus.kind,
+        "shard": shard,
+        "commit": commit,
         **count,
         "after_cleaning": count["read"] - count["too_short"],
-        "over_character_limit": len(kept) - len(texts),
-        "documents": {"train": len(texts) - heldout, "heldout": heldout},
+        "over_character_limit": len(keys) - len(order),
+        "documents": {"train": len(order) - heldout, "heldout": heldout},
         "characters": {"train": total - heldout_total, "heldout": heldout_total},
         "contamination_ngrams": None if leaked is None else len(leaked),
     }
     specification = {"corpus": corpus.model_dump(), "ngram": ngram, "seed": seed, "heldout": heldout_characters}
     provenance.write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
     seconds = time.time() - started
-    print(f"{name}: {len(texts)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
+    print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
 
 
-def _first(texts: list[str], characters: float) -> int:
+def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted: int) -> int:
+    """How many of the documents, in order of hash, are held out.
+
+    A corpus of one shard holds out those of lowest hash until they have the wanted characters (at least 4 %, at most
+    20 % of the corpus). The shards of a larger one cannot know of each other, and a text that two of them have must
+    not be held out in one and trained on in the other: there the hashes below a fixed share of all are held out.
+    """
+    if corpus.shards == 1:
+        total = cumulative[-1]
+        return _reach(cumulative, min(max(HELDOUT_FRACTION * total, wanted), HELDOUT_LARGEST_FRACTION * total))
+    needed = wanted / corpus.character_limit if corpus.character_limit else 0.0
+    fraction = min(max(HELDOUT_FRACTION, needed), HELDOUT_LARGEST_FRACTION)
+    return int(np.searchsorted(hashes, np.uint64(fraction * 2**64)))
+
+
+def _reach(cumulative: np.ndarray, characters: float) -> int:
     """How many of the first texts reach ``characters`` (at least one)."""
-    ends = np.cumsum([len(text) for text in texts])
-    return min(int(np.searchsorted(ends, characters)) + 1, len(texts))
+    return min(int(np.searchsorted(cumulative, characters)) + 1, len(cumulative))
+
+
+def _write(
+    texts: IO[bytes], ends: np.ndarray, order: np.ndarray, cumulative: np.ndarray, heldout: int, output: Path
+) -> None:
+    """Write the texts in this order, a row group at a time; ``output`` exists only when it is whole."""
+    texts.flush()
+    boundaries = np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1
+    temporary = output.with_name(output.name + ".partial")
+    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        written = 0
+        for group in np.split(order, boundaries):
+            columns = {
+                "text": [os.pread(texts.fileno(), ends[i + 1] - ends[i], ends[i]).decode() for i in group.tolist()],
+                "split": ["heldout" if row < heldout else "train" for row in range(written, written + len(group))],
+            }
+            writer.write_table(pa.table(columns, SCHEMA))
+            written += len(group)
+    os.replace(temporary, output)
 
 
 def clean(text: str, prose: bool) -> str:

@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import inspect
 import io
+import itertools
 import json
 import re
 import textwrap
@@ -27,7 +28,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from prosparse.config import ConfigError, Corpus, FileSource, HubSource, PackageSource
+from prosparse.data import hub
 from prosparse.data.packages import member, members
+from prosparse.data.shards import share
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,26 @@ def check(name: str, corpus: Corpus) -> None:
                 known = ", ".join(allowed) or "none"
                 raise ConfigError(f"{where}.options: unknown option {option!r} of {source.reader}; allowed: {known}")
     else:
-        template_columns(source.template, where)
+        columns = template_columns(source.template, f"{where}.template")
+        for column, templates in source.items.items():
+            if column not in columns:
+                raise ConfigError(f"{where}.items: {column!r} is no column of the template {source.template!r}")
+            for template in templates:
+                template_columns(template, f"{where}.items.{column}")
 
 
-def read(name: str, corpus: Corpus, archive: Path | None = None) -> Iterator[str]:
-    """Documents of a corpus; ``archive`` is the fetched package of a package source.
+def read(
+    name: str, corpus: Corpus, archive: Path | None = None, shard: int = 0, commit: str | None = None
+) -> Iterator[str]:
+    """Documents of a shard of a corpus.
+
+    Args:
+        archive: the fetched package of a package source.
+        commit: of a hub source, as :func:`prosparse.data.hub.commit` found it.
 
     Raises:
-        ConfigError: what :func:`check` finds, a missing file, a column the rows do not have.
+        ConfigError: what :func:`check` finds, a missing file or data set, a column the rows do not have, more shards
+            than there are files.
     """
     check(name, corpus)
     source, where = corpus.source, f"data.corpora.{name}.source"
@@ -81,8 +96,8 @@ def read(name: str, corpus: Corpus, archive: Path | None = None) -> Iterator[str
             raise ConfigError(f"{where}: reader {source.reader} needs the archive of package {source.package}")
         return READERS[source.reader].read(archive, **source.options)
     if isinstance(source, HubSource):
-        return _fill(_hub_rows(source), source.template, where)
-    return _fill(_file_rows(source, where), source.template, where)
+        return _fill(hub.rows(source, commit, shard, corpus.shards, where), source, where)
+    return _fill(_file_rows(source, shard, corpus.shards, where), source, where)
 
 
 def is_prose(corpus: Corpus) -> bool:
@@ -94,29 +109,40 @@ def template_columns(template: str, where: str) -> set[str]:
     try:
         columns = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     except ValueError as error:
-        raise ConfigError(f"{where}.template: {template!r} is not a format string: {error}") from None
+        raise ConfigError(f"{where}: {template!r} is not a format string: {error}") from None
     if not columns or not all(column.isidentifier() for column in columns):
-        raise ConfigError(f"{where}.template: {template!r} must name columns, as in '{{question}} {{answer}}'")
+        raise ConfigError(f"{where}: {template!r} must name columns, as in '{{question}} {{answer}}'")
     return columns
 
 
-def _fill(rows: Iterator[Mapping[str, Any]], template: str, where: str) -> Iterator[str]:
-    columns = template_columns(template, where)
+def _fill(rows: Iterator[Mapping[str, Any]], source: HubSource | FileSource, where: str) -> Iterator[str]:
+    columns = template_columns(source.template, f"{where}.template")
     for row in rows:
         for column in columns:
             if column not in row:
                 raise ConfigError(f"{where}.template: no column {column!r}; columns: {', '.join(row)}")
         if all(row[column] is not None for column in columns):
-            yield template.format_map(row)
+            lists = {
+                column: _items(row[column], templates, f"{where}.items.{column}")
+                for column, templates in source.items.items()
+            }
+            yield source.template.format_map({**row, **lists})
 
 
-def _hub_rows(source: HubSource) -> Iterator[Mapping[str, Any]]:
-    from datasets import load_dataset  # only this source needs it, and it is slow to import
+def _items(items: Any, templates: list[str], where: str) -> str:
+    if not isinstance(items, list):
+        raise ConfigError(f"{where}: the column holds no list but {type(items).__name__}")
+    lines = []
+    for item, template in zip(items, itertools.cycle(templates), strict=False):
+        fields = item if isinstance(item, Mapping) else {"item": item}
+        try:
+            lines.append(template.format_map(fields))
+        except KeyError as error:
+            raise ConfigError(f"{where}: items have no field {error}; fields: {', '.join(fields)}") from None
+    return "\n".join(lines)
 
-    yield from load_dataset(source.hub, source.name, split=source.split, revision=source.revision, streaming=True)
 
-
-def _file_rows(source: FileSource, where: str) -> Iterator[Mapping[str, Any]]:
+def _file_rows(source: FileSource, shard: int, shards: int, where: str) -> Iterator[Mapping[str, Any]]:
     files: list[Path] = []
     for pattern in source.files:
         found = sorted(glob.glob(pattern, recursive=True))
@@ -126,7 +152,9 @@ def _file_rows(source: FileSource, where: str) -> Iterator[Mapping[str, Any]]:
     for file in files:
         if file.suffix not in (".txt", ".jsonl", ".parquet"):
             raise ConfigError(f"{where}.files: {str(file)!r} is neither .txt, .jsonl nor .parquet")
-    for file in files:
+    if len(files) < shards:
+        raise ConfigError(f"{where.removesuffix('.source')}.shards is {shards}: there are only {len(files)} files")
+    for file in (files[index] for index in share(len(files), shard, shards)):
         if file.suffix == ".txt":
             yield {"text": file.read_text()}
         elif file.suffix == ".jsonl":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from prosparse import provenance
 from prosparse.config import ConfigError, SpecialToken
+from prosparse.data.shards import replace, share
 
 BOS, EOS = "<s>", "</s>"
 SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
@@ -95,7 +94,7 @@ def _save(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
         tokenizer.save_pretrained(Path(temporary) / "tokenizer")
-        _replace(Path(temporary) / "tokenizer", output)
+        replace(Path(temporary) / "tokenizer", output)
 
 
 def _sample(documents: list[Path]) -> Iterator[str]:
@@ -109,57 +108,68 @@ def _sample(documents: list[Path]) -> Iterator[str]:
 
 
 def tokenize(
-    corpus: str, documents: Path, tokenizer: Path, context_length: int, heldout_sequences: int, output: Path
+    corpus: str,
+    documents: Path,
+    tokenizer: Path,
+    context_length: int,
+    heldout_sequences: int,
+    output: Path,
+    shard: int = 0,
+    shards: int = 1,
 ) -> dict[str, Any]:
-    """Encode a corpus and pack it into rows of ``context_length`` tokens.
+    """Encode a shard of a corpus and pack it into rows of ``context_length`` tokens.
 
     Each document is encoded as the tokenizer does by itself (``<s>`` first, for LLaMA's and ours)
     and closed by end-of-text; documents are joined and cut into rows, and the incomplete last row
     is dropped. Special tokens spelled out in a text are ordinary text.
 
     Writes ``output/train`` and ``output/heldout`` (``datasets``, column ``input_ids``) and
-    ``output/manifest.json``, which is returned. ``heldout_bytes_per_token`` counts UTF-8 bytes of
+    ``output/manifest.json``, which is returned. ``heldout_bytes`` counts UTF-8 bytes of
     the tokens that a model predicts (all but the first of each row), special tokens as 0.
 
+    Args:
+        heldout_sequences: of the whole corpus; a shard writes its part of them.
+
     Raises:
-        ConfigError: fewer than 4 held-out rows, or no train row.
+        ConfigError: fewer than 4 held-out rows (a shard: than its part of these), or no train row.
     """
     started = time.time()
+    limit, fewest_heldout = (len(share(rows, shard, shards)) for rows in (heldout_sequences, FEWEST_HELDOUT_SEQUENCES))
+    label = corpus if shards == 1 else f"{corpus}, shard {shard} of {shards}"
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
         rows: dict[str, datasets.Dataset] = {}
-        for split, limit in (("train", None), ("heldout", heldout_sequences)):
+        for split in ("train", "heldout"):
             texts = datasets.Dataset.from_parquet(
                 str(documents), cache_dir=f"{temporary}/cache/{split}", filters=[("split", "==", split)]
             )
             packed = pack(texts, encoder, context_length)
-            rows[split] = packed if limit is None else spread(packed, limit)
-        for split, fewest in (("train", 1), ("heldout", FEWEST_HELDOUT_SEQUENCES)):
+            rows[split] = packed if split == "train" else spread(packed, limit)
+        for split, fewest in (("train", 1), ("heldout", fewest_heldout)):
             if len(rows[split]) < fewest:
                 raise ConfigError(
-                    f"corpus {corpus}: {len(rows[split])} {split} sequences of {context_length} tokens, needs at least "
+                    f"corpus {label}: {len(rows[split])} {split} sequences of {context_length} tokens, needs at least "
                     f"{fewest}; give it more text or lower data.context_length"
                 )
             rows[split].save_to_disk(f"{temporary}/{split}")
-        predicted = len(rows["heldout"]) * (context_length - 1)
         manifest = {
             "corpus": corpus,
             "train_sequences": len(rows["train"]),
             "heldout_sequences": len(rows["heldout"]),
             "context_length": context_length,
             "tokens": (len(rows["train"]) + len(rows["heldout"])) * context_length,
-            "heldout_bytes_per_token": predicted_bytes(rows["heldout"], encoder) / predicted,
+            "heldout_bytes": predicted_bytes(rows["heldout"], encoder),
         }
         del rows  # their files are in the temporary directory
         for split in ("train", "heldout"):
-            _replace(Path(temporary) / split, output / split)
+            replace(Path(temporary) / split, output / split)
     specification = {"corpus": corpus, "context_length": context_length, "heldout_sequences": heldout_sequences}
     specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     manifest["provenance"] = provenance.record(specification, started)
     provenance.write_json(output / "manifest.json", manifest)
     seconds = time.time() - started
-    print(f"{corpus}: {manifest['tokens']} tokens, {seconds:.1f} s", flush=True)
+    print(f"{label}: {manifest['tokens']} tokens, {seconds:.1f} s", flush=True)
     return manifest
 
 
@@ -193,10 +203,3 @@ def predicted_bytes(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) 
         [row[1:] for row in rows["input_ids"]], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     return sum(len(text.encode()) for text in texts)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Put a finished directory in place of an older one."""
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(source, target)

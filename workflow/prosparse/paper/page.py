@@ -124,14 +124,15 @@ def _corpora(results: Results) -> list[str]:
         manifests = [results.manifest(tokenizer, name) for tokenizer in tokenizers]
         source = corpus.source
         where = f"{source.package} (package)" if isinstance(source, PackageSource) else getattr(source, "hub", "files")
+        commits = sorted({str(shard["commit"])[:12] for shard in counts or [] if shard.get("commit")})
         rows.append(
             [
                 f"`{name}`",
-                where,
+                " ".join([where, *commits]),
                 published.LABELS[corpus.stands_for] + (" (stand-in)" if corpus.stand_in else ""),
                 corpus.kind.replace("_", " "),
-                *(_total((counts or {}).get(key)) for key in counted),
-                *(_total((manifest or {}).get("tokens")) for manifest in manifests),
+                *(_total(counts and [shard[key] for shard in counts]) for key in counted),
+                *(_total(manifest and manifest["tokens"]) for manifest in manifests),
             ]
         )
     tokens = ["Tokens"] if len(tokenizers) == 1 else [f"Tokens ({tokenizer})" for tokenizer in tokenizers]
@@ -141,10 +142,13 @@ def _corpora(results: Results) -> list[str]:
 
 
 def _total(value: Any) -> str:
-    """A count, or the sum of a count's parts (train and held-out)."""
-    if value is None:
-        return "missing"
-    return f"{sum(value.values()) if isinstance(value, dict) else value:,}"
+    """A count, or the sum of a count's parts (shards, train and held-out)."""
+    return "missing" if value is None else f"{_sum(value):,}"
+
+
+def _sum(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value
+    return value if isinstance(value, int) else sum(map(_sum, parts))
 
 
 def _not_run(results: Results, absent: dict[str, int]) -> list[str]:
@@ -208,8 +212,8 @@ def _operators_not_run(results: Results) -> list[str]:
 def _provenance(results: Results) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
     """(provenance blocks of the results in use by kind of job, number of results that do not exist by kind)."""
     files = results.files(inputs(results.experiment))
-    documents = results.directory / "data" / "documents"
-    files = {"documents": [documents / f"{name}.json" for name in results.experiment.data.corpora], **files}
+    documents = [path for name in results.experiment.data.corpora for path in results.documents_files(name)]
+    files = {"documents": documents, **files}
     blocks: dict[str, list[dict[str, Any]]] = {}
     absent: dict[str, int] = {}
     for kind, paths in files.items():
@@ -294,8 +298,8 @@ TIMED = {
     "predictors": "predictors/*/seed*/*/training.json",
     "prediction": "measurements/*/seed*/prediction/*.json",
     "predicted_benchmarks": "measurements/*/seed*/predicted_benchmarks/*.json",
-    "documents": "data/documents/*.json",
-    "tokens": "data/tokens/*/*/manifest.json",
+    "documents": "data/documents/*/*.json",
+    "tokens": "data/tokens/*/*/shards/*/manifest.json",
 }
 
 

@@ -15,7 +15,7 @@ PUBLISHED_FILES = (
     "measurements/**/*.json",
     "checkpoints/**/ledger.csv",
     "checkpoints/**/provenance.json",
-    "data/documents/*.json",
+    "data/documents/*/*.json",
     "timings/**/*.tsv",
 )
 

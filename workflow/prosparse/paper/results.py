@@ -429,13 +429,18 @@ class Results:
     # ---------------------------------------------------------------------------- corpora
 
     @cached_property
-    def corpora(self) -> dict[str, dict[str, Any] | None]:
-        """Counts of each corpus (``data/documents/{corpus}.json``), None where it has not been read."""
-        found = {}
-        for corpus in self.experiment.data.corpora:
-            path = self.directory / "data" / "documents" / f"{corpus}.json"
-            found[corpus] = self._json(path) if path.exists() else None
-        return found
+    def corpora(self) -> dict[str, list[dict[str, Any]] | None]:
+        """Counts of each corpus's shards, None where one has not been read."""
+        found = {name: self.documents_files(name) for name in self.experiment.data.corpora}
+        return {
+            name: [self._json(path) for path in paths] if all(path.exists() for path in paths) else None
+            for name, paths in found.items()
+        }
+
+    def documents_files(self, corpus: str) -> list[Path]:
+        """Where the counts of a corpus's shards are."""
+        folder, shards = self.directory / "data" / "documents" / corpus, self.experiment.data.corpora[corpus].shards
+        return [folder / f"{shard}.json" for shard in range(shards)]
 
     def manifest(self, tokenizer: str, corpus: str) -> dict[str, Any] | None:
         path = self.directory / "data" / "tokens" / tokenizer / corpus / "manifest.json"

@@ -1,0 +1,94 @@
+"""Data sets of the Hugging Face hub: which commit is read, and a shard's rows, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prosparse.config import ConfigError, HubSource, UserError
+
+
+def commit(source: HubSource, where: str) -> str | None:
+    """The commit that ``revision`` (default: ``main``) points to now; None where ``hub`` is a local directory.
+
+    Args:
+        where: config key of the source, for errors.
+
+    Raises:
+        ConfigError: no such data set or revision, or no access to it; UserError: the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi  # slow to import, and only this source needs it
+
+    if Path(source.hub).is_dir():
+        return None
+    with explained(source, where):
+        HfApi().auth_check(source.hub, repo_type="dataset")  # what is known of a gated data set is public
+        return HfApi().dataset_info(source.hub, revision=source.revision).sha
+
+
+def rows(source: HubSource, commit: str | None, shard: int, shards: int, where: str) -> Iterator[Mapping[str, Any]]:
+    """A shard's rows, one after the other as they are downloaded.
+
+    A shard is made of whole files, or, where the data set has fewer files than shards, of whole row groups of
+    Parquet files. No two shards share a row, and together, in order, they are the data set.
+
+    Raises:
+        ConfigError: no such configuration, split or file, or fewer pieces than shards.
+    """
+    from datasets import load_dataset
+
+    files = {source.split: source.files} if source.files else None
+    with explained(source, where):
+        data = load_dataset(
+            source.hub, source.name, data_files=files, split=source.split, revision=commit, streaming=True
+        )
+        if data.num_shards < shards:
+            data = data.reshard()
+        if data.num_shards < shards:
+            key = where.removesuffix(".source")
+            raise ConfigError(f"{key}.shards is {shards}: {source.hub} has {data.num_shards} files or row groups")
+        yield from data.shard(shards, shard)
+
+
+@contextmanager
+def explained(source: HubSource, where: str) -> Iterator[None]:
+    """Turn what the hub's libraries raise into one line that names the config key."""
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except UserError:
+        raise
+    except GatedRepoError:
+        terms = source.gated or f"https://huggingface.co/datasets/{source.hub}"
+        raise ConfigError(
+            f"{where}.hub: {source.hub} is gated: accept its terms at {terms} and set HF_TOKEN to an access token "
+            "of the account that did"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ConfigError(
+            f"{where}.hub: the hub has no data set {source.hub}, or a private one that needs a token in HF_TOKEN"
+        ) from None
+    except RevisionNotFoundError:
+        raise ConfigError(f"{where}.revision: {source.hub} has no revision {source.revision!r}") from None
+    except (DataFilesNotFoundError, DatasetNotFoundError, FileNotFoundError) as error:
+        key = f"files: {', '.join(source.files)}" if source.files else "hub"
+        raise ConfigError(f"{where}.{key}: {_line(error)}") from None
+    except ValueError as error:
+        key = next((key for sign, key in (("split", "split"), ("BuilderConfig", "name")) if sign in str(error)), "hub")
+        raise ConfigError(f"{where}.{key}: {_line(error)}") from None
+    except (HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise UserError(f"{where}.hub: the hub cannot be asked for {source.hub}: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""Corpora in shards: which part of it is a shard's, and finished shards of tokens as one corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prosparse import provenance
+
+
+def share(total: int, shard: int, shards: int) -> range:
+    """The part of ``range(total)`` that is a shard's; the shards' parts, in order, are all of it."""
+    return range(total * shard // shards, total * (shard + 1) // shards)
+
+
+def join(shards: list[Path], output: Path) -> dict[str, Any]:
+    """Make shards of packed tokens one corpus, in their order, without copying a row.
+
+    Writes ``output/train`` and ``output/heldout``, which ``datasets.load_from_disk`` opens, memory-mapped: they
+    name the shards' files. Last comes ``output/manifest.json``, which is returned.
+
+    Args:
+        shards: directories that :func:`prosparse.data.tokens.tokenize` wrote; they must stay where they are.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
+        for split in ("train", "heldout"):
+            _refer([shard / split for shard in shards], Path(temporary) / split, output / split)
+        for split in ("train", "heldout"):
+            replace(Path(temporary) / split, output / split)
+    manifests = [json.loads((shard / "manifest.json").read_text()) for shard in shards]
+    sums = {
+        key: sum(manifest[key] for manifest in manifests)
+        for key in ("train_sequences", "heldout_sequences", "tokens", "heldout_bytes")
+    }
+    context_length = manifests[0]["context_length"]
+    manifest = {
+        "corpus": manifests[0]["corpus"],
+        "shards": len(shards),
+        "context_length": context_length,
+        **sums,
+        "heldout_bytes_per_token": sums["heldout_bytes"] / (sums["heldout_sequences"] * (context_length - 1)),
+    }
+    provenance.write_json(output / "manifest.json", manifest)
+    return manifest
+
+
+def _refer(parts: list[Path], written: Path, final: Path) -> None:
+    """Write the two JSON files of a ``datasets`` directory ``final`` whose rows are in the files of ``parts``."""
+    written.mkdir()
+    states = [json.loads((part / "state.json").read_text()) for part in parts]
+    files = [
+        {"filename": os.path.relpath(part / file["filename"], final)}
+        for part, state in zip(parts, states, strict=True)
+        for file in state["_data_files"]
+    ]
+    fingerprints = " ".join(state["_fingerprint"] for state in states)
+    fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
+    (written / "state.json").write_text(json.dumps({**states[0], "_data_files": files, "_fingerprint": fingerprint}))
+    shutil.copyfile(parts[0] / "dataset_info.json", written / "dataset_info.json")
+
+
+def replace(source: Path, target: Path) -> None:
+    """Put a finished directory in place of an older one."""
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(source, target)
