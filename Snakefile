@@ -65,6 +65,17 @@ for name in FIGURES:
         localrule: True
 
 
+include: "workflow/rules/profile.smk"
+
+
+onstart:
+    # a call that was killed leaves its Slurm jobs running, and Snakemake would start each a second time
+    if shutil.which("squeue") and (jobs := slurm.leftover_jobs(Path.cwd())):
+        raise WorkflowError(
+            f"Slurm jobs of an earlier call still run here: wait for them, or stop them: scancel {' '.join(jobs)}"
+        )
+
+
 onsuccess:
     print(
         f"\nDone. Start at {directory}/README.md: every table and figure, ours beside the paper's, and the claims."

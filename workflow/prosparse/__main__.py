@@ -339,6 +339,12 @@ def _model(commands: Any) -> None:
     command.add_argument("--max-seconds", type=float, help="stop, save and exit 75 before this much time has passed")
     command.add_argument("--output", type=Path, required=True, help="provenance.json of its directory")
 
+    command = _command(commands, "launch", launch, "run another command in as many processes as a job has")
+    command.add_argument("--nodes", type=int, default=1)
+    command.add_argument("--processes", type=int, default=1, help="of a node: one a GPU")
+    command.add_argument("--rendezvous", metavar="HOST:PORT", help="where the nodes meet; given by the launcher itself")
+    command.add_argument("command", nargs=argparse.REMAINDER, help="-- train-stage ...")
+
     command = _command(commands, "measure-sparsity", measure_sparsity, "sparsity and loss under several activations")
     command.add_argument("checkpoint", type=Path, help="provenance.json of its directory")
     command.add_argument("--specification", type=json.loads, required=True)
@@ -412,6 +418,17 @@ def stage(options: argparse.Namespace) -> None:
         options.label,
         options.teacher,
     )
+
+
+def launch(options: argparse.Namespace) -> int:
+    from prosparse.launch import srun, torchrun
+
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if options.nodes * options.processes == 1:
+        return main(command)
+    if options.nodes > 1 and options.rendezvous is None:
+        srun(command, options.nodes, options.processes)
+    return torchrun(command, options.nodes, options.processes, options.rendezvous)
 
 
 def measure_sparsity(options: argparse.Namespace) -> None:

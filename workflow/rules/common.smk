@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from prosparse import runs
+from prosparse import runs, slurm
 from prosparse.config import (
     Activation,
     ConfigError,
@@ -16,6 +16,7 @@ from prosparse.config import (
 )
 from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
+from prosparse.launch import check_processes, time_budget
 from prosparse.measure import benchmark_rows
 from prosparse.paper import (
     acceleration,
@@ -219,6 +220,20 @@ def stage_predecessor(wildcards):
 def stage_teacher(wildcards):
     distillation = experiment.runs[wildcards.run].distillation
     return checkpoint_file(distillation.teacher, wildcards.seed) if distillation else []
+
+
+def stage_processes(wildcards, resources):
+    training = experiment.runs[wildcards.run].training
+    try:
+        check_processes(wildcards.run, training, resources.nodes, resources.processes)
+    except ConfigError as error:
+        raise WorkflowError(str(error))
+    return f"--nodes {resources.nodes} --processes {resources.processes}"
+
+
+def stage_budget(wildcards, resources):
+    seconds = time_budget(resources.runtime)
+    return "" if seconds is None else f"--max-seconds {seconds}"
 
 
 def stage_specification(wildcards):

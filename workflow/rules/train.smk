@@ -20,7 +20,14 @@ rule train_stage:
     conda:
         "../../envs/prosparse.yaml"
     threads: experiment.threads
+    resources:
+        # what a profile raises; it changes no result, so finished stages stay as they are
+        nodes=1,
+        processes=1,
+        runtime=0,
     params:
+        processes=stage_processes,
+        budget=stage_budget,
         specification=stage_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         previous=lambda wildcards, input: (
@@ -33,7 +40,7 @@ rule train_stage:
         ),
         label="{run} stage {stage}",
     shell:
-        "prosparse train-stage --specification {params.specification:q}"
+        "prosparse launch {params.processes} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
-        " --label {params.label:q}"
+        " --label {params.label:q} {params.budget}"
         " --output {output.provenance} 2>&1 | tee {log}"

@@ -1,0 +1,62 @@
+"""What Slurm refuses, asked before any work, and jobs that an earlier call left behind."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from prosparse.config import ConfigError
+
+#: sbatch's option for a resource of a job, as Snakemake's plugin gives it.
+OPTIONS = {
+    "slurm_partition": "--partition",
+    "slurm_account": "--account",
+    "nodes": "--nodes",
+    "gres": "--gres",
+    "cpus_per_task": "--cpus-per-task",
+    "mem_mb": "--mem",
+    "runtime": "--time",
+}
+
+RESOURCES = frozenset({*OPTIONS, "slurm_extra"})
+
+
+def submission(resources: Mapping[str, int | str]) -> tuple[str, ...]:
+    """sbatch's arguments for a job with these resources; what is 0 or empty is not asked for."""
+    options = [f"{option}={resources[name]}" for name, option in OPTIONS.items() if resources.get(name)]
+    return (*options, *shlex.split(str(resources.get("slurm_extra", ""))))
+
+
+def check(resources_of_rules: Mapping[str, Mapping[str, int | str]]) -> None:
+    """Refuse a profile whose jobs this cluster would never run, e.g. on a partition that it does not have.
+
+    Raises:
+        ConfigError: with Slurm's reason, the rules and the options.
+    """
+    rules: dict[tuple[str, ...], list[str]] = {}
+    for rule, resources in resources_of_rules.items():
+        if "slurm_partition" in resources:
+            rules.setdefault(submission(resources), []).append(rule)
+    for arguments, names in rules.items():
+        if (reason := refusal(arguments)) is not None:
+            raise ConfigError(
+                f"Slurm refuses jobs of {', '.join(names)}: {reason}; adapt the profile, which asks for "
+                f"{shlex.join(arguments)}"
+            )
+
+
+def refusal(arguments: tuple[str, ...]) -> str | None:
+    """Why this cluster would never run such a job, in Slurm's words; None where it would. Submits nothing."""
+    asked = subprocess.run(["sbatch", "--test-only", *arguments, "--wrap=true"], capture_output=True, text=True)
+    return None if asked.returncode == 0 else asked.stderr.strip().splitlines()[-1]
+
+
+def leftover_jobs(directory: Path) -> list[str]:
+    """Ids of this user's jobs that Snakemake submitted from ``directory`` and that have not ended."""
+    rows = subprocess.run(
+        ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    jobs = [row.split("\t") for row in rows]
+    return [job for job, worked_in, comment in jobs if Path(worked_in) == directory and comment.startswith("rule_")]

@@ -1,0 +1,30 @@
+# What a profile asks for, checked before any work: Snakemake ignores a rule that does not exist, and notices a GPU
+# partition that does not exist when its first job is submitted, after hours of others.
+
+if workflow.is_main_process:
+    every = {each.name: each for each in workflow.rules}
+    if unknown := workflow.resource_settings.overwrite_resources.keys() - every.keys():
+        raise WorkflowError(
+            f"set-resources: no rule is called {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(every))}"
+        )
+    if shutil.which("sbatch"):
+        try:
+            slurm.check(
+                {
+                    name: {
+                        key: resource.evaluate(
+                            None,
+                            input=(),
+                            attempt=1,
+                            threads=1,
+                            rulename=name,
+                            async_run=None,
+                        ).value
+                        for key, resource in each.resources.items()
+                        if key in slurm.RESOURCES
+                    }
+                    for name, each in every.items()
+                }
+            )
+        except ConfigError as error:
+            raise WorkflowError(str(error))
