@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return chosen.run(chosen) or 0
     except UserError as error:
-        print(f"prosparse: error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # the processes of a job fail together: one says why
+            print(f"prosparse: error: {error}", file=sys.stderr)
         return getattr(error, "exit_status", 1)
 
 
@@ -383,6 +384,7 @@ def _model(commands: Any) -> None:
 
 
 def stage(options: argparse.Namespace) -> None:
+    from prosparse import processes
     from prosparse.runs import StageSpecification
     from prosparse.training import train_stage
 
@@ -396,6 +398,7 @@ def stage(options: argparse.Namespace) -> None:
         options.label,
         options.teacher,
     )
+    processes.leave()
 
 
 def measure_sparsity(options: argparse.Namespace) -> None:
