@@ -25,7 +25,7 @@ from torch.utils.data import SequentialSampler, Subset
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from prosparse import processes, provenance, sharding
+from prosparse import devices, processes, provenance, sharding
 from prosparse.allocator import keep_freed_memory
 from prosparse.config import Architecture, PretrainedInit, Training, UserError
 from prosparse.data.mixture import Mixture
@@ -93,23 +93,23 @@ def train_stage(
             held.enter_context(locked(resume))
             claim(resume, specification)
             checkpoint = _newest_checkpoint(resume)
-            if specification.total_steps == 0:
-                model = _starting_model(specification, tokenizer, previous)
-                _check_disk(output, model)
-                _finish_untrained(specification, model, tokenizer, resume, output, started)
             return previous if checkpoint is None and len(specification.stages) > 1 else checkpoint
+
+        def starting_model() -> PreTrainedModel:
+            model = _starting_model(specification, tokenizer, continue_from or previous)
+            _check_disk(output, model)
+            return model
 
         continue_from = processes.from_first(open_folder)
         if specification.total_steps == 0:
+            processes.from_first(
+                lambda: _finish_untrained(specification, starting_model(), tokenizer, resume, output, started)
+            )
             return
         with processes.together():
-            model = None
-            if processes.is_first() or not shard:
-                model = _starting_model(specification, tokenizer, continue_from or previous)
-                _check_disk(output, model)
-        if shard:
+            model = starting_model() if processes.is_first() or not shard else None
+        if model is None or shard:
             model = _shape_of_first(model, specification)
-        assert model is not None
         keep_freed_memory()
         asked = held.enter_context(asked_to_stop())
         deadline = math.inf if max_seconds is None else started + max_seconds
@@ -436,7 +436,7 @@ def _finish_untrained(
     (output / "ledger.csv").write_text(",".join(LEDGER) + "\n")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     final = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
-    _write_provenance(specification, output, 0, 0, parameters, final, started, str(model.device))
+    _write_provenance(specification, output, 0, 0, parameters, final, started, devices.name(model.device))
     shutil.rmtree(resume)
 
 
@@ -463,7 +463,7 @@ def _finish(
     final = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
     _write_provenance(
         specification, output, int(last["step"]), int(last["tokens"]), callback.parameters, final, started,
-        str(trainer.args.device),
+        devices.name(trainer.args.device), processes.count(),
     )  # fmt: skip
     shutil.rmtree(resume)
 
@@ -477,6 +477,7 @@ def _write_provenance(
     final: dict[str, Any],
     started: float,
     device: str,
+    world_size: int = 1,
 ) -> None:
     """Written last: a stage that has it is finished."""
     provenance.write_json(
@@ -490,6 +491,7 @@ def _write_provenance(
             "tokens": tokens,
             "parameters": parameters,
             "final": final,
+            "processes": world_size,  # that ended it
             "provenance": provenance.record(specification.model_dump(mode="json"), started, device),
         },
     )
