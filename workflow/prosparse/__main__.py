@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return chosen.run(chosen) or 0
     except UserError as error:
-        print(f"prosparse: error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # the processes of a job fail together: one says why
+            print(f"prosparse: error: {error}", file=sys.stderr)
         return getattr(error, "exit_status", 1)
 
 
@@ -405,6 +406,7 @@ def _model(commands: Any) -> None:
 
 
 def stage(options: argparse.Namespace) -> None:
+    from prosparse import processes
     from prosparse.runs import StageSpecification
     from prosparse.training import train_stage
 
@@ -418,6 +420,7 @@ def stage(options: argparse.Namespace) -> None:
         options.label,
         options.teacher,
     )
+    processes.leave()
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -434,6 +437,7 @@ def launch(options: argparse.Namespace) -> int:
 def measure_sparsity(options: argparse.Namespace) -> None:
     import torch
 
+    from prosparse import devices
     from prosparse.allocator import keep_freed_memory
     from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
     from prosparse.models import load
@@ -442,6 +446,7 @@ def measure_sparsity(options: argparse.Namespace) -> None:
     keep_freed_memory()
     started = time.time()
     model = load(options.checkpoint.parent, dtype=getattr(torch, options.specification["precision"]))
+    model.to(devices.fastest())  # type: ignore[arg-type]
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()}
     activations = [Activation.parse(text) for text in options.specification["activations"]]
     results = measure_corpora(model, activations, corpora, options.tokens)
@@ -451,7 +456,7 @@ def measure_sparsity(options: argparse.Namespace) -> None:
             "run": options.run_name,
             "seed": options.seed,
             "measurements": results,
-            "provenance": record(options.specification, started, str(model.device)),
+            "provenance": record(options.specification, started, devices.name(model.device)),
         },
     )
 
@@ -483,6 +488,7 @@ def _evaluate(
     import torch
     from transformers import AutoTokenizer
 
+    from prosparse import devices
     from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.inference.predictors import predicting
@@ -493,8 +499,11 @@ def _evaluate(
     keep_freed_memory()
     started = time.time()
     model = load(checkpoint, activation, dtype=getattr(torch, precision))
+    model.to(devices.fastest())  # type: ignore[arg-type]
     computing = (
-        nullcontext() if predictors is None else predicting(model, load_predictors(predictors), decision_threshold)
+        nullcontext()
+        if predictors is None
+        else predicting(model, [each.to(model.device) for each in load_predictors(predictors)], decision_threshold)
     )
     with computing:
         result = evaluate_benchmarks(model, AutoTokenizer.from_pretrained(checkpoint), benchmarks, rows)
@@ -504,7 +513,9 @@ def _evaluate(
             **names,
             "activation": str(own_activation(model.config)),
             **result,
-            "provenance": record({**benchmarks.model_dump(), "precision": precision}, started, str(model.device)),
+            "provenance": record(
+                {**benchmarks.model_dump(), "precision": precision}, started, devices.name(model.device)
+            ),
         },
     )
 
@@ -521,6 +532,7 @@ def train_predictors(options: argparse.Namespace) -> None:
 def measure_prediction(options: argparse.Namespace) -> None:
     import torch
 
+    from prosparse import devices
     from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load as load_predictors
@@ -533,11 +545,12 @@ def measure_prediction(options: argparse.Namespace) -> None:
     started = time.time()
     folder, wanted = options.predictors.parent, options.specification
     model = load(options.checkpoint.parent, options.activation, dtype=getattr(torch, wanted["precision"]))
+    model.to(devices.fastest())  # type: ignore[arg-type]
     kinds = {kind: load_predictors(folder / kind) for kind in wanted["kinds"]}
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in wanted["corpora"].items()}
     found = measure(model, kinds, load_marginal(folder), corpora, options.tokens, wanted["decision_threshold"])
     names = {"run": options.run_name, "seed": options.seed, "activation": str(options.activation)}
-    write_json(options.output, {**names, **found, "provenance": record(wanted, started, str(model.device))})
+    write_json(options.output, {**names, **found, "provenance": record(wanted, started, devices.name(model.device))})
 
 
 def measure_decoding(options: argparse.Namespace) -> None:

@@ -65,14 +65,19 @@ def from_scratch(architecture: Architecture, vocabulary_size: int, context_lengt
 
 def unset(architecture: Architecture, vocabulary_size: int, context_length: int, dtype: torch.dtype) -> PreTrainedModel:
     """A SwiGLU decoder whose weights hold nothing yet, for one who sets them all: drawing billions takes minutes."""
-    config = configuration(architecture, vocabulary_size, context_length)
+    return empty(configuration(architecture, vocabulary_size, context_length), dtype).eval()
+
+
+def empty(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of this shape whose weights hold nothing yet, under an activation that transformers knows."""
+    config.hidden_act = "silu"
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.to_empty(device="cpu")
     rotary = model.base_model.rotary_emb
     model.base_model.rotary_emb = type(rotary)(config=config)  # its frequencies are no weights, and were emptied too
     model.tie_weights()
-    return model.eval()
+    return model
 
 
 def pretrained(init: PretrainedInit) -> PreTrainedModel:

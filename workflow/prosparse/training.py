@@ -3,6 +3,9 @@
 A stage continues the optimizer, the learning-rate schedule and the data order of the one before,
 so that a run split into stages equals the same run in one piece. While it runs, everything lives
 in ``{output}/resume``; a finished stage is linked into ``{output}``, ``provenance.json`` last.
+
+Any number of processes does the same work: the batch of a step is theirs together. The first of
+them owns the folder; what it cannot do, none does.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import csv
 import math
 import os
 import shutil
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,7 @@ from torch.utils.data import SequentialSampler, Subset
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from prosparse import provenance
+from prosparse import devices, processes, provenance, sharding
 from prosparse.allocator import keep_freed_memory
 from prosparse.config import Architecture, PretrainedInit, Training, UserError
 from prosparse.data.mixture import Mixture
@@ -28,8 +33,8 @@ from prosparse.loss import FusedLoss, fuse_loss
 from prosparse.method.activations import substitute
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor
-from prosparse.models import from_scratch, load, pretrained
-from prosparse.progress import Refused, claim, locked
+from prosparse.models import empty, from_scratch, load, pretrained
+from prosparse.progress import Refused, asked_to_stop, claim, locked, write_through
 from prosparse.runs import StageSpecification
 
 LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
@@ -63,45 +68,77 @@ def train_stage(
         tokenizer: saved beside the weights, so that the checkpoint stands alone.
         previous: the checkpoint directory this stage starts from; None for stage 0 from scratch.
         output: the stage's checkpoint directory.
-        max_seconds: stop and save before this much time has passed.
+        max_seconds: stop and save before this much time has passed, as far as the longest step so far tells.
         label: begins each progress line, where several stages print to one terminal.
         teacher: the checkpoint directory to distil from, where the specification has a share for it.
 
     Raises:
-        Refused: another process trains here, or the directory holds another config's progress.
-        OutOfTime: progress is saved, the same call continues.
+        Refused: another process trains here, or the directory holds another config's progress, or the batch cannot be
+            divided among this many processes.
+        OutOfTime: the time is used up, or SIGTERM came; progress is saved, the same call continues.
         Diverged: the loss is not finite; the last checkpoint is kept.
+
+    Each is raised in every process of the job.
     """
     started = time.time()
     resume = output / "resume"
-    resume.mkdir(parents=True, exist_ok=True)
-    with locked(resume):
-        claim(resume, specification)
-        model = _starting_model(specification, tokenizer, previous)
-        _check_disk(output, model)
+    training = specification.training
+    accumulation_steps = _accumulation_steps(training)
+    shard = training.fsdp and processes.count() > 1
+    processes.join()
+    with ExitStack() as held:
+
+        def open_folder() -> Path | None:
+            resume.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(resume))
+            claim(resume, specification)
+            checkpoint = _newest_checkpoint(resume)
+            return previous if checkpoint is None and len(specification.stages) > 1 else checkpoint
+
+        def starting_model() -> PreTrainedModel:
+            model = _starting_model(specification, tokenizer, continue_from or previous)
+            _check_disk(output, model)
+            return model
+
+        continue_from = processes.from_first(open_folder)
         if specification.total_steps == 0:
-            _finish_untrained(specification, model, tokenizer, resume, output, started)
+            processes.from_first(
+                lambda: _finish_untrained(specification, starting_model(), tokenizer, resume, output, started)
+            )
             return
+        with processes.together():
+            model = starting_model() if processes.is_first() or not shard else None
+        if model is None or shard:
+            model = _shape_of_first(model, specification)
         keep_freed_memory()
-        trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds, label, teacher)
-        continue_from = _newest_checkpoint(resume)
-        if continue_from is None and len(specification.stages) > 1:
-            continue_from = previous
+        asked = held.enter_context(asked_to_stop())
+        deadline = math.inf if max_seconds is None else started + max_seconds
+        with processes.together():
+            trainer, callback = _trainer(
+                specification, model, tokens, resume, accumulation_steps, shard, deadline, asked, label, teacher
+            )
         trainer.train(resume_from_checkpoint=str(continue_from) if continue_from else None)
         if trainer.state.global_step < specification.stages[-1].until:
             raise OutOfTime(
                 f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: run again to go on"
             )
-        trainer.accelerator.wait_for_everyone()
-        if trainer.is_world_process_zero():
-            _finish(specification, trainer, callback, tokenizer, resume, output, started)
-        trainer.accelerator.wait_for_everyone()
+        processes.from_first(lambda: _finish(specification, trainer, callback, tokenizer, resume, output, started))
 
 
-def _starting_model(specification: StageSpecification, tokenizer: Path, previous: Path | None) -> PreTrainedModel:
+def _accumulation_steps(training: Training) -> int:
+    together = training.micro_batch_size * processes.count()
+    if training.batch_size % together:
+        raise Refused(
+            f"training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
+            f"{training.micro_batch_size} x {processes.count()} processes"
+        )
+    return training.batch_size // together
+
+
+def _starting_model(specification: StageSpecification, tokenizer: Path, weights: Path | None) -> PreTrainedModel:
     match specification.start:
-        case _ if previous is not None:
-            model = load(previous)
+        case _ if weights is not None:
+            model = load(weights)
         case Architecture() as architecture:
             size = len(AutoTokenizer.from_pretrained(tokenizer))
             model = from_scratch(architecture, size, specification.context_length, specification.seed)
@@ -110,6 +147,15 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, previous
         case None:
             raise Refused("this stage starts from another checkpoint: none was given")
     substitute(model, specification.activation)
+    return model
+
+
+def _shape_of_first(model: PreTrainedModel | None, specification: StageSpecification) -> PreTrainedModel:
+    """The first process's model as it is; in others one like it without weights, which sharding sends them."""
+    config = processes.from_first(lambda: None if model is None else model.config)
+    if model is None:
+        model = empty(config)
+        substitute(model, specification.activation)
     return model
 
 
@@ -122,7 +168,7 @@ def _check_disk(output: Path, model: PreTrainedModel) -> None:
 
 
 def _newest_checkpoint(resume: Path) -> Path | None:
-    """The last checkpoint that was written whole: the Trainer writes its state file last."""
+    """The last checkpoint that was written whole: its state file is written when all processes are done with others."""
     for path in sorted(resume.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         try:
             if TrainerState.load_from_json(str(path / "trainer_state.json")).global_step == int(
@@ -136,7 +182,10 @@ def _newest_checkpoint(resume: Path) -> Path | None:
 
 
 class _StageTrainer(Trainer):
-    """The data order is the mixture's own, a function of the step alone; a teacher sees each batch first."""
+    """The data order is the mixture's own, a function of the step alone; a teacher sees each batch first.
+
+    A checkpoint has the same files whether the model is sharded or not.
+    """
 
     fused_loss: FusedLoss | None = None
     teacher: PreTrainedModel | None = None
@@ -151,6 +200,31 @@ class _StageTrainer(Trainer):
                 hidden = self.teacher(input_ids=inputs["input_ids"]).logits  # its head is detached
             self.fused_loss.teacher = hidden, self.teacher.get_output_embeddings().weight
         return super().compute_loss(model, inputs, *arguments, **options)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing to do: the model was loaded from it."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True)
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        self.optimizer.load_state_dict(sharding.sharded(saved, parameters))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = sharding.whole(self.optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the state file, which says that a checkpoint is whole, is written next
 
 
 def prepare(model: PreTrainedModel, training: Training, distillation_share: float = 0.0) -> FusedLoss | None:
@@ -176,19 +250,14 @@ def _trainer(
     model: PreTrainedModel,
     tokens: Path,
     resume: Path,
-    started: float,
-    max_seconds: float | None,
+    accumulation_steps: int,
+    shard: bool,
+    deadline: float,
+    asked: threading.Event,
     label: str,
     teacher: Path | None,
 ) -> tuple[Trainer, _StageCallback]:
     training = specification.training
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if training.batch_size % (training.micro_batch_size * world_size):
-        raise Refused(
-            f"training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
-            f"{training.micro_batch_size} x {world_size} processes"
-        )
-    accumulation_steps = training.batch_size // (training.micro_batch_size * world_size)
     arguments = TrainingArguments(
         output_dir=str(resume),
         max_steps=specification.total_steps,
@@ -204,32 +273,39 @@ def _trainer(
         optim="adamw_torch_fused",
         bf16=training.precision == "bfloat16",
         use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused without a GPU
-        activation_checkpointing=training.activation_checkpointing,
+        activation_checkpointing=training.activation_checkpointing and not shard,
         logging_steps=training.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
         save_steps=training.checkpoint_every,
-        save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
         seed=specification.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        **(sharding.arguments(training) if shard else {}),
     )
+    device = arguments.device
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU: more are for more processes
     fused_loss = prepare(model, training, specification.distillation_share)
     first, last = (
         specification.first_sample,
         specification.first_sample + specification.total_steps * training.batch_size,
     )
     dataset = Subset(Mixture.load(tokens, specification.mixture, last, specification.seed), range(first, last))
-    model.to(arguments.device)  # type: ignore[arg-type]
-    regularization = SparsityRegularization(model, accumulation_steps)
-    callback = _StageCallback(specification, regularization, resume / "ledger.csv", started, max_seconds, label)
+    if shard:
+        sharding.configure(arguments)
+    else:
+        model.to(device)  # type: ignore[arg-type]
+    regularization = SparsityRegularization(model, accumulation_steps, device)
+    callback = _StageCallback(specification, regularization, resume / "ledger.csv", deadline, asked, label)
     trainer = _StageTrainer(model=model, args=arguments, train_dataset=dataset, callbacks=[callback])
+    sharding.forget()
     trainer.fused_loss = fused_loss
     if specification.distillation_share:
         if teacher is None or fused_loss is None:
             raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
-        trainer.teacher = _teacher(teacher, specification, arguments.device)
+        trainer.teacher = _teacher(teacher, specification, device)
     # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
@@ -237,22 +313,23 @@ def _trainer(
 
 
 class _StageCallback(TrainerCallback):
-    """Sets lambda before each step, keeps the ledger, stops at the stage's end or time budget."""
+    """Sets lambda before each step, keeps the ledger, stops at the stage's end or time budget, or when asked to."""
 
     def __init__(
         self,
         specification: StageSpecification,
         regularization: SparsityRegularization,
         ledger: Path,
-        started: float,
-        max_seconds: float | None,
+        deadline: float,
+        asked: threading.Event,
         label: str,
     ) -> None:
         self.specification = specification
         self.regularization = regularization
         self.ledger = ledger
         self.prefix = f"{label}: " if label else ""
-        self.deadline = None if max_seconds is None else started + max_seconds
+        self.deadline = deadline
+        self.asked = asked
         self.last_step = specification.stages[-1].until
         self.l1 = self.sparsity = math.nan
         self.parameters = 0
@@ -261,6 +338,10 @@ class _StageCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         self.parameters = sum(parameter.numel() for parameter in given["model"].parameters())
+        self.clock, self.clock_step = time.perf_counter(), state.global_step
+        self.step_ended, self.longest = time.time(), 0.0
+        if not state.is_world_process_zero:
+            return
         rows = []
         if self.ledger.exists():
             with open(self.ledger, newline="") as file:
@@ -270,7 +351,6 @@ class _StageCallback(TrainerCallback):
             writer = csv.DictWriter(file, LEDGER)
             writer.writeheader()
             writer.writerows(rows)
-        self.clock, self.clock_step = time.perf_counter(), state.global_step
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
@@ -280,11 +360,24 @@ class _StageCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.regularization.measuring:
             l1, sparsity = self.regularization.measured()
-            self.l1, self.sparsity = sum(l1), sum(sparsity) / len(sparsity)
+            self.l1, self.sparsity = processes.mean([sum(l1), sum(sparsity) / len(sparsity)])
+        now = time.time()
+        self.longest = max(self.longest, now - self.step_ended)  # a step, and the checkpoint that came before it
+        self.step_ended = now
         if state.global_step == self.last_step:
             control.should_log = control.should_save = control.should_training_stop = True
-        elif self.deadline is not None and time.time() > self.deadline:
+        elif processes.any_of(self.asked.is_set() or now + self.longest > self.deadline):
             control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        resume = self.ledger.parent
+        newest = resume / f"checkpoint-{state.global_step}"
+        write_through(newest)  # a node that fails must not take the old checkpoint and the new one
+        for checkpoint in resume.glob("checkpoint-*"):
+            if checkpoint != newest:
+                shutil.rmtree(checkpoint)
 
     def on_log(
         self,
@@ -294,13 +387,15 @@ class _StageCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
+        if not logs or "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
             raise Diverged(
                 f"loss is {logs['loss']} at step {state.global_step}: lower training.learning_rate or the peak; "
                 "the last checkpoint is kept"
             )
+        if not state.is_world_process_zero:
+            return
         tokens_per_step = self.specification.training.batch_size * self.specification.context_length
         now = time.perf_counter()
         rate = (state.global_step - self.clock_step) * tokens_per_step / (now - self.clock)
@@ -341,7 +436,7 @@ def _finish_untrained(
     (output / "ledger.csv").write_text(",".join(LEDGER) + "\n")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     final = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
-    _write_provenance(specification, output, 0, 0, parameters, final, started, str(model.device))
+    _write_provenance(specification, output, 0, 0, parameters, final, started, devices.name(model.device))
     shutil.rmtree(resume)
 
 
@@ -368,7 +463,7 @@ def _finish(
     final = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
     _write_provenance(
         specification, output, int(last["step"]), int(last["tokens"]), callback.parameters, final, started,
-        str(trainer.args.device),
+        devices.name(trainer.args.device), processes.count(),
     )  # fmt: skip
     shutil.rmtree(resume)
 
@@ -382,6 +477,7 @@ def _write_provenance(
     final: dict[str, Any],
     started: float,
     device: str,
+    world_size: int = 1,
 ) -> None:
     """Written last: a stage that has it is finished."""
     provenance.write_json(
@@ -395,6 +491,7 @@ def _write_provenance(
             "tokens": tokens,
             "parameters": parameters,
             "final": final,
+            "processes": world_size,  # that ended it
             "provenance": provenance.record(specification.model_dump(mode="json"), started, device),
         },
     )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse import provenance
+from prosparse import devices, provenance
 from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
 from prosparse.data.mixture import Mixture
 from prosparse.inference.predictors import Predictor, decision_logit, observing, save, svd
@@ -160,7 +160,7 @@ def train(checkpoint: Path, specification: PredictorSpecification, tokens: Path,
     with locked(resume):
         claim(resume, specification)
         model = load(checkpoint, specification.activation, dtype=getattr(torch, specification.precision)).eval()
-        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        model.to(devices.fastest())  # type: ignore[arg-type]
         training, validation = _sequences(specification, tokens)
         session = _Session(specification, model, training, validation)
         session.restore(resume / "state.pt")
@@ -365,7 +365,9 @@ def _finish(session: _Session, resume: Path, output: Path, started: float) -> No
             "validation_tokens": session.validation.numel(),
             "seconds": session.seconds,  # of all trained kinds together
             "kinds": kinds,  # the trained ones; an epoch's values: on the validation tokens, by the kind's own labels
-            "provenance": provenance.record(specification.model_dump(mode="json"), started, str(session.model.device)),
+            "provenance": provenance.record(
+                specification.model_dump(mode="json"), started, devices.name(session.model.device)
+            ),
         },
     )
     shutil.rmtree(resume)

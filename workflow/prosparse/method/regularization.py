@@ -50,15 +50,17 @@ class SparsityRegularization:
 
     Args:
         model: any model with gated FFNs.
-        accumulation_steps: micro-batches an optimizer step; each contributes an equal share.
+        accumulation_steps: micro-batches an optimizer step and process; each contributes an equal share. Gradients
+            are taken to be averaged over processes, as DDP and FSDP do.
+        device: where the model will compute, if its weights are not there yet.
     """
 
-    def __init__(self, model: nn.Module, accumulation_steps: int = 1) -> None:
+    def __init__(self, model: nn.Module, accumulation_steps: int = 1, device: torch.device | None = None) -> None:
         self._ffns = gated_ffns(model)
         self._accumulation_steps = accumulation_steps
         self._factor = 0.0
         self._active = False  # a bool: torch.compile would compile anew for each value of a float
-        device = next(model.parameters()).device
+        device = device or next(model.parameters()).device
         self._scale = torch.zeros((), dtype=torch.float64, device=device)
         self._probes = [torch.zeros(2, device=device, requires_grad=True) for _ in self._ffns]
         self.measuring = False

@@ -1,0 +1,97 @@
+"""The processes of one training job, as torchrun or srun starts them: RANK, WORLD_SIZE, LOCAL_RANK in the environment.
+
+A job of one process is the same code: nothing is then sent and nobody waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from prosparse.config import UserError
+
+T = TypeVar("T")
+
+#: Others wait this long, at most, while the first process loads a model or writes a checkpoint.
+PATIENCE = timedelta(hours=1)
+
+
+def count() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def is_first() -> bool:
+    """Whether this process owns what a job has once: its lock, its files, its messages."""
+    return rank() == 0
+
+
+def join() -> None:
+    """Meet the job's other processes: NCCL between GPUs, gloo for what lies in host memory."""
+    if count() == 1 or dist.is_initialized():
+        return
+    if torch.accelerator.is_available():
+        torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", 0)))
+    backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """An error that one process meets in the block is raised in all, so that none waits for another in vain."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    if count() > 1:
+        said = error if isinstance(error, UserError) else error and UserError(f"process {rank()} failed: {error!r}")
+        found: list[UserError | None] = [None] * count()
+        dist.all_gather_object(found, said)
+        if error is None or isinstance(error, UserError):
+            error = next((each for each in found if each is not None), None)
+    if error is not None:
+        raise error
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` returns in the first process, in every one; where it fails, all do."""
+    made: list[T | None] = [None]
+    with together():
+        if is_first():
+            made[0] = make()
+    if count() > 1:
+        dist.broadcast_object_list(made)
+    return made[0]  # type: ignore[return-value]
+
+
+def any_of(wish: bool) -> bool:
+    """Whether one process at least has the wish."""
+    if count() == 1:
+        return wish
+    wishes = torch.tensor(int(wish))
+    dist.all_reduce(wishes, dist.ReduceOp.MAX)
+    return bool(wishes)
+
+
+def mean(values: Sequence[float]) -> list[float]:
+    """Each value's mean over the processes."""
+    if count() == 1:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total)
+    return (total / count()).tolist()
