@@ -40,7 +40,8 @@ def rehearse(path: Path, root: Path) -> Path:
             toy["runs"][name]["init"] |= {"pretrained": str(folder), "gguf_file": None, "gated": None}
     toy["benchmarks"] |= {"rows": "files", "directory": str(_benchmark_rows(root / "rows")), "limits": {}, "limit": 2}
     if experiment.operators:
-        toy["operators"] |= {"shapes": {"7B": [16, 32]}, "densities": [1, 0.5], "rounds": 4, "memory_limit": 1 << 20}
+        shapes = dict.fromkeys(experiment.operators.shapes, [16, 32])
+        toy["operators"] |= {"shapes": shapes, "densities": [1, 0.5], "rounds": 4, "memory_limit": 1 << 20}
     if experiment.predictors:
         toy["predictors"] |= {"rank": 4, "tokens": 256, "epochs": 1, "batch_size": 64}
     if experiment.decoding:
@@ -148,7 +149,7 @@ def _benchmark_rows(folder: Path) -> Path:
     gsm8k = [{"question": f"What is {n}?", "answer": f"<<{n}>> #### {n}"} for n in range(2)]
     mmlu = [{"subtask": "anatomy", "question": f"Which {n}?", "choices": list("wxyz"), "answer": n} for n in range(2)]
     test = "def check(candidate):\n    assert candidate(4) == 8\n"
-    humaneval = [{"task_id": f"HumanEval/{n}", "prompt": "def f(x):\n", "test": test, "entry_point": "f"} for n in (0, 1)]
+    humaneval = [{"task_id": "HumanEval/900", "prompt": "def f(x):\n", "test": test, "entry_point": "f"}]
     shown = {"mmlu.shots": 3 * mmlu}
     rows = {"piqa": piqa, "lambada": lambada, "gsm8k": gsm8k, "mmlu": mmlu, "humaneval": humaneval}
     for name, written in (rows | shown).items():

@@ -23,11 +23,11 @@ def warm(tmp_path_factory):
         yield folder
 
 
-def snakemake(root: Path, config: Path, *arguments: str, before: Path | None = None) -> subprocess.CompletedProcess[str]:
+def snakemake(root: Path, config: Path, warm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile")]
     command += ["--directory", str(root), "--configfile", str(config)]
-    path = os.pathsep.join([*([str(before)] if before else []), os.environ["PATH"]])
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "PATH": path})
+    environment = {**os.environ, "PATH": os.pathsep.join([str(warm), os.environ["PATH"]])}
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def snakemake(root: Path, config: Path, *arguments: str, before: Path | None = N
 def test_rehearsal(tmp_path, warm, path):
     config = rehearse(path, tmp_path)
     name = yaml.safe_load(config.read_text())["experiment"]
-    run = snakemake(tmp_path, config, "all", "--cores", "2", before=warm)
+    run = snakemake(tmp_path, config, warm, "all", "--cores", "2")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
     claims = json.loads((tmp_path / "results" / name / "claims.json").read_text())
     assert len(claims["claims"]) == 10
-    again = snakemake(tmp_path, config, "all", "--dry-run")
+    again = snakemake(tmp_path, config, warm, "all", "--dry-run")
     assert "Nothing to be done" in again.stdout, again.stdout[-3000:]

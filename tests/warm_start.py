@@ -7,6 +7,7 @@ the server, whose child does what the command does.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -52,18 +53,15 @@ def warm_start(folder: Path) -> Iterator[Path]:
 
 def serve(path: str) -> None:
     # what the commands import, with what these import when first used
-    import datasets
-    import lm_eval.evaluator
+    for module in (
+        "datasets", "lm_eval.evaluator", "transformers.models.granite.modeling_granite", "prosparse.measure.benchmarks",
+        "transformers.models.llama.modeling_llama", "prosparse.training", "prosparse.paper.page",
+    ):  # fmt: skip
+        importlib.import_module(module)
     import torch
-    import transformers.models.granite.modeling_granite
-    import transformers.models.llama.modeling_llama
 
-    import prosparse.measure.benchmarks
-    import prosparse.paper.page
-    import prosparse.training
     from prosparse.__main__ import main
 
-    assert datasets and lm_eval and torch and transformers and prosparse
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are nobody's to wait for
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path + ".starting")
