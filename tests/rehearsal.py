@@ -11,6 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -83,23 +85,30 @@ def _data(experiment: Experiment, data: dict[str, Any], root: Path) -> None:
         source = corpus.source
         if isinstance(source, HubSource):
             folder = root / "hub" / name
-            folder.mkdir(parents=True)
-            columns = template_columns(source.template, name)
-            for file in range(4):
-                rows = [dict.fromkeys(columns, text) for text in texts[file::4]]
-                _write_rows(folder / f"{source.split}-{file}.jsonl", rows)
-            own = {"hub": str(folder), "name": None, "revision": None, "gated": None}
-            data["corpora"][name]["source"] |= own
+            paths = [pattern.replace("*", "0") for pattern in source.files]
+            for file, path in enumerate(paths or [f"{source.split}-{n}.parquet" for n in range(4)]):
+                rows = [_row(source, text) for text in texts[file :: len(paths) or 4]]
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(pa.Table.from_pylist(rows), folder / path)
+            data["corpora"][name]["source"] |= {"hub": str(folder), "name": None, "revision": None, "gated": None}
         else:
             folder = root / "text" / name
             folder.mkdir(parents=True)
-            for file, text in enumerate(texts):
-                (folder / f"{file}.txt").write_text(text)
-            data["corpora"][name]["source"] = {"files": [f"{folder}/*.txt"]}
+            _write_rows(folder / "rows.jsonl", [{"text": text} for text in texts])
+            data["corpora"][name]["source"] = {"files": [f"{folder}/rows.jsonl"]}
         data["corpora"][name] |= {"character_limit": None, "shards": min(corpus.shards, 2)}
 
 
-def _texts(seed: int, count: int = 40) -> list[str]:
+def _row(source: HubSource, text: str) -> dict[str, Any]:
+    """A row with the columns that the source's templates name, lists among them."""
+    row: dict[str, Any] = dict.fromkeys(template_columns(source.template, "template"), text)
+    for column, templates in source.items.items():
+        fields = set().union(*(template_columns(template, column) for template in templates))
+        row[column] = [text if fields == {"item"} else dict.fromkeys(fields, text)] * 2
+    return row
+
+
+def _texts(seed: int, count: int = 300) -> list[str]:
     chosen = random.Random(seed)
     return [" ".join(chosen.choices(WORDS, k=30)) for _ in range(count)]
 
