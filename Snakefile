@@ -18,6 +18,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/decode.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/plan.smk"
 
 
 rule all:
@@ -63,6 +64,19 @@ for name in FIGURES:
         input:
             f"{directory}/figures/{name}.png",
         localrule: True
+
+
+onstart:
+    if not workflow.touch:
+        if found := refusals(workflow.dag_settings.targets, workflow.local_exec):
+            raise WorkflowError(
+                "\n".join(
+                    [
+                        "refused before the first job (--no-hooks runs it all the same):",
+                        *found,
+                    ]
+                )
+            )
 
 
 onsuccess:
