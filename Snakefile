@@ -18,6 +18,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/decode.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/plan.smk"
 
 
 rule all:
@@ -70,10 +71,21 @@ include: "workflow/rules/profile.smk"
 
 onstart:
     # a call that was killed leaves its Slurm jobs running, and Snakemake would start each a second time
-    if shutil.which("squeue") and (jobs := slurm.leftover_jobs(Path.cwd())):
-        raise WorkflowError(
-            f"Slurm jobs of an earlier call still run here: wait for them, or stop them: scancel {' '.join(jobs)}"
-        )
+    if not workflow.local_exec and shutil.which("squeue"):
+        if jobs := slurm.leftover_jobs(Path.cwd()):
+            raise WorkflowError(
+                f"Slurm jobs of an earlier call still run here: wait for them, or stop them: scancel {' '.join(jobs)}"
+            )
+    if not workflow.touch:
+        if found := refusals(workflow.dag_settings.targets, workflow.local_exec):
+            raise WorkflowError(
+                "\n".join(
+                    [
+                        "refused before the first job (--no-hooks runs it all the same):",
+                        *found,
+                    ]
+                )
+            )
 
 
 onsuccess:

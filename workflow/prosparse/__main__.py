@@ -635,6 +635,7 @@ def _paper(commands: Any) -> None:
         ("explanation", explanation, "write why 4.52 times is not what sparsity alone gives"),
         ("claims", claims, "judge the paper's claims on our numbers"),
         ("page", page, "write the page that shows everything"),
+        ("plan", cost_plan, "reckon what the experiment costs, and what would stop it"),
         ("publish", publish, "copy tables, figures and JSONs to results/published"),
     ):
         command = _command(commands, name, run, text)
@@ -677,6 +678,12 @@ def page(options: argparse.Namespace) -> None:
     from prosparse.paper import page
 
     page.write(_experiment(options.config), options.config.parent)
+
+
+def cost_plan(options: argparse.Namespace) -> None:
+    from prosparse.paper import plan_page
+
+    print(plan_page.write(_experiment(options.config), options.config.parent), end="")
 
 
 def publish(options: argparse.Namespace) -> None:

@@ -113,6 +113,12 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
         yield from needed(experiment, init.run, init.stage)
 
 
+def speed_run(experiment: Experiment) -> str:
+    """The run that speed is measured on: the first regularized one, at a factor that the experiment uses."""
+    regularized = (name for name, run in experiment.runs.items() if run.stages[-1].peak > 0)
+    return next(regularized, next(iter(experiment.runs)))
+
+
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
     """The run's own activation and every other that a row of a table asks for."""
     activations = [experiment.runs[run].activation]

@@ -2,6 +2,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -25,6 +26,7 @@ from prosparse.paper import (
     figures,
     operators,
     page,
+    plan_page,
     tables,
 )
 from prosparse.paper.results import Results, scale_of
@@ -45,11 +47,7 @@ directory = f"results/{experiment.experiment}"
 TABLES = list(tables.TABLES)
 FIGURES = list(figures.FIGURES)
 
-# speed is measured on the first regularized run, at a factor that the experiment uses
-SPEED_RUN = next(
-    (name for name, run in experiment.runs.items() if run.stages[-1].peak > 0),
-    next(iter(experiment.runs)),
-)
+SPEED_RUN = runs.speed_run(experiment)
 
 # what decodes in mode `predicted`
 PREDICTOR_KIND = experiment.predictors.kinds[0] if experiment.predictors else None
@@ -441,3 +439,27 @@ def table_files(wildcards):
 
 def figure_files(wildcards):
     return needed_files(figures.inputs(wildcards.figure, experiment))
+
+
+# before the first job
+
+
+def refusals(targets, local):
+    """Lines that say why the targets cannot be made, none where nothing is known to stop them."""
+    return [f"- {reason}" for reason in plan_page.refusals(experiment, targets, local)]
+
+
+def dry_run_targets():
+    """Targets on the command line: Snakemake tells them to a Snakefile only after it is read."""
+    known = plan_page.targets(experiment)
+    return [
+        word for word in sys.argv[1:] if word in known or word.startswith(directory)
+    ]
+
+
+# a dry run calls no onstart
+if workflow.is_main_process and workflow.output_settings.dryrun:
+    if found := refusals(
+        dry_run_targets(), local=workflow.resource_settings.nodes is None
+    ):
+        print("This run would be refused:", *found, sep="\n", file=sys.stderr)

@@ -1,0 +1,358 @@
+"""Costs reckoned from a config against hand calculations, published counts and torch's own counter."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prosparse import plan
+from prosparse.config import PUBLISHED, Architecture, Experiment, Training, load
+from prosparse.paper import plan_page, published
+from prosparse.plan import Decoder, Total
+
+ROOT = Path(__file__).parents[1]
+
+LLAMA2_7B = {
+    "hidden_size": 4096, "intermediate_size": 11008, "layers": 32, "heads": 32, "kv_heads": 32,
+    "vocabulary_size": 32000, "tied_embeddings": False,
+}  # fmt: skip
+MINICPM_1B = {
+    "type": "minicpm", "hidden_size": 1536, "intermediate_size": 3840, "layers": 52, "heads": 24, "kv_heads": 8,
+    "vocabulary_size": 73440, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256,
+}  # fmt: skip
+A100 = {"gpu": "A100 80GB", "gpus": 8, "memory_gigabytes": 80, "teraflops": 312, "utilization": 0.4}
+
+
+def stages(model: str) -> list[dict[str, Any]]:
+    """Table 6, as a config writes it."""
+    with open(PUBLISHED / "table6_stages_llama2.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == model]
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        peak = float(row["lambda"])
+        rises = len(found) > 1 and peak > found[-1]["peak"]
+        found.append({"until": int(row["accumulated_steps"]), "peak": peak, "shape": "sine" if rises else "constant"})
+    return found
+
+
+def paper_config(**over: Any) -> dict[str, Any]:
+    """LLaMA2-7B's stages, and a baseline that shares the first."""
+    run = {"init": {"run": "llama2-7b"}, "activation": "relu", "mixture": "mixed"}
+    return {
+        "experiment": "scale",
+        "description": "LLaMA2-7B",
+        "seeds": [0],
+        "hardware": A100,
+        "data": {
+            "context_length": 4096,
+            "tokenizer": {"pretrained": "meta-llama/Llama-2-7b-hf"},
+            "corpora": {
+                "text": {
+                    "stands_for": "pile",
+                    "kind": "language_modelling",
+                    "source": {"hub": "some/text", "revision": "abc", "gated": "https://huggingface.co/datasets/some/text"},
+                }
+            },
+            "mixtures": {"mixed": {"text": 1}},
+            "mixed": "mixed",
+            "heldout_sequences": 16,
+        },
+        "architectures": {"llama2-7b": LLAMA2_7B},
+        "training": {
+            "learning_rate": 3e-5, "batch_size": 512, "micro_batch_size": 2, "precision": "bfloat16",
+            "activation_checkpointing": True, "fsdp": True,
+        },
+        "runs": {
+            "llama2-7b": {
+                "init": {
+                    "pretrained": "meta-llama/Llama-2-7b-hf", "revision": "01c7", "architecture": "llama2-7b",
+                    "gated": "https://huggingface.co/meta-llama/Llama-2-7b-hf",
+                },
+                "activation": "silu", "mixture": "mixed", "stages": [{"until": 0}],
+            },
+            "prosparse": {**run, "stages": stages("7B")},
+            "vanilla": {**run, "stages": [{"until": 5000}, {"until": 16500}]},
+        },
+        "benchmarks": {"rows": "hub", "tasks": ["piqa", "gsm8k"]},
+        "rows": {"LLaMA2-7B": "llama2-7b", "ProSparse-7B*": "prosparse", "Vanilla ReLU-7B": "vanilla"},
+        "stages": {"7B": ["prosparse"]},
+        "predictors": {"kinds": ["nonzero"], "rank": 1024, "tokens": 400000},
+        **over,
+    }  # fmt: skip
+
+
+def paper(**over: Any) -> Experiment:
+    return load(paper_config(**over))
+
+
+def planned(experiment: Experiment, directory: Path) -> list[plan.Job]:
+    return plan_page.jobs(experiment, directory, plan_page.targets(experiment)["all"])
+
+
+# --------------------------------------------------------------------------------------- counts
+
+
+def test_parameters_of_llama2_7b_are_those_published():
+    assert Decoder.of(Architecture(**LLAMA2_7B)).parameters == 6_738_415_616
+
+
+def test_parameters_of_minicpm_1b_are_those_published():
+    """1,247,442,432 without the embedding: MiniCPM's technical report (Hu et al. 2024), table of its sizes."""
+    assert Decoder.of(Architecture(**MINICPM_1B)).parameters == 1_247_442_432 + 73440 * 1536
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_are_those_of_transformers(kv_heads, tied, tmp_path):
+    config = LlamaConfig(
+        vocab_size=101, hidden_size=32, intermediate_size=88, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=kv_heads, head_dim=16, tie_word_embeddings=tied,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    config.save_pretrained(tmp_path)
+    shape = Decoder.read(tmp_path / "config.json")
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_training_flops_of_llama2_7b_by_hand():
+    """Every product of one token written out: 2 FLOPs a weight forward, twice that backward."""
+    d, f, vocabulary, context = 4096, 11008, 32000, 4096
+    layer = 0
+    for rows, columns in [(d, d)] * 4 + [(f, d), (f, d), (d, f)]:
+        layer += 2 * rows * columns
+    layer += 2 * context * 128 * 32  # scores: each of 32 heads, a query of 128 with every key
+    layer += 2 * context * 128 * 32  # their product with the values
+    forward = 32 * layer + 2 * vocabulary * d
+    assert Decoder.of(Architecture(**LLAMA2_7B)).training_flops(context) == 3 * forward
+    # near the rule of thumb: 6 a parameter, and 16 % for attention at this context
+    assert 3 * forward == pytest.approx(6 * 6.607e9 + 12 * 32 * 4096 * 4096, rel=1e-3)
+
+
+def test_training_flops_of_minicpm_1b_by_hand():
+    d, f, keys, vocabulary, context = 1536, 3840, 8 * 64, 73440, 4096
+    products = 2 * d * d + 2 * keys * d + 3 * f * d
+    attention = 2 * (2 * context * 1536)
+    forward = 52 * (2 * products + attention) + 2 * vocabulary * d
+    assert Decoder.of(Architecture(**MINICPM_1B)).training_flops(context) == 3 * forward
+
+
+def tiny(**over: Any) -> tuple[LlamaForCausalLM, Decoder]:
+    config = LlamaConfig(
+        vocab_size=160, hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False, attn_implementation="eager", use_cache=False, **over,
+    )  # fmt: skip
+    return LlamaForCausalLM(config), Decoder(64, 176, 3, 4, 2, 16, 160, False)
+
+
+def counted(step: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def test_flops_are_those_that_torch_counts():
+    model, shape = tiny()
+    rows = torch.randint(0, 160, (2, 48))
+    # torch also counts the rotary angles
+    assert counted(lambda: model(input_ids=rows)) == pytest.approx(96 * shape.forward_flops(48), rel=1e-3)
+    step = lambda: model(input_ids=rows, labels=rows).loss.backward()  # noqa: E731
+    plain = counted(step)
+    assert plain == pytest.approx(96 * shape.training_flops(48), rel=1e-3)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    again = counted(step) - plain
+    # torch leaves out each layer's last product, whose result nothing needs again
+    last = 96 * 2 * 3 * 64 * 176
+    assert again == pytest.approx(96 * shape.recomputed_flops(48) - last, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_activations_are_about_what_torch_keeps(precision, attention):
+    model, shape = tiny(hidden_act="silu")
+    model.set_attn_implementation(attention)
+    length = 64
+    rows = torch.randint(0, 160, (2, length))
+    kept: dict[int, int] = {}
+    weights = {parameter.shape for parameter in model.parameters()}
+    weights |= {shape[::-1] for shape in weights}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape not in weights:  # nor their copies in bfloat16
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    alive = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: alive.append(t) or note(t), lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        hidden = model.model(input_ids=rows).last_hidden_state
+    training = Training(
+        learning_rate=1, batch_size=2, micro_batch_size=2, precision=precision, attention=attention
+    )  # fmt: skip
+    estimate = shape.activation_bytes(training, length) * shape.layers * rows.numel()
+    assert hidden.requires_grad
+    assert estimate == pytest.approx(sum(kept.values()), rel=0.2)
+
+
+# -------------------------------------------------------------------------------- at the paper's scale
+
+
+def test_hours_of_the_papers_7b(tmp_path):
+    """34.6 B tokens on 8 A100 at 40 %, against the paper's about 10 days of the same."""
+    experiment = paper()
+    own = [job for job in planned(experiment, tmp_path) if job.target == "prosparse"]
+    total = Total.of(own)
+    assert total.jobs == 6
+    assert total.tokens == 16500 * 512 * 4096
+    assert total.tokens / 1e9 == pytest.approx(34.60, abs=0.005)
+    seconds = total.tokens * 3 * (2 * 6_607_077_376 + 4 * 32 * 4096 * 4096) / (312e12 * 0.4)
+    assert plan.gpu_hours(experiment, total.flops) == pytest.approx(seconds / 3600, rel=1e-9)
+    assert plan.gpu_hours(experiment, total.flops) / 24 / 8 == pytest.approx(18.5, abs=0.1)  # days
+    beside = plan_page.papers(experiment, own)[0]
+    assert beside["gpu_hours"] == [1920, 1920]
+    assert beside["our_gpu_hours"] / 1920 == pytest.approx(1.85, abs=0.01)
+    # which at our count would be 74 % of the GPUs' peak
+    assert beside["implied_utilization"][0] == pytest.approx(0.4 * 1.85, abs=0.005)
+
+
+def test_the_page_prints_the_ratio_to_the_paper(tmp_path):
+    text = plan_page.write(paper(), tmp_path, ask=False)
+    assert "8 x A100 80GB, about 10 days = 1,920 GPU-hours for 34.6 B tokens" in text
+    assert "1.85 times as many" in text
+    assert "32 x A100 80GB, about 20-30 days = 15,360-23,040 GPU-hours" in text
+    assert (tmp_path / "plan.md").read_text() == text
+    assert max(len(line) for line in text.splitlines()) <= 120
+    held = json.loads((tmp_path / "plan.json").read_text())
+    assert sum(job["flops"] for job in held["jobs"] if job["target"] == "prosparse") > 1e21
+
+
+def test_shared_stages_are_counted_once(tmp_path):
+    names = [job.output for job in planned(paper(), tmp_path)]
+    assert len(names) == len(set(names))
+    by_run = {
+        run: sum(job.run == run and job.stage is not None for job in planned(paper(), tmp_path)) for run in paper().runs
+    }
+    assert by_run == {"llama2-7b": 1, "prosparse": 6, "vanilla": 1}  # vanilla's first is prosparse's
+
+
+def test_memory_and_disk_of_llama2_7b(tmp_path):
+    jobs = {job.output: job for job in planned(paper(), tmp_path)}
+    job = jobs["checkpoints/prosparse/seed0/stage0/provenance.json"]
+    assert job.disk == 12 * 6_738_415_616
+    assert job.memory.state == 16 * 6_738_415_616 / 8
+    assert job.memory.logits == 2 * 4096 * 2 * 32000
+    assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 4 * 6_738_415_616
+    whole = paper()
+    plain = whole.runs["prosparse"].training.model_copy(update={"activation_checkpointing": False})
+    shape = Decoder.of(whole.architectures["llama2-7b"])
+    assert plan.training_memory(whole, plain, shape).activations > 8 * job.memory.activations
+
+
+def test_tokens_of_a_corpus_are_the_most_that_one_chain_draws(tmp_path):
+    job = next(job for job in planned(paper(), tmp_path) if job.target == "data")
+    assert job.stored == (16500 * 512 + 16) * 4096
+    assert job.disk == 4 * job.stored
+
+
+def test_benchmarks_are_bounded_by_their_requests(tmp_path):
+    experiment = paper()
+    assert plan_page.benchmark_requests(experiment, tmp_path) == 2 * 1838 + 1319  # PIQA has two candidates
+    limited = paper(benchmarks={"rows": "packages", "tasks": ["piqa", "gsm8k"], "limit": 10})
+    assert plan_page.benchmark_requests(limited, tmp_path) == 2 * 10 + 10
+    unknown = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "agi_eval"]})
+    assert plan_page.benchmark_requests(unknown, tmp_path) is None
+
+
+def test_what_is_done_is_no_longer_to_do(tmp_path):
+    experiment = paper()
+    for stage in (0, 1):
+        file = tmp_path / f"checkpoints/prosparse/seed0/stage{stage}/provenance.json"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    listed = planned(experiment, tmp_path)
+    assert {job.output for job in listed if job.done} == {
+        f"checkpoints/prosparse/seed0/stage{stage}/provenance.json" for stage in (0, 1)
+    }
+    assert "| prosparse " in plan_page.write(experiment, tmp_path, ask=False)
+    row = next(line for line in (tmp_path / "plan.md").read_text().splitlines() if line.startswith("| prosparse "))
+    assert "2/6" in row
+
+
+def test_a_teacher_is_trained_before_and_computes_a_forward_pass(tmp_path):
+    config = paper_config()
+    config["runs"]["student"] = {**config["runs"]["prosparse"], "distillation": {"teacher": "vanilla", "share": 1}}
+    experiment = load(config)
+    order = plan.stages_behind(experiment, [("student", 0)])
+    assert order.index(("vanilla", 1)) < order.index(("student", 0))
+    student, plain = (plan.stage_job(experiment, run, 0, 0, tmp_path) for run in ("student", "prosparse"))
+    assert student.flops / plain.flops == pytest.approx(4 / 3)
+
+
+def test_unknown_shape_is_said_not_guessed(tmp_path):
+    config = paper_config()
+    del config["runs"]["llama2-7b"]["init"]["architecture"]
+    experiment = load(config)
+    assert all(job.flops is None for job in planned(experiment, tmp_path) if job.target == "prosparse")
+    row = next(line for line in plan_page.write(experiment, tmp_path, ask=False).splitlines() if "| prosparse" in line)
+    assert "34.6 B" in row
+    assert row.count("unknown") == 4  # FLOPs, recomputed, GPU-hours, disk
+    # until a checkpoint of it is there
+    config_file = tmp_path / "checkpoints/llama2-7b/seed0/stage0/config.json"
+    config_file.parent.mkdir(parents=True)
+    LlamaConfig(vocab_size=32000).to_json_file(config_file, use_diff=False)
+    assert Total.of(planned(experiment, tmp_path)).unknown == frozenset()
+
+
+def test_without_hardware_hours_are_not_printed(tmp_path):
+    text = plan_page.write(paper(hardware=None), tmp_path, ask=False)
+    assert "give the experiment `hardware:`" in text
+    assert "| GPU-hours" not in text
+
+
+@pytest.mark.parametrize("file", [ROOT / "config.yaml", *sorted((ROOT / "workflow/experiments").glob("*.yaml"))])
+def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load(file.read_text())
+    if "experiment" not in raw:
+        pytest.skip("laid over another config, or none")
+    text = plan_page.write(load(raw), tmp_path, ask=False)
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert "| IN ALL" in text
+
+
+def test_a_plan_imports_neither_torch_nor_transformers(tmp_path):
+    program = (
+        "import sys, yaml; from pathlib import Path; from prosparse.config import load;"
+        "from prosparse.paper import plan_page;"
+        "plan_page.write(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1]), ask=False);"
+        "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=True)
+
+
+def test_the_papers_hardware_fits_its_stages():
+    """Each model of the hardware table has stages, and its days imply a rate that GPUs can reach."""
+    for row in published.rows("hardware"):
+        assert any(stage["model"] == row["model"] for stage in published.rows("table6_stages_llama2"))
+        assert float(row["days_at_least"]) <= float(row["days_at_most"])
+    for entry in plan_page.papers(paper(), []):
+        assert all(0.2 < implied < 1 for implied in entry["implied_utilization"])
+
+
+def test_official_rows_are_of_benchmarks():
+    assert set(plan_page.official_rows()) <= set(published.BENCHMARKS)

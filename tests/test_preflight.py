@@ -1,0 +1,278 @@
+"""What is refused before the first job, and what is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from test_plan import A100, paper, paper_config
+
+from prosparse import plan, preflight
+from prosparse.config import Experiment, load
+from prosparse.paper import plan_page
+from prosparse.plan import Remote
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch, tmp_path):
+    """No token of whoever runs the tests."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+
+
+@pytest.fixture
+def roomy(monkeypatch):
+    """A disk and a memory of any size."""
+
+    def set_sizes(disk: float = 1e16, memory: float = 1e13) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=int(disk)))
+        pages = {"SC_PHYS_PAGES": int(memory) // 4096, "SC_PAGE_SIZE": 4096}
+        monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+
+    set_sizes()
+    return set_sizes
+
+
+def refusals(experiment: Experiment, directory: Path, local: bool = True, target: str = "all") -> list[str]:
+    listed = plan_page.jobs(experiment, directory, plan_page.targets(experiment)[target], target == "all")
+    return preflight.refusals(experiment, directory, listed, plan.remotes(experiment, listed, directory), local)
+
+
+def finish(directory: Path, run: str, stage: int) -> None:
+    file = directory / f"checkpoints/{run}/seed0/stage{stage}/provenance.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
+def test_gated_sources_without_a_token_are_refused_with_where_to_accept(roomy, tmp_path):
+    model, corpus = refusals(paper(), tmp_path)
+    assert "runs.llama2-7b.init" in model
+    assert "https://huggingface.co/meta-llama/Llama-2-7b-hf" in model
+    assert "data.corpora.text.source" in corpus
+    assert "https://huggingface.co/datasets/some/text" in corpus
+    assert "HF_TOKEN" in model
+
+
+def test_a_token_opens_what_is_gated(roomy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_something")
+    assert refusals(paper(), tmp_path) == []
+
+
+def test_a_token_file_opens_what_is_gated(roomy, tmp_path):
+    (tmp_path / "token").write_text("hf_something")
+    assert refusals(paper(), tmp_path) == []
+
+
+def test_what_is_gated_and_done_needs_no_token(roomy, tmp_path):
+    finish(tmp_path, "llama2-7b", 0)
+    # but the tokenizer, which lies beside the model
+    keys = [reason.split(":")[0] for reason in refusals(paper(), tmp_path)]
+    assert keys == ["data.tokenizer", "data.corpora.text.source"]
+    manifest = tmp_path / "data/tokens/text/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    assert refusals(paper(), tmp_path) == []
+
+
+def test_a_local_directory_needs_no_token(roomy, tmp_path):
+    config = paper_config()
+    (tmp_path / "model").mkdir()
+    config["runs"]["llama2-7b"]["init"]["pretrained"] = str(tmp_path / "model")
+    config["data"]["tokenizer"]["pretrained"] = str(tmp_path / "model")
+    assert not [reason for reason in refusals(load(config), tmp_path) if "init" in reason or "tokenizer" in reason]
+
+
+@pytest.fixture
+def open_experiment():
+    """Nothing gated."""
+    config = paper_config()
+    del config["runs"]["llama2-7b"]["init"]["gated"], config["data"]["corpora"]["text"]["source"]["gated"]
+    return lambda **over: load({**config, **over})
+
+
+def test_a_disk_that_checkpoints_alone_would_fill_is_refused(open_experiment, roomy, tmp_path):
+    experiment = open_experiment()
+    checkpoints = (7 * 12 + 4) * 6_738_415_616  # six stages and vanilla's second; the original without optimizer
+    roomy(disk=checkpoints)
+    assert refusals(experiment, tmp_path) == []
+    roomy(disk=checkpoints - 1)
+    (reason,) = refusals(experiment, tmp_path)
+    assert reason.startswith("disk: ")
+    assert "593 GB" in reason
+    # what is done needs no more room
+    finish(tmp_path, "prosparse", 0)
+    assert refusals(experiment, tmp_path) == []
+
+
+def test_a_stage_under_way_needs_only_what_it_has_not_written(open_experiment, roomy, tmp_path):
+    experiment = open_experiment()
+    roomy(disk=(7 * 12 + 4) * 6_738_415_616 - 1000)
+    assert refusals(experiment, tmp_path)
+    resume = tmp_path / "checkpoints/prosparse/seed0/stage0/resume/checkpoint-100"
+    resume.mkdir(parents=True)
+    (resume / "optimizer.pt").write_bytes(bytes(1000))
+    assert refusals(experiment, tmp_path) == []
+
+
+def test_a_target_needs_less_disk_than_the_whole(open_experiment, roomy, tmp_path):
+    experiment = open_experiment()
+    roomy(disk=6.8e9 * (6 * 12 + 4))
+    assert refusals(experiment, tmp_path)
+    assert refusals(experiment, tmp_path, target="table6") == []
+    assert refusals(experiment, tmp_path, target="figure1") == []
+
+
+def test_disk_that_only_the_estimate_exceeds_is_a_doubt(open_experiment, roomy, tmp_path):
+    experiment = open_experiment()
+    roomy(disk=600e9)  # 593 GB of checkpoints, 138 GB of tokens
+    assert refusals(experiment, tmp_path) == []
+    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
+    (doubt,) = preflight.doubts(experiment, tmp_path, listed)
+    assert doubt.startswith("disk: about 735 GB")
+
+
+def test_a_model_that_no_gpu_can_hold_is_refused(open_experiment, roomy, tmp_path):
+    config = {**paper_config()["training"], "fsdp": False}
+    reasons = [reason for reason in refusals(open_experiment(training=config), tmp_path) if "AdamW" in reason]
+    assert [reason.split(":")[0] for reason in reasons] == ["runs.prosparse", "runs.vanilla"]
+    assert "108 GB" in reasons[0]  # 16 bytes a parameter
+    assert "training.fsdp" in reasons[0]
+
+
+def test_host_memory_counts_where_jobs_run_here(open_experiment, roomy, tmp_path):
+    roomy(memory=16e9)
+    experiment = open_experiment()
+    (reason,) = refusals(experiment, tmp_path, local=True)
+    assert reason.startswith("memory: ")
+    assert "27 GB for float32 weights" in reason
+    assert refusals(experiment, tmp_path, local=False) == []
+    roomy(memory=100e9)
+    assert refusals(experiment, tmp_path, local=True) == []
+    (without_gpus,) = refusals(open_experiment(hardware=None), tmp_path, local=True)
+    assert "108 GB for weights, gradients and AdamW" in without_gpus
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused(open_experiment, roomy, tmp_path):
+    reasons = refusals(open_experiment(hardware={**A100, "gpus": 6}), tmp_path)
+    assert len(reasons) == 2
+    assert "runs.prosparse.training.batch_size 512 is not a multiple of micro_batch_size 2 x 6 GPUs" in reasons[0]
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "workflow/experiments/smollm2.yaml"])
+def test_small_experiments_are_not_refused_on_a_small_machine(file, roomy, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    experiment = load(yaml.safe_load((ROOT / file).read_text()))
+    roomy(disk=1.5e9, memory=4e9)
+    assert refusals(experiment, tmp_path) == []
+
+
+# --------------------------------------------------------------------------------------- the hub
+
+MODEL = Remote("model", "some/model", "abc", None, "https://huggingface.co/some/model", True, "runs.base.init")
+
+
+def test_offline_the_hub_is_not_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("asked"))
+    assert preflight.ask_hub([MODEL]) is None
+
+
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(preflight, "_question", lambda remote, timeout: time.sleep(60))
+    started = time.monotonic()
+    assert preflight.ask_hub([MODEL, MODEL], timeout=0.2) is None
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (None, "access granted; licence llama2"),
+        ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)"),
+        ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision"),
+        ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init"),
+    ],
+)
+def test_what_the_hub_says(monkeypatch, error, said):
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    class Hub:
+        endpoint = "https://huggingface.co"
+
+        def repo_info(self, name: str, **options: Any) -> Any:
+            assert (name, options["revision"], options["repo_type"]) == ("some/model", "abc", "model")
+            if error is not None:
+                kind = getattr(errors, error)
+                raise kind.__new__(kind)
+            return SimpleNamespace(card_data={"license": "llama2"})
+
+        def auth_check(self, name: str, **options: Any) -> None:
+            pass
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    (answer,) = preflight.ask_hub([MODEL]).values()
+    assert answer.startswith(said)
+
+
+# ------------------------------------------------------------------------------------ in Snakemake
+
+
+def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
+    environment = {**os.environ, "HF_HOME": str(directory / "hub")}  # where no token lies
+    environment.pop("HF_TOKEN", None)
+    command += [*arguments, "--configfile", str(directory / "scale.yaml")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    (tmp_path / "scale.yaml").write_text(yaml.safe_dump(paper_config()))
+    return tmp_path
+
+
+def test_a_dry_run_says_what_would_be_refused_and_goes_on(workplace):
+    run = snakemake(workplace, "table6", "--dry-run")
+    said = run.stdout + run.stderr
+    assert run.returncode == 0, said
+    assert "would be refused" in said
+    assert "runs.llama2-7b.init: the model meta-llama/Llama-2-7b-hf needs an access token" in said
+    assert "train_stage" in said
+
+
+def test_a_dry_run_of_a_target_that_needs_nothing_says_nothing(workplace):
+    run = snakemake(workplace, "figure1", "--dry-run")
+    assert run.returncode == 0
+    assert "refused" not in run.stdout + run.stderr
+
+
+def test_a_run_is_refused_before_its_first_job(workplace):
+    run = snakemake(workplace, "table6", "--cores", "1")
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "refused before the first job" in said
+    assert "runs.llama2-7b.init: the model" in said
+    assert "data.corpora.text.source: the data set" in said
+    assert "Traceback" not in said
+    assert not (workplace / "results").exists()
+
+
+def test_the_target_plan_is_made_where_a_run_would_be_refused(workplace):
+    run = snakemake(workplace, "plan", "--cores", "1")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| prosparse " in run.stdout + run.stderr
+    assert "would be refused: runs.llama2-7b.init" in (workplace / "results/scale/plan.md").read_text()

@@ -1,0 +1,442 @@
+"""What an experiment's jobs cost, by arithmetic from its config: tokens, FLOPs, memory, disk.
+
+Nothing here is measured and nothing is fetched. What cannot be known before it is fetched (the shape of a
+model that no config describes) is None, never guessed.
+
+**FLOPs** are model FLOPs, as model FLOPs utilization (MFU) wants them: Chowdhery et al. 2022 (PaLM), appendix B.
+With N parameters that multiply (every projection and the output head; not the embedding's rows and not the norms),
+L layers, d the width of all heads together and T the context, a token costs
+
+    forward              2 N + 4 L d T
+    forward, backward    6 N + 12 L d T
+
+a product of n weights being n multiplications and n additions, and the backward pass twice the forward. Attention
+counts all T keys of each query, as PaLM does; a kernel that skips the causal half computes less and reaches a higher
+MFU by this count. Activation checkpointing computes a forward pass of the layers again: ``recomputed``, which MFU
+leaves out by definition.
+
+**Memory** of a GPU that trains: float32 weights, gradients and two AdamW moments, 16 bytes a parameter, shared by all
+GPUs where ``training.fsdp``; what the backward pass keeps (``activation_bytes``); the logits of the fused loss.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prosparse import runs
+from prosparse.config import Architecture, Experiment, HubSource, PretrainedInit, RunInit, ScratchInit, Training
+
+WEIGHT_BYTES = 4  # float32
+STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
+CHECKPOINT_BYTES = 3 * WEIGHT_BYTES  # and two moments
+TOKEN_BYTES = 4  # int32
+RELEASED_BYTES = 2  # a weight of a released model
+
+
+# -------------------------------------------------------------------------------------- shapes
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A gated-FFN decoder; ``vocabulary_size`` is None where only its tokenizer knows."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary_size: int | None
+    tied_embeddings: bool
+
+    @classmethod
+    def of(cls, architecture: Architecture, vocabulary_size: int | None = None) -> Decoder:
+        return cls(
+            architecture.hidden_size,
+            architecture.intermediate_size,
+            architecture.layers,
+            architecture.heads,
+            architecture.kv_heads,
+            architecture.hidden_size // architecture.heads,
+            architecture.vocabulary_size or vocabulary_size,
+            architecture.tied_embeddings,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Decoder | None:
+        """From a checkpoint's config.json; None where it is of another family."""
+        try:
+            held = json.loads(path.read_text())
+            heads = held["num_attention_heads"]
+            return cls(
+                held["hidden_size"],
+                held["intermediate_size"],
+                held["num_hidden_layers"],
+                heads,
+                held.get("num_key_value_heads") or heads,
+                held.get("head_dim") or held["hidden_size"] // heads,
+                held["vocab_size"],
+                held.get("tie_word_embeddings", False),
+            )
+        except (OSError, ValueError, KeyError):
+            return None
+
+    @property
+    def attention_width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def layer_products(self) -> int:
+        """Weights of the projections of all layers."""
+        attention = 2 * self.hidden_size * (self.attention_width + self.kv_heads * self.head_dim)
+        return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+
+    @property
+    def products(self) -> int | None:
+        """N: weights that a token is multiplied with."""
+        return None if self.vocabulary_size is None else self.layer_products + self.vocabulary_size * self.hidden_size
+
+    @property
+    def parameters(self) -> int | None:
+        if self.vocabulary_size is None:
+            return None
+        embeddings = (1 if self.tied_embeddings else 2) * self.vocabulary_size * self.hidden_size
+        norms = (2 * self.layers + 1) * self.hidden_size
+        return embeddings + self.layer_products + norms
+
+    def forward_flops(self, context: int) -> int | None:
+        """A token, when ``context`` keys are attended to."""
+        if self.products is None:
+            return None
+        return 2 * self.products + 4 * self.layers * self.attention_width * context
+
+    def training_flops(self, context: int) -> int | None:
+        """A token, forward and backward."""
+        forward = self.forward_flops(context)
+        return None if forward is None else 3 * forward
+
+    def recomputed_flops(self, context: int) -> int:
+        """A token's second forward pass through the layers, with activation checkpointing."""
+        return 2 * self.layer_products + 4 * self.layers * self.attention_width * context
+
+    def activation_bytes(self, training: Training, context: int) -> int:
+        """What a token of a micro batch leaves in one layer for the backward pass.
+
+        The residual stream and the norms stay in float32. Kept are: of two norms their input and what they
+        normalised; the inputs of the projections; queries, keys (repeated for every head), values and what attention
+        gives; the gate before and after its activation, up, and their product. Eager attention also keeps each
+        head's probabilities over the context, in float32 and as the product takes them.
+        """
+        size = 2 if training.precision == "bfloat16" else 4
+        norms = 4 * 4 * self.hidden_size
+        inputs = 2 * size * self.hidden_size
+        attention = 4 * size * self.attention_width
+        ffn = 4 * size * self.intermediate_size
+        eager = (4 + size) * self.heads * context if training.attention == "eager" else 0
+        return norms + inputs + attention + ffn + eager
+
+
+def decoder(experiment: Experiment, run: str, directory: Path) -> Decoder | None:
+    """The shape of a run's model: from the config, else from a config.json on this machine, else None.
+
+    Args:
+        directory: ``results/{experiment}``.
+    """
+    init = experiment.runs[run].init
+    while isinstance(init, RunInit):
+        run, init = init.run, experiment.runs[init.run].init
+    if init.architecture is not None:
+        architecture = experiment.architectures[init.architecture]
+        # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched
+        own = experiment.data.tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
+        return Decoder.of(architecture, own)
+    finished = checkpoint_directory(experiment, run, 0, experiment.seeds[0])
+    folders = [directory / finished] if init.gguf_file else [Path(init.pretrained), directory / finished]
+    return next(filter(None, (Decoder.read(folder / "config.json") for folder in folders)), None)
+
+
+# ---------------------------------------------------------------------------------------- jobs
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one GPU, or of one process without GPUs."""
+
+    state: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        return self.state + self.activations + self.logits
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one output costs. None is unknown; ``output`` lies below ``results/{experiment}``."""
+
+    target: str  # the line of the plan that it belongs to
+    name: str
+    output: str
+    tokens: int | None = 0  # that pass through a model
+    flops: int | None = 0
+    recomputed: int | None = 0
+    disk: int | None = 0  # bytes it leaves
+    stored: int = 0  # tokens among them
+    memory: Memory | None = None
+    timed: bool = False  # its time is what it measures, and no count of FLOPs
+    parameters: int | None = None  # of the model that it trains
+    run: str = ""
+    stage: int | None = None
+    done: bool = False
+
+
+def checkpoint_directory(experiment: Experiment, run: str, stage: int | None, seed: int) -> str:
+    return f"checkpoints/{runs.checkpoint(experiment, run, stage).format(seed=seed)}"
+
+
+def tokens_directory(experiment: Experiment, corpus: str) -> str:
+    return f"data/tokens/{corpus}"
+
+
+def stages_behind(experiment: Experiment, checkpoints: Iterable[tuple[str, int | None]]) -> list[tuple[str, int]]:
+    """Every (owner, stage) that must be trained for (run, stage), each once, teachers included; in training order."""
+    found: dict[tuple[str, int], None] = {}
+
+    def add(run: str, stage: int | None) -> None:
+        for key in list(runs.needed(experiment, run, stage))[::-1]:
+            if key not in found:
+                if (distillation := experiment.runs[key[0]].distillation) is not None:
+                    add(distillation.teacher, None)
+                found[key] = None
+
+    for run, stage in checkpoints:
+        add(run, stage)
+    return list(found)
+
+
+def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory: Path) -> Job:
+    """Training of one stage under its owner's name."""
+    chosen, context = experiment.runs[run], experiment.data.context_length
+    training = chosen.training
+    steps = chosen.stages[stage].until - (chosen.stages[stage - 1].until if stage else 0)
+    tokens = steps * training.batch_size * context
+    shape = decoder(experiment, run, directory)
+    flops = recomputed = disk = parameters = memory = None
+    if tokens == 0:
+        flops = recomputed = 0
+    if shape is not None and shape.parameters is not None:
+        parameters = shape.parameters
+        disk = (CHECKPOINT_BYTES if tokens else WEIGHT_BYTES) * parameters
+        flops = tokens * (shape.training_flops(context) or 0)
+        recomputed = tokens * shape.recomputed_flops(context) if training.activation_checkpointing else 0
+        memory = training_memory(experiment, training, shape) if tokens else None
+    if tokens and chosen.distillation is not None and flops is not None:
+        teacher = decoder(experiment, chosen.distillation.teacher, directory)
+        forward = None if teacher is None else teacher.forward_flops(context)
+        flops = None if forward is None else flops + tokens * forward
+    return Job(
+        target=run, name=f"{run} stage {stage}, seed {seed}",
+        output=f"{checkpoint_directory(experiment, run, stage, seed)}/provenance.json",
+        tokens=tokens, flops=flops, recomputed=recomputed, disk=disk, memory=memory, parameters=parameters, run=run,
+        stage=stage,
+    )  # fmt: skip
+
+
+def training_memory(experiment: Experiment, training: Training, shape: Decoder) -> Memory:
+    """Of one GPU; without ``hardware``, of one process that trains alone.
+
+    Not counted: a distillation's teacher, the bfloat16 copies of weights in use, communication buffers, and
+    what an allocator wastes.
+    """
+    assert shape.parameters is not None
+    assert shape.vocabulary_size is not None
+    context = experiment.data.context_length
+    gpus = experiment.hardware.gpus if experiment.hardware is not None and training.fsdp else 1
+    tokens = training.micro_batch_size * context
+    layer = shape.activation_bytes(training, context)
+    # with checkpointing each layer keeps its input, and one layer at a time is whole
+    kept = shape.layers * 4 * shape.hidden_size + layer if training.activation_checkpointing else shape.layers * layer
+    size = 2 if training.precision == "bfloat16" else 4
+    return Memory(
+        state=STATE_BYTES * shape.parameters / gpus,
+        activations=tokens * kept,
+        logits=tokens * size * shape.vocabulary_size,
+    )
+
+
+def forward_job(
+    experiment: Experiment, run: str, tokens: int | None, directory: Path, context: int | None = None
+) -> tuple[int | None, int | None]:
+    """(tokens, FLOPs) of a forward pass over so many tokens."""
+    shape = decoder(experiment, run, directory)
+    each = None if shape is None else shape.forward_flops(context or experiment.data.context_length)
+    return tokens, None if tokens is None or each is None else tokens * each
+
+
+def sparsity_job(experiment: Experiment, run: str, seed: int, output: str, directory: Path) -> Job:
+    data = experiment.data
+    rows = data.heldout_sequences * len(data.corpora) * len(runs.measured_activations(experiment, run))
+    tokens, flops = forward_job(experiment, run, rows * data.context_length, directory)
+    return Job("sparsity", f"{run}, seed {seed}", output, tokens, flops, run=run)
+
+
+def benchmarks_job(
+    experiment: Experiment, target: str, pair: tuple[str, str], seed: int, output: str, requests: int | None,
+    directory: Path,
+) -> Job:  # fmt: skip
+    """At most: every request fills the context."""
+    length = None if requests is None else requests * experiment.data.context_length
+    tokens, flops = forward_job(experiment, pair[0], length, directory)
+    return Job(target, f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
+
+
+def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
+    """At most: every epoch runs. A kind of predictor multiplies ``rank (d + d_ff)`` weights a layer, 6 FLOPs each."""
+    settings = experiment.predictors
+    assert settings is not None
+    length = experiment.data.context_length
+    tokens, flops = forward_job(
+        experiment, pair[0], settings.epochs * math.ceil(settings.tokens / length) * length, directory
+    )
+    shape, disk = decoder(experiment, pair[0], directory), None
+    if shape is not None:
+        weights = shape.layers * settings.rank * (shape.hidden_size + shape.intermediate_size)
+        trained = sum(kind != "svd" for kind in settings.kinds)
+        flops = None if flops is None or tokens is None else flops + 6 * trained * weights * tokens
+        disk = len(settings.kinds) * WEIGHT_BYTES * weights
+    return Job("predictors", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, disk=disk, run=pair[0])
+
+
+def prediction_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
+    """One pass without and one with each kind of predictor; those of its sweep of thresholds are left out."""
+    assert experiment.predictors is not None
+    data = experiment.data
+    passes = 1 + len(experiment.predictors.kinds)
+    rows = passes * data.heldout_sequences * len(data.corpora)
+    tokens, flops = forward_job(experiment, pair[0], rows * data.context_length, directory)
+    return Job("prediction", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
+
+
+def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]]) -> list[Job]:
+    """Each corpus: the tokens that the stages draw from it, and its held-out ones.
+
+    At most: where a corpus has fewer, it is gone through more than once.
+    """
+    data = experiment.data
+    drawn = dict.fromkeys(data.corpora, 0.0)
+    for run, stage in trained:
+        chosen = experiment.runs[run]
+        weights = data.mixtures[chosen.mixture]
+        samples = runs.samples_seen(experiment, chosen.init, chosen.mixture)
+        samples += chosen.stages[stage].until * chosen.training.batch_size
+        for corpus, weight in weights.items():
+            drawn[corpus] = max(drawn[corpus], samples * weight / math.fsum(weights.values()))
+    found = []
+    for corpus, most in drawn.items():
+        tokens = (math.ceil(most) + data.heldout_sequences) * data.context_length
+        output = f"{tokens_directory(experiment, corpus)}/manifest.json"
+        found.append(Job("data", corpus, output, disk=tokens * TOKEN_BYTES, stored=tokens))
+    return found
+
+
+def marked(jobs: Iterable[Job], directory: Path) -> list[Job]:
+    """The jobs, with what exists marked as done."""
+    return [replace(job, done=(directory / job.output).exists()) for job in jobs]
+
+
+# -------------------------------------------------------------------------------------- totals
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sums over jobs; a sum is of what is known, and ``unknown`` names the sums that miss something."""
+
+    jobs: int
+    done: int
+    tokens: int
+    flops: int
+    recomputed: int
+    disk: int
+    stored: int
+    memory: float | None  # the largest
+    unknown: frozenset[str]
+    timed: bool  # of timings alone
+
+    @classmethod
+    def of(cls, jobs: Iterable[Job]) -> Total:
+        listed = list(jobs)
+        keys = ("tokens", "flops", "recomputed", "disk", "stored")
+        sums = {key: sum(getattr(job, key) or 0 for job in listed) for key in keys}
+        unknown = frozenset(key for key in keys if any(getattr(job, key) is None for job in listed))
+        memories = [job.memory.total for job in listed if job.memory is not None]
+        return cls(
+            jobs=len(listed), done=sum(job.done for job in listed), **sums, memory=max(memories, default=None),
+            unknown=unknown, timed=bool(listed) and all(job.timed for job in listed),
+        )  # fmt: skip
+
+
+def gpu_hours(experiment: Experiment, flops: float) -> float | None:
+    """At the stated utilization; None without ``hardware``."""
+    hardware = experiment.hardware
+    return None if hardware is None else flops / (hardware.teraflops * 1e12 * hardware.utilization) / 3600
+
+
+def utilization(flops: float, gpus: int, teraflops: float, days: float) -> float:
+    """MFU that a training time implies."""
+    return flops / (gpus * teraflops * 1e12 * days * 86400)
+
+
+# ------------------------------------------------------------------------------------ downloads
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Something that is fetched. ``size`` in bytes, ``gated`` where its terms are accepted."""
+
+    kind: str  # model, tokenizer, data set, package, benchmark
+    name: str
+    revision: str | None
+    size: int | None
+    gated: str | None
+    needed: bool  # by a job that is not done
+    key: str  # of the config
+
+
+def is_local(pretrained: str) -> bool:
+    """A directory, here already or out of a package; everything else is an id on the hub."""
+    return pretrained.startswith((".", "/", "results/")) or Path(pretrained).is_dir()
+
+
+def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> list[Remote]:
+    """What the jobs fetch, and whether one that is not done needs it."""
+    listed, data = list(jobs), experiment.data
+    waiting = {job.name for job in listed if job.target == "data" and not job.done}
+    found: dict[tuple[str, str], Remote] = {}
+
+    def add(remote: Remote) -> None:
+        same = found.get((remote.kind, remote.name))
+        found[remote.kind, remote.name] = replace(remote, needed=remote.needed or bool(same and same.needed))
+
+    for job in listed:
+        init = experiment.runs[job.run].init if job.stage == 0 else None
+        if isinstance(init, PretrainedInit) and not is_local(init.pretrained):
+            shape = decoder(experiment, job.run, directory)
+            size = None if shape is None or shape.parameters is None else RELEASED_BYTES * shape.parameters
+            key = f"runs.{job.run}.init"
+            add(Remote("model", init.pretrained, init.revision, size, init.gated, not job.done, key))
+    tokenizer = data.tokenizer.pretrained
+    if tokenizer is not None and not is_local(tokenizer):
+        gates = [remote.gated for remote in found.values() if remote.name == tokenizer]
+        add(Remote("tokenizer", tokenizer, None, None, next(iter(gates), None), bool(waiting), "data.tokenizer"))
+    for name, corpus in data.corpora.items():
+        if isinstance(source := corpus.source, HubSource):
+            key = f"data.corpora.{name}.source"
+            add(Remote("data set", source.hub, source.revision, None, source.gated, name in waiting, key))
+    for name, package in data.packages.items():
+        add(Remote("package", name, package.version, None, None, bool(waiting), f"data.packages.{name}"))
+    return list(found.values())

@@ -1,0 +1,208 @@
+"""What would stop an experiment's jobs, found before the first of them: access, disk, memory.
+
+Only what is certain refuses: checkpoints that do not fit by their own bytes, weights and optimizer that exceed a
+GPU, a token that is not there. What is estimated is the plan's to show.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prosparse.config import Experiment
+from prosparse.plan import STATE_BYTES, WEIGHT_BYTES, Job, Remote
+
+TIMEOUT = 5.0  # seconds that one question to the hub may take
+
+
+def refusals(
+    experiment: Experiment, directory: Path, jobs: Iterable[Job], remotes: Iterable[Remote], local: bool
+) -> list[str]:
+    """Why the jobs that are not done cannot succeed, one sentence each; empty where nothing is known to stop them.
+
+    Args:
+        directory: ``results/{experiment}``, which need not exist.
+        local: jobs run on this machine, so that its memory says something.
+    """
+    waiting = [job for job in jobs if not job.done]
+    return [
+        *_access(remotes),
+        *_disk(directory, waiting),
+        *_gpu_memory(experiment, waiting),
+        *(_host_memory(experiment, waiting) if local else []),
+        *_batches(experiment, waiting),
+    ]
+
+
+def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list[str]:
+    """What by the plan's estimates may not fit, though nothing certain refuses it."""
+    waiting, found = [job for job in jobs if not job.done], []
+    hardware = experiment.hardware
+    for run, memory in {job.run: job.memory for job in waiting if job.memory is not None}.items():
+        if hardware is not None and memory.state < hardware.memory_gigabytes * 1e9 < memory.total:
+            found.append(
+                f"runs.{run}: about {memory.total / 1e9:,.0f} GB of each {hardware.gpu} with "
+                f"{hardware.memory_gigabytes:g} GB: lower training.micro_batch_size or set activation_checkpointing"
+            )
+    needed, free = sum(job.disk or 0 for job in waiting), free_disk(directory)
+    if needed > free and not _disk(directory, waiting):
+        found.append(f"disk: about {needed / 1e9:,.0f} GB are still to come, {free / 1e9:,.0f} GB are free")
+    return found
+
+
+# --------------------------------------------------------------------------------- on this machine
+
+
+def _access(remotes: Iterable[Remote]) -> list[str]:
+    closed = {remote.name: remote for remote in list(remotes)[::-1] if remote.gated and remote.needed}
+    if not closed or _token():
+        return []
+    return [
+        f"{remote.key}: the {remote.kind} {remote.name} needs an access token: accept its terms ({remote.gated}), "
+        "then `hf auth login` or set HF_TOKEN"
+        for remote in list(closed.values())[::-1]
+        if not _cached(remote)
+    ]
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token  # imported where something is gated: it takes a moment
+
+    return get_token()
+
+
+def _cached(remote: Remote) -> bool:
+    """A model that the hub's cache on this machine holds."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if remote.kind not in ("model", "tokenizer"):
+        return False
+    return isinstance(try_to_load_from_cache(remote.name, "config.json", revision=remote.revision), str)
+
+
+def free_disk(directory: Path) -> int:
+    """Bytes free where ``directory`` is or will be."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _disk(directory: Path, waiting: list[Job]) -> list[str]:
+    needed = sum(_remaining(directory, job) for job in waiting if job.stage is not None)
+    free = free_disk(directory)
+    if needed <= free:
+        return []
+    return [
+        f"disk: {directory} has {free / 1e9:,.0f} GB free, checkpoints that are still to come need "
+        f"{needed / 1e9:,.0f} GB beside data and caches: make results a link to a larger disk, or ask for fewer targets"
+    ]
+
+
+def _remaining(directory: Path, job: Job) -> int:
+    """Bytes that a stage will add: it may have a checkpoint already, which the next replaces."""
+    resume = (directory / job.output).parent / "resume"
+    written = sum(path.stat().st_size for path in resume.rglob("*") if path.is_file()) if resume.exists() else 0
+    return max(0, (job.disk or 0) - written)
+
+
+def _gpu_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
+    hardware = experiment.hardware
+    found = []
+    for run, job in {job.run: job for job in waiting if job.memory is not None}.items():
+        assert job.memory is not None
+        if hardware is not None and job.memory.state > hardware.memory_gigabytes * 1e9:
+            spread = experiment.runs[run].training.fsdp
+            advice = "more GPUs (hardware.gpus)" if spread else "set training.fsdp, which spreads them over the GPUs"
+            found.append(
+                f"runs.{run}: weights, gradients and AdamW take {job.memory.state / 1e9:,.0f} GB of each "
+                f"{hardware.gpu} with {hardware.memory_gigabytes:g} GB: {advice}"
+            )
+    return found
+
+
+def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
+    sizes = {job.run: job.parameters for job in waiting if job.parameters}
+    if not sizes or not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return []
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    run, parameters = max(sizes.items(), key=lambda item: item[1])
+    # on GPUs, weights alone pass through this memory
+    needed = parameters * (WEIGHT_BYTES if experiment.hardware is not None else STATE_BYTES)
+    if needed <= present:
+        return []
+    what = "float32 weights" if experiment.hardware is not None else "weights, gradients and AdamW"
+    return [
+        f"memory: runs.{run} needs {needed / 1e9:,.0f} GB for {what}, this machine has {present / 1e9:,.0f} GB: "
+        "run it on another, or through a cluster's profile"
+    ]
+
+
+def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:
+    if experiment.hardware is None:
+        return []
+    gpus, found = experiment.hardware.gpus, []
+    for run in dict.fromkeys(job.run for job in waiting if job.stage is not None and job.tokens):
+        training = experiment.runs[run].training
+        if training.batch_size % (training.micro_batch_size * gpus):
+            fitting = math.gcd(training.batch_size, gpus)
+            found.append(
+                f"runs.{run}.training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
+                f"{training.micro_batch_size} x {gpus} GPUs (hardware.gpus): it is with micro_batch_size 1 and {fitting}"
+            )
+    return found
+
+
+# -------------------------------------------------------------------------------------- the hub
+
+
+def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], str] | None:
+    """(kind, name) -> what the hub says: its licence and access, or what is wrong; None where no hub answers.
+
+    Metadata alone are read. Nothing waits longer than ``timeout`` a question.
+    """
+    from huggingface_hub.constants import is_offline_mode
+
+    asked = [remote for remote in remotes if remote.kind != "package"]
+    if is_offline_mode() or not asked:
+        return None
+    found = {}
+    for remote in asked:
+        answer = _within(timeout, lambda remote=remote: _question(remote, timeout))  # type: ignore[misc]
+        if answer is None:
+            return None
+        found[remote.kind, remote.name] = answer
+    return found
+
+
+def _within(seconds: float, question: Callable[[], str | None]) -> str | None:
+    """The answer, or None when it takes longer: looking up a name has no time limit of its own."""
+    answers: list[str | None] = []
+    thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
+    thread.start()
+    thread.join(2 * seconds)
+    return answers[0] if answers else None
+
+
+def _question(remote: Remote, timeout: float) -> str | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    hub, kind = HfApi(), "dataset" if remote.kind in ("data set", "benchmark") else "model"
+    try:
+        found = hub.repo_info(remote.name, repo_type=kind, revision=remote.revision, timeout=timeout)
+        hub.auth_check(remote.name, repo_type=kind)
+    except GatedRepoError:
+        return f"NO ACCESS: accept its terms ({remote.gated or f'{hub.endpoint}/{remote.name}'}) and log in"
+    except RevisionNotFoundError:
+        return f"NO REVISION {remote.revision}: correct {remote.key}.revision"
+    except RepositoryNotFoundError:
+        return f"NOT FOUND, or private: correct {remote.key}"
+    except HfHubHTTPError as error:
+        return f"the hub refuses to say: {error}".splitlines()[0]
+    except Exception:  # no network, no name, no route: many types, and one meaning
+        return None
+    card = getattr(found, "card_data", None)
+    return f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}"
