@@ -56,7 +56,7 @@ def paper_config(**over: Any) -> dict[str, Any]:
         "hardware": A100,
         "data": {
             "context_length": 4096,
-            "tokenizer": {"pretrained": "meta-llama/Llama-2-7b-hf"},
+            "tokenizers": {"llama": {"pretrained": "meta-llama/Llama-2-7b-hf"}},
             "corpora": {
                 "text": {
                     "stands_for": "pile",

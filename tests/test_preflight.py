@@ -78,8 +78,8 @@ def test_what_is_gated_and_done_needs_no_token(roomy, tmp_path):
     finish(tmp_path, "llama2-7b", 0)
     # but the tokenizer, which lies beside the model
     keys = [reason.split(":")[0] for reason in refusals(paper(), tmp_path)]
-    assert keys == ["data.tokenizer", "data.corpora.text.source"]
-    manifest = tmp_path / "data/tokens/text/manifest.json"
+    assert keys == ["data.tokenizers.llama", "data.corpora.text.source"]
+    manifest = tmp_path / "data/tokens/llama/text/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.touch()
     assert refusals(paper(), tmp_path) == []
@@ -89,7 +89,7 @@ def test_a_local_directory_needs_no_token(roomy, tmp_path):
     config = paper_config()
     (tmp_path / "model").mkdir()
     config["runs"]["llama2-7b"]["init"]["pretrained"] = str(tmp_path / "model")
-    config["data"]["tokenizer"]["pretrained"] = str(tmp_path / "model")
+    config["data"]["tokenizers"]["llama"]["pretrained"] = str(tmp_path / "model")
     assert not [reason for reason in refusals(load(config), tmp_path) if "init" in reason or "tokenizer" in reason]
 
 

@@ -152,7 +152,8 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> Decoder | None
     if init.architecture is not None:
         architecture = experiment.architectures[init.architecture]
         # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched
-        own = experiment.data.tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
+        tokenizer = experiment.data.tokenizers[experiment.tokenizer(run)]
+        own = tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
         return Decoder.of(architecture, own)
     finished = checkpoint_directory(experiment, run, 0, experiment.seeds[0])
     folders = [directory / finished] if init.gguf_file else [Path(init.pretrained), directory / finished]
@@ -197,10 +198,6 @@ class Job:
 
 def checkpoint_directory(experiment: Experiment, run: str, stage: int | None, seed: int) -> str:
     return f"checkpoints/{runs.checkpoint(experiment, run, stage).format(seed=seed)}"
-
-
-def tokens_directory(experiment: Experiment, corpus: str) -> str:
-    return f"data/tokens/{corpus}"
 
 
 def stages_behind(experiment: Experiment, checkpoints: Iterable[tuple[str, int | None]]) -> list[tuple[str, int]]:
@@ -328,19 +325,21 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]]) -> li
     At most: where a corpus has fewer, it is gone through more than once.
     """
     data = experiment.data
-    drawn = dict.fromkeys(data.corpora, 0.0)
+    drawn: dict[tuple[str, str], float] = {}
     for run, stage in trained:
         chosen = experiment.runs[run]
         weights = data.mixtures[chosen.mixture]
         samples = runs.samples_seen(experiment, chosen.init, chosen.mixture)
         samples += chosen.stages[stage].until * chosen.training.batch_size
-        for corpus, weight in weights.items():
-            drawn[corpus] = max(drawn[corpus], samples * weight / math.fsum(weights.values()))
+        for corpus in data.corpora:
+            key, share = (experiment.tokenizer(run), corpus), weights.get(corpus, 0) / math.fsum(weights.values())
+            drawn[key] = max(drawn.get(key, 0.0), samples * share)
     found = []
-    for corpus, most in drawn.items():
+    for (tokenizer, corpus), most in drawn.items():
         tokens = (math.ceil(most) + data.heldout_sequences) * data.context_length
-        output = f"{tokens_directory(experiment, corpus)}/manifest.json"
-        found.append(Job("data", corpus, output, disk=tokens * TOKEN_BYTES, stored=tokens))
+        output = f"data/tokens/{tokenizer}/{corpus}/manifest.json"
+        name = corpus if len(data.tokenizers) == 1 else f"{corpus} ({tokenizer})"
+        found.append(Job("data", name, output, disk=tokens * TOKEN_BYTES, stored=tokens))
     return found
 
 
@@ -415,7 +414,7 @@ def is_local(pretrained: str) -> bool:
 def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> list[Remote]:
     """What the jobs fetch, and whether one that is not done needs it."""
     listed, data = list(jobs), experiment.data
-    waiting = {job.name for job in listed if job.target == "data" and not job.done}
+    waiting = {Path(job.output).parent.name for job in listed if job.target == "data" and not job.done}
     found: dict[tuple[str, str], Remote] = {}
 
     def add(remote: Remote) -> None:
@@ -429,10 +428,11 @@ def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> lis
             size = None if shape is None or shape.parameters is None else RELEASED_BYTES * shape.parameters
             key = f"runs.{job.run}.init"
             add(Remote("model", init.pretrained, init.revision, size, init.gated, not job.done, key))
-    tokenizer = data.tokenizer.pretrained
-    if tokenizer is not None and not is_local(tokenizer):
-        gates = [remote.gated for remote in found.values() if remote.name == tokenizer]
-        add(Remote("tokenizer", tokenizer, None, None, next(iter(gates), None), bool(waiting), "data.tokenizer"))
+    for own, tokenizer in data.tokenizers.items():
+        if (name := tokenizer.pretrained) is not None and not is_local(name):
+            gates = [remote.gated for remote in found.values() if remote.name == name]
+            key = f"data.tokenizers.{own}"
+            add(Remote("tokenizer", name, None, None, next(iter(gates), None), bool(waiting), key))
     for name, corpus in data.corpora.items():
         if isinstance(source := corpus.source, HubSource):
             key = f"data.corpora.{name}.source"
