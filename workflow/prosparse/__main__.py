@@ -448,7 +448,6 @@ def _evaluate(
     from contextlib import nullcontext
 
     import torch
-    from transformers import AutoTokenizer
 
     from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictors import load as load_predictors
@@ -456,6 +455,7 @@ def _evaluate(
     from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
     from prosparse.models import load, own_activation
     from prosparse.provenance import record, write_json
+    from prosparse.released import tokenizer as open_tokenizer
 
     keep_freed_memory()
     started = time.time()
@@ -464,7 +464,7 @@ def _evaluate(
         nullcontext() if predictors is None else predicting(model, load_predictors(predictors), decision_threshold)
     )
     with computing:
-        result = evaluate_benchmarks(model, AutoTokenizer.from_pretrained(checkpoint), benchmarks, rows)
+        result = evaluate_benchmarks(model, open_tokenizer(checkpoint), benchmarks, rows)
     write_json(
         output,
         {

@@ -78,10 +78,10 @@ def train_stage(
     with locked(resume):
         claim(resume, specification)
         model = _starting_model(specification, tokenizer, previous)
-        _check_disk(output, model)
         if specification.total_steps == 0:
             _finish_untrained(specification, model, tokenizer, resume, output, started)
             return
+        _check_disk(output, model)
         keep_freed_memory()
         trainer, callback = _trainer(specification, model, tokens, resume, started, max_seconds, label, teacher)
         continue_from = _newest_checkpoint(resume)
@@ -106,7 +106,8 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, previous
             size = len(AutoTokenizer.from_pretrained(tokenizer))
             model = from_scratch(architecture, size, specification.context_length, specification.seed)
         case PretrainedInit() as init:
-            model = pretrained(init)
+            # what is not trained is saved as it was loaded
+            model = pretrained(init, dtype=torch.float32 if specification.total_steps else "auto")
         case None:
             raise Refused("this stage starts from another checkpoint: none was given")
     substitute(model, specification.activation)
