@@ -486,7 +486,6 @@ def _evaluate(
     from contextlib import nullcontext
 
     import torch
-    from transformers import AutoTokenizer
 
     from prosparse import devices
     from prosparse.allocator import keep_freed_memory
@@ -495,6 +494,7 @@ def _evaluate(
     from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
     from prosparse.models import load, own_activation
     from prosparse.provenance import record, write_json
+    from prosparse.released import tokenizer as open_tokenizer
 
     keep_freed_memory()
     started = time.time()
@@ -506,7 +506,7 @@ def _evaluate(
         else predicting(model, [each.to(model.device) for each in load_predictors(predictors)], decision_threshold)
     )
     with computing:
-        result = evaluate_benchmarks(model, AutoTokenizer.from_pretrained(checkpoint), benchmarks, rows)
+        result = evaluate_benchmarks(model, open_tokenizer(checkpoint), benchmarks, rows)
     write_json(
         output,
         {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, Literal
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     GraniteConfig,
     LlamaConfig,
@@ -17,16 +17,15 @@ from transformers import (
 
 from prosparse.config import Activation, Architecture, ConfigError, PretrainedInit
 from prosparse.method.activations import substitute
+from prosparse.released import configuration as configuration_of
+from prosparse.released import scalings
 
 
 def configuration(architecture: Architecture, vocabulary_size: int, context_length: int) -> PretrainedConfig:
     """Of a SwiGLU decoder.
 
-    MiniCPM is LLaMA with three scalings. transformers has exactly these in its Granite family:
-    ``embedding_multiplier = scale_emb``, ``residual_multiplier = scale_depth / sqrt(layers)`` and
-    ``logits_scaling = hidden_size / dim_model_base`` (the logits are divided by it).
+    MiniCPM is LLaMA with three scalings, which transformers has in its Granite family.
     """
-    head_dim = architecture.hidden_size // architecture.heads
     common: dict[str, Any] = {
         "vocab_size": vocabulary_size,
         "hidden_size": architecture.hidden_size,
@@ -48,10 +47,14 @@ def configuration(architecture: Architecture, vocabulary_size: int, context_leng
         assert architecture.dim_model_base is not None
         return GraniteConfig(
             **common,
-            embedding_multiplier=architecture.scale_emb,
-            residual_multiplier=architecture.scale_depth / architecture.layers**0.5,
-            logits_scaling=architecture.hidden_size / architecture.dim_model_base,
-            attention_multiplier=head_dim**-0.5,
+            **scalings(
+                architecture.layers,
+                architecture.hidden_size,
+                architecture.heads,
+                architecture.scale_emb,
+                architecture.scale_depth,
+                architecture.dim_model_base,
+            ),
         )
     return LlamaConfig(**common)
 
@@ -80,10 +83,10 @@ def empty(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTr
     return model
 
 
-def pretrained(init: PretrainedInit) -> PreTrainedModel:
-    """A model from the hub, a local directory or a GGUF file, in float32."""
+def pretrained(init: PretrainedInit, dtype: torch.dtype | Literal["auto"] = torch.float32) -> PreTrainedModel:
+    """A model from the hub, a local directory or a GGUF file; ``auto`` is the dtype it was saved in (not for GGUF)."""
     if init.gguf_file is None:
-        return load(init.pretrained, revision=init.revision)
+        return load(init.pretrained, revision=init.revision, dtype=dtype)
     loaded = AutoModelForCausalLM.from_pretrained(
         init.pretrained, gguf_file=init.gguf_file, revision=init.revision, dtype=torch.float32
     )
@@ -115,19 +118,28 @@ def load(
     directory: str | Path,
     activation: Activation | None = None,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> PreTrainedModel:
     """A checkpoint under its own activation, or under another one with the same weights.
 
     Raises:
-        ConfigError: not a model directory, or an unsupported activation or architecture.
+        ConfigError: not a model directory, an unsupported activation or architecture, or weights that are not
+            those of the architecture.
     """
-    try:
-        config = AutoConfig.from_pretrained(directory, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    config = configuration_of(directory, revision)
     own = own_activation(config)
     config.hidden_act = "silu"  # any that transformers knows: replaced below
-    model = AutoModelForCausalLM.from_pretrained(directory, config=config, revision=revision, dtype=dtype)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory, config=config, revision=revision, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, UnpicklingError) as error:
+        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    model, loading = loaded
+    if wrong := [f"{name} is {kind}" for kind in ("missing", "unexpected") for name in sorted(loading[f"{kind}_keys"])]:
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ConfigError(f"{directory}: its weights are not those of {type(model).__name__}: {wrong[0]}{more}")
+    if config.tie_word_embeddings and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a lm_head.weight of its own")
     substitute(model, activation or own)
     return model

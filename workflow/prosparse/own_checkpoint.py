@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import torch
 import yaml
-from transformers import AutoConfig, AutoTokenizer, TextStreamer
+from transformers import TextStreamer
 
 from prosparse.config import (
     Activation,
@@ -35,6 +35,8 @@ from prosparse.inference.predictors import load as load_predictors
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
 from prosparse.models import load, own_activation
+from prosparse.released import configuration
+from prosparse.released import tokenizer as open_tokenizer
 from prosparse.runs import StageSpecification
 from prosparse.training import train_stage
 
@@ -42,7 +44,7 @@ from prosparse.training import train_stage
 def swap(checkpoint: str, activation: Activation, output: Path) -> None:
     """Save ``checkpoint`` with another activation; weights stay as they are."""
     load(checkpoint, activation).save_pretrained(output)
-    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(output)
+    open_tokenizer(checkpoint).save_pretrained(output)
     print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
 
 
@@ -88,9 +90,7 @@ def sparsity(
     """Print sparsity, by layer too, and the loss under each activation (default: the checkpoint's own)."""
     rows = spread(_packed(files, checkpoint, context_length), sequences)
     model = load(checkpoint)
-    bytes_per_token = predicted_bytes(rows, AutoTokenizer.from_pretrained(checkpoint)) / (
-        len(rows) * (context_length - 1)
-    )
+    bytes_per_token = predicted_bytes(rows, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
     for activation in activations or [own_activation(model.config)]:
         substitute(model, activation)
         found = measure(model, torch.tensor(rows["input_ids"]), batch_size=1)
@@ -118,7 +118,7 @@ def predictors(
     folder = output / "tokens"
     if not folder.exists():
         _packed(files, checkpoint, context_length).save_to_disk(folder / "text" / "train")
-    chosen = activation or own_activation(AutoConfig.from_pretrained(checkpoint))
+    chosen = activation or own_activation(configuration(checkpoint))
     specification = PredictorSpecification(activation=chosen, settings=settings, mixture={"text": 1.0}, seed=0)
     train_predictors(Path(checkpoint), specification, folder, output)
     print(f"next: prosparse generate {checkpoint} --predictors {output / kinds[0]} --prompt ...")
@@ -136,7 +136,7 @@ def generate(
     dtype: str,
 ) -> None:
     """Print a continuation as it is generated, then its speed."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = open_tokenizer(checkpoint)
     model: Any = load(checkpoint, activation, dtype=getattr(torch, dtype))
     decoder = prepare(model, load_predictors(predictors) if predictors is not None else None, decision_threshold)
     decoder.mode = mode if mode in decoder.modes or mode == "predicted" else "dense"
@@ -184,7 +184,7 @@ def export(
         UserError: the engine would compute this model wrongly.
     """
     model = load(checkpoint, activation, dtype=getattr(torch, dtype))
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = open_tokenizer(checkpoint)
     if engine == "llama.cpp":
         export_llama_cpp(model, tokenizer, output, getattr(torch, dtype))
     elif predictors is None:
@@ -197,11 +197,7 @@ def export(
 def _packed(files: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:
     corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=files))
     texts = [clean(text, prose=False) for text in sources.read("text", corpus)]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{checkpoint} has no tokenizer that transformers can open: {error}") from None
-    rows = pack(datasets.Dataset.from_dict({"text": texts}), tokenizer, context_length)
+    rows = pack(datasets.Dataset.from_dict({"text": texts}), open_tokenizer(checkpoint), context_length)
     if not len(rows):
         raise ConfigError(
             f"the text fills no sequence of {context_length} tokens: give more, or a smaller context length"

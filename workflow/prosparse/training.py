@@ -103,7 +103,14 @@ def train_stage(
         continue_from = processes.from_first(open_folder)
         if specification.total_steps == 0:
             processes.from_first(
-                lambda: _finish_untrained(specification, starting_model(), tokenizer, resume, output, started)
+                lambda: _finish_untrained(
+                    specification,
+                    _starting_model(specification, tokenizer, previous),
+                    tokenizer,
+                    resume,
+                    output,
+                    started,
+                )
             )
             return
         with processes.together():
@@ -143,7 +150,8 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, weights:
             size = len(AutoTokenizer.from_pretrained(tokenizer))
             model = from_scratch(architecture, size, specification.context_length, specification.seed)
         case PretrainedInit() as init:
-            model = pretrained(init)
+            # what is not trained is saved as it was loaded
+            model = pretrained(init, dtype=torch.float32 if specification.total_steps else "auto")
         case None:
             raise Refused("this stage starts from another checkpoint: none was given")
     substitute(model, specification.activation)

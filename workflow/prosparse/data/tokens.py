@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from prosparse import provenance
 from prosparse.config import ConfigError, SpecialToken
 from prosparse.data.shards import replace, share
+from prosparse.released import tokenizer as open_tokenizer
 
 BOS, EOS = "<s>", "</s>"
 SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
@@ -74,9 +75,9 @@ def copy_tokenizer(
         special_tokens: ``bos_token``, ``eos_token`` and ``pad_token`` where the tokenizer's own are not wanted.
 
     Raises:
-        ConfigError: a special token is not in the vocabulary, or there is no end-of-text token.
+        ConfigError: it cannot be opened, a special token is not in the vocabulary, or there is no end-of-text token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(pretrained, gguf_file=gguf_file)
+    tokenizer = open_tokenizer(pretrained, gguf_file=gguf_file)
     vocabulary = tokenizer.get_vocab()
     for key, token in (special_tokens or {}).items():
         if token not in vocabulary:

@@ -3,6 +3,7 @@
 What lm-eval's defaults do differently is changed here and in ``tasks/*.yaml``:
 
 - ``<s>`` heads every context, also one cut on the left: without it these models score abnormally (model card);
+- an answer keeps the space it begins with, which LLaMA's tokenizers drop;
 - "candidate of lowest perplexity" compares the mean log-likelihood a token, not its sum;
 - rows are in memory, so nothing is fetched; programs run in ``sandbox``, not in the hub's metric.
 """
@@ -229,6 +230,13 @@ class BeginningOfSequenceLM(HFLM):
     def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
         """Tokens of ``string`` alone: ``<s>`` is added where a context is complete."""
         return self.tokenizer.encode(string, add_special_tokens=False)
+
+    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
+        """What ``tokens`` add to a text: LLaMA's tokenizers drop a text's first space, which indents code."""
+        before = [] if isinstance(tokens, int) else self.tok_encode("a")
+        tokens = [tokens] if isinstance(tokens, int) else [*before, *tokens]
+        text = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
+        return text[len(self.tokenizer.decode(before)) :]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         prompt, answer = super()._encode_pair(context, continuation)

@@ -1,0 +1,153 @@
+"""Models and tokenizers of others, opened without the code that lies beside them.
+
+ProSparse's authors released their models with modeling code of their own: ``sparsellama`` is LLaMA with an activation
+that takes a parameter, ``minicpm`` is LLaMA with three scalings, which transformers has as Granite. What a config says
+is either carried over, known not to change what is computed, or refused.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    GraniteConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+from prosparse.config import ConfigError
+
+# else transformers asks a service to open a pull request wherever it finds pickled weights
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
+
+#: Carried over under their own names. What a config does not say is LLaMA's default, as in the authors' code.
+CARRIED = {
+    "attention_dropout", "bos_token_id", "dtype", "eos_token_id", "hidden_size", "initializer_range",
+    "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
+    "pad_token_id", "rms_norm_eps", "rope_theta", "tie_word_embeddings", "vocab_size",
+}  # fmt: skip
+REQUIRED = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
+SCALINGS = ("scale_emb", "scale_depth", "dim_model_base")
+
+#: Say where a model comes from or how it was run, not what it computes.
+INERT = {
+    "architectures", "auto_map", "model_type", "pretraining_tp", "transformers_version", "use_cache",
+    # written by transformers for any model: names, labels, and generation settings of former times
+    "attn_implementation", "begin_suppress_tokens", "do_sample", "finetuning_task", "id2label", "label2id",
+    "length_penalty", "max_length", "min_length", "name_or_path", "num_beams", "num_return_sequences",
+    "output_attentions", "output_hidden_states", "problem_type", "repetition_penalty", "return_dict",
+    "task_specific_params", "temperature", "tokenizer_class", "top_k", "top_p", "use_return_dict",
+}  # fmt: skip
+
+#: Would change what is computed in a way that the two formats' released models do not need.
+ONLY = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None}
+
+MODEL_TYPES = ("sparsellama", "minicpm")
+
+
+def configuration(directory: str | Path, revision: str | None = None) -> PretrainedConfig:
+    """The config of a checkpoint, as of a model that transformers has; ``hidden_act`` may be any that it says.
+
+    Raises:
+        ConfigError: no config there, a model type without an implementation here, or a field that is not carried over.
+    """
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(directory, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    model_type = _model_type(settings)
+    if model_type in MODEL_TYPES:
+        return _carried_over(str(directory), model_type, settings)
+    if model_type not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{directory} is no checkpoint that transformers can open: model_type is {model_type!r}; allowed are "
+            f"{', '.join(MODEL_TYPES)} and those of transformers, since code that lies beside a model is not run"
+        )
+    try:
+        config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    if hasattr(config, "auto_map"):
+        del config.auto_map
+    return config
+
+
+def _model_type(settings: dict[str, Any]) -> str | None:
+    """MiniCPM's first configs name their class alone: their own code knew the type."""
+    classes = settings.get("architectures") or []
+    return settings.get("model_type") or ("minicpm" if "MiniCPMForCausalLM" in classes else None)
+
+
+def _carried_over(name: str, model_type: str, settings: dict[str, Any]) -> PretrainedConfig:
+    said = {key: value for key, value in settings.items() if value is not None and not key.startswith("_")}
+    if "torch_dtype" in said:
+        said.setdefault("dtype", said.pop("torch_dtype"))
+    activation: dict[str, Any] = {key: said.pop(key) for key in ("hidden_act", "hidden_act_param") if key in said}
+    if activation.get("hidden_act") not in ("shiftrelu", "fatrelu"):
+        activation.pop("hidden_act_param", None)  # the authors' code reads it for these two alone
+    for key in ONLY.keys() & said.keys():
+        if said.pop(key) != ONLY[key]:
+            raise ConfigError(f"{name}: {key} is {settings[key]!r}; allowed for {model_type}: {ONLY[key]}")
+    needed = REQUIRED | (set(SCALINGS) if model_type == "minicpm" else set())
+    if missing := needed - said.keys():
+        raise ConfigError(f"{name}: config.json of {model_type} lacks {', '.join(sorted(missing))}")
+    if unknown := said.keys() - CARRIED - INERT - needed:
+        raise ConfigError(
+            f"{name}: {', '.join(f'{key} is {said[key]!r}' for key in sorted(unknown))}; a field of {model_type} that "
+            "is not carried over may change what is computed, so this model cannot be opened"
+        )
+    common: dict[str, Any] = {**{key: said[key] for key in CARRIED & said.keys()}, **activation}
+    if model_type == "sparsellama":
+        return LlamaConfig(**common)
+    common.setdefault("tie_word_embeddings", True)  # the default of its own code
+    scaled = scalings(
+        said["num_hidden_layers"], said["hidden_size"], said["num_attention_heads"], *(said[key] for key in SCALINGS)
+    )
+    return GraniteConfig(**common, **scaled)
+
+
+def scalings(
+    layers: int, hidden_size: int, heads: int, scale_emb: float, scale_depth: float, dim_model_base: float
+) -> dict[str, Any]:
+    """MiniCPM's three scalings as Granite has them: the logits are divided by ``logits_scaling``."""
+    return {
+        "embedding_multiplier": scale_emb,
+        "residual_multiplier": scale_depth / layers**0.5,
+        "logits_scaling": hidden_size / dim_model_base,
+        "attention_multiplier": (hidden_size // heads) ** -0.5,
+    }
+
+
+def tokenizer(
+    pretrained: str | Path, revision: str | None = None, gguf_file: str | None = None
+) -> PreTrainedTokenizerBase:
+    """A tokenizer. LLaMA's, and that of the two formats, begins every text with ``<s>``: these models need it.
+
+    transformers 5 leaves that to ``tokenizer.json`` alone: not to ``add_bos_token``, nor to what LLaMA's once did
+    by itself.
+
+    Raises:
+        ConfigError: there is none that transformers can open without running code that lies beside it.
+    """
+    try:
+        found = AutoTokenizer.from_pretrained(
+            pretrained, revision=revision, gguf_file=gguf_file, trust_remote_code=False
+        )
+        said = {} if gguf_file else get_tokenizer_config(str(pretrained), revision=revision)
+        settings = {} if gguf_file else PretrainedConfig.get_config_dict(pretrained, revision=revision)[0]
+    except (OSError, ValueError, ImportError) as error:
+        hint = "" if find_spec("sentencepiece") else "; without a tokenizer.json, sentencepiece must be installed"
+        raise ConfigError(f"{pretrained} has no tokenizer that transformers can open: {error}{hint}") from None
+    of_llama = (said.get("tokenizer_class") or "").removesuffix("Fast") == "LlamaTokenizer"
+    begins = found("a")["input_ids"][:1] == [found.bos_token_id]
+    if (of_llama or _model_type(settings) in MODEL_TYPES) and found.bos_token_id is not None and not begins:
+        found.add_bos_token = True  # type: ignore[misc]  # its setter is defined twice
+    return found
