@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def snakemake(
-    directory: Path, *arguments: str, config: Path = ROOT / "config.yaml"
+    directory: Path, *arguments: str, config: Path = ROOT / "config.yaml", timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
     command += [*arguments, "--configfile", str(config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 def planned(directory: Path, *targets: str, config: Path = ROOT / "config.yaml") -> dict[str, set[str]]:

@@ -161,6 +161,11 @@ def test_a_description_reruns_no_measurement(toy):
     assert not {"train_stage", "sparsity", "evaluate", "documents"} & planned.keys()
 
 
+def test_what_a_profile_asks_for_reruns_nothing(toy):
+    root, _ = toy
+    assert "Nothing to be done" in dry_run(root, None, "--set-resources", "train_stage:runtime=60")
+
+
 def test_publish_copies_results_but_no_weights(toy):
     root, _ = toy
     run = snakemake(root, "publish", "--cores", "1", config=root / "toy.yaml")

@@ -8,7 +8,10 @@ command=$1 state=$(realpath -m "$2")
 case $command in
 start)
   # jobs look for the configuration here, since Snakemake's step forgets SLURM_CONF
-  if [ -e /etc/slurm/slurm.conf ]; then echo "/etc/slurm/slurm.conf exists: not touched" >&2; exit 1; fi
+  if [ -e /etc/slurm/slurm.conf ] && { ! grep -q ClusterName=testbed /etc/slurm/slurm.conf || scontrol ping | grep -q UP; }; then
+    echo "/etc/slurm/slurm.conf is in use: not touched" >&2
+    exit 1
+  fi
   install -d -m 700 "$state" "$state/controller" "$state/munge"
   mkdir -p /etc/slurm
   cat > /etc/slurm/slurm.conf <<CONF
@@ -42,7 +45,7 @@ SlurmdParameters=config_overrides
 CONF
   : > /etc/slurm/gres.conf
   for i in 1 2; do
-    echo "NodeName=n$i NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((17000 + i)) CPUs=8 RealMemory=8000 Gres=gpu:fake:2 State=UNKNOWN" >> /etc/slurm/slurm.conf
+    echo "NodeName=n$i NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((17000 + i)) CPUs=8 RealMemory=32000 Gres=gpu:fake:2 State=UNKNOWN" >> /etc/slurm/slurm.conf
     echo "NodeName=n$i Name=gpu Type=fake File=/dev/tty[1-2]" >> /etc/slurm/gres.conf
   done
   echo "PartitionName=gpu Nodes=n[1-2] Default=YES MaxTime=1-0 State=UP" >> /etc/slurm/slurm.conf

@@ -54,9 +54,12 @@ def refusal(arguments: tuple[str, ...]) -> str | None:
 
 
 def leftover_jobs(directory: Path) -> list[str]:
-    """Ids of this user's jobs that Snakemake submitted from ``directory`` and that have not ended."""
+    """Ids of this user's jobs that Snakemake submitted from ``directory`` and that have not ended.
+
+    None where no controller answers: Slurm's commands may be installed without one.
+    """
     rows = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True, check=True
+        ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True
     ).stdout.splitlines()
     jobs = [row.split("\t") for row in rows]
     return [job for job, worked_in, comment in jobs if Path(worked_in) == directory and comment.startswith("rule_")]
