@@ -150,7 +150,8 @@ def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:
             fitting = math.gcd(training.batch_size, gpus)
             found.append(
                 f"runs.{run}.training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
-                f"{training.micro_batch_size} x {gpus} GPUs (hardware.gpus): it is with micro_batch_size 1 and {fitting}"
+                f"{training.micro_batch_size} x {gpus} GPUs (hardware.gpus): "
+                f"it is with micro_batch_size 1 and {fitting}"
             )
     return found
 

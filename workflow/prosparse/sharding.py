@@ -56,7 +56,7 @@ def forget() -> None:
 
 
 def whole(state: dict[str, Any]) -> dict[str, Any]:
-    """A sharded optimizer's ``state_dict`` as an unsharded one's, on the CPU; in the first process alone it has tensors.
+    """A sharded optimizer's ``state_dict`` as an unsharded one's, on the CPU; only the first process's has tensors.
 
     All processes must call it. Tensors are gathered one at a time.
     """

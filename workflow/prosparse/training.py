@@ -162,6 +162,7 @@ def _shape_of_first(model: PreTrainedModel | None, specification: StageSpecifica
     """The first process's model as it is; in others one like it without weights, which sharding sends them."""
     config = processes.from_first(lambda: None if model is None else model.config)
     if model is None:
+        assert config is not None  # the first process has the model
         model = empty(config)
         substitute(model, specification.activation)
     return model
@@ -216,6 +217,8 @@ class _StageTrainer(Trainer):
         if checkpoint is None or not self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
         saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True)
         parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
         self.optimizer.load_state_dict(sharding.sharded(saved, parameters))
@@ -225,6 +228,8 @@ class _StageTrainer(Trainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
         state = sharding.whole(self.optimizer.state_dict())
         if self.args.should_save:
             torch.save(state, Path(output_dir) / "optimizer.pt")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prosparse import plan, preflight, runs
-from prosparse.config import Experiment, Hardware
+from prosparse.config import Experiment
 from prosparse.measure import tasks
 from prosparse.paper import acceleration, claims, figures, operators, page, published, tables
 from prosparse.paper.memory_traffic import LLAMA2
@@ -309,8 +309,8 @@ def _render(
 def _assumptions(experiment: Experiment) -> list[str]:
     hardware = experiment.hardware
     lines = [
-        "FLOPs: 6 a weight and token in training, 2 in measuring, and attention's (no causal half). Memory and disk are",
-        "estimates. Benchmarks at most: every request fills the context. Jobs done have their output already.",
+        "FLOPs: 6 a weight and token in training, 2 in measuring, and attention's (no causal half). Memory and disk",
+        "are estimates. Benchmarks at most: every request fills the context. Jobs done have their output already.",
     ]
     if hardware is None:
         return [
