@@ -170,14 +170,12 @@ def test_what_two_processes_write_has_the_form_of_what_one_writes(together, name
     for key in expected:
         assert weights[key].dtype == torch.float32
         torch.testing.assert_close(weights[key], expected[key], rtol=1e-3, atol=1e-4)
-    optimizer, wanted = (
-        torch.load(path / "optimizer.pt", weights_only=True) for path in (together / name, reference)
-    )
+    optimizer, wanted = (torch.load(path / "optimizer.pt", weights_only=True) for path in (together / name, reference))
     assert [group["params"] for group in optimizer["param_groups"]] == [g["params"] for g in wanted["param_groups"]]
     for index, moments in wanted["state"].items():
         torch.testing.assert_close(optimizer["state"][index], moments, rtol=1e-3, atol=1e-5)
     assert not (together / name / "resume").exists()
-    assert not [path for path in (together / name).glob("*.bin")]
+    assert not list((together / name).glob("*.bin"))
 
 
 def test_fsdp_checkpoint_opens_in_stock_transformers(together):
