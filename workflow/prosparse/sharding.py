@@ -56,7 +56,7 @@ def forget() -> None:
 
 
 def whole(state: dict[str, Any]) -> dict[str, Any]:
-    """A sharded optimizer's ``state_dict`` as an unsharded one's, on the CPU; only the first process's has tensors.
+    """A sharded optimizer's ``state_dict`` as an unsharded one's, on the CPU; only in the first process it has tensors.
 
     All processes must call it. Tensors are gathered one at a time.
     """
@@ -81,7 +81,8 @@ def sharded(state: dict[str, Any], parameters: Sequence[DTensor]) -> dict[str, A
     def share(value: Any, parameter: DTensor) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
             return value
-        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        # a copy, so that nothing keeps the file
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None).clone()
 
     return {
         **state,
