@@ -237,6 +237,7 @@ class _StageTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if state_dict is not None:  # gathered from shares: tied weights, which are written once, no longer share memory
+            assert isinstance(self.model, PreTrainedModel)
             tied = self.model.all_tied_weights_keys
             state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
         super()._save(output_dir, state_dict)
