@@ -42,7 +42,7 @@ def rehearse(path: Path, root: Path) -> Path:
             toy["runs"][name]["init"] |= {"pretrained": str(folder), "gguf_file": None, "gated": None}
     toy["benchmarks"] |= {"rows": "files", "directory": str(_benchmark_rows(root / "rows")), "limits": {}, "limit": 2}
     if experiment.operators:
-        shapes = {scale: [16, 32] for scale in experiment.operators.shapes}
+        shapes = {scale: [16 + 8 * n, 32 + 8 * n] for n, scale in enumerate(experiment.operators.shapes)}
         toy["operators"] |= {"shapes": shapes, "densities": [1, 0.5], "rounds": 4, "memory_limit": 1 << 20}
     if experiment.predictors:
         toy["predictors"] |= {"rank": 4, "tokens": 256, "epochs": 1, "batch_size": 64}
