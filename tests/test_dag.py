@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from prosparse.config import load
 from prosparse.paper.figures import FIGURES
 from prosparse.paper.tables import TABLES
 
@@ -126,8 +127,8 @@ def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(tmp_pa
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["data"]["tokenizers"]["own"] = {"vocabulary_size": 1024}
     for name, run in config["runs"].items():
-        run["tokenizer"] = "own" if name.startswith("minicpm") else "bpe"
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+        run["tokenizer"] = "own" if name.startswith("medium") else "bpe"
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     run = snakemake(tmp_path, "all", "--dry-run", config=tmp_path / "two.yaml")
     assert run.returncode == 0, run.stdout + run.stderr
     read: dict[str, set[str]] = {}
@@ -138,9 +139,22 @@ def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(tmp_pa
             found = re.findall(r"/(?:tokens|tokenizers)/(\w+)/", files[1])
             read.setdefault(f"{rule[1]} {wildcards[1] if wildcards else ''}".strip(), set()).update(found)
     for rule in ("train_stage", "sparsity", "predictors", "prediction"):
-        assert (read[f"{rule} minicpm"], read[f"{rule} small"]) == ({"own"}, {"bpe"})
+        assert (read[f"{rule} medium"], read[f"{rule} small"]) == ({"own"}, {"bpe"})
     assert read["decoding"] == read["operators"] == {"own", "bpe"}
     assert read["speed"] == {"bpe"}  # of a run named small
+
+
+def test_every_shard_of_the_papers_corpora_is_a_job(tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["data"]["corpora"] = "workflow/experiments/paper_corpora.yaml"
+    config["data"]["tokenizers"] = {"llama2": {"pretrained": "meta-llama/Llama-2-7b-hf"}}
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(config))
+    target = "results/laptop/checkpoints/small-base/seed0/stage0/config.json"
+    jobs = planned(tmp_path, target, config=tmp_path / "paper.yaml")
+    shards = {name: corpus.shards for name, corpus in load(config).data.corpora.items()}
+    assert jobs["documents"] == {f"corpus={name}, shard={n}" for name in shards for n in range(shards[name])}
+    assert len(jobs["tokens"]) == sum(shards.values()) > 100
+    assert jobs["corpus_tokens"] == {f"tokenizer=llama2, corpus={name}" for name in shards}
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ def toy_experiment(root: Path) -> dict:
                 "code": {
                     "stands_for": "starcoder",
                     "kind": "language_modelling",
-                    "source": {"files": ["text/code*.txt"]},
+                    "source": {"hub": "code"},  # a directory, streamed as a data set of the hub is
+                    "shards": 2,
                 },
                 "prose": {
                     "stands_for": "flan",
@@ -78,9 +79,12 @@ def toy(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
     config = toy_experiment(root)
     (root / "text").mkdir()
+    # a paragraph a document: of our code, and of the licence
+    (root / "code").mkdir()
     for index, path in enumerate(sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))):
-        (root / "text" / f"code{index}.txt").write_text(path.read_text())
-    # the licence, a paragraph a document
+        rows = [json.dumps({"text": paragraph}) + "\n" for paragraph in path.read_text().split("\n\n")]
+        with open(root / "code" / f"train-{index % 3}.jsonl", "a") as file:
+            file.writelines(rows)
     for index, paragraph in enumerate((ROOT / "LICENSE").read_text().split("\n\n")):
         (root / "text" / f"prose{index}.txt").write_text(paragraph)
     path = root / "toy.yaml"

@@ -100,6 +100,15 @@ def test_contamination_equals_brute_force(rows, words):
     assert is_contaminated(", ".join(words).upper(), index, 3) == any(grams(words) & grams(row) for row in rows)
 
 
+def test_forgotten_words_have_the_same_hashes(monkeypatch):
+    lines = texts(20)
+    remembered = ngram_hashes(lines, 5)
+    monkeypatch.setattr(documents, "REMEMBERED_WORDS", 7)
+    monkeypatch.setattr(documents, "_word_hashes", documents._WordHashes())
+    assert (ngram_hashes(lines, 5) == remembered).all()
+    assert len(documents._word_hashes) <= 7
+
+
 def test_index_is_sorted_and_distinct(tmp_path):
     lines = texts(50, words=60)
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"t": line}) for line in lines * 2))

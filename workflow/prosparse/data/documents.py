@@ -27,6 +27,7 @@ MINIMUM_CHARACTERS = 20
 HELDOUT_FRACTION = 0.04  # of the characters, or more where the wanted held-out text needs it
 HELDOUT_LARGEST_FRACTION = 0.2
 ROW_GROUP_CHARACTERS = 1 << 24
+REMEMBERED_WORDS = 1 << 20
 SCHEMA = pa.schema({"text": pa.string(), "split": pa.string()})
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
@@ -51,7 +52,7 @@ def build(
     hash are held out (see :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. A
     Hugging Face data set, and any corpus of several shards, is read only until the limit is reached.
 
-    Texts wait for their order in a temporary file beside the output; in memory are 100 bytes a document, and a row
+    Texts wait for their order in a temporary file beside the output; in memory are some 100 bytes a document, and a row
     group. Duplicates are found within a shard alone.
 
     Args:
@@ -248,9 +249,11 @@ def ngram_hashes(texts: Iterable[str], ngram: int) -> np.ndarray:
 
 
 class _WordHashes(dict[str, int]):
-    """Hashes of words, each computed once."""
+    """Hashes of words, each computed once as long as there is room; code and numbers never run out of new words."""
 
     def __missing__(self, word: str) -> int:
+        if len(self) >= REMEMBERED_WORDS:
+            self.clear()
         value = self[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
         return value
 
