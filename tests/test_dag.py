@@ -150,6 +150,7 @@ def test_every_shard_of_the_papers_corpora_is_a_job(tmp_path):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["data"]["corpora"] = "workflow/experiments/paper_corpora.yaml"
     config["data"]["tokenizers"] = {"llama2": {"pretrained": "meta-llama/Llama-2-7b-hf"}}
+    config["benchmarks"]["rows"] = "hub"
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(config))
     target = "results/laptop/checkpoints/small-base/seed0/stage0/config.json"
     jobs = planned(tmp_path, target, config=tmp_path / "paper.yaml")

@@ -330,7 +330,7 @@ def _cost_table(experiment: Experiment, listed: list[Job]) -> list[str]:
     with_hours = experiment.hardware is not None
     header = ["Target", "Jobs done", "Tokens", "FLOPs", "recomputed"]
     header += ["GPU-hours", "days"] if with_hours else []
-    header += ["GB a GPU" if with_hours else "GB memory", "GB disk"]
+    header += ["GB/GPU" if with_hours else "GB memory", "GB disk"]
     rows = []
     for name in dict.fromkeys(job.target for job in listed):
         group = [job for job in listed if job.target == name]
