@@ -61,6 +61,7 @@ def paper_config(**over: Any) -> dict[str, Any]:
                 "text": {
                     "stands_for": "pile",
                     "kind": "language_modelling",
+                    "character_limit": 140_000_000_000,
                     "source": {"hub": "some/text", "revision": "abc", "gated": "https://huggingface.co/datasets/some/text"},
                 }
             },
@@ -263,19 +264,37 @@ def test_memory_and_disk_of_llama2_7b(tmp_path):
     assert plan.training_memory(whole, plain, shape).activations > 8 * job.memory.activations
 
 
-def test_tokens_of_a_corpus_are_the_most_that_one_chain_draws(tmp_path):
-    job = next(job for job in planned(paper(), tmp_path) if job.target == "data")
-    assert job.stored == (16500 * 512 + 16) * 4096
-    assert job.disk == 4 * job.stored
+def test_a_corpus_takes_its_limit_on_disk_or_what_it_was_found_to_be(tmp_path):
+    def data_job(experiment: Experiment) -> plan.Job:
+        return next(job for job in planned(experiment, tmp_path) if job.target == "data")
+
+    job = data_job(paper())
+    assert job.stored == pytest.approx(35e9, rel=1e-4)
+    assert job.disk == pytest.approx(4 * 35e9 + 140e9, rel=1e-4)  # tokens as int32, and documents
+    config = paper_config()
+    del config["data"]["corpora"]["text"]["character_limit"]
+    assert data_job(load(config)).disk is None
+    manifest = tmp_path / "data/tokens/llama/text/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"tokens": 4096000}))
+    job = data_job(load(config))
+    assert (job.stored, job.done) == (4096000, True)
 
 
 def test_benchmarks_are_bounded_by_their_requests(tmp_path):
-    experiment = paper()
-    assert plan_page.benchmark_requests(experiment, tmp_path) == 2 * 1838 + 1319  # PIQA has two candidates
-    limited = paper(benchmarks={"rows": "packages", "tasks": ["piqa", "gsm8k"], "limit": 10})
-    assert plan_page.benchmark_requests(limited, tmp_path) == 2 * 10 + 10
+    assert plan_page.benchmark_requests(paper(), tmp_path) == (2 * 1838 + 1319, False)  # PIQA has two candidates
+    limited = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "limit": 10})
+    assert plan_page.benchmark_requests(limited, tmp_path) == (2 * 10 + 10, False)
     unknown = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "agi_eval"]})
-    assert plan_page.benchmark_requests(unknown, tmp_path) is None
+    assert plan_page.benchmark_requests(unknown, tmp_path) == (2 * 1838, True)
+    total = Total.of(job for job in planned(unknown, tmp_path) if job.target == "benchmarks")
+    assert total.tokens == 3 * 2 * 1838 * 4096
+    assert "flops" in total.unknown
+    # rows that are there count as they are, and a benchmark without any is not answered
+    rows = tmp_path / "data/benchmark_rows/rows.json"
+    rows.parent.mkdir(parents=True)
+    rows.write_text(json.dumps({"rows": {"piqa": 7}}))
+    assert plan_page.benchmark_requests(unknown, tmp_path) == (14, False)
 
 
 def test_what_is_done_is_no_longer_to_do(tmp_path):

@@ -35,6 +35,7 @@ STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
 CHECKPOINT_BYTES = 3 * WEIGHT_BYTES  # and two moments
 TOKEN_BYTES = 4  # int32
 RELEASED_BYTES = 2  # a weight of a released model
+CHARACTERS_A_TOKEN = 4  # about, of English and of programs, and about a byte each
 
 
 # -------------------------------------------------------------------------------------- shapes
@@ -187,7 +188,8 @@ class Job:
     flops: int | None = 0
     recomputed: int | None = 0
     disk: int | None = 0  # bytes it leaves
-    stored: int = 0  # tokens among them
+    stored: int | None = 0  # tokens among them
+    partial: bool = False  # tokens and FLOPs leave out something unknown
     memory: Memory | None = None
     timed: bool = False  # its time is what it measures, and no count of FLOPs
     parameters: int | None = None  # of the model that it trains
@@ -283,13 +285,19 @@ def sparsity_job(experiment: Experiment, run: str, seed: int, output: str, direc
 
 
 def benchmarks_job(
-    experiment: Experiment, target: str, pair: tuple[str, str], seed: int, output: str, requests: int | None,
+    experiment: Experiment,
+    target: str,
+    pair: tuple[str, str],
+    seed: int,
+    output: str,
+    requests: int,
+    partial: bool,
     directory: Path,
-) -> Job:  # fmt: skip
+) -> Job:
     """At most: every request fills the context."""
-    length = None if requests is None else requests * experiment.data.context_length
-    tokens, flops = forward_job(experiment, pair[0], length, directory)
-    return Job(target, f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
+    tokens, flops = forward_job(experiment, pair[0], requests * experiment.data.context_length, directory)
+    name = f"{pair[0]}@{pair[1]}, seed {seed}"
+    return Job(target, name, output, tokens, flops, run=pair[0], partial=partial)
 
 
 def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
@@ -319,27 +327,26 @@ def prediction_job(experiment: Experiment, pair: tuple[str, str], seed: int, out
     return Job("prediction", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
 
 
-def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]]) -> list[Job]:
-    """Each corpus: the tokens that the stages draw from it, and its held-out ones.
+def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], directory: Path) -> list[Job]:
+    """Each corpus under each tokenizer of the stages: its documents, and their tokens.
 
-    At most: where a corpus has fewer, it is gone through more than once.
+    A corpus is read up to its ``character_limit``; without one its size is unknown until it is read.
     """
-    data = experiment.data
-    drawn: dict[tuple[str, str], float] = {}
-    for run, stage in trained:
-        chosen = experiment.runs[run]
-        weights = data.mixtures[chosen.mixture]
-        samples = runs.samples_seen(experiment, chosen.init, chosen.mixture)
-        samples += chosen.stages[stage].until * chosen.training.batch_size
-        for corpus in data.corpora:
-            key, share = (experiment.tokenizer(run), corpus), weights.get(corpus, 0) / math.fsum(weights.values())
-            drawn[key] = max(drawn.get(key, 0.0), samples * share)
-    found = []
-    for (tokenizer, corpus), most in drawn.items():
-        tokens = (math.ceil(most) + data.heldout_sequences) * data.context_length
-        output = f"data/tokens/{tokenizer}/{corpus}/manifest.json"
-        name = corpus if len(data.tokenizers) == 1 else f"{corpus} ({tokenizer})"
-        found.append(Job("data", name, output, disk=tokens * TOKEN_BYTES, stored=tokens))
+    data, found = experiment.data, []
+    tokenizers = list(dict.fromkeys(experiment.tokenizer(run) for run, _ in trained))
+    for tokenizer in tokenizers:
+        for name, corpus in data.corpora.items():
+            output = f"data/tokens/{tokenizer}/{name}/manifest.json"
+            stored = disk = None
+            if (manifest := directory / output).exists():
+                stored = json.loads(manifest.read_text())["tokens"]
+            elif corpus.character_limit is not None:
+                stored = corpus.character_limit // CHARACTERS_A_TOKEN + data.heldout_sequences * data.context_length
+            if stored is not None:
+                documents = CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0  # at most: compressed
+                disk = TOKEN_BYTES * stored + documents
+            label = name if len(tokenizers) == 1 else f"{name} ({tokenizer})"
+            found.append(Job("data", label, output, disk=disk, stored=stored))
     return found
 
 
@@ -371,11 +378,13 @@ class Total:
         listed = list(jobs)
         keys = ("tokens", "flops", "recomputed", "disk", "stored")
         sums = {key: sum(getattr(job, key) or 0 for job in listed) for key in keys}
-        unknown = frozenset(key for key in keys if any(getattr(job, key) is None for job in listed))
+        unknown = {key for key in keys if any(getattr(job, key) is None for job in listed)}
+        if any(job.partial for job in listed):
+            unknown |= {"tokens", "flops"}
         memories = [job.memory.total for job in listed if job.memory is not None]
         return cls(
             jobs=len(listed), done=sum(job.done for job in listed), **sums, memory=max(memories, default=None),
-            unknown=unknown, timed=bool(listed) and all(job.timed for job in listed),
+            unknown=frozenset(unknown), timed=bool(listed) and all(job.timed for job in listed),
         )  # fmt: skip
 
 
@@ -436,7 +445,8 @@ def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> lis
     for name, corpus in data.corpora.items():
         if isinstance(source := corpus.source, HubSource):
             key = f"data.corpora.{name}.source"
-            add(Remote("data set", source.hub, source.revision, None, source.gated, name in waiting, key))
+            size = corpus.character_limit
+            add(Remote("data set", source.hub, source.revision, size, source.gated, name in waiting, key))
     for name, package in data.packages.items():
         add(Remote("package", name, package.version, None, None, bool(waiting), f"data.packages.{name}"))
     return list(found.values())

@@ -78,16 +78,16 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
     order = list(experiment.runs)
     checkpoints |= {(run, None) for run in measured}
     stages = plan.stages_behind(experiment, sorted(checkpoints, key=lambda c: (order.index(c[0]), c[1] or 0)))
-    found = plan.token_jobs(experiment, stages) if stages else []
+    found = plan.token_jobs(experiment, stages, directory)
     for seed in experiment.seeds:
         found += [plan.stage_job(experiment, run, stage, seed, directory) for run, stage in stages]
         found += [
             plan.sparsity_job(experiment, run, seed, output(results.sparsity_file(run, seed)), directory)
             for run in sorted(needs.sparsity)
         ]
-        requests = benchmark_requests(experiment, directory)
+        requests, partial = benchmark_requests(experiment, directory)
         found += [
-            plan.benchmarks_job(experiment, target, pair, seed, output(file(*pair, seed)), requests, directory)
+            plan.benchmarks_job(experiment, target, pair, seed, output(file(*pair, seed)), requests, partial, directory)
             for target, pairs, file in (
                 ("benchmarks", needs.benchmarks, results.benchmarks_file),
                 ("predicted benchmarks", needs.predicted_benchmarks, results.predicted_benchmarks_file),
@@ -112,22 +112,24 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
     return plan.marked(found, directory)
 
 
-def benchmark_requests(experiment: Experiment, directory: Path) -> int | None:
-    """Texts that a pair answers: a row's candidates, or the one that it goes on from. None where a count is unknown."""
+def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bool]:
+    """(texts that a pair answers, whether a benchmark is left out whose rows nobody has counted).
+
+    A row is as many texts as it has candidates, or the one that is gone on from.
+    """
     counted = directory / "data" / "benchmark_rows" / "rows.json"
     rows = json.loads(counted.read_text())["rows"] if counted.exists() else official_rows()
-    total = 0
+    total, partial = 0, False
     for name in experiment.benchmarks.tasks:
         task = tasks.load(name)
         if (counted.exists() and name not in rows) or (experiment.benchmarks.rows == "packages" and task.missing):
             continue  # no rows, so not answered
         limit = experiment.benchmarks.limits.get(name, experiment.benchmarks.limit)
         amounts = [amount for amount in (rows.get(name), limit) if amount is not None]
-        if not amounts:
-            return None
         candidates = round(1 / task.chance) if task.answer == "lowest_perplexity" and task.chance else 1
-        total += min(amounts) * candidates
-    return total
+        total += min(amounts, default=0) * candidates
+        partial |= not amounts
+    return total, partial
 
 
 def official_rows() -> dict[str, int]:
@@ -310,7 +312,8 @@ def _assumptions(experiment: Experiment) -> list[str]:
     hardware = experiment.hardware
     lines = [
         "FLOPs: 6 a weight and token in training, 2 in measuring, and attention's (no causal half). Memory and disk",
-        "are estimates. Benchmarks at most: every request fills the context. Jobs done have their output already.",
+        "are estimates, of corpora at most. Benchmarks at most: every request fills the context. Jobs done have their",
+        "output already. `+?`: and what nobody knows yet.",
     ]
     if hardware is None:
         return [
@@ -342,11 +345,12 @@ def _cost_table(experiment: Experiment, listed: list[Job]) -> list[str]:
 
 def _cells(experiment: Experiment, group: list[Job], is_run: bool) -> list[str]:
     total = Total.of(group)
+    kept = "stored" if all(job.target == "data" for job in group) else "tokens"
     if total.timed:
         counted = ["timings", "", ""]
     else:
         counted = [
-            _known(total, "tokens", _count(total.tokens or (total.stored if total.flops == 0 else 0))),
+            _known(total, kept, _count(getattr(total, kept))),
             _known(total, "flops", _flops(total.flops)),
             _known(total, "recomputed", _flops(total.recomputed)),
         ]
@@ -365,7 +369,7 @@ def _known(total: Total, key: str, text: str) -> str:
     """The sum, or how much of it is known."""
     if key not in total.unknown:
         return text
-    return UNKNOWN if getattr(total, key) == 0 else f"{text} + ?"
+    return UNKNOWN if getattr(total, key) == 0 else f"{text}+?"
 
 
 def _target_table(experiment: Experiment, alone: dict[str, Total]) -> list[str]:
@@ -396,7 +400,7 @@ def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], str] |
     if answers is None and any(remote.kind != "package" for remote in fetched):
         lines += ["", "Offline, or the hub does not answer: revisions and access were not checked there."]
     if any(remote.size is None and remote.kind == "data set" for remote in fetched):
-        lines.append("Data sets are streamed until the tokens above are read; how many bytes that is, is unknown.")
+        lines.append("A data set without a size is read whole: give its corpus a `character_limit` to read less.")
     return lines
 
 
