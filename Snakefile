@@ -18,6 +18,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/decode.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/release.smk"
 
 
 rule all:
@@ -42,6 +43,12 @@ rule figures:
 rule claims:
     input:
         f"{directory}/claims.md",
+    localrule: True
+
+
+rule release:
+    input:
+        release_folders,
     localrule: True
 
 

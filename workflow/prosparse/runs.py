@@ -113,9 +113,9 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
-    """The run's own activation and every other that a row of a table asks for."""
+    """The run's own activation and every other that a row of a table or a release asks for."""
     activations = [experiment.runs[run].activation]
-    for pair in (*experiment.rows.values(), *experiment.ours.values(), *experiment.search):
+    for pair in (*experiment.rows.values(), *experiment.ours.values(), *experiment.search, *experiment.release):
         name, activation = experiment.pair(pair)
         if name == run and activation not in activations:
             activations.append(activation)

@@ -24,6 +24,7 @@ from prosparse.paper import (
     figures,
     operators,
     page,
+    release,
     tables,
 )
 from prosparse.paper.results import Results, scale_of
@@ -355,3 +356,18 @@ def table_files(wildcards):
 
 def figure_files(wildcards):
     return needed_files(figures.inputs(wildcards.figure, experiment))
+
+
+def release_files(wildcards):
+    pair = f"{wildcards.run}@{wildcards.activation}"
+    return needed_files(release.inputs(experiment, pair))
+
+
+def release_folders(wildcards):
+    if not experiment.release:
+        raise WorkflowError(
+            "release: the experiment names no pair; allowed: run or run@activation"
+        )
+    return [
+        f"{directory}/release/{pair}/README.md" for pair in release.pairs(experiment)
+    ]
