@@ -19,6 +19,7 @@ include: "workflow/rules/speed.smk"
 include: "workflow/rules/decode.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/release.smk"
 
 
 rule all:
@@ -43,6 +44,12 @@ rule figures:
 rule claims:
     input:
         f"{directory}/claims.md",
+    localrule: True
+
+
+rule release:
+    input:
+        release_folders,
     localrule: True
 
 

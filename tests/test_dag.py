@@ -108,6 +108,26 @@ def test_true_shapes_are_laid_over_the_default(tmp_path):
     assert len(jobs["powerinfer"]) == 1
 
 
+def test_release_needs_what_its_cards_say(tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    (tmp_path / "release.yaml").write_text(yaml.safe_dump({**config, "release": ["small-vanilla@fatrelu-0.02"]}))
+    jobs = planned(tmp_path, "release", config=tmp_path / "release.yaml")
+    assert jobs["release_folder"] == {"run=small-vanilla, activation=fatrelu-0.02"}
+    assert len(jobs["sparsity"]) == len(jobs["evaluate"]) == 1
+    assert not {"table", "figure", "predictors"} & jobs.keys()
+    trained = {w.split(",")[0].removeprefix("run=") for w in jobs["train_stage"]}
+    assert trained == {"small-base", "small-prosparse", "small-vanilla"}
+
+
+def test_release_of_nothing_says_so(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({**yaml.safe_load((ROOT / "config.yaml").read_text()), "release": []})
+    )
+    run = snakemake(tmp_path, "release", "--dry-run", config=tmp_path / "config.yaml")
+    assert run.returncode != 0
+    assert "release: the experiment names no pair" in run.stdout + run.stderr
+
+
 def test_a_shared_stage_is_trained_once(tmp_path):
     jobs = planned(tmp_path, "figure2")
     stage0 = [w for w in jobs["train_stage"] if "small" in w and "stage=0" in w]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from huggingface_hub import ModelCard
 from test_dag import ROOT, snakemake
 
+from prosparse.config import Activation
 from prosparse.paper.figures import FIGURES
 from prosparse.paper.tables import TABLES
 
@@ -67,6 +72,7 @@ def toy_experiment(root: Path) -> dict:
             "Vanilla ReLU-7B": "vanilla",
         },
         "stages": {"7B": ["prosparse"]},
+        "release": ["prosparse", "prosparse@fatrelu-0.05", "vanilla@shiftrelu-0.1"],
         "figures": {"schedule": ["prosparse"], "sparsity_curves": ["vanilla", "prosparse"]},
         "operators": {"shapes": {"7B": [16, 32]}, "densities": [1, 0.5], "rounds": 4, "memory_limit": 1 << 20},
         "benchmarks": {"rows": "files", "directory": "rows", "tasks": ["piqa", "lambada", "agi_eval"]},
@@ -168,6 +174,58 @@ def test_a_description_reruns_no_measurement(toy):
 def test_what_a_profile_asks_for_reruns_nothing(toy):
     root, _ = toy
     assert "Nothing to be done" in dry_run(root, None, "--set-resources", "train_stage:runtime=60")
+
+
+#: Loads the folders it is told, as another's program would, by the Python of their own READMEs where it is told to.
+STRANGER = """
+import json, os, re, sys
+import torch
+from transformers import AutoModelForCausalLM
+
+found = {}
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    try:
+        AutoModelForCausalLM.from_pretrained(".")
+        found[folder] = "loads"
+    except KeyError as error:
+        found[folder] = f"refuses {error}"
+    names = {}
+    exec(re.search("```python\\n(.*?)```", open("README.md").read(), re.S)[1], names)
+    ids = names["tokenizer"]("def load(path):", return_tensors="pt")["input_ids"]
+    torch.save((ids, names["model"](ids).logits), sys.argv[0] + "." + os.path.basename(folder))
+assert "prosparse" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+def test_released_folders_load_elsewhere_or_refuse_to(toy, tmp_path):
+    from prosparse.models import load
+
+    root, _ = toy
+    run = snakemake(root, "release", "--cores", "1", config=root / "toy.yaml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    release = root / "results" / "toy" / "release"
+    pairs = ["prosparse@relu", "prosparse@fatrelu-0.05", "vanilla@shiftrelu-0.1"]
+    assert sorted(path.name for path in release.iterdir()) == sorted(pairs)
+    assert not list(release.rglob("*.csv")) + list(release.rglob("*.pt"))
+
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    command = [sys.executable, str(tmp_path / "stranger.py"), *(str(release / pair) for pair in pairs)]
+    stranger = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert stranger.returncode == 0, stranger.stderr
+    outcomes = [json.loads(stranger.stdout.splitlines()[-1])[str(release / pair)] for pair in pairs]
+    assert outcomes == ["loads", "refuses 'fatrelu'", "refuses 'shiftrelu'"]
+    for pair in pairs:
+        name, _, activation = pair.partition("@")
+        checkpoint = root / f"results/toy/checkpoints/{name}/seed0/stage{2 if name == 'prosparse' else 1}"
+        weights = "model.safetensors"
+        assert (release / pair / weights).stat().st_ino == (checkpoint / weights).stat().st_ino  # a link, not a copy
+        ids, logits = torch.load(tmp_path / f"stranger.py.{pair}", weights_only=True)
+        assert torch.equal(load(checkpoint, Activation.parse(activation))(ids).logits, logits)
+        assert torch.equal(load(release / pair)(ids).logits, logits)
+        assert ModelCard.load(release / pair / "README.md").data.license == "unknown"
+    assert "Nothing to be done" in dry_run(root, None, "release")
 
 
 def test_publish_copies_results_but_no_weights(toy):

@@ -462,6 +462,8 @@ class Synthetic:
             final |= {"lm_loss": None, "sparsity": None}
         record = {
             "run": runs.owner(self.experiment, run, stage), "seed": seed, "stage": stage,
+            "steps": chosen.stages[stage].until,
+            "tokens": tokens(self.experiment, run, stage),
             "final": final,
             "provenance": self.provenance(20.0),
         }  # fmt: skip

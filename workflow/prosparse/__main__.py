@@ -636,11 +636,14 @@ def _paper(commands: Any) -> None:
         ("claims", claims, "judge the paper's claims on our numbers"),
         ("page", page, "write the page that shows everything"),
         ("plan", cost_plan, "reckon what the experiment costs, and what would stop it"),
+        ("release", release, "make the folder to upload of one sparse model"),
         ("publish", publish, "copy tables, figures and JSONs to results/published"),
     ):
         command = _command(commands, name, run, text)
         if name in ("table", "figure"):
             command.add_argument("name")
+        if name == "release":
+            command.add_argument("pair", help="run, or run@activation")
         command.add_argument("--config", type=Path, required=True, help="results/{experiment}/config.json")
 
 
@@ -684,6 +687,12 @@ def cost_plan(options: argparse.Namespace) -> None:
     from prosparse.paper import plan_page
 
     print(plan_page.write(_experiment(options.config), options.config.parent), end="")
+
+
+def release(options: argparse.Namespace) -> None:
+    from prosparse.paper import release
+
+    print(f"released: {release.write(options.pair, _experiment(options.config), options.config.parent).parent}")
 
 
 def publish(options: argparse.Namespace) -> None:

@@ -120,9 +120,9 @@ def speed_run(experiment: Experiment) -> str:
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
-    """The run's own activation and every other that a row of a table asks for."""
+    """The run's own activation and every other that a row of a table or a release asks for."""
     activations = [experiment.runs[run].activation]
-    for pair in (*experiment.rows.values(), *experiment.ours.values(), *experiment.search):
+    for pair in (*experiment.rows.values(), *experiment.ours.values(), *experiment.search, *experiment.release):
         name, activation = experiment.pair(pair)
         if name == run and activation not in activations:
             activations.append(activation)

@@ -27,6 +27,7 @@ from prosparse.paper import (
     operators,
     page,
     plan_page,
+    release,
     tables,
 )
 from prosparse.paper.results import Results, scale_of
@@ -463,3 +464,18 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
         dry_run_targets(), local=workflow.resource_settings.nodes is None
     ):
         print("This run would be refused:", *found, sep="\n", file=sys.stderr)
+
+
+def release_files(wildcards):
+    pair = f"{wildcards.run}@{wildcards.activation}"
+    return needed_files(release.inputs(experiment, pair))
+
+
+def release_folders(wildcards):
+    if not experiment.release:
+        raise WorkflowError(
+            "release: the experiment names no pair; allowed: run or run@activation"
+        )
+    return [
+        f"{directory}/release/{pair}/README.md" for pair in release.pairs(experiment)
+    ]

@@ -12,6 +12,7 @@ PUBLISHED_FILES = (
     "acceleration.md",
     "tables/*",
     "figures/*",
+    "release/*/README.md",
     "measurements/**/*.json",
     "checkpoints/**/ledger.csv",
     "checkpoints/**/provenance.json",
