@@ -66,10 +66,15 @@ def _run(run: dict[str, Any]) -> None:
 def _shrunk(architecture: Architecture) -> dict[str, Any]:
     grouped = architecture.kv_heads < architecture.heads
     return {
-        # models that differ in width still do
-        "hidden_size": 32, "intermediate_size": 64 + architecture.intermediate_size % 41, "layers": 2, "heads": 4, "kv_heads": 2 if grouped else 4,
-        "vocabulary_size": None, "dim_model_base": 8 if architecture.type == "minicpm" else None,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "intermediate_size": 64
+        + 8 * (architecture.intermediate_size // 8 % 7),  # models of several widths keep several
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2 if grouped else 4,
+        "vocabulary_size": None,
+        "dim_model_base": 8 if architecture.type == "minicpm" else None,
+    }
 
 
 def _data(experiment: Experiment, data: dict[str, Any], root: Path) -> None:
