@@ -41,6 +41,8 @@ def rehearse(path: Path, root: Path) -> Path:
             _checkpoint(folder, run.init.pretrained, shape, run.activation)
             toy["runs"][name]["init"] |= {"pretrained": str(folder), "gguf_file": None, "gated": None}
     toy["benchmarks"] |= {"rows": "files", "directory": str(_benchmark_rows(root / "rows")), "limits": {}, "limit": 2}
+    if experiment.hardware:
+        toy["hardware"]["gpus"] = 2
     if experiment.operators:
         shapes = {scale: [16 + 8 * n, 32 + 8 * n] for n, scale in enumerate(experiment.operators.shapes)}
         toy["operators"] |= {"shapes": shapes, "densities": [1, 0.5], "rounds": 4, "memory_limit": 1 << 20}
@@ -152,6 +154,9 @@ def _checkpoint(folder: Path, name: str, shape: Architecture | None, activation:
             del config[key]
     elif name.startswith("SparseLLM/prosparse"):
         config |= {"model_type": "sparsellama", "architectures": ["SparseLlamaForCausalLM"]}
+    if config["model_type"] in ("minicpm", "sparsellama"):  # written by transformers of their time
+        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+        config.pop("head_dim", None)
     (folder / "config.json").write_text(json.dumps(config))
     bytes_as_tokens().save_pretrained(folder)
 
