@@ -110,7 +110,9 @@ def test_true_shapes_are_laid_over_the_default(tmp_path):
 
 def test_release_needs_what_its_cards_say(tmp_path):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    (tmp_path / "release.yaml").write_text(yaml.safe_dump({**config, "release": ["small-vanilla@fatrelu-0.02"]}))
+    (tmp_path / "release.yaml").write_text(
+        yaml.safe_dump({**config, "release": ["small-vanilla@fatrelu-0.02"]}, sort_keys=False)
+    )
     jobs = planned(tmp_path, "release", config=tmp_path / "release.yaml")
     assert jobs["release_folder"] == {"run=small-vanilla, activation=fatrelu-0.02"}
     assert len(jobs["sparsity"]) == len(jobs["evaluate"]) == 1
