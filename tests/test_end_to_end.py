@@ -25,6 +25,15 @@ STAGES = [{"until": 4}, {"until": 6, "peak": 0.2}, {"until": 10, "peak": 1.0, "s
 def toy_experiment(root: Path) -> dict:
     """Two corpora of this project's own files, toy width, two benchmarks of made-up rows."""
     (root / "rows").mkdir(parents=True)
+    # a paragraph a document: of our code, and of the licence
+    (root / "code").mkdir()
+    for index, path in enumerate(sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))):
+        rows = [json.dumps({"text": paragraph}) + "\n" for paragraph in path.read_text().split("\n\n")]
+        with open(root / "code" / f"train-{index % 3}.jsonl", "a") as file:
+            file.writelines(rows)
+    (root / "text").mkdir()
+    for index, paragraph in enumerate((ROOT / "LICENSE").read_text().split("\n\n")):
+        (root / "text" / f"prose{index}.txt").write_text(paragraph)
     piqa = [{"goal": f"To count {i},", "sol1": "say it.", "sol2": "eat a stone.", "label": i % 2} for i in range(6)]
     (root / "rows" / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in piqa))
     lambada = [{"text": f"one two three four five {w}"} for w in ("six", "seven", "eight")]
@@ -84,15 +93,6 @@ def toy(tmp_path_factory):
     """The toy experiment, run once from nothing."""
     root = tmp_path_factory.mktemp("toy")
     config = toy_experiment(root)
-    (root / "text").mkdir()
-    # a paragraph a document: of our code, and of the licence
-    (root / "code").mkdir()
-    for index, path in enumerate(sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))):
-        rows = [json.dumps({"text": paragraph}) + "\n" for paragraph in path.read_text().split("\n\n")]
-        with open(root / "code" / f"train-{index % 3}.jsonl", "a") as file:
-            file.writelines(rows)
-    for index, paragraph in enumerate((ROOT / "LICENSE").read_text().split("\n\n")):
-        (root / "text" / f"prose{index}.txt").write_text(paragraph)
     path = root / "toy.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     run = snakemake(root, "--cores", "2", config=path)

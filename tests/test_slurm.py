@@ -62,12 +62,7 @@ def toy(slurm, tmp_path_factory):
         training = {"batch_size": 64, "learning_rate": 1e-3 * (1 + index), "checkpoint_every": CHECKPOINT_EVERY}
         config["runs"][name] = {**LONG, "training": training}
     (root / "toy.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (root / "text").mkdir()
-    for index, path in enumerate(sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))):
-        (root / "text" / f"code{index}.txt").write_text(path.read_text())
-    for index, paragraph in enumerate((ROOT / "LICENSE").read_text().split("\n\n")):
-        (root / "text" / f"prose{index}.txt").write_text(paragraph)
-    tokens = [f"results/toy/data/tokens/{corpus}/manifest.json" for corpus in ("code", "prose")]
+    tokens = [f"results/toy/data/tokens/bpe/{corpus}/manifest.json" for corpus in ("code", "prose")]
     run = snakemake(root, *tokens, "--workflow-profile", str(profile(root, nodes=1)), *OPTIONS)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
     return root
@@ -129,7 +124,7 @@ def test_two_nodes_end_to_end_give_what_one_process_gives(toy, tmp_path):
     # the number of processes is no reason to train again
     assert "Nothing to be done" in dry_run(toy, None, "table6", sparsity)
     shutil.copytree(toy / "results/toy/data", tmp_path / "results/toy/data")
-    for name in ("toy.yaml", "rows", "text"):
+    for name in ("toy.yaml", "rows", "text", "code"):
         (tmp_path / name).symlink_to(toy / name)
     alone = snakemake(tmp_path, stage("prosparse", 1), "--cores", "1")
     assert alone.returncode == 0, alone.stderr[-6000:]
