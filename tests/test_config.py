@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prosparse.config import PAPER_DATASETS, ConfigError, Experiment, HubSource, load, published_rows
+from prosparse.config import PAPER_DATASETS, ConfigError, Experiment, HubSource, Training, load, published_rows
 from prosparse.data import sources
 
 ROOT = Path(__file__).parents[1]
@@ -312,3 +312,10 @@ def test_the_papers_corpora_are_its_nine_data_sets():
         assert corpus.source.revision
         sources.check(name, corpus)
     assert [name for name, corpus in data.corpora.items() if corpus.source.gated] == ["starcoder"]
+
+
+def test_a_batch_is_divided_among_the_processes_or_refused():
+    training = Training(learning_rate=1e-3, batch_size=24, micro_batch_size=2)
+    assert [training.accumulation_steps(processes) for processes in (1, 4, 12)] == [12, 3, 1]
+    with pytest.raises(ConfigError, match="batch_size 24 is not a multiple of micro_batch_size 2 x 16 processes"):
+        training.accumulation_steps(16)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prosparse import processes, training
-from prosparse.config import Activation, Architecture, Stage, Training, UserError
+from prosparse.config import Activation, Architecture, ConfigError, Stage, Training, UserError
 from prosparse.models import load
 from prosparse.progress import Refused
 from prosparse.runs import StageSpecification
@@ -241,7 +241,7 @@ def test_any_number_of_processes_continues(handed_over, way):
 
 def _goes_wrong(root):
     first = processes.is_first()
-    text = expected_error(Refused, root, specification(micro_batch_size=4), "refused")
+    text = expected_error(ConfigError, root, specification(micro_batch_size=4), "refused")
     assert text == "training.batch_size 4 is not a multiple of micro_batch_size 4 x 2 processes"
 
     # the folder is the first process's, its refusal everyone's

@@ -12,8 +12,7 @@ import torch
 from test_training import STAGES, data, ledger, specification, weights  # noqa: F401 (data is a fixture)
 
 from prosparse.__main__ import main
-from prosparse.config import ConfigError, Training
-from prosparse.launch import check_processes, step_environment, time_budget
+from prosparse.launch import step_environment, time_budget
 
 
 @pytest.mark.parametrize(
@@ -22,14 +21,6 @@ from prosparse.launch import check_processes, step_environment, time_budget
 )
 def test_time_budget_keeps_a_tenth_within_40_seconds_and_half_an_hour(minutes, seconds):
     assert time_budget(minutes) == seconds
-
-
-def test_the_batch_must_divide_among_the_processes():
-    training = Training(learning_rate=1e-3, batch_size=24, micro_batch_size=2)
-    for nodes, processes in ((1, 1), (1, 4), (3, 4)):
-        check_processes("a", training, nodes, processes)
-    with pytest.raises(ConfigError, match=r"runs\.a\.training\.batch_size is 24.* 2 nodes x 8 processes"):
-        check_processes("a", training, 2, 8)
 
 
 def test_a_step_inherits_nothing_of_the_step_that_asks_for_it():

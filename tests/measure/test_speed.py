@@ -49,3 +49,17 @@ def test_levers_that_a_run_does_not_use_are_not_timed(tokens):
 def test_large_models_are_not_repeated_for_long(monkeypatch):
     monkeypatch.setattr(speed, "ENOUGH_SECONDS", 0)
     assert len(speed.interleaved({"arm": lambda: None}, repeats=20)["arm"]) == speed.FEWEST_REPEATS
+
+
+def test_a_model_keeps_as_many_layers_as_fit():
+    model = from_scratch(ARCHITECTURE, 64, 16, seed=0)
+    layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32 + 2 * 32  # by hand, two norms included
+    rest = 64 * 32 + 32  # tied embeddings, last norm
+    rows = torch.arange(16)[None]
+    with torch.no_grad():
+        inner = model(input_ids=rows, output_hidden_states=True).hidden_states[1]
+        assert speed.shorten(model, rest + 2 * layer - 1) == (1, 2)
+        shortened = model.base_model(input_ids=rows).last_hidden_state
+        assert torch.equal(shortened, model.base_model.norm(inner))
+    assert sum(parameter.numel() for parameter in model.parameters()) == rest + layer
+    assert speed.shorten(model) == (1, 1)

@@ -100,6 +100,7 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
 
     cost = {"percent": 3.0, "lower_quartile": 1.0, "upper_quartile": 5.0}
     speed = {
+        "layers": {"measured": 2, "of": 30},
         "training_step": {
             **{arm: rate(5000) for arm in ("plain", "regularized", "regularized_and_measured")},
             "linear_layers_alone": rate(8000),
@@ -120,6 +121,7 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
     assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
     assert "cost 3.2 %" in text or "cost 3.3 %" in text
+    assert "Of 30 layers the first 2 alone." in text
     assert "| Its linear layers alone | 8,000 | 1,600 |" in text  # 8,000 tokens/s of 0.2 GFLOP
     assert "reaches 62% of the rate of its matrix products" in text
 

@@ -6,6 +6,7 @@ Modules are imported by the command that needs them, since importing torch takes
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
 import os
@@ -575,22 +576,27 @@ def build_powerinfer(options: argparse.Namespace) -> None:
 def speed(options: argparse.Namespace) -> None:
     import torch
 
+    from prosparse import devices
     from prosparse.data.mixture import load_heldout
-    from prosparse.measure.speed import counting, training
+    from prosparse.measure.speed import counting, shorten, training
     from prosparse.models import load
     from prosparse.provenance import record, write_json
     from prosparse.runs import StageSpecification
 
     started = time.time()
     specification = StageSpecification.model_validate_json(options.specification)
-    rows = next(iter(load_heldout(options.tokens).values()))
+    device = devices.fastest()
+    model = load(options.checkpoint.parent)
+    layers, of = shorten(model)
+    rows = next(iter(load_heldout(options.tokens).values())).to(device)
     rows = rows[: max(1, 4096 // rows.shape[1])]
-    model = load(options.checkpoint.parent, dtype=getattr(torch, options.precision))
+    model.to(device)  # type: ignore[arg-type]
     result = {
-        "sparsity_measurement": counting(model, rows, repeats=20),
+        "layers": {"measured": layers, "of": of},
+        "sparsity_measurement": counting(copy.deepcopy(model).to(getattr(torch, options.precision)), rows, repeats=20),
         # last: it changes how this process allocates memory
-        "training_step": training(load(options.checkpoint.parent), specification, options.tokens, repeats=20),
-        "provenance": record(specification.model_dump(mode="json"), started, str(model.device)),
+        "training_step": training(model, specification, options.tokens, repeats=20),
+        "provenance": record(specification.model_dump(mode="json"), started, devices.name(device)),
     }
     write_json(options.output, result)
     print(

@@ -10,8 +10,9 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from typing import NoReturn
 
-from prosparse.config import ConfigError, Training, UserError
+from prosparse.config import UserError
 
 #: Of a job's variables, those that name it. The rest describe the step that the launcher itself is in, and srun
 #: would take them for options of the step that it is asked for.
@@ -31,19 +32,6 @@ def time_budget(runtime: int) -> int | None:
     if runtime == 0:
         return None
     return max(0, round(60 * runtime - max(40, min(6 * runtime, 30 * 60))))
-
-
-def check_processes(run: str, training: Training, nodes: int, processes: int) -> None:
-    """Refuse a number of processes that the batch cannot be spread over.
-
-    Raises:
-        ConfigError: with the keys and resources that do not fit.
-    """
-    if training.batch_size % (training.micro_batch_size * nodes * processes):
-        raise ConfigError(
-            f"runs.{run}.training.batch_size is {training.batch_size}: it must be a multiple of micro_batch_size "
-            f"{training.micro_batch_size} x the profile's {nodes} nodes x {processes} processes"
-        )
 
 
 def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | None) -> int:
@@ -70,7 +58,7 @@ def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | N
     return 0
 
 
-def srun(command: list[str], nodes: int, processes: int) -> None:
+def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
     """Become the srun that runs this launcher on every node of the Slurm job; this node is where they meet.
 
     Raises:

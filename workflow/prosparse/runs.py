@@ -113,10 +113,9 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
         yield from needed(experiment, init.run, init.stage)
 
 
-def speed_run(experiment: Experiment) -> str:
-    """The run that speed is measured on: the first regularized one, at a factor that the experiment uses."""
-    regularized = (name for name, run in experiment.runs.items() if run.stages[-1].peak > 0)
-    return next(regularized, next(iter(experiment.runs)))
+def speed_run(experiment: Experiment) -> str | None:
+    """The run that speed is measured on: the first regularized one; None where no run is."""
+    return next((name for name, run in experiment.runs.items() if run.stages[-1].peak > 0), None)
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:

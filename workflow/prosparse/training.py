@@ -73,8 +73,8 @@ def train_stage(
         teacher: the checkpoint directory to distil from, where the specification has a share for it.
 
     Raises:
-        Refused: another process trains here, or the directory holds another config's progress, or the batch cannot be
-            divided among this many processes.
+        Refused: another process trains here, or the directory holds another config's progress.
+        ConfigError: the batch cannot be divided among this many processes.
         OutOfTime: the time is used up, or SIGTERM came; progress is saved, the same call continues.
         Diverged: the loss is not finite; the last checkpoint is kept.
 
@@ -83,7 +83,6 @@ def train_stage(
     started = time.time()
     resume = output / "resume"
     training = specification.training
-    accumulation_steps = _accumulation_steps(training)
     shard = training.fsdp and processes.count() > 1
     processes.join()
     with ExitStack() as held:
@@ -113,6 +112,7 @@ def train_stage(
                 )
             )
             return
+        accumulation_steps = training.accumulation_steps(processes.count())
         with processes.together():
             model = starting_model() if processes.is_first() or not shard else None
         if model is None or shard:
@@ -130,16 +130,6 @@ def train_stage(
                 f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: run again to go on"
             )
         processes.from_first(lambda: _finish(specification, trainer, callback, tokenizer, resume, output, started))
-
-
-def _accumulation_steps(training: Training) -> int:
-    together = training.micro_batch_size * processes.count()
-    if training.batch_size % together:
-        raise Refused(
-            f"training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
-            f"{training.micro_batch_size} x {processes.count()} processes"
-        )
-    return training.batch_size // together
 
 
 def _starting_model(specification: StageSpecification, tokenizer: Path, weights: Path | None) -> PreTrainedModel:

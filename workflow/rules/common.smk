@@ -17,7 +17,7 @@ from prosparse.config import (
 )
 from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
-from prosparse.launch import check_processes, time_budget
+from prosparse.launch import time_budget
 from prosparse.measure import benchmark_rows
 from prosparse.paper import (
     acceleration,
@@ -49,6 +49,10 @@ TABLES = list(tables.TABLES)
 FIGURES = list(figures.FIGURES)
 
 SPEED_RUN = runs.speed_run(experiment)
+
+# what is taken as it is opened, and what is trained
+STARTS = [name for name, run in experiment.runs.items() if not run.stages[-1].until]
+TRAINED = [name for name in experiment.runs if name not in STARTS]
 
 # what decodes in mode `predicted`
 PREDICTOR_KIND = experiment.predictors.kinds[0] if experiment.predictors else None
@@ -222,11 +226,15 @@ def stage_teacher(wildcards):
 
 
 def stage_processes(wildcards, resources):
-    training = experiment.runs[wildcards.run].training
     try:
-        check_processes(wildcards.run, training, resources.nodes, resources.processes)
+        experiment.runs[wildcards.run].training.accumulation_steps(
+            resources.nodes * resources.processes
+        )
     except ConfigError as error:
-        raise WorkflowError(str(error))
+        raise WorkflowError(
+            f"runs.{wildcards.run}.{error}: the profile's {resources.nodes} nodes x {resources.processes} processes; "
+            "its nodes may differ by run, see profiles/README.md"
+        )
     return f"--nodes {resources.nodes} --processes {resources.processes}"
 
 

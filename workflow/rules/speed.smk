@@ -3,8 +3,8 @@
 
 rule speed:
     input:
-        checkpoint=checkpoint_file(SPEED_RUN, experiment.seeds[0]),
-        tokens=run_tokens(SPEED_RUN, experiment.data.corpora),
+        checkpoint=lambda wildcards: checkpoint_file(SPEED_RUN, experiment.seeds[0]),
+        tokens=lambda wildcards: run_tokens(SPEED_RUN, experiment.data.corpora),
     output:
         "<experiment>/measurements/speed.json",
     log:
@@ -15,7 +15,7 @@ rule speed:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing may run beside a time measurement
     params:
-        specification=runs.specification(
+        specification=lambda wildcards: runs.specification(
             experiment,
             SPEED_RUN,
             len(experiment.runs[SPEED_RUN].stages) - 1,

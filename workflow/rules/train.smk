@@ -17,6 +17,8 @@ rule train_stage:
         "<experiment>/logs/train/{run}.seed{seed}.stage{stage}.log",
     benchmark:
         "<experiment>/timings/train/{run}.seed{seed}.stage{stage}.tsv"
+    wildcard_constraints:
+        run="|".join(TRAINED) or "none",
     conda:
         "../../envs/prosparse.yaml"
     threads: experiment.threads
@@ -44,3 +46,9 @@ rule train_stage:
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
         " --label {params.label:q} {params.budget}"
         " --output {output.provenance} 2>&1 | tee {log}"
+
+
+# A model that is taken as it is: nobody waits for GPUs to fetch or copy one.
+use rule train_stage as start with:
+    wildcard_constraints:
+        run="|".join(STARTS) or "none",

@@ -21,7 +21,32 @@ from prosparse.training import prepare
 
 LEVER_REPEATS = 3
 FEWEST_REPEATS, ENOUGH_SECONDS = 5, 60
+LARGEST = 10**9  # parameters
 QUARTILES = ("lower_quartile", "median", "upper_quartile")
+
+
+def shorten(model: PreTrainedModel, parameters: int = LARGEST) -> tuple[int, int]:
+    """Keep as many first layers as make up ``parameters``: all layers cost alike, and a large model trains sharded.
+
+    Returns:
+        The layers that are left, at least one, and those there were.
+    """
+    layers = model.base_model.get_submodule("layers")
+    assert isinstance(layers, nn.ModuleList)
+    each = sum(parameter.numel() for parameter in layers[0].parameters())
+    rest = sum(parameter.numel() for parameter in model.parameters()) - each * len(layers)
+    kept = min(len(layers), max(1, (parameters - rest) // each))
+    model.base_model.layers = layers[:kept]
+    model.config.num_hidden_layers = kept
+    return kept, len(layers)
+
+
+def _seconds(arm: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    arm()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - started
 
 
 def interleaved(arms: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
@@ -30,16 +55,14 @@ def interleaved(arms: dict[str, Callable[[], None]], repeats: int) -> dict[str, 
     After a minute, which is short for a large model, five repeats are enough.
     """
     for arm in arms.values():
-        arm()  # warm-up
+        _seconds(arm)  # warm-up
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     begun = time.perf_counter()
     for done in range(repeats):
         if done >= FEWEST_REPEATS and time.perf_counter() - begun > ENOUGH_SECONDS:
             break
         for name, arm in arms.items():
-            started = time.perf_counter()
-            arm()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(_seconds(arm))
     return seconds
 
 

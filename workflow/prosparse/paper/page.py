@@ -324,7 +324,7 @@ def _start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
 def _speed(path: Path) -> list[str]:
     """Our own overhead (``measurements/speed.json``): the L1 gradient in training, the zero count in measuring."""
     if not path.exists():
-        return ["Missing: not measured."]
+        return ["Missing: not measured. It is where a run is regularized."]
     measured = json.loads(path.read_text())
     names = {
         ("training_step", "plain"): "Training step, no regularization",
@@ -350,10 +350,14 @@ def _speed(path: Path) -> list[str]:
     header = ["Work", "Tokens/s (median)", "Quartiles", "Slowdown in % (quartiles)", "Repeats"]
     training = measured["training_step"]
     whole = training["slowdown_of_a_run_percent"]
+    layers = measured["layers"]
+    cut = (
+        "" if layers["measured"] == layers["of"] else f" Of {layers['of']} layers the first {layers['measured']} alone."
+    )
     return [
         *markdown_table(header, rows, numbers=4),
         "",
-        f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.",
+        f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.{cut}",
         "",
         *_training_rate(training),
     ]

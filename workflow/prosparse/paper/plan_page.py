@@ -73,8 +73,9 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
         measured |= {experiment.pair(pair)[0] for pair in acceleration.pairs(experiment).values()}
     if needs.operators:
         measured |= {experiment.pair(pair)[0] for pair in operators.trained(experiment).values()}
-    if whole:
-        measured.add(runs.speed_run(experiment))
+    speed_run = runs.speed_run(experiment) if whole else None
+    if speed_run is not None:
+        measured.add(speed_run)
     order = list(experiment.runs)
     checkpoints |= {(run, None) for run in measured}
     stages = plan.stages_behind(experiment, sorted(checkpoints, key=lambda c: (order.index(c[0]), c[1] or 0)))
@@ -107,7 +108,7 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
     timings = [("decoding", results.decoding_file())] if needs.decoding else []
     timings += [("decoding", results.decoding_file(shape)) for shape in sorted(needs.decoding_shapes)]
     timings += [("operators", results.operators_file)] if needs.operators else []
-    timings += [("speed", directory / "measurements" / "speed.json")] if whole else []
+    timings += [("speed", directory / "measurements" / "speed.json")] if speed_run is not None else []
     found += [Job(target, path.stem, output(path), timed=True) for target, path in timings]
     return plan.marked(found, directory)
 
