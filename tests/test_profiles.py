@@ -47,7 +47,9 @@ def cluster(tmp_path, monkeypatch):
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *--partition=nope*)\n'
         '  echo "allocation failure: Invalid partition name specified" >&2; exit 1;;\nesac\n'
     )
-    (commands / "sbatch").chmod(0o755)
+    (commands / "sinfo").write_text("#!/bin/sh\n")
+    for command in commands.iterdir():
+        command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
     return tmp_path
 
@@ -69,19 +71,24 @@ def resources(output: str) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("profile", ["slurm", "cluster", "gpus"])
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiments_have_a_dag_under_every_profile(cluster, config, profile, option):
-    if option == "--profile" and config != EXPERIMENTS[0]:
+    for_gpus = config.stem in ("paper", "released")
+    if option == "--profile" and not for_gpus:
         pytest.skip("the two options differ in what else is loaded, whatever the experiment")
-    used = adapted(profile, cluster, gpus="1")
-    run = snakemake(cluster, "all", "--dry-run", option, str(used), config=config)
+    gpus = "8" if for_gpus else "1"
+    used = adapted(profile, cluster, gpus=gpus)
+    targets = ["all", "publish", "plan", *(["release"] if for_gpus else [])]
+    run = snakemake(cluster, *targets, "--dry-run", option, str(used), config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     asked = resources(run.stdout)
-    assert {"train_stage", "sparsity", "speed"} <= asked.keys()
+    assert {"start" if config.stem == "released" else "train_stage", "sparsity"} <= asked.keys()
     for rule, its in asked.items():
         if profile == "slurm":
-            assert its.get("gres") == ("gpu:a100:1" if rule in ON_A_GPU else None), rule
+            number = gpus if rule == "train_stage" else "1"
+            assert its.get("gres") == (f"gpu:a100:{number}" if rule in ON_A_GPU else None), rule
             assert (its.get("slurm_extra") == "--exclusive") == (rule in TIMED), rule
         else:
-            assert its.get("gpu", "0") == ("1" if rule in ON_A_GPU else "0"), rule
+            number = gpus if rule in ("train_stage", *TIMED) else "1"
+            assert its.get("gpu", "0") == (number if rule in ON_A_GPU else "0"), rule
         if profile != "gpus" and rule in TIMED and option == "--workflow-profile":
             assert its["threads"] == "64", rule  # else this machine's cores, until the job is on its node
 
@@ -128,16 +135,39 @@ def test_an_unknown_partition_is_said_before_any_work(cluster):
     assert "Slurm refuses jobs of train_stage: allocation failure: Invalid partition name specified" in said
 
 
-def test_an_unknown_rule_is_said_before_any_work(cluster):
-    used = adapted("gpus", cluster, gpus="1")
+def test_a_slurm_that_does_not_answer_is_no_fault_of_the_profile(cluster):
+    (cluster / "commands" / "sinfo").write_text('#!/bin/sh\necho "Unable to contact slurm controller" >&2; exit 1\n')
+    said = refused(cluster, adapted("slurm", cluster, gpus="1"))
+    assert "Slurm does not answer on this machine: Unable to contact slurm controller" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "rule", "mistaken"),
+    [("set-resources", "  sparsity: ", "  sparseness: "), ("set-threads", "  speed: ?cores", "  sped: ?cores")],
+)
+def test_an_unknown_rule_is_said_before_any_work(cluster, key, rule, mistaken):
+    used = adapted("slurm", cluster, gpus="1")
     text = (used / "profile.yaml").read_text()
-    (used / "profile.yaml").write_text(text.replace("  sparsity:", "  sparseness:"))
-    assert "set-resources: no rule is called sparseness; allowed: " in refused(cluster, used)
+    (used / "profile.yaml").write_text(text.replace(rule, mistaken))
+    assert f"{key}: no rule is called {mistaken.split(':')[0].strip()}; allowed: " in refused(cluster, used)
+
+
+def test_nodes_may_differ_by_run(cluster):
+    used = adapted("slurm", cluster, nodes="\"4 if '13b' in wildcards.run else 1\"")
+    config = ROOT / "workflow" / "experiments" / "paper.yaml"
+    run = snakemake(cluster, "all", "--dry-run", "--workflow-profile", str(used), config=config)
+    assert run.returncode == 0, run.stdout + run.stderr
+    blocks = [block for block in re.split(r"\n(?=(?:local)?rule )", run.stdout) if block.startswith("rule train_stage")]
+    nodes = {re.search(r"run=([^,]+)", block)[1]: re.search(r"nodes=(\d+)", block)[1] for block in blocks}
+    assert nodes["prosparse-13b"] == "4"
+    assert nodes["prosparse-7b"] == nodes["sft-1b"] == "1"
+    asked = (cluster / "asked").read_text()
+    assert {"--nodes=1", "--nodes=4"} <= set(asked.split())
 
 
 def test_processes_that_the_batch_cannot_be_spread_over_are_said_before_any_work(cluster):
     said = refused(cluster, adapted("gpus", cluster, gpus="3"))
-    assert re.search(r"runs\.[\w-]+\.training\.batch_size is 4: .* 1 nodes x 3 processes", said)
+    assert re.search(r"runs\.[\w-]+\.training\.batch_size 4 is not a multiple of .* 1 nodes x 3 processes", said)
 
 
 def test_jobs_with_one_gpu_each_get_different_ones(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prosparse.config import ConfigError
@@ -29,16 +29,23 @@ def submission(resources: Mapping[str, int | str]) -> tuple[str, ...]:
     return (*options, *shlex.split(str(resources.get("slurm_extra", ""))))
 
 
-def check(resources_of_rules: Mapping[str, Mapping[str, int | str]]) -> None:
+def check(asked: Iterable[tuple[str, Mapping[str, int | str]]]) -> None:
     """Refuse a profile whose jobs this cluster would never run, e.g. on a partition that it does not have.
+
+    Args:
+        asked: a rule and the resources of a job of its, as often as these differ.
 
     Raises:
         ConfigError: with Slurm's reason, the rules and the options.
     """
-    rules: dict[tuple[str, ...], list[str]] = {}
-    for rule, resources in resources_of_rules.items():
+    rules: dict[tuple[str, ...], dict[str, None]] = {}
+    for rule, resources in asked:
         if "slurm_partition" in resources:
-            rules.setdefault(submission(resources), []).append(rule)
+            rules.setdefault(submission(resources), {})[rule] = None
+    if rules:
+        answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True)
+        if answer.returncode:
+            raise ConfigError(f"Slurm does not answer on this machine: {_last_line(answer.stderr)}")
     for arguments, names in rules.items():
         if (reason := refusal(arguments)) is not None:
             raise ConfigError(
@@ -50,13 +57,17 @@ def check(resources_of_rules: Mapping[str, Mapping[str, int | str]]) -> None:
 def refusal(arguments: tuple[str, ...]) -> str | None:
     """Why this cluster would never run such a job, in Slurm's words; None where it would. Submits nothing."""
     asked = subprocess.run(["sbatch", "--test-only", *arguments, "--wrap=true"], capture_output=True, text=True)
-    return None if asked.returncode == 0 else asked.stderr.strip().splitlines()[-1]
+    return None if asked.returncode == 0 else _last_line(asked.stderr)
+
+
+def _last_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()[::-1]), "it does not say why")
 
 
 def leftover_jobs(directory: Path) -> list[str]:
     """Ids of this user's jobs that Snakemake submitted from ``directory`` and that have not ended.
 
-    None where no controller answers: Slurm's commands may be installed without one.
+    Empty where no controller answers: Slurm's commands may be installed without one.
     """
     rows = subprocess.run(
         ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True

@@ -3,17 +3,23 @@
 
 if workflow.is_main_process:
     every = {each.name: each for each in workflow.rules}
-    if unknown := workflow.resource_settings.overwrite_resources.keys() - every.keys():
-        raise WorkflowError(
-            f"set-resources: no rule is called {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(every))}"
-        )
+    chosen = {
+        "set-resources": workflow.resource_settings.overwrite_resources,
+        "set-threads": workflow.resource_settings.overwrite_threads,
+    }
+    for key, named in chosen.items():
+        if unknown := named.keys() - every.keys():
+            raise WorkflowError(
+                f"{key}: no rule is called {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(every))}"
+            )
     if shutil.which("sbatch"):
         try:
             slurm.check(
-                {
-                    name: {
+                (
+                    name,
+                    {
                         key: resource.evaluate(
-                            None,
+                            Wildcards(fromdict={"run": run}),
                             input=(),
                             attempt=1,
                             threads=1,
@@ -22,9 +28,10 @@ if workflow.is_main_process:
                         ).value
                         for key, resource in each.resources.items()
                         if key in slurm.RESOURCES
-                    }
-                    for name, each in every.items()
-                }
+                    },
+                )
+                for name, each in every.items()
+                for run in experiment.runs
             )
         except ConfigError as error:
             raise WorkflowError(str(error))

@@ -351,9 +351,8 @@ def _speed(path: Path) -> list[str]:
     training = measured["training_step"]
     whole = training["slowdown_of_a_run_percent"]
     layers = measured["layers"]
-    cut = (
-        "" if layers["measured"] == layers["of"] else f" Of {layers['of']} layers the first {layers['measured']} alone."
-    )
+    shortened = layers["measured"] < layers["of"]
+    cut = f" Of {layers['of']} layers the first {layers['measured']} alone." if shortened else ""
     return [
         *markdown_table(header, rows, numbers=4),
         "",
