@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, UserError
+from prosparse.config import Activation, Precision, UserError
 
 # importing torch and transformers makes a million objects that stay: collecting among them takes a second a job
 gc.set_threshold(100_000, 20, 100)
@@ -436,18 +436,13 @@ def launch(options: argparse.Namespace) -> int:
 
 
 def measure_sparsity(options: argparse.Namespace) -> None:
-    import torch
-
     from prosparse import devices
-    from prosparse.allocator import keep_freed_memory
     from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
-    from prosparse.models import load
+    from prosparse.models import load_to_measure
     from prosparse.provenance import record, write_json
 
-    keep_freed_memory()
     started = time.time()
-    model = load(options.checkpoint.parent, dtype=getattr(torch, options.specification["precision"]))
-    model.to(devices.fastest())  # type: ignore[arg-type]
+    model = load_to_measure(options.checkpoint.parent, precision=options.specification["precision"])
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in options.specification["corpora"].items()}
     activations = [Activation.parse(text) for text in options.specification["activations"]]
     results = measure_corpora(model, activations, corpora, options.tokens)
@@ -480,27 +475,22 @@ def _evaluate(
     rows: Path,
     output: Path,
     names: dict[str, Any],
-    precision: str = "float32",
+    precision: Precision = "float32",
     predictors: Path | None = None,
     decision_threshold: float = 0.5,
 ) -> None:
     from contextlib import nullcontext
 
-    import torch
-
     from prosparse import devices
-    from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.inference.predictors import predicting
     from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
-    from prosparse.models import load, own_activation
+    from prosparse.models import load_to_measure, own_activation
     from prosparse.provenance import record, write_json
     from prosparse.released import tokenizer as open_tokenizer
 
-    keep_freed_memory()
     started = time.time()
-    model = load(checkpoint, activation, dtype=getattr(torch, precision))
-    model.to(devices.fastest())  # type: ignore[arg-type]
+    model = load_to_measure(checkpoint, activation, precision)
     computing = (
         nullcontext()
         if predictors is None
@@ -522,31 +512,24 @@ def _evaluate(
 
 
 def train_predictors(options: argparse.Namespace) -> None:
-    from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictor_training import PredictorSpecification, train
 
-    keep_freed_memory()
     specification = PredictorSpecification.model_validate_json(options.specification)
     train(options.checkpoint.parent, specification, options.tokens, options.output.parent)
 
 
 def measure_prediction(options: argparse.Namespace) -> None:
-    import torch
-
     from prosparse import devices
-    from prosparse.allocator import keep_freed_memory
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.measure.prediction import measure
     from prosparse.measure.sparsity import MeasuredCorpus
-    from prosparse.models import load
+    from prosparse.models import load_to_measure
     from prosparse.provenance import record, write_json
 
-    keep_freed_memory()
     started = time.time()
     folder, wanted = options.predictors.parent, options.specification
-    model = load(options.checkpoint.parent, options.activation, dtype=getattr(torch, wanted["precision"]))
-    model.to(devices.fastest())  # type: ignore[arg-type]
+    model = load_to_measure(options.checkpoint.parent, options.activation, wanted["precision"])
     kinds = {kind: load_predictors(folder / kind) for kind in wanted["kinds"]}
     corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in wanted["corpora"].items()}
     found = measure(model, kinds, load_marginal(folder), corpora, options.tokens, wanted["decision_threshold"])

@@ -15,7 +15,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from prosparse.config import Activation, Architecture, ConfigError, PretrainedInit
+from prosparse import devices
+from prosparse.allocator import keep_freed_memory
+from prosparse.config import Activation, Architecture, ConfigError, Precision, PretrainedInit
 from prosparse.method.activations import substitute
 from prosparse.released import configuration as configuration_of
 from prosparse.released import scalings
@@ -143,3 +145,12 @@ def load(
         raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a lm_head.weight of its own")
     substitute(model, activation or own)
     return model
+
+
+def load_to_measure(
+    directory: str | Path, activation: Activation | None = None, precision: Precision = "float32"
+) -> PreTrainedModel:
+    """As ``load``, in evaluation on the fastest device, in a process that keeps the memory it frees."""
+    keep_freed_memory()
+    model = load(directory, activation, dtype=getattr(torch, precision)).eval()
+    return model.to(devices.fastest())  # type: ignore[arg-type]

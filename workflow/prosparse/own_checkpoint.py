@@ -34,7 +34,7 @@ from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
-from prosparse.models import load, own_activation
+from prosparse.models import load, load_to_measure, own_activation
 from prosparse.released import configuration
 from prosparse.released import tokenizer as open_tokenizer
 from prosparse.runs import StageSpecification
@@ -89,7 +89,7 @@ def sparsity(
 ) -> None:
     """Print sparsity, by layer too, and the loss under each activation (default: the checkpoint's own)."""
     rows = spread(_packed(files, checkpoint, context_length), sequences)
-    model = load(checkpoint)
+    model = load_to_measure(checkpoint)
     bytes_per_token = predicted_bytes(rows, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
     for activation in activations or [own_activation(model.config)]:
         substitute(model, activation)

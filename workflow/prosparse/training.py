@@ -186,8 +186,9 @@ class _StageTrainer(Trainer):
     A checkpoint has the same files whether the model is sharded or not.
     """
 
-    fused_loss: FusedLoss | None = None
-    teacher: PreTrainedModel | None = None
+    def __init__(self, fused_loss: FusedLoss | None, teacher: PreTrainedModel | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.fused_loss, self.teacher = fused_loss, teacher
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
@@ -248,11 +249,11 @@ def prepare(model: PreTrainedModel, training: Training, distillation_share: floa
     return fuse_loss(model, distillation_share, training.compile)
 
 
-def _teacher(directory: Path, specification: StageSpecification, device: torch.device) -> PreTrainedModel:
+def _teacher(directory: Path, specification: StageSpecification) -> PreTrainedModel:
     model = load(directory, dtype=getattr(torch, specification.training.precision))
     if prepare(model, specification.training) is None:
         raise Refused(f"{directory}: the teacher's logits are no product of hidden states and a matrix")
-    return model.eval().to(device)  # type: ignore[arg-type]
+    return model.eval().to(devices.fastest())  # type: ignore[arg-type]
 
 
 def _trainer(
@@ -267,6 +268,38 @@ def _trainer(
     label: str,
     teacher: Path | None,
 ) -> tuple[Trainer, _StageCallback]:
+    training = specification.training
+    fused_loss, taught_by = prepare(model, training, specification.distillation_share), None
+    if specification.distillation_share:
+        if teacher is None or fused_loss is None:
+            raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
+        taught_by = _teacher(teacher, specification)  # before accelerate says how a sharded model is loaded
+    arguments = _arguments(specification, resume, accumulation_steps, shard)
+    device = arguments.device
+    first, last = (
+        specification.first_sample,
+        specification.first_sample + specification.total_steps * training.batch_size,
+    )
+    dataset = Subset(Mixture.load(tokens, specification.mixture, last, specification.seed), range(first, last))
+    if shard:
+        sharding.configure(arguments)
+    else:
+        model.to(device)  # type: ignore[arg-type]
+    regularization = SparsityRegularization(model, accumulation_steps, device)
+    callback = _StageCallback(specification, regularization, resume / "ledger.csv", deadline, asked, label)
+    trainer = _StageTrainer(
+        fused_loss, taught_by, model=model, args=arguments, train_dataset=dataset, callbacks=[callback]
+    )
+    sharding.forget()
+    # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
+    for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
+        trainer.remove_callback(printer)
+    return trainer, callback
+
+
+def _arguments(
+    specification: StageSpecification, resume: Path, accumulation_steps: int, shard: bool
+) -> TrainingArguments:
     training = specification.training
     arguments = TrainingArguments(
         output_dir=str(resume),
@@ -295,31 +328,8 @@ def _trainer(
         ddp_find_unused_parameters=False,
         **(sharding.arguments(training) if shard else {}),
     )
-    device = arguments.device
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU: more are for more processes
-    fused_loss = prepare(model, training, specification.distillation_share)
-    first, last = (
-        specification.first_sample,
-        specification.first_sample + specification.total_steps * training.batch_size,
-    )
-    dataset = Subset(Mixture.load(tokens, specification.mixture, last, specification.seed), range(first, last))
-    if shard:
-        sharding.configure(arguments)
-    else:
-        model.to(device)  # type: ignore[arg-type]
-    regularization = SparsityRegularization(model, accumulation_steps, device)
-    callback = _StageCallback(specification, regularization, resume / "ledger.csv", deadline, asked, label)
-    trainer = _StageTrainer(model=model, args=arguments, train_dataset=dataset, callbacks=[callback])
-    sharding.forget()
-    trainer.fused_loss = fused_loss
-    if specification.distillation_share:
-        if teacher is None or fused_loss is None:
-            raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
-        trainer.teacher = _teacher(teacher, specification, device)
-    # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
-    for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
-        trainer.remove_callback(printer)
-    return trainer, callback
+    return arguments
 
 
 class _StageCallback(TrainerCallback):
@@ -487,7 +497,7 @@ def _write_provenance(
     final: dict[str, Any],
     started: float,
     device: str,
-    world_size: int = 1,
+    processes_at_end: int = 1,
 ) -> None:
     """Written last: a stage that has it is finished."""
     provenance.write_json(
@@ -501,7 +511,7 @@ def _write_provenance(
             "tokens": tokens,
             "parameters": parameters,
             "final": final,
-            "processes": world_size,  # that ended it
+            "processes": processes_at_end,
             "provenance": provenance.record(specification.model_dump(mode="json"), started, device),
         },
     )

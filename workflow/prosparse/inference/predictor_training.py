@@ -25,7 +25,7 @@ from prosparse import devices, provenance
 from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
 from prosparse.data.mixture import Mixture
 from prosparse.inference.predictors import Predictor, decision_logit, observing, save, svd
-from prosparse.models import load
+from prosparse.models import load_to_measure
 from prosparse.progress import claim, locked
 
 VALIDATION_SHARE = 0.05
@@ -159,8 +159,7 @@ def train(checkpoint: Path, specification: PredictorSpecification, tokens: Path,
     resume.mkdir(parents=True, exist_ok=True)
     with locked(resume):
         claim(resume, specification)
-        model = load(checkpoint, specification.activation, dtype=getattr(torch, specification.precision)).eval()
-        model.to(devices.fastest())  # type: ignore[arg-type]
+        model = load_to_measure(checkpoint, specification.activation, specification.precision)
         training, validation = _sequences(specification, tokens)
         session = _Session(specification, model, training, validation)
         session.restore(resume / "state.pt")
