@@ -257,7 +257,7 @@ def test_memory_and_disk_of_llama2_7b(tmp_path):
     assert job.disk == 12 * 6_738_415_616
     assert job.memory.state == 16 * 6_738_415_616 / 8
     assert job.memory.logits == 2 * 4096 * 2 * 32000
-    assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 4 * 6_738_415_616
+    assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 2 * 6_738_415_616
     whole = paper()
     plain = whole.runs["prosparse"].training.model_copy(update={"activation_checkpointing": False})
     shape = Decoder.of(whole.architectures["llama2-7b"])

@@ -276,6 +276,20 @@ class Training(Section):
             raise ValueError("batch_size must be a multiple of micro_batch_size")
         return self
 
+    def accumulation_steps(self, processes: int) -> int:
+        """Forward passes in each of ``processes`` that make up one step's batch.
+
+        Raises:
+            ConfigError: the batch cannot be divided among them.
+        """
+        together = self.micro_batch_size * processes
+        if self.batch_size % together:
+            raise ConfigError(
+                f"training.batch_size {self.batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} x {processes} processes"
+            )
+        return self.batch_size // together
+
 
 Init = ScratchInit | RunInit | PretrainedInit
 

@@ -28,7 +28,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prosparse import runs
-from prosparse.config import Architecture, Experiment, HubSource, PretrainedInit, RunInit, ScratchInit, Training
+from prosparse.config import (
+    Architecture,
+    Experiment,
+    HubSource,
+    Init,
+    PretrainedInit,
+    RunInit,
+    ScratchInit,
+    Training,
+)
 
 WEIGHT_BYTES = 4  # float32
 STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
@@ -230,7 +239,7 @@ def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory
         flops = recomputed = 0
     if shape is not None and shape.parameters is not None:
         parameters = shape.parameters
-        disk = (CHECKPOINT_BYTES if tokens else WEIGHT_BYTES) * parameters
+        disk = (CHECKPOINT_BYTES if tokens else start_bytes(chosen.init)) * parameters
         flops = tokens * (shape.training_flops(context) or 0)
         recomputed = tokens * shape.recomputed_flops(context) if training.activation_checkpointing else 0
         memory = training_memory(experiment, training, shape) if tokens else None
@@ -244,6 +253,11 @@ def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory
         tokens=tokens, flops=flops, recomputed=recomputed, disk=disk, memory=memory, parameters=parameters, run=run,
         stage=stage,
     )  # fmt: skip
+
+
+def start_bytes(init: Init) -> int:
+    """Of a weight of a start that is not trained: it is opened and saved as it was released, a GGUF's as float32."""
+    return RELEASED_BYTES if isinstance(init, PretrainedInit) and init.gguf_file is None else WEIGHT_BYTES
 
 
 def training_memory(experiment: Experiment, training: Training, shape: Decoder) -> Memory:

@@ -6,14 +6,13 @@ GPU, a token that is not there. What is estimated is the plan's to show.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from prosparse.config import Experiment
+from prosparse.config import ConfigError, Experiment
 from prosparse.plan import STATE_BYTES, WEIGHT_BYTES, Job, Remote
 
 TIMEOUT = 5.0  # seconds that one question to the hub may take
@@ -91,13 +90,16 @@ def free_disk(directory: Path) -> int:
 
 
 def _disk(directory: Path, waiting: list[Job]) -> list[str]:
-    needed = sum(_remaining(directory, job) for job in waiting if job.stage is not None)
+    stages = [job for job in waiting if job.stage is not None]
+    needed = sum(_remaining(directory, job) for job in stages)
+    needed += max((job.disk or 0 for job in stages if job.tokens), default=0)  # an old one goes when the new is there
     free = free_disk(directory)
     if needed <= free:
         return []
     return [
         f"disk: {directory} has {free / 1e9:,.0f} GB free, checkpoints that are still to come need "
-        f"{needed / 1e9:,.0f} GB beside data and caches: make results a link to a larger disk, or ask for fewer targets"
+        f"{needed / 1e9:,.0f} GB beside data and caches, most of it AdamW's states, which finished stages keep too: "
+        "make results a link to a larger disk, or ask for fewer targets"
     ]
 
 
@@ -124,16 +126,21 @@ def _gpu_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
 
 
 def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
-    sizes = {job.run: job.parameters for job in waiting if job.parameters}
-    if not sizes or not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return []
     present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    run, parameters = max(sizes.items(), key=lambda item: item[1])
     # on GPUs, weights alone pass through this memory
-    needed = parameters * (WEIGHT_BYTES if experiment.hardware is not None else STATE_BYTES)
+    on_gpus = experiment.hardware is not None
+    size, trained = (WEIGHT_BYTES, "float32 weights") if on_gpus else (STATE_BYTES, "weights, gradients and AdamW")
+    # a start that is not trained is opened as it is saved
+    needs = [
+        (size * job.parameters, trained, job.run) if job.tokens else (job.disk or 0, "weights as released", job.run)
+        for job in waiting
+        if job.parameters
+    ]
+    needed, what, run = max(needs, default=(0, "", ""))
     if needed <= present:
         return []
-    what = "float32 weights" if experiment.hardware is not None else "weights, gradients and AdamW"
     return [
         f"memory: runs.{run} needs {needed / 1e9:,.0f} GB for {what}, this machine has {present / 1e9:,.0f} GB: "
         "run it on another, or through a cluster's profile"
@@ -143,16 +150,12 @@ def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
 def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:
     if experiment.hardware is None:
         return []
-    gpus, found = experiment.hardware.gpus, []
+    found = []
     for run in dict.fromkeys(job.run for job in waiting if job.stage is not None and job.tokens):
-        training = experiment.runs[run].training
-        if training.batch_size % (training.micro_batch_size * gpus):
-            fitting = math.gcd(training.batch_size, gpus)
-            found.append(
-                f"runs.{run}.training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
-                f"{training.micro_batch_size} x {gpus} GPUs (hardware.gpus): "
-                f"it is with micro_batch_size 1 and {fitting}"
-            )
+        try:
+            experiment.runs[run].training.accumulation_steps(experiment.hardware.gpus)
+        except ConfigError as error:
+            found.append(f"runs.{run}.{error} (hardware.gpus)")
     return found
 
 
