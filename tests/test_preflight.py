@@ -7,13 +7,19 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
+import huggingface_hub
 import pytest
 import yaml
+from huggingface_hub import errors
 from test_plan import A100, paper, paper_config
 
 from prosparse import plan, preflight
@@ -90,7 +96,8 @@ def test_a_local_directory_needs_no_token(roomy, tmp_path):
     (tmp_path / "model").mkdir()
     config["runs"]["llama2-7b"]["init"]["pretrained"] = str(tmp_path / "model")
     config["data"]["tokenizers"]["llama"]["pretrained"] = str(tmp_path / "model")
-    assert not [reason for reason in refusals(load(config), tmp_path) if "init" in reason or "tokenizer" in reason]
+    config["data"]["corpora"]["text"]["source"]["hub"] = str(tmp_path / "model")
+    assert refusals(load(config), tmp_path) == []
 
 
 @pytest.fixture
@@ -211,44 +218,114 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (None, "access granted; licence llama2"),
-        ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)"),
-        ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision"),
-        ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init"),
-    ],
-)
-def test_what_the_hub_says(monkeypatch, error, said):
-    import huggingface_hub
-    from huggingface_hub import errors
+@pytest.fixture
+def hub(monkeypatch):
+    """A function that puts one in place that knows every model, but for the errors of some names."""
 
-    class Hub:
-        endpoint = "https://huggingface.co"
+    def answer(**raised: Exception) -> list[str]:
+        asked = []
 
-        def repo_info(self, name: str, **options: Any) -> Any:
-            assert (name, options["revision"], options["repo_type"]) == ("some/model", "abc", "model")
-            if error is not None:
-                kind = getattr(errors, error)
-                raise kind.__new__(kind)
-            return SimpleNamespace(card_data={"license": "llama2"})
+        class Hub:
+            endpoint = "https://huggingface.co"
 
-        def auth_check(self, name: str, **options: Any) -> None:
-            pass
+            def repo_info(self, name: str, **options: Any) -> Any:
+                assert options["repo_type"] == "model"
+                asked.append(f"{name} {options['revision']}")
+                if (error := raised.get(name.split("/")[1])) is not None:
+                    raise error
+                return SimpleNamespace(card_data={"license": "llama2"})
+
+            def auth_check(self, name: str, **options: Any) -> None:
+                pass
+
+        monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+        return asked
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "refuses"),
+    [
+        (None, "access granted; licence llama2", False),
+        ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)", True),
+        ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision", True),
+        ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init", True),
+        ("HFValidationError", "NO DIRECTORY, and no id that the hub could have: correct runs.base.init", True),
+        ("HfHubHTTPError", "the hub refuses to say: ", False),
+    ],
+)
+def test_what_the_hub_says(hub, error, said, refuses):
+    kind = error and getattr(errors, error)
+    asked = hub(**({"model": kind.__new__(kind)} if kind else {}))
     (answer,) = preflight.ask_hub([MODEL]).values()
-    assert answer.startswith(said)
+    assert asked == ["some/model abc"]
+    assert answer.text.startswith(said)
+    assert answer.refuses == refuses
+    assert preflight.refused_by_hub([MODEL], {("model", "some/model"): answer}) == (
+        [f"runs.base.init: the model some/model: {answer.text}"] if refuses else []
+    )
+    done = replace(MODEL, needed=False)
+    assert preflight.refused_by_hub([done], {("model", "some/model"): answer}) == []
+
+
+def test_one_odd_remote_does_not_silence_the_others(hub):
+    asked = hub(model=KeyError("sha"))
+    odd, other = preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]).values()
+    assert len(asked) == 2
+    assert "KeyError('sha')" in odd.text
+    assert not odd.refuses
+    assert other.text.startswith("access granted")
+
+
+@pytest.mark.parametrize("error", [httpx2.ConnectError("no route"), httpx2.ReadTimeout("slow"), ConnectionError("off")])
+def test_a_hub_that_is_not_reached_is_asked_once(hub, error):
+    asked = hub(model=error)
+    assert preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]) is None
+    assert len(asked) == 1
+
+
+def test_a_start_asks_about_what_is_still_needed(hub, roomy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_something")
+    config = paper_config(benchmarks={"rows": "packages", "tasks": ["piqa"]})
+    config["data"]["corpora"]["text"]["source"]["hub"] = str(tmp_path)
+    name = "Llama-2-7b-hf"
+    asked = hub(**{name: errors.RevisionNotFoundError.__new__(errors.RevisionNotFoundError)})
+    model, tokenizer = plan_page.refusals(load(config), ["table6"], local=True)
+    assert (
+        model
+        == f"runs.llama2-7b.init: the model meta-llama/{name}: NO REVISION 01c7: correct runs.llama2-7b.init.revision"
+    )
+    assert tokenizer.startswith("data.tokenizers.llama: the tokenizer")
+    assert asked == [f"meta-llama/{name} 01c7", f"meta-llama/{name} None"]
+    finish(tmp_path / "results/scale", "llama2-7b", 0)
+    asked.clear()
+    plan_page.refusals(load(config), ["table6"], local=True)
+    assert asked == [f"meta-llama/{name} None"]
+    assert plan_page.refusals(load(config), ["figure1"], local=True) == []
+    assert len(asked) == 1
+
+
+def test_a_benchmark_in_many_data_sets_is_asked_for_by_its_first(tmp_path):
+    experiment = load(paper_config(benchmarks={"rows": "hub", "tasks": ["agi_eval", "mmlu", "bbh"]}))
+    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
+    found = [remote for remote in plan_page.remotes(experiment, tmp_path, listed) if remote.kind == "benchmark"]
+    assert [remote.name for remote in found] == ["SaylorTwift/bbh", "cais/mmlu", "hails/agieval-aqua-rat"]
+    assert all(remote.needed for remote in found)
+    rows = tmp_path / "data/benchmark_rows/rows.json"
+    rows.parent.mkdir(parents=True)
+    rows.write_text('{"rows": {}}')
+    assert not any(remote.needed for remote in plan_page.remotes(experiment, tmp_path, listed)[-3:])
 
 
 # ------------------------------------------------------------------------------------ in Snakemake
 
 
-def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
-    environment = {**os.environ, "HF_HOME": str(directory / "hub")}  # where no token lies
+    environment = {**os.environ, "HF_HOME": str(directory / "hub"), **variables}  # where no token lies
     environment.pop("HF_TOKEN", None)
     command += [*arguments, "--configfile", str(directory / "scale.yaml")]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
@@ -267,6 +344,35 @@ def test_a_dry_run_says_what_would_be_refused_and_goes_on(workplace):
     assert "would be refused" in said
     assert "runs.llama2-7b.init: the model meta-llama/Llama-2-7b-hf needs an access token" in said
     assert "train_stage" in said
+
+
+class EmptyHub(BaseHTTPRequestHandler):
+    """Knows no repository."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_a_dry_run_and_a_start_ask_the_hub(workplace):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        reached = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        dry = snakemake(workplace, "table6", "--dry-run", **reached)
+        start = snakemake(workplace, "table6", "--cores", "1", **reached)
+    finally:
+        server.shutdown()
+    for run in (dry, start):
+        said = run.stdout + run.stderr
+        assert "- runs.llama2-7b.init: the model meta-llama/Llama-2-7b-hf: NOT FOUND, or private" in said
+        assert "- data.corpora.text.source: the data set some/text: NOT FOUND, or private" in said
+    assert (dry.returncode, start.returncode) == (0, 1)
 
 
 def test_a_dry_run_of_a_target_that_needs_nothing_says_nothing(workplace):

@@ -53,6 +53,11 @@ Precision = Literal["float32", "bfloat16"]
 SpecialToken = Literal["bos_token", "eos_token", "pad_token"]
 
 
+def is_local(name: str) -> bool:
+    """A directory, here already or out of a package; everything else is an id on the hub."""
+    return name.startswith((".", "/", "results/")) or Path(name).is_dir()
+
+
 # ---------------------------------------------------------------------------------------- data
 
 

@@ -37,6 +37,7 @@ from prosparse.config import (
     RunInit,
     ScratchInit,
     Training,
+    is_local,
 )
 
 WEIGHT_BYTES = 4  # float32
@@ -429,11 +430,6 @@ class Remote:
     key: str  # of the config
 
 
-def is_local(pretrained: str) -> bool:
-    """A directory, here already or out of a package; everything else is an id on the hub."""
-    return pretrained.startswith((".", "/", "results/")) or Path(pretrained).is_dir()
-
-
 def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> list[Remote]:
     """What the jobs fetch, and whether one that is not done needs it."""
     listed, data = list(jobs), experiment.data
@@ -457,7 +453,7 @@ def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> lis
             key = f"data.tokenizers.{own}"
             add(Remote("tokenizer", name, None, None, next(iter(gates), None), bool(waiting), key))
     for name, corpus in data.corpora.items():
-        if isinstance(source := corpus.source, HubSource):
+        if isinstance(source := corpus.source, HubSource) and not is_local(source.hub):
             key = f"data.corpora.{name}.source"
             size = corpus.character_limit
             add(Remote("data set", source.hub, source.revision, size, source.gated, name in waiting, key))

@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from prosparse.config import ConfigError, Experiment
@@ -57,13 +58,16 @@ def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list
 
 
 def _access(remotes: Iterable[Remote]) -> list[str]:
-    closed = {remote.name: remote for remote in list(remotes)[::-1] if remote.gated and remote.needed}
+    closed: dict[str, Remote] = {}
+    for remote in remotes:
+        if remote.gated and remote.needed:
+            closed.setdefault(remote.name, remote)
     if not closed or _token():
         return []
     return [
         f"{remote.key}: the {remote.kind} {remote.name} needs an access token: accept its terms ({remote.gated}), "
         "then `hf auth login` or set HF_TOKEN"
-        for remote in list(closed.values())[::-1]
+        for remote in closed.values()
         if not _cached(remote)
     ]
 
@@ -162,15 +166,26 @@ def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:
 # -------------------------------------------------------------------------------------- the hub
 
 
-def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], str] | None:
-    """(kind, name) -> what the hub says: its licence and access, or what is wrong; None where no hub answers.
+@dataclass(frozen=True)
+class Answer:
+    """What the hub says of a remote: its licence and access, or what is wrong."""
 
-    Metadata alone are read. Nothing waits longer than ``timeout`` a question.
+    text: str
+    refuses: bool = False  # for certain
+
+
+def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], Answer] | None:
+    """(kind, name) -> what the hub says; None where no hub answers.
+
+    Metadata alone are read. Nothing waits much longer than ``timeout`` a question, and the first without an answer is
+    the last.
     """
-    from huggingface_hub.constants import is_offline_mode
-
     asked = [remote for remote in remotes if remote.kind != "package"]
-    if is_offline_mode() or not asked:
+    if not asked:
+        return None
+    from huggingface_hub.constants import is_offline_mode  # imported where something is asked: it takes a moment
+
+    if is_offline_mode():
         return None
     found = {}
     for remote in asked:
@@ -181,32 +196,56 @@ def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[s
     return found
 
 
-def _within(seconds: float, question: Callable[[], str | None]) -> str | None:
+def refused_by_hub(remotes: Iterable[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
+    """What the hub refuses of what is still needed, one sentence each."""
+    needed = [remote for remote in remotes if remote.needed]
+    pairs = [(remote, (answers or {}).get((remote.kind, remote.name))) for remote in needed]
+    return [
+        f"{remote.key}: the {remote.kind} {remote.name}: {answer.text}"
+        for remote, answer in pairs
+        if answer is not None and answer.refuses and not _cached(remote)
+    ]
+
+
+def _within(seconds: float, question: Callable[[], Answer | None]) -> Answer | None:
     """The answer, or None when it takes longer: looking up a name has no time limit of its own."""
-    answers: list[str | None] = []
+    answers: list[Answer | None] = []
     thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     thread.start()
     thread.join(2 * seconds)
     return answers[0] if answers else None
 
 
-def _question(remote: Remote, timeout: float) -> str | None:
+def _question(remote: Remote, timeout: float) -> Answer | None:
+    """None where no hub was reached."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     hub, kind = HfApi(), "dataset" if remote.kind in ("data set", "benchmark") else "model"
     try:
         found = hub.repo_info(remote.name, repo_type=kind, revision=remote.revision, timeout=timeout)
         hub.auth_check(remote.name, repo_type=kind)
     except GatedRepoError:
-        return f"NO ACCESS: accept its terms ({remote.gated or f'{hub.endpoint}/{remote.name}'}) and log in"
+        terms = remote.gated or f"{hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{remote.name}"
+        return Answer(f"NO ACCESS: accept its terms ({terms}) and log in", refuses=True)
     except RevisionNotFoundError:
-        return f"NO REVISION {remote.revision}: correct {remote.key}.revision"
+        return Answer(f"NO REVISION {remote.revision}: correct {remote.key}.revision", refuses=True)
     except RepositoryNotFoundError:
-        return f"NOT FOUND, or private: correct {remote.key}"
+        return Answer(f"NOT FOUND, or private: correct {remote.key}", refuses=True)
+    except HFValidationError:
+        return Answer(f"NO DIRECTORY, and no id that the hub could have: correct {remote.key}", refuses=True)
     except HfHubHTTPError as error:
-        return f"the hub refuses to say: {error}".splitlines()[0]
-    except Exception:  # no network, no name, no route: many types, and one meaning
+        return Answer(f"the hub refuses to say: {error}".splitlines()[0])
+    except (HTTPError, ConnectionError, TimeoutError):  # of requests that reached no hub
         return None
+    except Exception as error:  # of this remote alone: the others are asked all the same
+        return Answer(f"the hub's answer is not understood: {error!r}".splitlines()[0])
     card = getattr(found, "card_data", None)
-    return f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}"
+    return Answer(f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}")

@@ -13,11 +13,13 @@ from typing import Any
 from prosparse import plan, preflight, runs
 from prosparse.config import Experiment
 from prosparse.measure import tasks
+from prosparse.measure.tasks import Task
 from prosparse.paper import acceleration, claims, figures, operators, page, published, tables
 from prosparse.paper.memory_traffic import LLAMA2
 from prosparse.paper.results import Needs, Results
 from prosparse.paper.tables import write_text
 from prosparse.plan import Decoder, Job, Remote, Total
+from prosparse.preflight import Answer
 from prosparse.provenance import write_json
 
 FILE = "plan"
@@ -141,17 +143,26 @@ def remotes(experiment: Experiment, directory: Path, listed: list[Job]) -> list[
     """What the jobs fetch, benchmarks included."""
     found = plan.remotes(experiment, listed, directory)
     if experiment.benchmarks.rows == "hub":
-        needed = any("benchmarks" in job.target and not job.done for job in listed)
-        names = {tasks.load(name).hub.path.split("{")[0].rstrip("_-") for name in experiment.benchmarks.tasks}
+        # corpora are read beside the rows, to leave out what is of a benchmark
+        waiting = any(("benchmarks" in job.target or job.target == "data") and not job.done for job in listed)
+        needed = waiting and not (directory / "data" / "benchmark_rows" / "rows.json").exists()
+        names = {first_path(tasks.load(name)) for name in experiment.benchmarks.tasks}
         found += [Remote("benchmark", name, None, None, None, needed, "benchmarks.tasks") for name in sorted(names)]
     return found
 
 
+def first_path(task: Task) -> str:
+    """Of the data sets that a benchmark's rows are in: some have one for each subtask."""
+    return task.hub.path.format(subtask=next(iter(task.bases())))
+
+
 def refusals(experiment: Experiment, names: Iterable[str], local: bool) -> list[str]:
-    """Why the requested targets cannot be made, one sentence each."""
+    """Why the requested targets cannot be made, one sentence each; the hub is asked where it answers."""
     directory = Path("results") / experiment.experiment
     listed = requested(experiment, names)
-    return preflight.refusals(experiment, directory, listed, plan.remotes(experiment, listed, directory), local)
+    fetched = [remote for remote in remotes(experiment, directory, listed) if remote.needed]
+    found = preflight.refusals(experiment, directory, listed, fetched, local)
+    return found + preflight.refused_by_hub(fetched, preflight.ask_hub(fetched))
 
 
 # ------------------------------------------------------------------------------ the paper's own cost
@@ -235,9 +246,7 @@ def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
     fetched = remotes(experiment, directory, listed)
     answers = preflight.ask_hub(fetched) if ask else None
     refused = preflight.refusals(experiment, directory, listed, fetched, local=False)
-    refused += [
-        f"{name}: {answer}" for (_, name), answer in (answers or {}).items() if answer.startswith("NO")
-    ]  # the capitals that ask_hub begins what is wrong with
+    refused += preflight.refused_by_hub(fetched, answers)
     alone = {
         name: Total.of(job for job in jobs(experiment, directory, needs, name == "all") if not job.done)
         for name, needs in known.items()
@@ -255,7 +264,8 @@ def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
             "to_do": {name: _total_json(experiment, total) for name, total in alone.items()},
             "paper": beside,
             "downloads": [
-                {**asdict(remote), "hub": (answers or {}).get((remote.kind, remote.name))} for remote in fetched
+                {**asdict(remote), "hub": answer.text if (answer := _answer(remote, answers)) else None}
+                for remote in fetched
             ],
             "free_disk": preflight.free_disk(directory),
             "would_be_refused": refused,
@@ -283,7 +293,7 @@ def _render(
     alone: dict[str, Total],
     beside: list[dict[str, Any]],
     fetched: list[Remote],
-    answers: dict[tuple[str, str], str] | None,
+    answers: dict[tuple[str, str], Answer] | None,
     refused: list[str],
 ) -> str:
     lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
@@ -387,7 +397,7 @@ def _target_table(experiment: Experiment, alone: dict[str, Total]) -> list[str]:
     return [*lines, "", *_item(f"none of these jobs: {', '.join(idle)}")] if idle else lines
 
 
-def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], str] | None) -> list[str]:
+def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
     if not fetched:
         return ["Nothing."]
     lines = []
@@ -395,13 +405,18 @@ def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], str] |
         size = "" if remote.size is None else f", about {remote.size / 1e9:,.1f} GB"
         revision = f" at {remote.revision}" if remote.revision else ""
         done = "" if remote.needed else " (not needed any more)"
-        terms = (answers or {}).get((remote.kind, remote.name)) or _terms(remote)
+        answer = _answer(remote, answers)
+        terms = _terms(remote) if answer is None else answer.text
         lines += _item(f"{remote.kind} {remote.name}{revision}{size}{done}: {terms}")
     if answers is None and any(remote.kind != "package" for remote in fetched):
         lines += ["", "Offline, or the hub does not answer: revisions and access were not checked there."]
     if any(remote.size is None and remote.kind == "data set" for remote in fetched):
         lines.append("A data set without a size is read whole: give its corpus a `character_limit` to read less.")
     return lines
+
+
+def _answer(remote: Remote, answers: dict[tuple[str, str], Answer] | None) -> Answer | None:
+    return (answers or {}).get((remote.kind, remote.name))
 
 
 def _terms(remote: Remote) -> str:
