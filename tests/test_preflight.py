@@ -270,6 +270,13 @@ def test_what_the_hub_says(hub, error, said, refuses):
     assert preflight.refused_by_hub([done], {("model", "some/model"): answer}) == []
 
 
+def test_a_name_that_is_no_id_is_refused(hub):
+    hub(**{"": errors.HFValidationError()})
+    remote = replace(MODEL, name="some//model")
+    (reason,) = preflight.refused_by_hub([remote], preflight.ask_hub([remote]))
+    assert reason.startswith("runs.base.init: the model some//model: NO DIRECTORY")
+
+
 def test_one_odd_remote_does_not_silence_the_others(hub):
     asked = hub(model=KeyError("sha"))
     odd, other = preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]).values()

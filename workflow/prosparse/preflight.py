@@ -81,10 +81,14 @@ def _token() -> str | None:
 def _cached(remote: Remote) -> bool:
     """A model that the hub's cache on this machine holds."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     if remote.kind not in ("model", "tokenizer"):
         return False
-    return isinstance(try_to_load_from_cache(remote.name, "config.json", revision=remote.revision), str)
+    try:
+        return isinstance(try_to_load_from_cache(remote.name, "config.json", revision=remote.revision), str)
+    except HFValidationError:  # no id at all
+        return False
 
 
 def free_disk(directory: Path) -> int:
