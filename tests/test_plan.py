@@ -337,6 +337,47 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
     assert Total.of(planned(experiment, tmp_path)).unknown == frozenset()
 
 
+def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
+    """Two bytes of each weight, the characters of the corpus; the tokenizer and two benchmarks are unknown."""
+    text = plan_page.write(paper(), tmp_path, ask=False)
+    assert f"STILL TO FETCH: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
+    manifest = tmp_path / "data/tokens/llama/text/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"tokens": 4096000}))
+    text = plan_page.write(paper(), tmp_path, ask=False)
+    assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
+
+
+def requested(experiment: Experiment, *names: str) -> set[str]:
+    return {job.output for job in plan_page.requested(experiment, names)}
+
+
+def test_a_file_is_planned_as_the_target_that_it_belongs_to():
+    experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
+    pages = ("all", "README", "publish", "results/scale/README.md")
+    assert {frozenset(requested(experiment, *names)) for names in [(), *((page,) for page in pages)]} == {
+        frozenset(requested(experiment))
+    }
+    assert requested(experiment, "results/scale/tables/table6.md") == requested(experiment, "table6") != set()
+    assert requested(experiment, "results/scale/claims.json") == requested(experiment, "claims")
+    assert requested(experiment, "results/scale/config.json", "results/other/README.md", "results/scale") == set()
+
+
+def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
+    experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
+    last = {
+        "vanilla": "checkpoints/vanilla/seed0/stage1/provenance.json",
+        "prosparse": "checkpoints/prosparse/seed0/stage5/provenance.json",
+    }
+    one = requested(experiment, "results/scale/release/vanilla@relu/README.md")
+    assert {name for name, file in last.items() if file in one} == {"vanilla"}
+    other = requested(experiment, "results/scale/release/prosparse@fatrelu-0.01/config.json")
+    assert {name for name, file in last.items() if file in other} == {"prosparse"}
+    assert requested(experiment, "release") == one | other
+    assert "measurements/speed.json" not in one | other
+    assert requested(paper(), "release") == set()
+
+
 def test_without_hardware_hours_are_not_printed(tmp_path):
     text = plan_page.write(paper(hardware=None), tmp_path, ask=False)
     assert "give the experiment `hardware:`" in text

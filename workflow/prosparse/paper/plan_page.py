@@ -7,6 +7,8 @@ import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from prosparse import plan, preflight, runs
 from prosparse.config import Experiment
 from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
-from prosparse.paper import acceleration, claims, figures, operators, page, published, tables
+from prosparse.paper import acceleration, claims, figures, operators, page, published, release, tables
 from prosparse.paper.memory_traffic import LLAMA2
 from prosparse.paper.results import Needs, Results
 from prosparse.paper.tables import write_text
@@ -27,6 +29,9 @@ UNKNOWN = "unknown"
 NONE = "–"
 WIDTH = 118
 
+#: Targets that are the page, and so everything.
+WHOLE = frozenset({"all", "publish", "README"})
+
 # ---------------------------------------------------------------------------------- what is needed
 
 
@@ -34,27 +39,31 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
     """What each named target of the workflow is made from."""
     found = {name: tables.inputs(name, experiment) for name in tables.TABLES}
     found |= {name: figures.inputs(name, experiment) for name in figures.FIGURES}
-    for name in ("tables", "figures"):
-        found[name] = Needs()
-        for each in tables.TABLES if name == "tables" else figures.FIGURES:
-            found[name] |= found[each]
+    for name, members in (("tables", tables.TABLES), ("figures", figures.FIGURES)):
+        found[name] = reduce(or_, (found[member] for member in members))
     found["claims"] = claims.inputs(experiment)
-    found["all"] = found["publish"] = found["README"] = page.inputs(experiment)
+    found["release"] = reduce(or_, (release.inputs(experiment, pair) for pair in release.pairs(experiment)), Needs())
+    found |= dict.fromkeys(WHOLE, page.inputs(experiment))
     found["plan"] = Needs()
     return found
 
 
 def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
-    """The jobs of targets as they are given to Snakemake: names, or files that are called like one.
+    """The jobs of targets as they are given to Snakemake: names, or files that belong to one.
 
     Other files say nothing; no target is all.
     """
     known, directory = targets(experiment), Path("results") / experiment.experiment
-    asked = [Path(name).stem if "/" in name else name for name in names] or ["all"]
+    known |= {f"tables/{name}": known[name] for name in tables.TABLES}
+    known |= {f"figures/{name}": known[name] for name in figures.FIGURES}
+    for pair in release.pairs(experiment):
+        known |= {f"release/{pair}/{name}": release.inputs(experiment, pair) for name in ("README", "config")}
     needs, whole = Needs(), False
-    for name in asked:
+    for name in list(names) or ["all"]:
+        if (path := Path(name)).is_relative_to(directory):
+            name = str(path.relative_to(directory)).removesuffix(path.suffix)
         needs |= known.get(name, Needs())
-        whole |= name in ("all", "publish", "README")
+        whole |= name in WHOLE
     return jobs(experiment, directory, needs, whole)
 
 
@@ -250,7 +259,7 @@ def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
     alone = {
         name: Total.of(job for job in jobs(experiment, directory, needs, name == "all") if not job.done)
         for name, needs in known.items()
-        if name not in ("README", "publish", "plan", "tables", "figures")
+        if name not in (WHOLE - {"all"}) | {"plan", "tables", "figures"}
     }
     beside = papers(experiment, listed)
     text = _render(experiment, directory, listed, alone, beside, fetched, answers, refused)
@@ -408,6 +417,11 @@ def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer
         answer = _answer(remote, answers)
         terms = _terms(remote) if answer is None else answer.text
         lines += _item(f"{remote.kind} {remote.name}{revision}{size}{done}: {terms}")
+    needed = [remote for remote in fetched if remote.needed]
+    known, unknown = sum(remote.size or 0 for remote in needed), sum(remote.size is None for remote in needed)
+    lines += _item(
+        f"STILL TO FETCH: about {known / 1e9:,.1f} GB" + (f", and {unknown} of unknown size" if unknown else "")
+    )
     if answers is None and any(remote.kind != "package" for remote in fetched):
         lines += ["", "Offline, or the hub does not answer: revisions and access were not checked there."]
     if any(remote.size is None and remote.kind == "data set" for remote in fetched):
