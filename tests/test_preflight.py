@@ -403,4 +403,5 @@ def test_the_target_plan_is_made_where_a_run_would_be_refused(workplace):
     run = snakemake(workplace, "plan", "--cores", "1")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "| prosparse " in run.stdout + run.stderr
+    assert "README.md" not in run.stdout + run.stderr  # there is none yet
     assert "would be refused: runs.llama2-7b.init" in (workplace / "results/scale/plan.md").read_text()
