@@ -10,6 +10,7 @@ import tempfile
 import time
 import unicodedata
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -73,12 +74,13 @@ def build(
     prose = sources.is_prose(corpus)
     leaked = np.load(contamination) if contamination else None
     count = {"read": 0, "too_short": 0, "duplicates_removed": 0, "contaminated_removed": 0}
+    without: Counter[str] = Counter()  # column -> rows that are no document, having nothing there
     seen: set[int] = set()
     keys, lengths, ends = array("Q"), array("q"), array("q", [0])  # lengths in characters, ends in bytes of the file
     characters = 0
     output_parquet.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output_parquet.parent) as texts:
-        for document in sources.read(name, corpus, archive, shard, commit):
+        for document in sources.read(name, corpus, archive, shard, commit, without):
             count["read"] += 1
             text = clean(document, prose)
             if len(text) < MINIMUM_CHARACTERS:
@@ -103,7 +105,9 @@ def build(
                 print(f"{label}: {count['read']} documents read, {speed:.0f}/s", flush=True)
 
         if not keys:
-            raise ConfigError(f"corpus {label}: no document left of {count['read']} read ({count})")
+            raise ConfigError(
+                f"corpus {label}: no document left of {count['read']} read ({count}, rows without: {dict(without)})"
+            )
         hashes = np.frombuffer(keys, np.uint64)
         order = np.argsort(hashes)
         cumulative = np.cumsum(np.frombuffer(lengths, np.int64)[order])
@@ -122,6 +126,7 @@ def build(
         "shard": shard,
         "commit": commit,
         **count,
+        "rows_without": without,
         "after_cleaning": count["read"] - count["too_short"],
         "over_character_limit": len(keys) - len(order),
         "documents": {"train": len(order) - heldout, "heldout": heldout},
@@ -132,6 +137,8 @@ def build(
     provenance.write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
     seconds = time.time() - started
     print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
+    for column, rows in without.items():
+        print(f"{label}: {rows} rows left out, whose column {column} is empty", flush=True)
 
 
 def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted: int) -> int:
