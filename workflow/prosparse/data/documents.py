@@ -49,6 +49,8 @@ def build(
 ) -> None:
     """Write a shard of a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
 
+    The parquet's metadata name the ``commit`` of a Hugging Face data set that was read.
+
     A document's place is decided by a hash of its text and ``seed``: documents are in order of hash, those of lowest
     hash are held out (see :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. A
     Hugging Face data set, and any corpus of several shards, is read only until the limit is reached.
@@ -115,7 +117,8 @@ def build(
             order = order[: _reach(cumulative, limit)]
         cumulative = cumulative[: len(order)]
         heldout = _held_out(hashes[order], cumulative, corpus, heldout_characters)
-        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, output_parquet)
+        schema = SCHEMA.with_metadata({"commit": commit} if commit else None)
+        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, schema, output_parquet)
 
     total, heldout_total = int(cumulative[-1]), int(cumulative[heldout - 1]) if heldout else 0
     counts: dict[str, Any] = {
@@ -162,20 +165,26 @@ def _reach(cumulative: np.ndarray, characters: float) -> int:
 
 
 def _write(
-    texts: IO[bytes], ends: np.ndarray, order: np.ndarray, cumulative: np.ndarray, heldout: int, output: Path
+    texts: IO[bytes],
+    ends: np.ndarray,
+    order: np.ndarray,
+    cumulative: np.ndarray,
+    heldout: int,
+    schema: pa.Schema,
+    output: Path,
 ) -> None:
     """Write the texts in this order, a row group at a time; ``output`` exists only when it is whole."""
     texts.flush()
     boundaries = np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1
     temporary = output.with_name(output.name + ".partial")
-    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         written = 0
         for group in np.split(order, boundaries):
             columns = {
                 "text": [os.pread(texts.fileno(), ends[i + 1] - ends[i], ends[i]).decode() for i in group.tolist()],
                 "split": ["heldout" if row < heldout else "train" for row in range(written, written + len(group))],
             }
-            writer.write_table(pa.table(columns, SCHEMA))
+            writer.write_table(pa.table(columns, schema))
             written += len(group)
     os.replace(temporary, output)
 

@@ -138,6 +138,7 @@ def tokenize(
     limit, fewest_heldout = (len(share(rows, shard, shards)) for rows in (heldout_sequences, FEWEST_HELDOUT_SEQUENCES))
     label = corpus if shards == 1 else f"{corpus}, shard {shard} of {shards}"
     encoder = AutoTokenizer.from_pretrained(tokenizer)
+    commit = (pq.read_schema(documents).metadata or {}).get(b"commit")
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
         rows: dict[str, datasets.Dataset] = {}
@@ -156,6 +157,7 @@ def tokenize(
             rows[split].save_to_disk(f"{temporary}/{split}")
         manifest = {
             "corpus": corpus,
+            "commit": commit.decode() if commit else None,
             "train_sequences": len(rows["train"]),
             "heldout_sequences": len(rows["heldout"]),
             "context_length": context_length,
