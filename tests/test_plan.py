@@ -348,6 +348,17 @@ def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
     assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
 
 
+def test_revisions_are_those_of_the_config(tmp_path):
+    config = paper_config()
+    config["data"]["tokenizers"]["llama"]["revision"] = "f00d"
+    experiment = load(config)
+    found = {
+        remote.kind: remote.revision for remote in plan.remotes(experiment, planned(experiment, tmp_path), tmp_path)
+    }
+    assert found == {"model": "01c7", "tokenizer": "f00d", "data set": "abc"}
+    assert '"revision"' not in paper().data.tokenizers["llama"].model_dump_json()  # as it was before there was one
+
+
 def requested(experiment: Experiment, *names: str) -> set[str]:
     return {job.output for job in plan_page.requested(experiment, names)}
 

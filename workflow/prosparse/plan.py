@@ -455,7 +455,7 @@ def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> lis
         if (name := tokenizer.pretrained) is not None and not is_local(name):
             gates = [remote.gated for remote in found.values() if remote.name == name]
             key = f"data.tokenizers.{own}"
-            add(Remote("tokenizer", name, None, None, next(iter(gates), None), bool(waiting), key))
+            add(Remote("tokenizer", name, tokenizer.revision, None, next(iter(gates), None), bool(waiting), key))
     for name, corpus in data.corpora.items():
         if isinstance(source := corpus.source, HubSource) and not is_local(source.hub):
             key = f"data.corpora.{name}.source"

@@ -68,16 +68,18 @@ def copy_tokenizer(
     output: Path,
     gguf_file: str | None = None,
     special_tokens: Mapping[SpecialToken, str] | None = None,
+    revision: str | None = None,
 ) -> None:
     """Save an existing tokenizer, a Hugging Face id, a directory, or a GGUF file inside either.
 
     Args:
+        revision: of an id.
         special_tokens: ``bos_token``, ``eos_token`` and ``pad_token`` where the tokenizer's own are not wanted.
 
     Raises:
         ConfigError: it cannot be opened, a special token is not in the vocabulary, or there is no end-of-text token.
     """
-    tokenizer = open_tokenizer(pretrained, gguf_file=gguf_file)
+    tokenizer = open_tokenizer(pretrained, revision, gguf_file)
     vocabulary = tokenizer.get_vocab()
     for key, token in (special_tokens or {}).items():
         if token not in vocabulary:
