@@ -96,9 +96,11 @@ onstart:
 
 
 onsuccess:
-    print(
-        f"\nDone. Start at {directory}/README.md: every table and figure, ours beside the paper's, and the claims."
-    )
+    # not every target makes the page
+    if Path(directory, "README.md").exists():
+        print(
+            f"\nDone. Start at {directory}/README.md: every table and figure, ours beside the paper's, and the claims."
+        )
 
 
 onerror:

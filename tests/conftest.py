@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for a hub
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here, and no Snakemake that a test starts, may reach for a hub
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only wait for one another
 

@@ -123,6 +123,7 @@ PRETRAINED = {"pretrained": "a-model"}
         ({"vocabulary_size": 300, **PRETRAINED}, r"give exactly one of vocabulary_size, pretrained"),
         ({"gguf_file": "m.gguf"}, r"give exactly one of vocabulary_size, pretrained"),
         ({"vocabulary_size": 300, "gguf_file": "m.gguf"}, r"gguf_file, special_tokens: only with pretrained"),
+        ({"vocabulary_size": 300, "revision": "v2"}, r"revision, gguf_file, special_tokens: only with pretrained"),
         ({"vocabulary_size": 300, "special_tokens": {"bos_token": "<s>"}}, r"special_tokens: only with pretrained"),
         ({**PRETRAINED, "special_tokens": {"unk_token": "a"}}, r"unk_token.*'bos_token', 'eos_token' or 'pad_token'"),
     ],

@@ -257,7 +257,7 @@ def test_memory_and_disk_of_llama2_7b(tmp_path):
     assert job.disk == 12 * 6_738_415_616
     assert job.memory.state == 16 * 6_738_415_616 / 8
     assert job.memory.logits == 2 * 4096 * 2 * 32000
-    assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 4 * 6_738_415_616
+    assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 2 * 6_738_415_616
     whole = paper()
     plain = whole.runs["prosparse"].training.model_copy(update={"activation_checkpointing": False})
     shape = Decoder.of(whole.architectures["llama2-7b"])
@@ -335,6 +335,58 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
     config_file.parent.mkdir(parents=True)
     LlamaConfig(vocab_size=32000).to_json_file(config_file, use_diff=False)
     assert Total.of(planned(experiment, tmp_path)).unknown == frozenset()
+
+
+def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
+    """Two bytes of each weight, the characters of the corpus; the tokenizer and two benchmarks are unknown."""
+    text = plan_page.write(paper(), tmp_path, ask=False)
+    assert f"STILL TO FETCH: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
+    manifest = tmp_path / "data/tokens/llama/text/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"tokens": 4096000}))
+    text = plan_page.write(paper(), tmp_path, ask=False)
+    assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
+
+
+def test_revisions_are_those_of_the_config(tmp_path):
+    config = paper_config()
+    config["data"]["tokenizers"]["llama"]["revision"] = "f00d"
+    experiment = load(config)
+    found = {
+        remote.kind: remote.revision for remote in plan.remotes(experiment, planned(experiment, tmp_path), tmp_path)
+    }
+    assert found == {"model": "01c7", "tokenizer": "f00d", "data set": "abc"}
+    assert '"revision"' not in paper().data.tokenizers["llama"].model_dump_json()  # as it was before there was one
+
+
+def requested(experiment: Experiment, *names: str) -> set[str]:
+    return {job.output for job in plan_page.requested(experiment, names)}
+
+
+def test_a_file_is_planned_as_the_target_that_it_belongs_to():
+    experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
+    pages = ("all", "README", "publish", "results/scale/README.md")
+    assert {frozenset(requested(experiment, *names)) for names in [(), *((page,) for page in pages)]} == {
+        frozenset(requested(experiment))
+    }
+    assert requested(experiment, "results/scale/tables/table6.md") == requested(experiment, "table6") != set()
+    assert requested(experiment, "results/scale/claims.json") == requested(experiment, "claims")
+    assert requested(experiment, "results/scale/config.json", "results/other/README.md", "results/scale") == set()
+
+
+def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
+    experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
+    last = {
+        "vanilla": "checkpoints/vanilla/seed0/stage1/provenance.json",
+        "prosparse": "checkpoints/prosparse/seed0/stage5/provenance.json",
+    }
+    one = requested(experiment, "results/scale/release/vanilla@relu/README.md")
+    assert {name for name, file in last.items() if file in one} == {"vanilla"}
+    other = requested(experiment, "results/scale/release/prosparse@fatrelu-0.01/config.json")
+    assert {name for name, file in last.items() if file in other} == {"prosparse"}
+    assert requested(experiment, "release") == one | other
+    assert "measurements/speed.json" not in one | other
+    assert requested(paper(), "release") == set()
 
 
 def test_without_hardware_hours_are_not_printed(tmp_path):

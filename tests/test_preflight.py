@@ -7,13 +7,19 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
+import huggingface_hub
 import pytest
 import yaml
+from huggingface_hub import errors
 from test_plan import A100, paper, paper_config
 
 from prosparse import plan, preflight
@@ -90,7 +96,8 @@ def test_a_local_directory_needs_no_token(roomy, tmp_path):
     (tmp_path / "model").mkdir()
     config["runs"]["llama2-7b"]["init"]["pretrained"] = str(tmp_path / "model")
     config["data"]["tokenizers"]["llama"]["pretrained"] = str(tmp_path / "model")
-    assert not [reason for reason in refusals(load(config), tmp_path) if "init" in reason or "tokenizer" in reason]
+    config["data"]["corpora"]["text"]["source"]["hub"] = str(tmp_path / "model")
+    assert refusals(load(config), tmp_path) == []
 
 
 @pytest.fixture
@@ -103,13 +110,15 @@ def open_experiment():
 
 def test_a_disk_that_checkpoints_alone_would_fill_is_refused(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
-    checkpoints = (7 * 12 + 4) * 6_738_415_616  # six stages and vanilla's second; the original without optimizer
+    # six stages and vanilla's second, and one while the next takes its place; the original as it is released
+    checkpoints = (7 * 12 + 12 + 2) * 6_738_415_616
     roomy(disk=checkpoints)
     assert refusals(experiment, tmp_path) == []
     roomy(disk=checkpoints - 1)
     (reason,) = refusals(experiment, tmp_path)
     assert reason.startswith("disk: ")
-    assert "593 GB" in reason
+    assert "660 GB" in reason
+    assert "AdamW" in reason
     # what is done needs no more room
     finish(tmp_path, "prosparse", 0)
     assert refusals(experiment, tmp_path) == []
@@ -117,7 +126,7 @@ def test_a_disk_that_checkpoints_alone_would_fill_is_refused(open_experiment, ro
 
 def test_a_stage_under_way_needs_only_what_it_has_not_written(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
-    roomy(disk=(7 * 12 + 4) * 6_738_415_616 - 1000)
+    roomy(disk=(8 * 12 + 2) * 6_738_415_616 - 1000)
     assert refusals(experiment, tmp_path)
     resume = tmp_path / "checkpoints/prosparse/seed0/stage0/resume/checkpoint-100"
     resume.mkdir(parents=True)
@@ -127,7 +136,7 @@ def test_a_stage_under_way_needs_only_what_it_has_not_written(open_experiment, r
 
 def test_a_target_needs_less_disk_than_the_whole(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
-    roomy(disk=6.8e9 * (6 * 12 + 4))
+    roomy(disk=6.8e9 * (7 * 12 + 2))
     assert refusals(experiment, tmp_path)
     assert refusals(experiment, tmp_path, target="table6") == []
     assert refusals(experiment, tmp_path, target="figure1") == []
@@ -135,11 +144,11 @@ def test_a_target_needs_less_disk_than_the_whole(open_experiment, roomy, tmp_pat
 
 def test_disk_that_only_the_estimate_exceeds_is_a_doubt(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
-    roomy(disk=600e9)  # 593 GB of checkpoints; 140 GB of documents and as much of tokens
+    roomy(disk=670e9)  # 580 GB of checkpoints, 81 GB for a while; 140 GB of documents and as much of tokens
     assert refusals(experiment, tmp_path) == []
     listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
     (doubt,) = preflight.doubts(experiment, tmp_path, listed)
-    assert doubt.startswith("disk: about 877 GB")
+    assert doubt.startswith("disk: about 863 GB")
 
 
 def test_a_model_that_no_gpu_can_hold_is_refused(open_experiment, roomy, tmp_path):
@@ -163,10 +172,23 @@ def test_host_memory_counts_where_jobs_run_here(open_experiment, roomy, tmp_path
     assert "108 GB for weights, gradients and AdamW" in without_gpus
 
 
+def test_a_start_that_is_not_trained_takes_its_released_size(roomy, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HF_TOKEN", "hf_something")
+    experiment = load(yaml.safe_load((ROOT / "workflow/experiments/released.yaml").read_text()))
+    largest = 13_015_864_320  # LLaMA2-13B, in float16
+    roomy(memory=2 * largest + 4096)
+    assert refusals(experiment, tmp_path) == []
+    roomy(memory=2 * largest - 4096)
+    (reason,) = refusals(experiment, tmp_path)
+    assert reason.startswith("memory: runs.")
+    assert "needs 26 GB for weights as released" in reason
+
+
 def test_a_batch_that_the_gpus_cannot_share_is_refused(open_experiment, roomy, tmp_path):
     reasons = refusals(open_experiment(hardware={**A100, "gpus": 6}), tmp_path)
     assert len(reasons) == 2
-    assert "runs.prosparse.training.batch_size 512 is not a multiple of micro_batch_size 2 x 6 GPUs" in reasons[0]
+    assert "runs.prosparse.training.batch_size 512 is not a multiple of micro_batch_size 2 x 6 processes" in reasons[0]
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "workflow/experiments/smollm2.yaml"])
@@ -196,44 +218,121 @@ def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (None, "access granted; licence llama2"),
-        ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)"),
-        ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision"),
-        ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init"),
-    ],
-)
-def test_what_the_hub_says(monkeypatch, error, said):
-    import huggingface_hub
-    from huggingface_hub import errors
+@pytest.fixture
+def hub(monkeypatch):
+    """A function that puts one in place that knows every model, but for the errors of some names."""
 
-    class Hub:
-        endpoint = "https://huggingface.co"
+    def answer(**raised: Exception) -> list[str]:
+        asked = []
 
-        def repo_info(self, name: str, **options: Any) -> Any:
-            assert (name, options["revision"], options["repo_type"]) == ("some/model", "abc", "model")
-            if error is not None:
-                kind = getattr(errors, error)
-                raise kind.__new__(kind)
-            return SimpleNamespace(card_data={"license": "llama2"})
+        class Hub:
+            endpoint = "https://huggingface.co"
 
-        def auth_check(self, name: str, **options: Any) -> None:
-            pass
+            def repo_info(self, name: str, **options: Any) -> Any:
+                assert options["repo_type"] == "model"
+                asked.append(f"{name} {options['revision']}")
+                if (error := raised.get(name.split("/")[1])) is not None:
+                    raise error
+                return SimpleNamespace(card_data={"license": "llama2"})
+
+            def auth_check(self, name: str, **options: Any) -> None:
+                pass
+
+        monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+        return asked
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "refuses"),
+    [
+        (None, "access granted; licence llama2", False),
+        ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)", True),
+        ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision", True),
+        ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init", True),
+        ("HFValidationError", "NO DIRECTORY, and no id that the hub could have: correct runs.base.init", True),
+        ("HfHubHTTPError", "the hub refuses to say: ", False),
+    ],
+)
+def test_what_the_hub_says(hub, error, said, refuses):
+    kind = error and getattr(errors, error)
+    asked = hub(**({"model": kind.__new__(kind)} if kind else {}))
     (answer,) = preflight.ask_hub([MODEL]).values()
-    assert answer.startswith(said)
+    assert asked == ["some/model abc"]
+    assert answer.text.startswith(said)
+    assert answer.refuses == refuses
+    assert preflight.refused_by_hub([MODEL], {("model", "some/model"): answer}) == (
+        [f"runs.base.init: the model some/model: {answer.text}"] if refuses else []
+    )
+    done = replace(MODEL, needed=False)
+    assert preflight.refused_by_hub([done], {("model", "some/model"): answer}) == []
+
+
+def test_a_name_that_is_no_id_is_refused(hub):
+    hub(**{"": errors.HFValidationError()})
+    remote = replace(MODEL, name="some//model")
+    (reason,) = preflight.refused_by_hub([remote], preflight.ask_hub([remote]))
+    assert reason.startswith("runs.base.init: the model some//model: NO DIRECTORY")
+
+
+def test_one_odd_remote_does_not_silence_the_others(hub):
+    asked = hub(model=KeyError("sha"))
+    odd, other = preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]).values()
+    assert len(asked) == 2
+    assert "KeyError('sha')" in odd.text
+    assert not odd.refuses
+    assert other.text.startswith("access granted")
+
+
+@pytest.mark.parametrize("error", [httpx2.ConnectError("no route"), httpx2.ReadTimeout("slow"), ConnectionError("off")])
+def test_a_hub_that_is_not_reached_is_asked_once(hub, error):
+    asked = hub(model=error)
+    assert preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]) is None
+    assert len(asked) == 1
+
+
+def test_a_start_asks_about_what_is_still_needed(hub, roomy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_something")
+    config = paper_config(benchmarks={"rows": "packages", "tasks": ["piqa"]})
+    config["data"]["corpora"]["text"]["source"]["hub"] = str(tmp_path)
+    name = "Llama-2-7b-hf"
+    asked = hub(**{name: errors.RevisionNotFoundError.__new__(errors.RevisionNotFoundError)})
+    model, tokenizer = plan_page.refusals(load(config), ["table6"], local=True)
+    assert (
+        model
+        == f"runs.llama2-7b.init: the model meta-llama/{name}: NO REVISION 01c7: correct runs.llama2-7b.init.revision"
+    )
+    assert tokenizer.startswith("data.tokenizers.llama: the tokenizer")
+    assert asked == [f"meta-llama/{name} 01c7", f"meta-llama/{name} None"]
+    finish(tmp_path / "results/scale", "llama2-7b", 0)
+    asked.clear()
+    plan_page.refusals(load(config), ["table6"], local=True)
+    assert asked == [f"meta-llama/{name} None"]
+    assert plan_page.refusals(load(config), ["figure1"], local=True) == []
+    assert len(asked) == 1
+
+
+def test_a_benchmark_in_many_data_sets_is_asked_for_by_its_first(tmp_path):
+    experiment = load(paper_config(benchmarks={"rows": "hub", "tasks": ["agi_eval", "mmlu", "bbh"]}))
+    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
+    found = [remote for remote in plan_page.remotes(experiment, tmp_path, listed) if remote.kind == "benchmark"]
+    assert [remote.name for remote in found] == ["SaylorTwift/bbh", "cais/mmlu", "hails/agieval-aqua-rat"]
+    assert all(remote.needed for remote in found)
+    rows = tmp_path / "data/benchmark_rows/rows.json"
+    rows.parent.mkdir(parents=True)
+    rows.write_text('{"rows": {}}')
+    assert not any(remote.needed for remote in plan_page.remotes(experiment, tmp_path, listed)[-3:])
 
 
 # ------------------------------------------------------------------------------------ in Snakemake
 
 
-def snakemake(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
-    environment = {**os.environ, "HF_HOME": str(directory / "hub")}  # where no token lies
+    environment = {**os.environ, "HF_HOME": str(directory / "hub"), **variables}  # where no token lies
     environment.pop("HF_TOKEN", None)
     command += [*arguments, "--configfile", str(directory / "scale.yaml")]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
@@ -252,6 +351,35 @@ def test_a_dry_run_says_what_would_be_refused_and_goes_on(workplace):
     assert "would be refused" in said
     assert "runs.llama2-7b.init: the model meta-llama/Llama-2-7b-hf needs an access token" in said
     assert "train_stage" in said
+
+
+class EmptyHub(BaseHTTPRequestHandler):
+    """Knows no repository."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_a_dry_run_and_a_start_ask_the_hub(workplace):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        reached = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        dry = snakemake(workplace, "table6", "--dry-run", **reached)
+        start = snakemake(workplace, "table6", "--cores", "1", **reached)
+    finally:
+        server.shutdown()
+    for run in (dry, start):
+        said = run.stdout + run.stderr
+        assert "- runs.llama2-7b.init: the model meta-llama/Llama-2-7b-hf: NOT FOUND, or private" in said
+        assert "- data.corpora.text.source: the data set some/text: NOT FOUND, or private" in said
+    assert (dry.returncode, start.returncode) == (0, 1)
 
 
 def test_a_dry_run_of_a_target_that_needs_nothing_says_nothing(workplace):
@@ -275,4 +403,5 @@ def test_the_target_plan_is_made_where_a_run_would_be_refused(workplace):
     run = snakemake(workplace, "plan", "--cores", "1")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "| prosparse " in run.stdout + run.stderr
+    assert "README.md" not in run.stdout + run.stderr  # there is none yet
     assert "would be refused: runs.llama2-7b.init" in (workplace / "results/scale/plan.md").read_text()

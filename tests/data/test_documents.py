@@ -166,6 +166,15 @@ def test_character_limit_keeps_a_subset_of_about_that_size(tmp_path):
     assert counts["over_character_limit"] == 100 - len(kept)
 
 
+def test_rows_without_a_text_are_counted_and_said(tmp_path, capsys):
+    lines = texts(20)
+    split, counts = run(tmp_path, [*lines, None, None])
+    assert sorted(split["train"] + split["heldout"]) == sorted(lines)
+    assert counts["read"] == 20
+    assert counts["rows_without"] == {"text": 2}
+    assert "c: 2 rows left out, whose column text is empty" in capsys.readouterr().out
+
+
 def test_nothing_left_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="corpus c: no document left"):
         run(tmp_path, ["a", "b"])

@@ -220,6 +220,26 @@ def test_the_manifest_of_a_corpus_sums_those_of_its_shards(tokenised):
     assert manifest["heldout_bytes_per_token"] == sum(part["heldout_bytes"] for part in parts) / (7 * 15)
 
 
+def test_shards_of_different_commits_are_not_joined(data_set, tokenised, tmp_path, monkeypatch):
+    """``main`` has moved between the first shard and the others."""
+    root, _, _ = tokenised
+    shards = [tmp_path / "shards" / str(shard) for shard in range(3)]
+
+    def made(shard, commit):
+        monkeypatch.setattr(documents.hub, "commit", lambda source, where: commit)
+        monkeypatch.setattr(documents.sources.hub, "rows", lambda *_: iter([{"text": line} for line in LINES]))
+        built(tmp_path, {"hub": str(data_set / "jsonl")}, shard, 3)
+        tokenize("c", tmp_path / f"{shard}.parquet", root.parent / "tokenizer", 16, 7, shards[shard], shard, 3)
+
+    for shard, commit in enumerate(["0ld", "new", "new"]):
+        made(shard, commit)
+    with pytest.raises(ConfigError, match=r"0ld: shards 0; new: shards 1, 2.*corpora\.c\.source\.revision to new and"):
+        join(shards, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    made(0, "new")
+    assert join(shards, tmp_path / "c")["commit"] == "new"
+
+
 def test_a_mixture_goes_over_all_shards(tokenised):
     root, _, _ = tokenised
     rows = datasets.load_from_disk(str(root / "c" / "train"))["input_ids"][:]

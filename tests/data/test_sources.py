@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import zipfile
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,7 +65,9 @@ def test_files(tmp_path):
     pq.write_table(pa.table({"q": ["three"], "a": [3]}), tmp_path / "c.parquet")
     assert list(sources.read("c", corpus(files=[str(tmp_path / "*.txt")]))) == ["whole file\nof text"]
     rows = corpus(files=[str(tmp_path / "b.jsonl"), str(tmp_path / "c.parquet")], template="{q}={a}")
-    assert list(sources.read("c", rows)) == ["one=1", "three=3"]  # a row without a value is left out
+    dropped = Counter()
+    assert list(sources.read("c", rows, dropped=dropped)) == ["one=1", "three=3"]  # a row without a value is left out
+    assert dropped == {"a": 1}
 
 
 def test_missing_file_is_named(tmp_path):
@@ -109,7 +112,7 @@ def test_items_of_a_list_column(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     expected = {
         "chat": ["A\nuser: Hi\nassistant: Hello\nuser: Bye", "B\n"],
-        "turns": ["A\nQ: one\nA: two\nQ: three"],  # a row without a value is left out
+        "turns": ["A\nQ: one\nA: two\nQ: three", "B\n"],  # none are no items
     }
     for column, templates in (("chat", ["{role}: {content}"]), ("turns", ["Q: {item}", "A: {item}"])):
         options = {"template": f"{{title}}\n{{{column}}}", "items": {column: templates}}

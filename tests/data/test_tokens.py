@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
+from prosparse import released
 from prosparse.config import ConfigError
 from prosparse.data.tokens import copy_tokenizer, pack, tokenize, train_tokenizer
 
@@ -78,6 +79,19 @@ def test_copy(trained, tmp_path):
         AutoTokenizer.from_pretrained(tmp_path / "copy").get_vocab()
         == AutoTokenizer.from_pretrained(trained.directory).get_vocab()
     )
+
+
+def test_the_wanted_revision_is_copied(trained, tmp_path, monkeypatch):
+    opened = []
+
+    def from_pretrained(name, **options):
+        opened.append((name, options["revision"]))
+        return AutoTokenizer.from_pretrained(trained.directory)
+
+    of_commit = SimpleNamespace(from_pretrained=from_pretrained)
+    monkeypatch.setattr(released, "AutoTokenizer", of_commit)
+    copy_tokenizer(str(trained.directory), tmp_path / "copy", revision="f00d")
+    assert opened == [(str(trained.directory), "f00d")]
 
 
 SAMPLES = ["low lower\tlow", "123 \n\n  x", "\U0001d54f é\u200d", "<|endoftext|>low<|turn|>", ""]

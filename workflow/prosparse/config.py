@@ -53,6 +53,11 @@ Precision = Literal["float32", "bfloat16"]
 SpecialToken = Literal["bos_token", "eos_token", "pad_token"]
 
 
+def is_local(name: str) -> bool:
+    """A directory, here already or out of a package; everything else is an id on the hub."""
+    return name.startswith((".", "/", "results/")) or Path(name).is_dir()
+
+
 # ---------------------------------------------------------------------------------------- data
 
 
@@ -120,6 +125,8 @@ class Tokenizer(Section):
 
     vocabulary_size: Annotated[int, Field(ge=300)] | None = None
     pretrained: str | None = None
+    # not written where there is none: tokenizers without one are not made anew
+    revision: Annotated[str | None, Field(exclude_if=lambda revision: revision is None)] = None
     gguf_file: str | None = None
     special_tokens: dict[SpecialToken, str] = {}  # over what the tokenizer says
 
@@ -127,8 +134,8 @@ class Tokenizer(Section):
     def one_origin(self) -> Self:
         if (self.vocabulary_size is None) == (self.pretrained is None):
             raise ValueError("give exactly one of vocabulary_size, pretrained")
-        if self.pretrained is None and (self.gguf_file is not None or self.special_tokens):
-            raise ValueError("gguf_file, special_tokens: only with pretrained")
+        if self.pretrained is None and (self.revision or self.gguf_file or self.special_tokens):
+            raise ValueError("revision, gguf_file, special_tokens: only with pretrained")
         return self
 
 

@@ -28,7 +28,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prosparse import runs
-from prosparse.config import Architecture, Experiment, HubSource, PretrainedInit, RunInit, ScratchInit, Training
+from prosparse.config import (
+    Architecture,
+    Experiment,
+    HubSource,
+    Init,
+    PretrainedInit,
+    RunInit,
+    ScratchInit,
+    Training,
+    is_local,
+)
 
 WEIGHT_BYTES = 4  # float32
 STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
@@ -195,6 +205,7 @@ class Job:
     parameters: int | None = None  # of the model that it trains
     run: str = ""
     stage: int | None = None
+    corpus: str = ""  # that it makes tokens of
     done: bool = False
 
 
@@ -230,7 +241,7 @@ def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory
         flops = recomputed = 0
     if shape is not None and shape.parameters is not None:
         parameters = shape.parameters
-        disk = (CHECKPOINT_BYTES if tokens else WEIGHT_BYTES) * parameters
+        disk = (CHECKPOINT_BYTES if tokens else start_bytes(chosen.init)) * parameters
         flops = tokens * (shape.training_flops(context) or 0)
         recomputed = tokens * shape.recomputed_flops(context) if training.activation_checkpointing else 0
         memory = training_memory(experiment, training, shape) if tokens else None
@@ -244,6 +255,11 @@ def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory
         tokens=tokens, flops=flops, recomputed=recomputed, disk=disk, memory=memory, parameters=parameters, run=run,
         stage=stage,
     )  # fmt: skip
+
+
+def start_bytes(init: Init) -> int:
+    """Of a weight of a start that is not trained: it is opened and saved as it was released, a GGUF's as float32."""
+    return RELEASED_BYTES if isinstance(init, PretrainedInit) and init.gguf_file is None else WEIGHT_BYTES
 
 
 def training_memory(experiment: Experiment, training: Training, shape: Decoder) -> Memory:
@@ -268,19 +284,18 @@ def training_memory(experiment: Experiment, training: Training, shape: Decoder) 
     )
 
 
-def forward_job(
-    experiment: Experiment, run: str, tokens: int | None, directory: Path, context: int | None = None
-) -> tuple[int | None, int | None]:
-    """(tokens, FLOPs) of a forward pass over so many tokens."""
+def forward_flops(experiment: Experiment, run: str, tokens: int, directory: Path) -> int | None:
+    """Of a forward pass over so many tokens, in rows of the context's length."""
     shape = decoder(experiment, run, directory)
-    each = None if shape is None else shape.forward_flops(context or experiment.data.context_length)
-    return tokens, None if tokens is None or each is None else tokens * each
+    each = None if shape is None else shape.forward_flops(experiment.data.context_length)
+    return None if each is None else tokens * each
 
 
 def sparsity_job(experiment: Experiment, run: str, seed: int, output: str, directory: Path) -> Job:
     data = experiment.data
     rows = data.heldout_sequences * len(data.corpora) * len(runs.measured_activations(experiment, run))
-    tokens, flops = forward_job(experiment, run, rows * data.context_length, directory)
+    tokens = rows * data.context_length
+    flops = forward_flops(experiment, run, tokens, directory)
     return Job("sparsity", f"{run}, seed {seed}", output, tokens, flops, run=run)
 
 
@@ -295,7 +310,8 @@ def benchmarks_job(
     directory: Path,
 ) -> Job:
     """At most: every request fills the context."""
-    tokens, flops = forward_job(experiment, pair[0], requests * experiment.data.context_length, directory)
+    tokens = requests * experiment.data.context_length
+    flops = forward_flops(experiment, pair[0], tokens, directory)
     name = f"{pair[0]}@{pair[1]}, seed {seed}"
     return Job(target, name, output, tokens, flops, run=pair[0], partial=partial)
 
@@ -305,14 +321,13 @@ def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, out
     settings = experiment.predictors
     assert settings is not None
     length = experiment.data.context_length
-    tokens, flops = forward_job(
-        experiment, pair[0], settings.epochs * math.ceil(settings.tokens / length) * length, directory
-    )
+    tokens = settings.epochs * math.ceil(settings.tokens / length) * length
+    flops = forward_flops(experiment, pair[0], tokens, directory)
     shape, disk = decoder(experiment, pair[0], directory), None
     if shape is not None:
         weights = shape.layers * settings.rank * (shape.hidden_size + shape.intermediate_size)
         trained = sum(kind != "svd" for kind in settings.kinds)
-        flops = None if flops is None or tokens is None else flops + 6 * trained * weights * tokens
+        flops = None if flops is None else flops + 6 * trained * weights * tokens
         disk = len(settings.kinds) * WEIGHT_BYTES * weights
     return Job("predictors", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, disk=disk, run=pair[0])
 
@@ -323,7 +338,8 @@ def prediction_job(experiment: Experiment, pair: tuple[str, str], seed: int, out
     data = experiment.data
     passes = 1 + len(experiment.predictors.kinds)
     rows = passes * data.heldout_sequences * len(data.corpora)
-    tokens, flops = forward_job(experiment, pair[0], rows * data.context_length, directory)
+    tokens = rows * data.context_length
+    flops = forward_flops(experiment, pair[0], tokens, directory)
     return Job("prediction", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
 
 
@@ -346,7 +362,7 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], direc
                 documents = CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0  # at most: compressed
                 disk = TOKEN_BYTES * stored + documents
             label = name if len(tokenizers) == 1 else f"{name} ({tokenizer})"
-            found.append(Job("data", label, output, disk=disk, stored=stored))
+            found.append(Job("data", label, output, disk=disk, stored=stored, corpus=name))
     return found
 
 
@@ -404,7 +420,10 @@ def utilization(flops: float, gpus: int, teraflops: float, days: float) -> float
 
 @dataclass(frozen=True)
 class Remote:
-    """Something that is fetched. ``size`` in bytes, ``gated`` where its terms are accepted."""
+    """Something that is fetched. ``gated`` where its terms are accepted.
+
+    ``size`` in bytes, and of a data set in the characters that are read of it, of about a byte each.
+    """
 
     kind: str  # model, tokenizer, data set, package, benchmark
     name: str
@@ -415,15 +434,10 @@ class Remote:
     key: str  # of the config
 
 
-def is_local(pretrained: str) -> bool:
-    """A directory, here already or out of a package; everything else is an id on the hub."""
-    return pretrained.startswith((".", "/", "results/")) or Path(pretrained).is_dir()
-
-
 def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> list[Remote]:
     """What the jobs fetch, and whether one that is not done needs it."""
     listed, data = list(jobs), experiment.data
-    waiting = {Path(job.output).parent.name for job in listed if job.target == "data" and not job.done}
+    waiting = {job.corpus for job in listed if job.corpus and not job.done}
     found: dict[tuple[str, str], Remote] = {}
 
     def add(remote: Remote) -> None:
@@ -441,9 +455,9 @@ def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> lis
         if (name := tokenizer.pretrained) is not None and not is_local(name):
             gates = [remote.gated for remote in found.values() if remote.name == name]
             key = f"data.tokenizers.{own}"
-            add(Remote("tokenizer", name, None, None, next(iter(gates), None), bool(waiting), key))
+            add(Remote("tokenizer", name, tokenizer.revision, None, next(iter(gates), None), bool(waiting), key))
     for name, corpus in data.corpora.items():
-        if isinstance(source := corpus.source, HubSource):
+        if isinstance(source := corpus.source, HubSource) and not is_local(source.hub):
             key = f"data.corpora.{name}.source"
             size = corpus.character_limit
             add(Remote("data set", source.hub, source.revision, size, source.gated, name in waiting, key))

@@ -6,14 +6,14 @@ GPU, a token that is not there. What is estimated is the plan's to show.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from prosparse.config import Experiment
+from prosparse.config import ConfigError, Experiment
 from prosparse.plan import STATE_BYTES, WEIGHT_BYTES, Job, Remote
 
 TIMEOUT = 5.0  # seconds that one question to the hub may take
@@ -58,13 +58,16 @@ def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list
 
 
 def _access(remotes: Iterable[Remote]) -> list[str]:
-    closed = {remote.name: remote for remote in list(remotes)[::-1] if remote.gated and remote.needed}
+    closed: dict[str, Remote] = {}
+    for remote in remotes:
+        if remote.gated and remote.needed:
+            closed.setdefault(remote.name, remote)
     if not closed or _token():
         return []
     return [
         f"{remote.key}: the {remote.kind} {remote.name} needs an access token: accept its terms ({remote.gated}), "
         "then `hf auth login` or set HF_TOKEN"
-        for remote in list(closed.values())[::-1]
+        for remote in closed.values()
         if not _cached(remote)
     ]
 
@@ -78,10 +81,14 @@ def _token() -> str | None:
 def _cached(remote: Remote) -> bool:
     """A model that the hub's cache on this machine holds."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     if remote.kind not in ("model", "tokenizer"):
         return False
-    return isinstance(try_to_load_from_cache(remote.name, "config.json", revision=remote.revision), str)
+    try:
+        return isinstance(try_to_load_from_cache(remote.name, "config.json", revision=remote.revision), str)
+    except HFValidationError:  # no id at all
+        return False
 
 
 def free_disk(directory: Path) -> int:
@@ -91,13 +98,16 @@ def free_disk(directory: Path) -> int:
 
 
 def _disk(directory: Path, waiting: list[Job]) -> list[str]:
-    needed = sum(_remaining(directory, job) for job in waiting if job.stage is not None)
+    stages = [job for job in waiting if job.stage is not None]
+    needed = sum(_remaining(directory, job) for job in stages)
+    needed += max((job.disk or 0 for job in stages if job.tokens), default=0)  # an old one goes when the new is there
     free = free_disk(directory)
     if needed <= free:
         return []
     return [
         f"disk: {directory} has {free / 1e9:,.0f} GB free, checkpoints that are still to come need "
-        f"{needed / 1e9:,.0f} GB beside data and caches: make results a link to a larger disk, or ask for fewer targets"
+        f"{needed / 1e9:,.0f} GB beside data and caches, most of it AdamW's states, which finished stages keep too: "
+        "make results a link to a larger disk, or ask for fewer targets"
     ]
 
 
@@ -124,16 +134,21 @@ def _gpu_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
 
 
 def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
-    sizes = {job.run: job.parameters for job in waiting if job.parameters}
-    if not sizes or not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return []
     present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    run, parameters = max(sizes.items(), key=lambda item: item[1])
     # on GPUs, weights alone pass through this memory
-    needed = parameters * (WEIGHT_BYTES if experiment.hardware is not None else STATE_BYTES)
+    on_gpus = experiment.hardware is not None
+    size, trained = (WEIGHT_BYTES, "float32 weights") if on_gpus else (STATE_BYTES, "weights, gradients and AdamW")
+    # a start that is not trained is opened as it is saved
+    needs = [
+        (size * job.parameters, trained, job.run) if job.tokens else (job.disk or 0, "weights as released", job.run)
+        for job in waiting
+        if job.parameters
+    ]
+    needed, what, run = max(needs, default=(0, "", ""))
     if needed <= present:
         return []
-    what = "float32 weights" if experiment.hardware is not None else "weights, gradients and AdamW"
     return [
         f"memory: runs.{run} needs {needed / 1e9:,.0f} GB for {what}, this machine has {present / 1e9:,.0f} GB: "
         "run it on another, or through a cluster's profile"
@@ -143,31 +158,38 @@ def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
 def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:
     if experiment.hardware is None:
         return []
-    gpus, found = experiment.hardware.gpus, []
+    found = []
     for run in dict.fromkeys(job.run for job in waiting if job.stage is not None and job.tokens):
-        training = experiment.runs[run].training
-        if training.batch_size % (training.micro_batch_size * gpus):
-            fitting = math.gcd(training.batch_size, gpus)
-            found.append(
-                f"runs.{run}.training.batch_size {training.batch_size} is not a multiple of micro_batch_size "
-                f"{training.micro_batch_size} x {gpus} GPUs (hardware.gpus): "
-                f"it is with micro_batch_size 1 and {fitting}"
-            )
+        try:
+            experiment.runs[run].training.accumulation_steps(experiment.hardware.gpus)
+        except ConfigError as error:
+            found.append(f"runs.{run}.{error} (hardware.gpus)")
     return found
 
 
 # -------------------------------------------------------------------------------------- the hub
 
 
-def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], str] | None:
-    """(kind, name) -> what the hub says: its licence and access, or what is wrong; None where no hub answers.
+@dataclass(frozen=True)
+class Answer:
+    """What the hub says of a remote: its licence and access, or what is wrong."""
 
-    Metadata alone are read. Nothing waits longer than ``timeout`` a question.
+    text: str
+    refuses: bool = False  # for certain
+
+
+def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], Answer] | None:
+    """(kind, name) -> what the hub says; None where no hub answers.
+
+    Metadata alone are read. Nothing waits much longer than ``timeout`` a question, and the first without an answer is
+    the last.
     """
-    from huggingface_hub.constants import is_offline_mode
-
     asked = [remote for remote in remotes if remote.kind != "package"]
-    if is_offline_mode() or not asked:
+    if not asked:
+        return None
+    from huggingface_hub.constants import is_offline_mode  # imported where something is asked: it takes a moment
+
+    if is_offline_mode():
         return None
     found = {}
     for remote in asked:
@@ -178,32 +200,56 @@ def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[s
     return found
 
 
-def _within(seconds: float, question: Callable[[], str | None]) -> str | None:
+def refused_by_hub(remotes: Iterable[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
+    """What the hub refuses of what is still needed, one sentence each."""
+    needed = [remote for remote in remotes if remote.needed]
+    pairs = [(remote, (answers or {}).get((remote.kind, remote.name))) for remote in needed]
+    return [
+        f"{remote.key}: the {remote.kind} {remote.name}: {answer.text}"
+        for remote, answer in pairs
+        if answer is not None and answer.refuses and not _cached(remote)
+    ]
+
+
+def _within(seconds: float, question: Callable[[], Answer | None]) -> Answer | None:
     """The answer, or None when it takes longer: looking up a name has no time limit of its own."""
-    answers: list[str | None] = []
+    answers: list[Answer | None] = []
     thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     thread.start()
     thread.join(2 * seconds)
     return answers[0] if answers else None
 
 
-def _question(remote: Remote, timeout: float) -> str | None:
+def _question(remote: Remote, timeout: float) -> Answer | None:
+    """None where no hub was reached."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     hub, kind = HfApi(), "dataset" if remote.kind in ("data set", "benchmark") else "model"
     try:
         found = hub.repo_info(remote.name, repo_type=kind, revision=remote.revision, timeout=timeout)
         hub.auth_check(remote.name, repo_type=kind)
     except GatedRepoError:
-        return f"NO ACCESS: accept its terms ({remote.gated or f'{hub.endpoint}/{remote.name}'}) and log in"
+        terms = remote.gated or f"{hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{remote.name}"
+        return Answer(f"NO ACCESS: accept its terms ({terms}) and log in", refuses=True)
     except RevisionNotFoundError:
-        return f"NO REVISION {remote.revision}: correct {remote.key}.revision"
+        return Answer(f"NO REVISION {remote.revision}: correct {remote.key}.revision", refuses=True)
     except RepositoryNotFoundError:
-        return f"NOT FOUND, or private: correct {remote.key}"
+        return Answer(f"NOT FOUND, or private: correct {remote.key}", refuses=True)
+    except HFValidationError:
+        return Answer(f"NO DIRECTORY, and no id that the hub could have: correct {remote.key}", refuses=True)
     except HfHubHTTPError as error:
-        return f"the hub refuses to say: {error}".splitlines()[0]
-    except Exception:  # no network, no name, no route: many types, and one meaning
+        return Answer(f"the hub refuses to say: {error}".splitlines()[0])
+    except (HTTPError, ConnectionError, TimeoutError):  # of requests that reached no hub
         return None
+    except Exception as error:  # of this remote alone: the others are asked all the same
+        return Answer(f"the hub's answer is not understood: {error!r}".splitlines()[0])
     card = getattr(found, "card_data", None)
-    return f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}"
+    return Answer(f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}")

@@ -10,6 +10,7 @@ import tempfile
 import time
 import unicodedata
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +49,8 @@ def build(
 ) -> None:
     """Write a shard of a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
 
+    The parquet's metadata name the ``commit`` of a Hugging Face data set that was read.
+
     A document's place is decided by a hash of its text and ``seed``: documents are in order of hash, those of lowest
     hash are held out (see :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. A
     Hugging Face data set, and any corpus of several shards, is read only until the limit is reached.
@@ -73,12 +76,13 @@ def build(
     prose = sources.is_prose(corpus)
     leaked = np.load(contamination) if contamination else None
     count = {"read": 0, "too_short": 0, "duplicates_removed": 0, "contaminated_removed": 0}
+    without: Counter[str] = Counter()  # column -> rows that are no document, having nothing there
     seen: set[int] = set()
     keys, lengths, ends = array("Q"), array("q"), array("q", [0])  # lengths in characters, ends in bytes of the file
     characters = 0
     output_parquet.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output_parquet.parent) as texts:
-        for document in sources.read(name, corpus, archive, shard, commit):
+        for document in sources.read(name, corpus, archive, shard, commit, without):
             count["read"] += 1
             text = clean(document, prose)
             if len(text) < MINIMUM_CHARACTERS:
@@ -103,7 +107,9 @@ def build(
                 print(f"{label}: {count['read']} documents read, {speed:.0f}/s", flush=True)
 
         if not keys:
-            raise ConfigError(f"corpus {label}: no document left of {count['read']} read ({count})")
+            raise ConfigError(
+                f"corpus {label}: no document left of {count['read']} read ({count}, rows without: {dict(without)})"
+            )
         hashes = np.frombuffer(keys, np.uint64)
         order = np.argsort(hashes)
         cumulative = np.cumsum(np.frombuffer(lengths, np.int64)[order])
@@ -111,7 +117,8 @@ def build(
             order = order[: _reach(cumulative, limit)]
         cumulative = cumulative[: len(order)]
         heldout = _held_out(hashes[order], cumulative, corpus, heldout_characters)
-        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, output_parquet)
+        schema = SCHEMA.with_metadata({"commit": commit} if commit else None)
+        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, schema, output_parquet)
 
     total, heldout_total = int(cumulative[-1]), int(cumulative[heldout - 1]) if heldout else 0
     counts: dict[str, Any] = {
@@ -122,6 +129,7 @@ def build(
         "shard": shard,
         "commit": commit,
         **count,
+        "rows_without": without,
         "after_cleaning": count["read"] - count["too_short"],
         "over_character_limit": len(keys) - len(order),
         "documents": {"train": len(order) - heldout, "heldout": heldout},
@@ -132,6 +140,8 @@ def build(
     provenance.write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
     seconds = time.time() - started
     print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
+    for column, rows in without.items():
+        print(f"{label}: {rows} rows left out, whose column {column} is empty", flush=True)
 
 
 def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted: int) -> int:
@@ -155,20 +165,26 @@ def _reach(cumulative: np.ndarray, characters: float) -> int:
 
 
 def _write(
-    texts: IO[bytes], ends: np.ndarray, order: np.ndarray, cumulative: np.ndarray, heldout: int, output: Path
+    texts: IO[bytes],
+    ends: np.ndarray,
+    order: np.ndarray,
+    cumulative: np.ndarray,
+    heldout: int,
+    schema: pa.Schema,
+    output: Path,
 ) -> None:
     """Write the texts in this order, a row group at a time; ``output`` exists only when it is whole."""
     texts.flush()
     boundaries = np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1
     temporary = output.with_name(output.name + ".partial")
-    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         written = 0
         for group in np.split(order, boundaries):
             columns = {
                 "text": [os.pread(texts.fileno(), ends[i + 1] - ends[i], ends[i]).decode() for i in group.tolist()],
                 "split": ["heldout" if row < heldout else "train" for row in range(written, written + len(group))],
             }
-            writer.write_table(pa.table(columns, SCHEMA))
+            writer.write_table(pa.table(columns, schema))
             written += len(group)
     os.replace(temporary, output)
 

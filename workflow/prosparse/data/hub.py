@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from prosparse.config import ConfigError, HubSource, UserError
+from prosparse.config import ConfigError, HubSource, UserError, is_local
 
 
 def commit(source: HubSource, where: str) -> str | None:
@@ -21,7 +20,7 @@ def commit(source: HubSource, where: str) -> str | None:
     """
     from huggingface_hub import HfApi  # slow to import, and only this source needs it
 
-    if Path(source.hub).is_dir():
+    if is_local(source.hub):
         return None
     with explained(source, where):
         HfApi().auth_check(source.hub, repo_type="dataset")  # what is known of a gated data set is public

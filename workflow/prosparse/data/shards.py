@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prosparse import provenance
+from prosparse.config import ConfigError
 
 
 def share(total: int, shard: int, shards: int) -> range:
@@ -26,14 +27,18 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
 
     Args:
         shards: directories that :func:`prosparse.data.tokens.tokenize` wrote; they must stay where they are.
+
+    Raises:
+        ConfigError: they are of different commits of a data set.
     """
+    manifests = [json.loads((shard / "manifest.json").read_text()) for shard in shards]
+    commit = _common_commit(manifests)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
         for split in ("train", "heldout"):
             _refer([shard / split for shard in shards], Path(temporary) / split, output / split)
         for split in ("train", "heldout"):
             replace(Path(temporary) / split, output / split)
-    manifests = [json.loads((shard / "manifest.json").read_text()) for shard in shards]
     sums = {
         key: sum(manifest[key] for manifest in manifests)
         for key in ("train_sequences", "heldout_sequences", "tokens", "heldout_bytes")
@@ -41,6 +46,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
     context_length = manifests[0]["context_length"]
     manifest = {
         "corpus": manifests[0]["corpus"],
+        "commit": commit,
         "shards": len(shards),
         "context_length": context_length,
         **sums,
@@ -48,6 +54,23 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
     }
     provenance.write_json(output / "manifest.json", manifest)
     return manifest
+
+
+def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
+    """Of all shards: files that another commit has moved or changed would be read twice, or not at all."""
+    found: dict[str | None, list[str]] = {}
+    for shard, manifest in enumerate(manifests):
+        found.setdefault(manifest.get("commit"), []).append(str(shard))
+    if len(found) == 1:
+        return next(iter(found))
+    corpus = manifests[0]["corpus"]
+    parts = "; ".join(f"{commit or 'unknown'}: shards {', '.join(shards)}" for commit, shards in found.items())
+    most = max(filter(None, found), key=lambda commit: len(found[commit]))
+    raise ConfigError(
+        f"corpus {corpus}: its shards are of different commits of the data set, so that rows may be missing or there "
+        f"twice ({parts}): set data.corpora.{corpus}.source.revision to {most} and run again, which reads all shards "
+        "of it anew"
+    )
 
 
 def _refer(parts: list[Path], written: Path, final: Path) -> None:

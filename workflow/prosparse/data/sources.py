@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,13 +78,19 @@ def check(name: str, corpus: Corpus) -> None:
 
 
 def read(
-    name: str, corpus: Corpus, archive: Path | None = None, shard: int = 0, commit: str | None = None
+    name: str,
+    corpus: Corpus,
+    archive: Path | None = None,
+    shard: int = 0,
+    commit: str | None = None,
+    dropped: Counter[str] | None = None,
 ) -> Iterator[str]:
     """Documents of a shard of a corpus.
 
     Args:
         archive: the fetched package of a package source.
         commit: of a hub source, as :func:`prosparse.data.hub.commit` found it.
+        dropped: counts the rows that are no document, since a column of the template is empty, by that column.
 
     Raises:
         ConfigError: what :func:`check` finds, a missing file or data set, a column the rows do not have, more shards
@@ -96,8 +103,10 @@ def read(
             raise ConfigError(f"{where}: reader {source.reader} needs the archive of package {source.package}")
         return READERS[source.reader].read(archive, **source.options)
     if isinstance(source, HubSource):
-        return _fill(hub.rows(source, commit, shard, corpus.shards, where), source, where)
-    return _fill(_file_rows(source, shard, corpus.shards, where), source, where)
+        rows = hub.rows(source, commit, shard, corpus.shards, where)
+    else:
+        rows = _file_rows(source, shard, corpus.shards, where)
+    return _fill(rows, source, where, Counter() if dropped is None else dropped)
 
 
 def is_prose(corpus: Corpus) -> bool:
@@ -115,18 +124,24 @@ def template_columns(template: str, where: str) -> set[str]:
     return columns
 
 
-def _fill(rows: Iterator[Mapping[str, Any]], source: HubSource | FileSource, where: str) -> Iterator[str]:
-    columns = template_columns(source.template, f"{where}.template")
+def _fill(
+    rows: Iterator[Mapping[str, Any]], source: HubSource | FileSource, where: str, dropped: Counter[str]
+) -> Iterator[str]:
+    columns = sorted(template_columns(source.template, f"{where}.template"))
     for row in rows:
         for column in columns:
             if column not in row:
                 raise ConfigError(f"{where}.template: no column {column!r}; columns: {', '.join(row)}")
-        if all(row[column] is not None for column in columns):
-            lists = {
-                column: _items(row[column], templates, f"{where}.items.{column}")
-                for column, templates in source.items.items()
-            }
-            yield source.template.format_map({**row, **lists})
+        # an empty list of items is written as nothing, and so is none
+        empty = next((column for column in columns if row[column] is None and column not in source.items), None)
+        if empty is not None:
+            dropped[empty] += 1
+            continue
+        lists = {
+            column: _items(row[column] if row[column] is not None else [], templates, f"{where}.items.{column}")
+            for column, templates in source.items.items()
+        }
+        yield source.template.format_map({**row, **lists})
 
 
 def _items(items: Any, templates: list[str], where: str) -> str:

@@ -68,16 +68,18 @@ def copy_tokenizer(
     output: Path,
     gguf_file: str | None = None,
     special_tokens: Mapping[SpecialToken, str] | None = None,
+    revision: str | None = None,
 ) -> None:
     """Save an existing tokenizer, a Hugging Face id, a directory, or a GGUF file inside either.
 
     Args:
+        revision: of an id.
         special_tokens: ``bos_token``, ``eos_token`` and ``pad_token`` where the tokenizer's own are not wanted.
 
     Raises:
         ConfigError: it cannot be opened, a special token is not in the vocabulary, or there is no end-of-text token.
     """
-    tokenizer = open_tokenizer(pretrained, gguf_file=gguf_file)
+    tokenizer = open_tokenizer(pretrained, revision, gguf_file)
     vocabulary = tokenizer.get_vocab()
     for key, token in (special_tokens or {}).items():
         if token not in vocabulary:
@@ -138,6 +140,7 @@ def tokenize(
     limit, fewest_heldout = (len(share(rows, shard, shards)) for rows in (heldout_sequences, FEWEST_HELDOUT_SEQUENCES))
     label = corpus if shards == 1 else f"{corpus}, shard {shard} of {shards}"
     encoder = AutoTokenizer.from_pretrained(tokenizer)
+    commit = (pq.read_schema(documents).metadata or {}).get(b"commit")
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
         rows: dict[str, datasets.Dataset] = {}
@@ -156,6 +159,7 @@ def tokenize(
             rows[split].save_to_disk(f"{temporary}/{split}")
         manifest = {
             "corpus": corpus,
+            "commit": commit.decode() if commit else None,
             "train_sequences": len(rows["train"]),
             "heldout_sequences": len(rows["heldout"]),
             "context_length": context_length,

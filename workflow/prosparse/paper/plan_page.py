@@ -7,23 +7,30 @@ import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 from prosparse import plan, preflight, runs
 from prosparse.config import Experiment
 from prosparse.measure import tasks
-from prosparse.paper import acceleration, claims, figures, operators, page, published, tables
+from prosparse.measure.tasks import Task
+from prosparse.paper import acceleration, claims, figures, operators, page, published, release, tables
 from prosparse.paper.memory_traffic import LLAMA2
 from prosparse.paper.results import Needs, Results
 from prosparse.paper.tables import write_text
 from prosparse.plan import Decoder, Job, Remote, Total
+from prosparse.preflight import Answer
 from prosparse.provenance import write_json
 
 FILE = "plan"
 UNKNOWN = "unknown"
 NONE = "–"
 WIDTH = 118
+
+#: Targets that are the page, and so everything.
+WHOLE = frozenset({"all", "publish", "README"})
 
 # ---------------------------------------------------------------------------------- what is needed
 
@@ -32,27 +39,31 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
     """What each named target of the workflow is made from."""
     found = {name: tables.inputs(name, experiment) for name in tables.TABLES}
     found |= {name: figures.inputs(name, experiment) for name in figures.FIGURES}
-    for name in ("tables", "figures"):
-        found[name] = Needs()
-        for each in tables.TABLES if name == "tables" else figures.FIGURES:
-            found[name] |= found[each]
+    for name, members in (("tables", tables.TABLES), ("figures", figures.FIGURES)):
+        found[name] = reduce(or_, (found[member] for member in members))
     found["claims"] = claims.inputs(experiment)
-    found["all"] = found["publish"] = found["README"] = page.inputs(experiment)
+    found["release"] = reduce(or_, (release.inputs(experiment, pair) for pair in release.pairs(experiment)), Needs())
+    found |= dict.fromkeys(WHOLE, page.inputs(experiment))
     found["plan"] = Needs()
     return found
 
 
 def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
-    """The jobs of targets as they are given to Snakemake: names, or files that are called like one.
+    """The jobs of targets as they are given to Snakemake: names, or files that belong to one.
 
     Other files say nothing; no target is all.
     """
     known, directory = targets(experiment), Path("results") / experiment.experiment
-    asked = [Path(name).stem if "/" in name else name for name in names] or ["all"]
+    known |= {f"tables/{name}": known[name] for name in tables.TABLES}
+    known |= {f"figures/{name}": known[name] for name in figures.FIGURES}
+    for pair in release.pairs(experiment):
+        known |= {f"release/{pair}/{name}": release.inputs(experiment, pair) for name in ("README", "config")}
     needs, whole = Needs(), False
-    for name in asked:
+    for name in list(names) or ["all"]:
+        if (path := Path(name)).is_relative_to(directory):
+            name = str(path.relative_to(directory)).removesuffix(path.suffix)
         needs |= known.get(name, Needs())
-        whole |= name in ("all", "publish", "README")
+        whole |= name in WHOLE
     return jobs(experiment, directory, needs, whole)
 
 
@@ -142,17 +153,26 @@ def remotes(experiment: Experiment, directory: Path, listed: list[Job]) -> list[
     """What the jobs fetch, benchmarks included."""
     found = plan.remotes(experiment, listed, directory)
     if experiment.benchmarks.rows == "hub":
-        needed = any("benchmarks" in job.target and not job.done for job in listed)
-        names = {tasks.load(name).hub.path.split("{")[0].rstrip("_-") for name in experiment.benchmarks.tasks}
+        # corpora are read beside the rows, to leave out what is of a benchmark
+        waiting = any(("benchmarks" in job.target or job.target == "data") and not job.done for job in listed)
+        needed = waiting and not (directory / "data" / "benchmark_rows" / "rows.json").exists()
+        names = {first_path(tasks.load(name)) for name in experiment.benchmarks.tasks}
         found += [Remote("benchmark", name, None, None, None, needed, "benchmarks.tasks") for name in sorted(names)]
     return found
 
 
+def first_path(task: Task) -> str:
+    """Of the data sets that a benchmark's rows are in: some have one for each subtask."""
+    return task.hub.path.format(subtask=next(iter(task.bases())))
+
+
 def refusals(experiment: Experiment, names: Iterable[str], local: bool) -> list[str]:
-    """Why the requested targets cannot be made, one sentence each."""
+    """Why the requested targets cannot be made, one sentence each; the hub is asked where it answers."""
     directory = Path("results") / experiment.experiment
     listed = requested(experiment, names)
-    return preflight.refusals(experiment, directory, listed, plan.remotes(experiment, listed, directory), local)
+    fetched = [remote for remote in remotes(experiment, directory, listed) if remote.needed]
+    found = preflight.refusals(experiment, directory, listed, fetched, local)
+    return found + preflight.refused_by_hub(fetched, preflight.ask_hub(fetched))
 
 
 # ------------------------------------------------------------------------------ the paper's own cost
@@ -236,13 +256,11 @@ def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
     fetched = remotes(experiment, directory, listed)
     answers = preflight.ask_hub(fetched) if ask else None
     refused = preflight.refusals(experiment, directory, listed, fetched, local=False)
-    refused += [
-        f"{name}: {answer}" for (_, name), answer in (answers or {}).items() if answer.startswith("NO")
-    ]  # the capitals that ask_hub begins what is wrong with
+    refused += preflight.refused_by_hub(fetched, answers)
     alone = {
         name: Total.of(job for job in jobs(experiment, directory, needs, name == "all") if not job.done)
         for name, needs in known.items()
-        if name not in ("README", "publish", "plan", "tables", "figures")
+        if name not in (WHOLE - {"all"}) | {"plan", "tables", "figures"}
     }
     beside = papers(experiment, listed)
     text = _render(experiment, directory, listed, alone, beside, fetched, answers, refused)
@@ -256,7 +274,8 @@ def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
             "to_do": {name: _total_json(experiment, total) for name, total in alone.items()},
             "paper": beside,
             "downloads": [
-                {**asdict(remote), "hub": (answers or {}).get((remote.kind, remote.name))} for remote in fetched
+                {**asdict(remote), "hub": answer.text if (answer := _answer(remote, answers)) else None}
+                for remote in fetched
             ],
             "free_disk": preflight.free_disk(directory),
             "would_be_refused": refused,
@@ -284,7 +303,7 @@ def _render(
     alone: dict[str, Total],
     beside: list[dict[str, Any]],
     fetched: list[Remote],
-    answers: dict[tuple[str, str], str] | None,
+    answers: dict[tuple[str, str], Answer] | None,
     refused: list[str],
 ) -> str:
     lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
@@ -388,7 +407,7 @@ def _target_table(experiment: Experiment, alone: dict[str, Total]) -> list[str]:
     return [*lines, "", *_item(f"none of these jobs: {', '.join(idle)}")] if idle else lines
 
 
-def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], str] | None) -> list[str]:
+def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
     if not fetched:
         return ["Nothing."]
     lines = []
@@ -396,13 +415,23 @@ def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], str] |
         size = "" if remote.size is None else f", about {remote.size / 1e9:,.1f} GB"
         revision = f" at {remote.revision}" if remote.revision else ""
         done = "" if remote.needed else " (not needed any more)"
-        terms = (answers or {}).get((remote.kind, remote.name)) or _terms(remote)
+        answer = _answer(remote, answers)
+        terms = _terms(remote) if answer is None else answer.text
         lines += _item(f"{remote.kind} {remote.name}{revision}{size}{done}: {terms}")
+    needed = [remote for remote in fetched if remote.needed]
+    known, unknown = sum(remote.size or 0 for remote in needed), sum(remote.size is None for remote in needed)
+    lines += _item(
+        f"STILL TO FETCH: about {known / 1e9:,.1f} GB" + (f", and {unknown} of unknown size" if unknown else "")
+    )
     if answers is None and any(remote.kind != "package" for remote in fetched):
         lines += ["", "Offline, or the hub does not answer: revisions and access were not checked there."]
     if any(remote.size is None and remote.kind == "data set" for remote in fetched):
         lines.append("A data set without a size is read whole: give its corpus a `character_limit` to read less.")
     return lines
+
+
+def _answer(remote: Remote, answers: dict[tuple[str, str], Answer] | None) -> Answer | None:
+    return (answers or {}).get((remote.kind, remote.name))
 
 
 def _terms(remote: Remote) -> str:
