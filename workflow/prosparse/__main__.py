@@ -300,7 +300,9 @@ def tokenizer(options: argparse.Namespace) -> None:
 
     wanted = Tokenizer.model_validate(options.specification)
     if wanted.pretrained is not None:
-        copy_tokenizer(wanted.pretrained, options.output.parent, wanted.gguf_file, wanted.special_tokens)
+        copy_tokenizer(
+            wanted.pretrained, options.output.parent, wanted.gguf_file, wanted.special_tokens, wanted.revision
+        )
     else:
         assert wanted.vocabulary_size is not None
         train_tokenizer(options.documents, wanted.vocabulary_size, options.output.parent)
