@@ -11,7 +11,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from prosparse.config import Activation, Experiment, HubSource, PretrainedInit, RunInit
+from prosparse import runs
+from prosparse.config import Activation, Experiment, HubSource, PretrainedInit
 from prosparse.paper import acceleration
 from prosparse.paper.published import BENCHMARKS, LABELS
 from prosparse.paper.results import MissingResult, Needs, Results, Value, origin, stands_in
@@ -46,7 +47,7 @@ def inputs(experiment: Experiment, pair: str) -> Needs:
     """What is measured before the card is written; predictions and decoding where the experiment has them anyway."""
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
-    needs |= Needs(stages=set(_stages(experiment, run)))
+    needs |= Needs(stages=set(runs.lineage(experiment, run)))
     if named in acceleration.predicted_pairs(experiment).values():
         needs |= Needs(prediction={(run, str(activation))})
     if experiment.decoding is not None and named in acceleration.pairs(experiment).values():
@@ -77,14 +78,14 @@ def render(results: Results, run: str, activation: Activation, settings: dict[st
 
 def metadata(experiment: Experiment, run: str, activation: Activation) -> ModelCardData:
     _, name = origin(experiment, run)
-    start = _start(experiment, run)
+    _, start = runs.start(experiment, run)
     hubs = {
         corpus.source.hub: None
-        for lineage, _ in _stages(experiment, run)
+        for lineage, _ in runs.lineage(experiment, run)
         for corpus in (experiment.data.corpora[c] for c in experiment.data.mixtures[experiment.runs[lineage].mixture])
         if isinstance(corpus.source, HubSource) and experiment.runs[lineage].stages[-1].until > 0
     }
-    base = start.pretrained if start is not None and _on_hub(start) else None
+    base = start.pretrained if isinstance(start, PretrainedInit) and _on_hub(start) else None
     return ModelCardData(
         language=["en", "zh"] if "minicpm" in name else ["en"],
         license=_license(name) or "unknown",
@@ -101,23 +102,8 @@ def _license(name: str) -> str | None:
     return next((licence for part, licence in LICENSES.items() if part in name), None)
 
 
-def _start(experiment: Experiment, run: str) -> PretrainedInit | None:
-    init = experiment.runs[run].init
-    while isinstance(init, RunInit):
-        init = experiment.runs[init.run].init
-    return init if isinstance(init, PretrainedInit) else None
-
-
 def _on_hub(start: PretrainedInit) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", start.pretrained) is not None and not Path(start.pretrained).exists()
-
-
-def _stages(experiment: Experiment, run: str, last: int | None = None) -> list[tuple[str, int]]:
-    """(run, stage) of everything that made the weights, the first first."""
-    chosen = experiment.runs[run]
-    own = [(run, stage) for stage in range(len(chosen.stages) if last is None else last + 1)]
-    before = _stages(experiment, chosen.init.run, chosen.init.stage) if isinstance(chosen.init, RunInit) else []
-    return before + own
 
 
 def _introduction(experiment: Experiment, run: str, activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
@@ -153,7 +139,7 @@ def _introduction(experiment: Experiment, run: str, activation: Activation, sett
 def _training(results: Results, run: str) -> Iterator[str]:
     experiment, rows = results.experiment, []
     mixtures: dict[str, None] = {}
-    for name, index in _stages(experiment, run):
+    for name, index in runs.lineage(experiment, run):
         chosen, made = experiment.runs[name], results.stage(name, index)[0]
         stage = chosen.stages[index]
         before = made["tokens"] if index == 0 else made["tokens"] - results.stage(name, index - 1)[0]["tokens"]

@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, Experiment, PretrainedInit, RunInit, UserError
+from prosparse.config import Activation, Experiment, PretrainedInit, UserError
 from prosparse.paper.published import BENCHMARKS, GROUPS
-from prosparse.runs import checkpoint
+from prosparse.runs import checkpoint, lineage, start
 
 
 class MissingResult(UserError):
@@ -462,12 +462,8 @@ def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
 
 def lineage_tokens(experiment: Experiment, run: str) -> int:
     """``tokens`` and those of the runs it started from; a pretrained start counts as none."""
-    init = experiment.runs[run].init
-    total = tokens(experiment, run)
-    while isinstance(init, RunInit):
-        total += tokens(experiment, init.run, init.stage)
-        init = experiment.runs[init.run].init
-    return total
+    last = dict(lineage(experiment, run))
+    return sum(tokens(experiment, name, stage) for name, stage in last.items())
 
 
 #: What a pretrained name holds when it is the paper's own model, by scale.
@@ -480,9 +476,7 @@ ORIGINALS = {
 
 def origin(experiment: Experiment, run: str) -> tuple[str, str]:
     """(what a run's weights come from in words, the same normalized to compare names)."""
-    init = experiment.runs[run].init
-    while isinstance(init, RunInit):
-        init = experiment.runs[init.run].init
+    _, init = start(experiment, run)
     if isinstance(init, PretrainedInit):
         name = Path(init.gguf_file).stem if init.gguf_file else init.pretrained  # a GGUF's folder may say nothing
         words = f"{name} (GGUF)" if init.gguf_file else name
