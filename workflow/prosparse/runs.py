@@ -101,6 +101,21 @@ def samples_seen(experiment: Experiment, init: Init, mixture: str) -> int:
     return sum(run.stages[stage].until * run.training.batch_size for run, stage in behind if run.mixture == mixture)
 
 
+def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
+    """Tokens a run has trained on by the end of ``stage`` (default: its last)."""
+    chosen = experiment.runs[run]
+    return (
+        chosen.stages[-1 if stage is None else stage].until
+        * chosen.training.batch_size
+        * experiment.data.context_length
+    )
+
+
+def lineage_tokens(experiment: Experiment, run: str) -> int:
+    """``tokens`` and those of the runs it started from; a pretrained start counts as none."""
+    return sum(tokens(experiment, name, stage) for name, stage in _ends(experiment, run))
+
+
 def lineage(experiment: Experiment, run: str, stage: int | None = None) -> list[tuple[str, int]]:
     """Every (run, stage) that made this checkpoint, itself included, the first first."""
     chosen = experiment.runs[run]

@@ -30,7 +30,8 @@ from prosparse.paper import (
     release,
     tables,
 )
-from prosparse.paper.results import Results, scale_of
+from prosparse.paper.origins import scale_of
+from prosparse.paper.results import Results
 
 try:
     experiment = load(config)

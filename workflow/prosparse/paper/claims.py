@@ -19,9 +19,11 @@ from prosparse.paper.figures import final_points
 from prosparse.paper.figures import inputs as figure_inputs
 from prosparse.paper.finding import Finding, all_of
 from prosparse.paper.fit import fit
-from prosparse.paper.results import Needs, Results, Value, lineage_tokens, origin
+from prosparse.paper.origins import origin
+from prosparse.paper.results import Needs, Results, Value
 from prosparse.paper.tables import write_text
 from prosparse.provenance import write_json
+from prosparse.runs import lineage_tokens
 
 HOLDS, FAILS, UNTESTABLE = "holds here", "does not hold here", "not testable at this scale"
 

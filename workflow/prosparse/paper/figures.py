@@ -27,8 +27,10 @@ from prosparse.paper.chart import (
 )
 from prosparse.paper.fit import curve, fit
 from prosparse.paper.operator_figure import figure_operators
-from prosparse.paper.results import Needs, Results, stands_in, tokens
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import Needs, Results
 from prosparse.provenance import write_json
+from prosparse.runs import tokens
 
 
 def _ours(results: Results, runs: list[str]) -> str:

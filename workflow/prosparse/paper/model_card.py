@@ -14,8 +14,9 @@ from huggingface_hub import ModelCardData
 from prosparse import runs
 from prosparse.config import Activation, Experiment, HubSource, PretrainedInit
 from prosparse.paper import acceleration
+from prosparse.paper.origins import origin, stands_in
 from prosparse.paper.published import BENCHMARKS, LABELS
-from prosparse.paper.results import MissingResult, Needs, Results, Value, origin, stands_in
+from prosparse.paper.results import MissingResult, Needs, Results, Value
 from prosparse.paper.table import MISSING, markdown_table
 
 #: Part of a base model's name, letters and digits alone -> its licence, as the hub writes it.

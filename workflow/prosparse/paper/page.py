@@ -10,7 +10,8 @@ from typing import Any
 
 from prosparse.config import Benchmarks, Experiment, PackageSource, published_rows
 from prosparse.paper import acceleration, claims, explanation, figures, operators, published, tables
-from prosparse.paper.results import MissingResult, Needs, Results, stands_in
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import MissingResult, Needs, Results
 from prosparse.paper.table import markdown_table
 from prosparse.paper.tables import write_text
 

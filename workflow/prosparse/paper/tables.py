@@ -30,8 +30,10 @@ from prosparse.paper.filler import (
     final_value,
     names_of,
 )
-from prosparse.paper.results import Needs, Results, Value, stands_in, tokens
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import Needs, Results, Value
 from prosparse.paper.table import MISSING, Cell, Column, Row, Table, to_csv, to_latex, to_markdown
+from prosparse.runs import tokens
 
 # ---------------------------------------------------------------------------------- the tables
 
