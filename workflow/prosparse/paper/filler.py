@@ -71,10 +71,10 @@ class Filler:
         self.measured.append(text)
         cells: dict[str, Cell] = {}
         if set(names) & {*published.GROUPS, *published.BENCHMARKS, "average_performance"}:
-            if experiment.benchmarks.tasks and not experiment.answers_benchmarks(run, activation):
-                self.unasked.append(text)
-            else:
+            if experiment.answers_benchmarks(run, activation):
                 cells |= self._performance(text, self.results.benchmarks(run, activation))
+            else:
+                self.unasked.append(text)
         if set(names) & {"average_sparsity", "mixed", LOSS.key}:
             cells |= self._sparsity(self.results.sparsity(run, activation))
         if TOKENS.key in names:

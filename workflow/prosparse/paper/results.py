@@ -332,8 +332,10 @@ class Results:
         Raises:
             MissingResult: no such file.
         """
-        if self.experiment.benchmarks.tasks and not self.experiment.answers_benchmarks(run, activation):
-            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, "this experiment has others answer the benchmarks"))
+        if not self.experiment.answers_benchmarks(run, activation):
+            tasks = self.experiment.benchmarks.tasks
+            reason = "this experiment does not ask it" if tasks else "this experiment runs no benchmark"
+            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
         return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
@@ -343,9 +345,6 @@ class Results:
         )
 
     def _benchmarks(self, paths: list[Path]) -> Benchmarks:
-        if not self.experiment.benchmarks.tasks:
-            reason = "this experiment runs no benchmark"
-            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
         files = [self._json(path) for path in paths]
         scores: dict[str, Value] = {}
         chances: dict[str, Value] = {}
