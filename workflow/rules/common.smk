@@ -24,6 +24,7 @@ from prosparse.paper import (
     claims,
     explanation,
     figures,
+    model_card,
     operators,
     page,
     plan_page,
@@ -469,7 +470,7 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
 
 def release_files(wildcards):
     pair = f"{wildcards.run}@{wildcards.activation}"
-    return needed_files(release.inputs(experiment, pair))
+    return needed_files(model_card.inputs(experiment, pair))
 
 
 def release_folders(wildcards):

@@ -531,13 +531,13 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
 _COUNTED = {HOLDS: "hold here", FAILS: "do not", UNTESTABLE: "cannot be tested at this scale"}
 
 
-def write(experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+def write(experiment: Experiment, directory: str | Path) -> list[Path]:
     """Writes ``directory/claims.md`` and ``claims.json``.
 
     Raises:
         MissingResult: a measurement it needs does not exist; names the file.
     """
-    verdicts = judge(results or Results(directory, experiment))
+    verdicts = judge(Results(directory, experiment))
     markdown, data = Path(directory) / "claims.md", Path(directory) / "claims.json"
     write_text(markdown, to_markdown(verdicts, experiment))
     write_json(data, {"experiment": experiment.experiment, "claims": [asdict(verdict) for verdict in verdicts]})

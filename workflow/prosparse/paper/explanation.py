@@ -22,14 +22,14 @@ def inputs(experiment: Experiment) -> Needs:
     return acceleration.decoding_needs(experiment)
 
 
-def write(experiment: Experiment, directory: str | Path, results: Results | None = None) -> Path:
+def write(experiment: Experiment, directory: str | Path) -> Path:
     """Writes ``directory/acceleration.md``.
 
     Raises:
         MissingResult: a measurement it needs does not exist; names the file.
     """
     path = Path(directory) / FILE
-    write_text(path, render(results or Results(directory, experiment)))
+    write_text(path, render(Results(directory, experiment)))
     return path
 
 

@@ -473,7 +473,7 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     return Needs()
 
 
-def write(name: str, experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
     """Writes ``directory/figures/{name}.png`` (scale 2), ``.svg`` and ``.json`` (the plotted data).
 
     Raises:
@@ -481,7 +481,7 @@ def write(name: str, experiment: Experiment, directory: str | Path, results: Res
         MissingResult: a measurement it needs does not exist; names the file.
     """
     _check(name)
-    chart, data = FIGURES[name](results or Results(directory, experiment))
+    chart, data = FIGURES[name](Results(directory, experiment))
     chart = (
         chart.configure(
             font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif", background="white", padding=14

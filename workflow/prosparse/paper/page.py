@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +25,14 @@ def inputs(experiment: Experiment) -> Needs:
     return needs
 
 
-def write(
-    experiment: Experiment,
-    directory: str | Path,
-    benchmarks: Iterable[str | Path] | None = None,
-    results: Results | None = None,
-) -> Path:
+def write(experiment: Experiment, directory: str | Path) -> Path:
     """Writes ``directory/README.md`` from the tables, figures and claims that exist there.
 
-    ``benchmarks`` are Snakemake benchmark TSVs, by default those under ``directory/timings``. What
-    has not been made is listed as not run.
+    Snakemake's benchmark TSVs are those under ``directory/timings``. What has not been made is listed as not run.
     """
-    results = results or Results(directory, experiment)
     path = Path(directory) / "README.md"
-    if benchmarks is None:
-        benchmarks = (Path(directory) / "timings").rglob("*.tsv")
-    write_text(path, render(results, sorted(Path(file) for file in benchmarks)))
+    benchmarks = sorted((Path(directory) / "timings").rglob("*.tsv"))
+    write_text(path, render(Results(directory, experiment), benchmarks))
     return path
 
 

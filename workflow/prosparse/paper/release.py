@@ -14,7 +14,7 @@ from typing import Any
 
 from prosparse.config import Activation, Experiment
 from prosparse.paper import model_card
-from prosparse.paper.results import Needs, Results
+from prosparse.paper.results import Results
 from prosparse.paper.tables import write_text
 
 #: What a checkpoint directory has for others, beside its config; the rest is of the training.
@@ -28,10 +28,6 @@ def pairs(experiment: Experiment) -> list[str]:
     """``run@activation`` of everything that is released."""
     chosen = [experiment.pair(pair) for pair in experiment.release]
     return list(dict.fromkeys(f"{run}@{activation}" for run, activation in chosen))
-
-
-def inputs(experiment: Experiment, pair: str) -> Needs:
-    return model_card.inputs(experiment, pair)
 
 
 def write(pair: str, experiment: Experiment, directory: Path) -> Path:

@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -208,21 +208,11 @@ class LedgerRow:
 
 
 class Results:
-    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``).
+    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``)."""
 
-    ``checkpoint_directory(experiment, run, stage)`` gives ``{owner}/seed{seed}/stage{k}`` with the
-    seed left to format.
-    """
-
-    def __init__(
-        self,
-        directory: str | Path,
-        experiment: Experiment,
-        checkpoint_directory: Callable[[Experiment, str, int], str] = checkpoint,
-    ) -> None:
+    def __init__(self, directory: str | Path, experiment: Experiment) -> None:
         self.directory = Path(directory)
         self.experiment = experiment
-        self._checkpoint_directory = checkpoint_directory
         self._read: dict[Path, Any] = {}
 
     # ------------------------------------------------------------------------------ paths
@@ -249,8 +239,7 @@ class Results:
         return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
 
     def stage_directory(self, run: str, stage: int, seed: int) -> Path:
-        relative = self._checkpoint_directory(self.experiment, run, stage).format(seed=seed)
-        return self.directory / "checkpoints" / relative
+        return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
 
     def files(self, needs: Needs) -> dict[str, list[Path]]:
         """The JSON files that ``needs`` implies, by kind of job."""

@@ -371,7 +371,7 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     return needs
 
 
-def write(name: str, experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
     """Writes ``directory/tables/{name}.csv``, ``.md`` and ``.tex``; ``directory`` is ``results/{experiment}``.
 
     Raises:
@@ -379,7 +379,7 @@ def write(name: str, experiment: Experiment, directory: str | Path, results: Res
         MissingResult: a measurement it needs does not exist; names the file.
     """
     _check(name)
-    table = TABLES[name](results or Results(directory, experiment))
+    table = TABLES[name](Results(directory, experiment))
     written = []
     for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
         path = Path(directory) / "tables" / f"{name}.{suffix}"
