@@ -76,7 +76,7 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         "",
         *_start_up(directory, benchmarks),
     ]
-    lines += ["", "## What the machinery costs", "", *_speed(directory / "measurements" / "speed.json")]
+    lines += ["", "## What the machinery costs", "", *_speed(results.speed_file)]
     lines += ["", "## The GPU operators, compiled", ""]
     lines += _compiled(directory / "measurements" / "operators_compiled.json")
     return "\n".join(lines).rstrip() + "\n"

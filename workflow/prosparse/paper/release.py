@@ -34,7 +34,7 @@ def write(pair: str, experiment: Experiment, directory: Path) -> Path:
     """Makes the folder, of the first seed's weights; returns its README.md."""
     run, activation = experiment.pair(pair)
     results = Results(directory, experiment)
-    checkpoint = results.stage_directory(run, len(experiment.runs[run].stages) - 1, experiment.seeds[0])
+    checkpoint = results.stage_directory(run, None, experiment.seeds[0])
     folder = directory / "release" / f"{run}@{activation}"
     shutil.rmtree(folder, ignore_errors=True)  # what an older checkpoint had more files of
     folder.mkdir(parents=True)

@@ -229,6 +229,13 @@ class Results:
     def predicted_benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
         return self.directory / "measurements" / run / f"seed{seed}" / "predicted_benchmarks" / f"{activation}.json"
 
+    def predictors_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "predictors" / run / f"seed{seed}" / f"{activation}" / "training.json"
+
+    @property
+    def speed_file(self) -> Path:
+        return self.directory / "measurements" / "speed.json"
+
     @property
     def operators_file(self) -> Path:
         return self.directory / "measurements" / "operators.json"
@@ -238,8 +245,15 @@ class Results:
         folder = self.directory / "measurements"
         return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
 
-    def stage_directory(self, run: str, stage: int, seed: int) -> Path:
+    def stage_directory(self, run: str, stage: int | None, seed: int) -> Path:
+        """Of the last stage for None."""
         return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
+
+    def tokens_directory(self, tokenizer: str) -> Path:
+        return self.directory / "data" / "tokens" / tokenizer
+
+    def manifest_file(self, tokenizer: str, corpus: str) -> Path:
+        return self.tokens_directory(tokenizer) / corpus / "manifest.json"
 
     def files(self, needs: Needs) -> dict[str, list[Path]]:
         """The JSON files that ``needs`` implies, by kind of job."""
@@ -431,5 +445,5 @@ class Results:
         return [folder / f"{shard}.json" for shard in range(shards)]
 
     def manifest(self, tokenizer: str, corpus: str) -> dict[str, Any] | None:
-        path = self.directory / "data" / "tokens" / tokenizer / corpus / "manifest.json"
+        path = self.manifest_file(tokenizer, corpus)
         return self._json(path) if path.exists() else None
