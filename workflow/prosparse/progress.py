@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prosparse import provenance
 from prosparse.config import Section, UserError
+from prosparse.files import write_json
 
 
 class Refused(UserError):
@@ -53,7 +53,7 @@ def claim(resume: Path, specification: Section) -> None:
                 "restore that config to continue it, or delete the folder to start over"
             )
     else:
-        provenance.write_json(path, wanted)
+        write_json(path, wanted)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import PUBLISHED, Experiment
+from prosparse.files import write_json, write_text
 from prosparse.paper import acceleration, operators, published
 from prosparse.paper.acceleration_claim import claim8
 from prosparse.paper.figures import final_points
@@ -21,8 +22,6 @@ from prosparse.paper.finding import Finding, all_of
 from prosparse.paper.fit import fit
 from prosparse.paper.origins import origin
 from prosparse.paper.results import Needs, Results, Value
-from prosparse.paper.tables import write_text
-from prosparse.provenance import write_json
 from prosparse.runs import lineage_tokens
 
 HOLDS, FAILS, UNTESTABLE = "holds here", "does not hold here", "not testable at this scale"

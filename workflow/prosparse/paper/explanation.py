@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prosparse.config import Experiment
+from prosparse.files import write_text
 from prosparse.paper import acceleration, published
 from prosparse.paper.acceleration import ENGINES, MODES, Arm, Decoding, Model
 from prosparse.paper.acceleration_claim import papers_largest
@@ -12,7 +13,6 @@ from prosparse.paper.memory_traffic import BYTES, LLAMA2, Shape
 from prosparse.paper.operators import Setting, settings
 from prosparse.paper.results import Needs, Results
 from prosparse.paper.table import markdown_table
-from prosparse.paper.tables import write_text
 
 FILE = "acceleration.md"
 

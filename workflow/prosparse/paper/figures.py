@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import ConfigError, Experiment, Stage
+from prosparse.files import write_json
 from prosparse.method.schedule import factor
 from prosparse.paper import acceleration, published
 from prosparse.paper.acceleration_figure import figure_decoding, figure_predictors
@@ -29,7 +30,6 @@ from prosparse.paper.fit import curve, fit
 from prosparse.paper.operator_figure import figure_operators
 from prosparse.paper.origins import stands_in
 from prosparse.paper.results import Needs, Results
-from prosparse.provenance import write_json
 from prosparse.runs import tokens
 
 

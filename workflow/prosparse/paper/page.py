@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import Benchmarks, Experiment, PackageSource, published_rows
+from prosparse.files import write_text
 from prosparse.paper import acceleration, claims, explanation, figures, operators, published, tables
 from prosparse.paper.origins import stands_in
 from prosparse.paper.results import MissingResult, Needs, Results
 from prosparse.paper.table import markdown_table
-from prosparse.paper.tables import write_text
 
 
 def inputs(experiment: Experiment) -> Needs:

@@ -12,13 +12,12 @@ from typing import Any
 
 from prosparse import plan, preflight, runs
 from prosparse.config import Experiment
+from prosparse.files import write_json, write_text
 from prosparse.measure import tasks
 from prosparse.paper import acceleration, claims, figures, operators, page, published, tables
 from prosparse.paper.memory_traffic import LLAMA2
 from prosparse.paper.results import Needs, Results
-from prosparse.paper.tables import write_text
 from prosparse.plan import Decoder, Job, Remote, Total
-from prosparse.provenance import write_json
 
 FILE = "plan"
 UNKNOWN = "unknown"

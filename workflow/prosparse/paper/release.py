@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import Activation, Experiment
+from prosparse.files import write_text
 from prosparse.paper import model_card
 from prosparse.paper.results import Results
-from prosparse.paper.tables import write_text
 
 #: What a checkpoint directory has for others, beside its config; the rest is of the training.
 FILES = (

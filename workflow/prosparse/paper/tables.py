@@ -6,12 +6,12 @@ as missing, with the reason in the notes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from prosparse.config import PAPER_DATASETS, ROW_KEYS, Activation, ConfigError, Experiment, RunInit
+from prosparse.files import write_text
 from prosparse.paper import acceleration_tables, operator_tables, own_tables, published
 from prosparse.paper.filler import (
     BITS,
@@ -386,14 +386,6 @@ def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path
         write_text(path, render(table))
         written.append(path)
     return written
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomic: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _check(name: str) -> None:
