@@ -285,7 +285,7 @@ def _loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         "**vLLM** (not tried)",
         "",
     ]
-    overrides = minicpm(settings, activation)
+    overrides = vllm_overrides(settings, activation)
     if overrides is None:
         yield (
             f"Has no `{activation.name}` for this architecture." if activation.name != "silu" else "Loads it as it is."
@@ -318,7 +318,7 @@ def _loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     yield from ["```bash", "prosparse generate FOLDER --prompt 'Once upon a time'", "```"]
 
 
-def minicpm(settings: dict[str, Any], activation: Activation) -> dict[str, Any] | None:
+def vllm_overrides(settings: dict[str, Any], activation: Activation) -> dict[str, Any] | None:
     """What makes vLLM compute this model by its MiniCPM class, the only one of its that has FATReLU; None if it can't.
 
     LLaMA is MiniCPM with scalings of one, and ReLU is FATReLU with the threshold 0.

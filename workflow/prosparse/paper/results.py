@@ -12,7 +12,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,7 @@ class Needs:
     decoding_shapes: set[str] = field(default_factory=set)
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(
-            self.sparsity | other.sparsity,
-            self.benchmarks | other.benchmarks,
-            self.stages | other.stages,
-            self.operators or other.operators,
-            self.prediction | other.prediction,
-            self.predicted_benchmarks | other.predicted_benchmarks,
-            self.decoding or other.decoding,
-            self.decoding_shapes | other.decoding_shapes,
-        )
+        return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
 
     @classmethod
     def of_pairs(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
