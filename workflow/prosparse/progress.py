@@ -21,14 +21,11 @@ class Refused(UserError):
 
 @contextmanager
 def locked(resume: Path) -> Iterator[None]:
-    """Hold the folder while the block is open.
+    """Hold the folder while the block is open: one process of a job does.
 
     Raises:
         Refused: another process holds it.
     """
-    if int(os.environ.get("RANK", 0)) != 0:  # one lock a job, not a process
-        yield
-        return
     with open(resume / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
