@@ -15,6 +15,11 @@ from prosparse.paper.figures import FIGURES
 from prosparse.paper.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
+EXPERIMENTS = [  # that stand alone: other files are laid over one of them
+    path
+    for path in (ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml")))
+    if "experiment" in yaml.safe_load(path.read_text())
+]
 
 
 def snakemake(

@@ -13,15 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 import yte
-from test_dag import ROOT, snakemake
+from test_dag import EXPERIMENTS, ROOT, snakemake
 from test_end_to_end import toy_experiment
 
 PROFILES = ROOT / "profiles"
-EXPERIMENTS = [
-    path
-    for path in (ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml")))
-    if "experiment" in yaml.safe_load(path.read_text())
-]
 TIMED = {"speed", "operators", "decoding", "decoding_shape"}
 ON_A_GPU = {"train_stage", "sparsity", "evaluate", "predictors", "prediction", "predicted_benchmarks", *TIMED}
 

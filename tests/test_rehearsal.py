@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from rehearsal import rehearse
-from test_dag import ROOT
+from test_dag import EXPERIMENTS, ROOT
 from warm_start import warm_start
-
-EXPERIMENTS = ROOT / "workflow" / "experiments"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +28,7 @@ def snakemake(root: Path, config: Path, warm: Path, *arguments: str) -> subproce
     return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "config.yaml", *(EXPERIMENTS / f"{name}.yaml" for name in ("smollm2", "released", "paper"))],
-    ids=lambda path: path.stem,
-)  # fmt: skip
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_rehearsal(tmp_path, warm, path):
     config = rehearse(path, tmp_path)
     name = yaml.safe_load(config.read_text())["experiment"]

@@ -86,6 +86,12 @@ def test_everything_a_checkpoint_needs():
     ]  # fmt: skip
 
 
+def test_what_made_a_checkpoint_begins_with_its_start():
+    made = runs.lineage(EXPERIMENT, "small-final-2", 0)
+    assert made == [("small-base", 0), *(("small-prosparse", stage) for stage in range(4)), ("small-final-2", 0)]
+    assert runs.start(EXPERIMENT, "small-final-2") == ("small-base", EXPERIMENT.runs["small-base"].init)
+
+
 def test_a_run_goes_on_in_the_data_where_the_runs_before_it_stopped():
     base = EXPERIMENT.runs["small-base"]
     seen = base.stages[-1].until * base.training.batch_size

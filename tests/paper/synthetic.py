@@ -13,7 +13,8 @@ from prosparse.config import Experiment
 from prosparse.method.schedule import factor
 from prosparse.paper import acceleration, operators, published
 from prosparse.paper.page import inputs
-from prosparse.paper.results import Results, tokens
+from prosparse.paper.results import Results
+from prosparse.runs import tokens
 
 STAGES = [
     {"until": 40, "peak": 0.0},

@@ -138,11 +138,11 @@ def test_the_config_names_what_was_measured() -> None:
 
 
 def test_only_what_it_can_compute_is_said_of_vllm(synthetic: Synthetic) -> None:
-    overrides = model_card.minicpm(release.released(SETTINGS, FATRELU), FATRELU)
+    overrides = model_card.vllm_overrides(release.released(SETTINGS, FATRELU), FATRELU)
     assert overrides is not None
     assert f"--hf-overrides '{json.dumps(overrides)}'" in card(synthetic.results)
-    assert model_card.minicpm(SETTINGS, Activation(name="shiftrelu", parameter=0.1)) is None
-    assert model_card.minicpm({**SETTINGS, "model_type": "qwen2"}, FATRELU) is None
+    assert model_card.vllm_overrides(SETTINGS, Activation(name="shiftrelu", parameter=0.1)) is None
+    assert model_card.vllm_overrides({**SETTINGS, "model_type": "qwen2"}, FATRELU) is None
 
 
 def test_a_card_needs_no_torch() -> None:

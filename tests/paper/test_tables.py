@@ -210,6 +210,7 @@ def test_without_benchmarks_the_columns_are_missing_and_nothing_is_needed(tmp_pa
     assert cells["average_performance"].ours is None
     assert cells["held_out_loss"].ours is not None
     assert "missing" in tables.to_markdown(tables.table1(synthetic.results))
+    assert set(synthetic.results.benchmarks("base", "silu").missing.values()) == {"this experiment runs no benchmark"}
 
 
 def test_a_pretrained_original_is_no_stand_in(tmp_path):
@@ -337,6 +338,7 @@ def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
     assert rows["7B, t = 0.03"]["average_performance"].ours is None
     notes = tables.TABLES["table9"](chosen.results).notes
     assert any("asks for none: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes)
+    assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {"this experiment does not ask it"}
     assert rows["7B, t = 0.03"]["average_sparsity"].ours is not None
 
 

@@ -261,8 +261,9 @@ def unpack(options: argparse.Namespace) -> None:
 
 def rows_of_benchmarks(options: argparse.Namespace) -> None:
     from prosparse.config import Benchmarks
+    from prosparse.files import write_json
     from prosparse.measure import benchmark_rows
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
 
     started = time.time()
     archives = {name: Path(path) for name, _, path in (item.partition("=") for item in options.archive)}
@@ -439,9 +440,10 @@ def launch(options: argparse.Namespace) -> int:
 
 def measure_sparsity(options: argparse.Namespace) -> None:
     from prosparse import devices
+    from prosparse.files import write_json
     from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
     from prosparse.models import load_to_measure
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
 
     started = time.time()
     model = load_to_measure(options.checkpoint.parent, precision=options.specification["precision"])
@@ -484,11 +486,12 @@ def _evaluate(
     from contextlib import nullcontext
 
     from prosparse import devices
+    from prosparse.files import write_json
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.inference.predictors import predicting
     from prosparse.measure.benchmarks import evaluate as evaluate_benchmarks
     from prosparse.models import load_to_measure, own_activation
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
     from prosparse.released import tokenizer as open_tokenizer
 
     started = time.time()
@@ -522,12 +525,13 @@ def train_predictors(options: argparse.Namespace) -> None:
 
 def measure_prediction(options: argparse.Namespace) -> None:
     from prosparse import devices
+    from prosparse.files import write_json
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load as load_predictors
     from prosparse.measure.prediction import measure
     from prosparse.measure.sparsity import MeasuredCorpus
     from prosparse.models import load_to_measure
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
 
     started = time.time()
     folder, wanted = options.predictors.parent, options.specification
@@ -540,8 +544,9 @@ def measure_prediction(options: argparse.Namespace) -> None:
 
 
 def measure_decoding(options: argparse.Namespace) -> None:
+    from prosparse.files import write_json
     from prosparse.measure.decoding import DecodingSpecification, measure
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
 
     started = time.time()
     specification = DecodingSpecification.model_validate_json(options.specification)
@@ -563,9 +568,10 @@ def speed(options: argparse.Namespace) -> None:
 
     from prosparse import devices
     from prosparse.data.mixture import load_heldout
+    from prosparse.files import write_json
     from prosparse.measure.speed import counting, shorten, training
     from prosparse.models import load
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
     from prosparse.runs import StageSpecification
 
     started = time.time()
@@ -591,8 +597,9 @@ def speed(options: argparse.Namespace) -> None:
 
 
 def operators(options: argparse.Namespace) -> None:
+    from prosparse.files import write_json
     from prosparse.measure.operators import OperatorsSpecification, measure
-    from prosparse.provenance import record, write_json
+    from prosparse.provenance import record
 
     started = time.time()
     specification = OperatorsSpecification.model_validate_json(options.specification)
@@ -604,7 +611,8 @@ def operators(options: argparse.Namespace) -> None:
 def compile_operators(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from prosparse.provenance import record, write_json
+    from prosparse.files import write_json
+    from prosparse.provenance import record
 
     started = time.time()
     try:

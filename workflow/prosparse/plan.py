@@ -34,7 +34,6 @@ from prosparse.config import (
     HubSource,
     Init,
     PretrainedInit,
-    RunInit,
     ScratchInit,
     Training,
     is_local,
@@ -157,9 +156,7 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> Decoder | None
     Args:
         directory: ``results/{experiment}``.
     """
-    init = experiment.runs[run].init
-    while isinstance(init, RunInit):
-        run, init = init.run, experiment.runs[init.run].init
+    run, init = runs.start(experiment, run)
     if init.architecture is not None:
         architecture = experiment.architectures[init.architecture]
         # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prosparse import provenance
 from prosparse.config import Section, UserError
+from prosparse.files import write_json
 
 
 class Refused(UserError):
@@ -21,14 +21,11 @@ class Refused(UserError):
 
 @contextmanager
 def locked(resume: Path) -> Iterator[None]:
-    """Hold the folder while the block is open.
+    """Hold the folder while the block is open: one process of a job does.
 
     Raises:
         Refused: another process holds it.
     """
-    if int(os.environ.get("RANK", 0)) != 0:  # one lock a job, not a process
-        yield
-        return
     with open(resume / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,7 +50,7 @@ def claim(resume: Path, specification: Section) -> None:
                 "restore that config to continue it, or delete the folder to start over"
             )
     else:
-        provenance.write_json(path, wanted)
+        write_json(path, wanted)
 
 
 @contextmanager

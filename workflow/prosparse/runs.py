@@ -6,7 +6,7 @@ config with the same start, activation, data, tokenizer, training and stages up 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prosparse.config import (
@@ -97,20 +97,50 @@ def samples_seen(experiment: Experiment, init: Init, mixture: str) -> int:
     """Samples of a mixture that the runs behind a starting point have been trained on."""
     if not isinstance(init, RunInit):
         return 0
-    run = experiment.runs[init.run]
-    steps = run.stages[-1 if init.stage is None else init.stage].until
-    own = steps * run.training.batch_size if run.mixture == mixture else 0
-    return own + samples_seen(experiment, run.init, mixture)
+    behind = [(experiment.runs[name], stage) for name, stage in _ends(experiment, init.run, init.stage)]
+    return sum(run.stages[stage].until * run.training.batch_size for run, stage in behind if run.mixture == mixture)
+
+
+def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
+    """Tokens a run has trained on by the end of ``stage`` (default: its last)."""
+    chosen = experiment.runs[run]
+    return (
+        chosen.stages[-1 if stage is None else stage].until
+        * chosen.training.batch_size
+        * experiment.data.context_length
+    )
+
+
+def lineage_tokens(experiment: Experiment, run: str) -> int:
+    """``tokens`` and those of the runs it started from; a pretrained start counts as none."""
+    return sum(tokens(experiment, name, stage) for name, stage in _ends(experiment, run))
+
+
+def lineage(experiment: Experiment, run: str, stage: int | None = None) -> list[tuple[str, int]]:
+    """Every (run, stage) that made this checkpoint, itself included, the first first."""
+    chosen = experiment.runs[run]
+    own = [(run, index) for index in range(len(chosen.stages) if stage is None else stage + 1)]
+    before = lineage(experiment, chosen.init.run, chosen.init.stage) if isinstance(chosen.init, RunInit) else []
+    return before + own
+
+
+def _ends(experiment: Experiment, run: str, stage: int | None = None) -> Iterable[tuple[str, int]]:
+    """The last stage of each run in the lineage."""
+    return dict(lineage(experiment, run, stage)).items()
+
+
+def start(experiment: Experiment, run: str) -> tuple[str, ScratchInit | PretrainedInit]:
+    """The first run of the lineage and what it began with."""
+    init = experiment.runs[run].init
+    while isinstance(init, RunInit):
+        run, init = init.run, experiment.runs[init.run].init
+    return run, init
 
 
 def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterator[tuple[str, int]]:
-    """Every (owner, stage) that must be trained for this checkpoint, itself included."""
-    last = len(experiment.runs[run].stages) - 1 if stage is None else stage
-    for index in range(last, -1, -1):
-        yield owner(experiment, run, index), index
-    init = experiment.runs[run].init
-    if isinstance(init, RunInit):
-        yield from needed(experiment, init.run, init.stage)
+    """Every (owner, stage) that must be trained for this checkpoint, itself included and first."""
+    for name, index in reversed(lineage(experiment, run, stage)):
+        yield owner(experiment, name, index), index
 
 
 def speed_run(experiment: Experiment) -> str | None:

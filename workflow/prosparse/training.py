@@ -29,6 +29,7 @@ from prosparse import devices, processes, provenance, sharding
 from prosparse.allocator import keep_freed_memory
 from prosparse.config import Architecture, PretrainedInit, Training, UserError
 from prosparse.data.mixture import Mixture
+from prosparse.files import write_json
 from prosparse.loss import FusedLoss, fuse_loss
 from prosparse.method.activations import substitute
 from prosparse.method.regularization import SparsityRegularization
@@ -500,7 +501,7 @@ def _write_provenance(
     processes_at_end: int = 1,
 ) -> None:
     """Written last: a stage that has it is finished."""
-    provenance.write_json(
+    write_json(
         output / "provenance.json",
         {
             "stage": len(specification.stages) - 1,

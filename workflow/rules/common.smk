@@ -25,13 +25,15 @@ from prosparse.paper import (
     claims,
     explanation,
     figures,
+    model_card,
     operators,
     page,
     plan_page,
     release,
     tables,
 )
-from prosparse.paper.results import Results, scale_of
+from prosparse.paper.origins import scale_of
+from prosparse.paper.results import Results
 
 try:
     experiment = load(config)
@@ -46,6 +48,7 @@ if shutil.which("prosparse") is None:
     )
 
 directory = f"results/{experiment.experiment}"
+results = Results(directory, experiment)
 TABLES = list(tables.TABLES)
 FIGURES = list(figures.FIGURES)
 
@@ -112,7 +115,7 @@ for name, tokenizer in experiment.data.tokenizers.items():
 
 
 def checkpoint_file(run, seed):
-    return f"{directory}/checkpoints/{runs.checkpoint(experiment, run).format(seed=seed)}/provenance.json"
+    return str(results.stage_directory(run, None, seed) / "provenance.json")
 
 
 # data
@@ -176,12 +179,13 @@ def tokenizer_gguf(wildcards):
 
 
 def tokens_directory(run):
-    return f"{directory}/data/tokens/{experiment.tokenizer(run)}"
+    return str(results.tokens_directory(experiment.tokenizer(run)))
 
 
 def run_tokens(run, corpora):
     """The corpora's tokens under the tokenizer of a run."""
-    return [f"{tokens_directory(run)}/{corpus}/manifest.json" for corpus in corpora]
+    tokenizer = experiment.tokenizer(run)
+    return [str(results.manifest_file(tokenizer, corpus)) for corpus in corpora]
 
 
 def pairs_tokens(pairs):
@@ -257,6 +261,14 @@ def measured_tokens(wildcards):
     return run_tokens(wildcards.run, experiment.data.corpora)
 
 
+def mixed_weights():
+    weights = experiment.data.mixtures[experiment.data.mixed]
+    return {
+        name: {"stands_for": corpus.stands_for, "weight": weights.get(name, 0)}
+        for name, corpus in experiment.data.corpora.items()
+    }
+
+
 def sparsity_specification(wildcards):
     return json.dumps(
         {
@@ -302,14 +314,6 @@ def operators_specification(wildcards):
 # prediction and decoding
 
 
-def mixed_weights():
-    weights = experiment.data.mixtures[experiment.data.mixed]
-    return {
-        name: {"stands_for": corpus.stands_for, "weight": weights.get(name, 0)}
-        for name, corpus in experiment.data.corpora.items()
-    }
-
-
 def predictor_tokens(wildcards):
     return run_tokens(wildcards.run, experiment.data.mixtures[experiment.data.mixed])
 
@@ -341,7 +345,7 @@ def prediction_specification(wildcards):
 
 def predictors_file(pair):
     run, activation = experiment.pair(pair)
-    return f"{directory}/predictors/{run}/seed{experiment.seeds[0]}/{activation}/training.json"
+    return str(results.predictors_file(run, activation, experiment.seeds[0]))
 
 
 def decoded_checkpoints(wildcards):
@@ -428,14 +432,13 @@ def shape_specification(wildcards):
 
 def needed_files(needs):
     """Paths of what a table, figure, the claims or the page is made from."""
-    files = Results(directory, experiment).files(needs)
+    files = results.files(needs)
     paths = [path for kind in files.values() for path in kind]
     ledgers = [path.with_name("ledger.csv") for path in files["training"]]
     return sorted({str(path) for path in paths + ledgers})
 
 
 def documents_counts():
-    results = Results(directory, experiment)
     return [
         str(path)
         for corpus in experiment.data.corpora
@@ -449,6 +452,21 @@ def table_files(wildcards):
 
 def figure_files(wildcards):
     return needed_files(figures.inputs(wildcards.figure, experiment))
+
+
+def release_files(wildcards):
+    pair = f"{wildcards.run}@{wildcards.activation}"
+    return needed_files(model_card.inputs(experiment, pair))
+
+
+def release_folders(wildcards):
+    if not experiment.release:
+        raise WorkflowError(
+            "release: the experiment names no pair; allowed: run or run@activation"
+        )
+    return [
+        f"{directory}/release/{pair}/README.md" for pair in release.pairs(experiment)
+    ]
 
 
 # before the first job
@@ -473,18 +491,3 @@ if workflow.is_main_process and workflow.output_settings.dryrun:
         dry_run_targets(), local=workflow.resource_settings.nodes is None
     ):
         print("This run would be refused:", *found, sep="\n", file=sys.stderr)
-
-
-def release_files(wildcards):
-    pair = f"{wildcards.run}@{wildcards.activation}"
-    return needed_files(release.inputs(experiment, pair))
-
-
-def release_folders(wildcards):
-    if not experiment.release:
-        raise WorkflowError(
-            "release: the experiment names no pair; allowed: run or run@activation"
-        )
-    return [
-        f"{directory}/release/{pair}/README.md" for pair in release.pairs(experiment)
-    ]

@@ -23,6 +23,7 @@ from prosparse import provenance
 from prosparse.config import ConfigError, Corpus, HubSource
 from prosparse.data import hub, sources
 from prosparse.data.shards import share
+from prosparse.files import write_json
 
 MINIMUM_CHARACTERS = 20
 HELDOUT_FRACTION = 0.04  # of the characters, or more where the wanted held-out text needs it
@@ -137,7 +138,7 @@ def build(
         "contamination_ngrams": None if leaked is None else len(leaked),
     }
     specification = {"corpus": corpus.model_dump(), "ngram": ngram, "seed": seed, "heldout": heldout_characters}
-    provenance.write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
+    write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
     seconds = time.time() - started
     print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
     for column, rows in without.items():

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from prosparse import provenance
 from prosparse.config import ConfigError
+from prosparse.files import replace_directory, write_json
 
 
 def share(total: int, shard: int, shards: int) -> range:
@@ -38,7 +38,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
         for split in ("train", "heldout"):
             _refer([shard / split for shard in shards], Path(temporary) / split, output / split)
         for split in ("train", "heldout"):
-            replace(Path(temporary) / split, output / split)
+            replace_directory(Path(temporary) / split, output / split)
     sums = {
         key: sum(manifest[key] for manifest in manifests)
         for key in ("train_sequences", "heldout_sequences", "tokens", "heldout_bytes")
@@ -52,7 +52,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
         **sums,
         "heldout_bytes_per_token": sums["heldout_bytes"] / (sums["heldout_sequences"] * (context_length - 1)),
     }
-    provenance.write_json(output / "manifest.json", manifest)
+    write_json(output / "manifest.json", manifest)
     return manifest
 
 
@@ -86,10 +86,3 @@ def _refer(parts: list[Path], written: Path, final: Path) -> None:
     fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
     (written / "state.json").write_text(json.dumps({**states[0], "_data_files": files, "_fingerprint": fingerprint}))
     shutil.copyfile(parts[0] / "dataset_info.json", written / "dataset_info.json")
-
-
-def replace(source: Path, target: Path) -> None:
-    """Put a finished directory in place of an older one."""
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(source, target)

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from prosparse import provenance
 from prosparse.config import ConfigError, SpecialToken
-from prosparse.data.shards import replace, share
+from prosparse.data.shards import share
+from prosparse.files import replace_directory, write_json
 from prosparse.released import tokenizer as open_tokenizer
 
 BOS, EOS = "<s>", "</s>"
@@ -97,7 +98,7 @@ def _save(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
         tokenizer.save_pretrained(Path(temporary) / "tokenizer")
-        replace(Path(temporary) / "tokenizer", output)
+        replace_directory(Path(temporary) / "tokenizer", output)
 
 
 def _sample(documents: list[Path]) -> Iterator[str]:
@@ -168,11 +169,11 @@ def tokenize(
         }
         del rows  # their files are in the temporary directory
         for split in ("train", "heldout"):
-            replace(Path(temporary) / split, output / split)
+            replace_directory(Path(temporary) / split, output / split)
     specification = {"corpus": corpus, "context_length": context_length, "heldout_sequences": heldout_sequences}
     specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     manifest["provenance"] = provenance.record(specification, started)
-    provenance.write_json(output / "manifest.json", manifest)
+    write_json(output / "manifest.json", manifest)
     seconds = time.time() - started
     print(f"{label}: {manifest['tokens']} tokens, {seconds:.1f} s", flush=True)
     return manifest

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from prosparse import devices, provenance
 from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
 from prosparse.data.mixture import Mixture
+from prosparse.files import write_json
 from prosparse.inference.predictors import Predictor, decision_logit, observing, save, svd
 from prosparse.models import load_to_measure
 from prosparse.progress import claim, locked
@@ -354,7 +355,7 @@ def _finish(session: _Session, resume: Path, output: Path, started: float) -> No
     tokens = session.training.numel()
     torch.save([active.cpu() / tokens for active in session.active], output / "marginal.pt")
     specification = session.specification
-    provenance.write_json(
+    write_json(
         output / "training.json",
         {
             "activation": str(specification.activation),

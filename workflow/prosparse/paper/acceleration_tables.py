@@ -9,7 +9,8 @@ from prosparse.paper import acceleration, operators, published
 from prosparse.paper.acceleration import ENGINES, KINDS, MARGINAL, MODES, Arm, Decoding, Model
 from prosparse.paper.operator_tables import SPARSITY, measured, times
 from prosparse.paper.operators import Setting, Timings, settings
-from prosparse.paper.results import BenchmarkColumn, MissingResult, Needs, Results, Value, no_run, stands_in
+from prosparse.paper.origins import no_run, stands_in
+from prosparse.paper.results import BenchmarkColumn, MissingResult, Needs, Results, Value
 from prosparse.paper.table import MISSING, Cell, Column, Row, Table
 
 RECALL = Column("activation_recall", "Activation recall (%)", "%")

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import PUBLISHED, Experiment
+from prosparse.files import write_json, write_text
 from prosparse.paper import acceleration, operators, published
 from prosparse.paper.acceleration_claim import claim8
 from prosparse.paper.figures import final_points
 from prosparse.paper.figures import inputs as figure_inputs
 from prosparse.paper.finding import Finding, all_of
 from prosparse.paper.fit import fit
-from prosparse.paper.results import Needs, Results, Value, lineage_tokens, origin
-from prosparse.paper.tables import write_text
-from prosparse.provenance import write_json
+from prosparse.paper.origins import origin
+from prosparse.paper.results import Needs, Results, Value
+from prosparse.runs import lineage_tokens
 
 HOLDS, FAILS, UNTESTABLE = "holds here", "does not hold here", "not testable at this scale"
 
@@ -529,13 +530,13 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
 _COUNTED = {HOLDS: "hold here", FAILS: "do not", UNTESTABLE: "cannot be tested at this scale"}
 
 
-def write(experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+def write(experiment: Experiment, directory: str | Path) -> list[Path]:
     """Writes ``directory/claims.md`` and ``claims.json``.
 
     Raises:
         MissingResult: a measurement it needs does not exist; names the file.
     """
-    verdicts = judge(results or Results(directory, experiment))
+    verdicts = judge(Results(directory, experiment))
     markdown, data = Path(directory) / "claims.md", Path(directory) / "claims.json"
     write_text(markdown, to_markdown(verdicts, experiment))
     write_json(data, {"experiment": experiment.experiment, "claims": [asdict(verdict) for verdict in verdicts]})

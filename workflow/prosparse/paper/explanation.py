@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prosparse.config import Experiment
+from prosparse.files import write_text
 from prosparse.paper import acceleration, published
 from prosparse.paper.acceleration import ENGINES, MODES, Arm, Decoding, Model
 from prosparse.paper.acceleration_claim import papers_largest
@@ -12,7 +13,6 @@ from prosparse.paper.memory_traffic import BYTES, LLAMA2, Shape
 from prosparse.paper.operators import Setting, settings
 from prosparse.paper.results import Needs, Results
 from prosparse.paper.table import markdown_table
-from prosparse.paper.tables import write_text
 
 FILE = "acceleration.md"
 
@@ -22,14 +22,14 @@ def inputs(experiment: Experiment) -> Needs:
     return acceleration.decoding_needs(experiment)
 
 
-def write(experiment: Experiment, directory: str | Path, results: Results | None = None) -> Path:
+def write(experiment: Experiment, directory: str | Path) -> Path:
     """Writes ``directory/acceleration.md``.
 
     Raises:
         MissingResult: a measurement it needs does not exist; names the file.
     """
     path = Path(directory) / FILE
-    write_text(path, render(results or Results(directory, experiment)))
+    write_text(path, render(Results(directory, experiment)))
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import ConfigError, Experiment, Stage
+from prosparse.files import write_json
 from prosparse.method.schedule import factor
 from prosparse.paper import acceleration, published
 from prosparse.paper.acceleration_figure import figure_decoding, figure_predictors
@@ -27,8 +28,9 @@ from prosparse.paper.chart import (
 )
 from prosparse.paper.fit import curve, fit
 from prosparse.paper.operator_figure import figure_operators
-from prosparse.paper.results import Needs, Results, stands_in, tokens
-from prosparse.provenance import write_json
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import Needs, Results
+from prosparse.runs import tokens
 
 
 def _ours(results: Results, runs: list[str]) -> str:
@@ -471,7 +473,7 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     return Needs()
 
 
-def write(name: str, experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
     """Writes ``directory/figures/{name}.png`` (scale 2), ``.svg`` and ``.json`` (the plotted data).
 
     Raises:
@@ -479,7 +481,7 @@ def write(name: str, experiment: Experiment, directory: str | Path, results: Res
         MissingResult: a measurement it needs does not exist; names the file.
     """
     _check(name)
-    chart, data = FIGURES[name](results or Results(directory, experiment))
+    chart, data = FIGURES[name](Results(directory, experiment))
     chart = (
         chart.configure(
             font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif", background="white", padding=14

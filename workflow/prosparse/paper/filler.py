@@ -7,17 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from prosparse.config import PAPER_DATASETS, Activation
 from prosparse.paper import published
-from prosparse.paper.results import (
-    BenchmarkColumn,
-    Benchmarks,
-    Results,
-    Sparsity,
-    Value,
-    lineage_tokens,
-    no_run,
-    stands_in,
-)
+from prosparse.paper.origins import no_run, stands_in
+from prosparse.paper.results import BenchmarkColumn, Benchmarks, Results, Sparsity, Value
 from prosparse.paper.table import MISSING, Cell, Column, Row, Table
+from prosparse.runs import lineage_tokens
 
 LOSS = Column("held_out_loss", "Held-out loss", "nats/token", 3)
 BITS = Column("bits_per_byte", "Bits/byte", "", 3)
@@ -78,10 +71,10 @@ class Filler:
         self.measured.append(text)
         cells: dict[str, Cell] = {}
         if set(names) & {*published.GROUPS, *published.BENCHMARKS, "average_performance"}:
-            if experiment.benchmarks.tasks and not experiment.answers_benchmarks(run, activation):
-                self.unasked.append(text)
-            else:
+            if experiment.answers_benchmarks(run, activation):
                 cells |= self._performance(text, self.results.benchmarks(run, activation))
+            else:
+                self.unasked.append(text)
         if set(names) & {"average_sparsity", "mixed", LOSS.key}:
             cells |= self._sparsity(self.results.sparsity(run, activation))
         if TOKENS.key in names:

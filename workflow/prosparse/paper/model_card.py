@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from prosparse.config import Activation, Experiment, HubSource, PretrainedInit, RunInit
+from prosparse import runs
+from prosparse.config import Activation, Experiment, HubSource, PretrainedInit, is_local
 from prosparse.paper import acceleration
+from prosparse.paper.origins import origin, stands_in
 from prosparse.paper.published import BENCHMARKS, LABELS
-from prosparse.paper.results import MissingResult, Needs, Results, Value, origin, stands_in
+from prosparse.paper.results import MissingResult, Needs, Results, Value
 from prosparse.paper.table import MISSING, markdown_table
 
 #: Part of a base model's name, letters and digits alone -> its licence, as the hub writes it.
@@ -46,7 +47,7 @@ def inputs(experiment: Experiment, pair: str) -> Needs:
     """What is measured before the card is written; predictions and decoding where the experiment has them anyway."""
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
-    needs |= Needs(stages=set(_stages(experiment, run)))
+    needs |= Needs(stages=set(runs.lineage(experiment, run)))
     if named in acceleration.predicted_pairs(experiment).values():
         needs |= Needs(prediction={(run, str(activation))})
     if experiment.decoding is not None and named in acceleration.pairs(experiment).values():
@@ -77,14 +78,14 @@ def render(results: Results, run: str, activation: Activation, settings: dict[st
 
 def metadata(experiment: Experiment, run: str, activation: Activation) -> ModelCardData:
     _, name = origin(experiment, run)
-    start = _start(experiment, run)
+    _, start = runs.start(experiment, run)
     hubs = {
         corpus.source.hub: None
-        for lineage, _ in _stages(experiment, run)
+        for lineage, _ in runs.lineage(experiment, run)
         for corpus in (experiment.data.corpora[c] for c in experiment.data.mixtures[experiment.runs[lineage].mixture])
         if isinstance(corpus.source, HubSource) and experiment.runs[lineage].stages[-1].until > 0
     }
-    base = start.pretrained if start is not None and _on_hub(start) else None
+    base = start.pretrained if isinstance(start, PretrainedInit) and not is_local(start.pretrained) else None
     return ModelCardData(
         language=["en", "zh"] if "minicpm" in name else ["en"],
         license=_license(name) or "unknown",
@@ -99,25 +100,6 @@ def metadata(experiment: Experiment, run: str, activation: Activation) -> ModelC
 
 def _license(name: str) -> str | None:
     return next((licence for part, licence in LICENSES.items() if part in name), None)
-
-
-def _start(experiment: Experiment, run: str) -> PretrainedInit | None:
-    init = experiment.runs[run].init
-    while isinstance(init, RunInit):
-        init = experiment.runs[init.run].init
-    return init if isinstance(init, PretrainedInit) else None
-
-
-def _on_hub(start: PretrainedInit) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", start.pretrained) is not None and not Path(start.pretrained).exists()
-
-
-def _stages(experiment: Experiment, run: str, last: int | None = None) -> list[tuple[str, int]]:
-    """(run, stage) of everything that made the weights, the first first."""
-    chosen = experiment.runs[run]
-    own = [(run, stage) for stage in range(len(chosen.stages) if last is None else last + 1)]
-    before = _stages(experiment, chosen.init.run, chosen.init.stage) if isinstance(chosen.init, RunInit) else []
-    return before + own
 
 
 def _introduction(experiment: Experiment, run: str, activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
@@ -153,7 +135,7 @@ def _introduction(experiment: Experiment, run: str, activation: Activation, sett
 def _training(results: Results, run: str) -> Iterator[str]:
     experiment, rows = results.experiment, []
     mixtures: dict[str, None] = {}
-    for name, index in _stages(experiment, run):
+    for name, index in runs.lineage(experiment, run):
         chosen, made = experiment.runs[name], results.stage(name, index)[0]
         stage = chosen.stages[index]
         before = made["tokens"] if index == 0 else made["tokens"] - results.stage(name, index - 1)[0]["tokens"]
@@ -298,7 +280,7 @@ def _loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         "**vLLM** (not tried)",
         "",
     ]
-    overrides = minicpm(settings, activation)
+    overrides = vllm_overrides(settings, activation)
     if overrides is None:
         yield (
             f"Has no `{activation.name}` for this architecture." if activation.name != "silu" else "Loads it as it is."
@@ -331,7 +313,7 @@ def _loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     yield from ["```bash", "prosparse generate FOLDER --prompt 'Once upon a time'", "```"]
 
 
-def minicpm(settings: dict[str, Any], activation: Activation) -> dict[str, Any] | None:
+def vllm_overrides(settings: dict[str, Any], activation: Activation) -> dict[str, Any] | None:
     """What makes vLLM compute this model by its MiniCPM class, the only one of its that has FATReLU; None if it can't.
 
     LLaMA is MiniCPM with scalings of one, and ReLU is FATReLU with the threshold 0.

@@ -14,7 +14,8 @@ from prosparse.paper.operators import (
     Timings,
     settings,
 )
-from prosparse.paper.results import Results, Value, stands_in
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import Results, Value
 from prosparse.paper.table import MISSING, Cell, Column, Row, Table
 
 SPARSITY = Column("average_sparsity", "Sparsity (%)", "%")

@@ -14,7 +14,8 @@ from typing import Any
 
 from prosparse.config import Experiment
 from prosparse.paper import published
-from prosparse.paper.results import MissingResult, Results, scale_of
+from prosparse.paper.origins import scale_of
+from prosparse.paper.results import MissingResult, Results
 
 #: The paper's number of a step -> how the names of what does it end in the measurements.
 STEPS = {2: "up", 3: "down"}

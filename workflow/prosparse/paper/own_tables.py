@@ -21,8 +21,10 @@ from prosparse.paper.filler import (
     final_value,
     published_budgets,
 )
-from prosparse.paper.results import Needs, Results, origin, tokens
+from prosparse.paper.origins import origin
+from prosparse.paper.results import Needs, Results
 from prosparse.paper.table import Cell, Column, Row, Table
+from prosparse.runs import tokens
 
 
 def ours(results: Results) -> Table:

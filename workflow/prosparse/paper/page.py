@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from prosparse.config import Benchmarks, Experiment, PackageSource, published_rows
+from prosparse.files import write_text
 from prosparse.paper import acceleration, claims, explanation, figures, operators, published, tables
-from prosparse.paper.results import MissingResult, Needs, Results, stands_in
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import MissingResult, Needs, Results
 from prosparse.paper.table import markdown_table
-from prosparse.paper.tables import write_text
 
 
 def inputs(experiment: Experiment) -> Needs:
@@ -25,22 +25,14 @@ def inputs(experiment: Experiment) -> Needs:
     return needs
 
 
-def write(
-    experiment: Experiment,
-    directory: str | Path,
-    benchmarks: Iterable[str | Path] | None = None,
-    results: Results | None = None,
-) -> Path:
+def write(experiment: Experiment, directory: str | Path) -> Path:
     """Writes ``directory/README.md`` from the tables, figures and claims that exist there.
 
-    ``benchmarks`` are Snakemake benchmark TSVs, by default those under ``directory/timings``. What
-    has not been made is listed as not run.
+    Snakemake's benchmark TSVs are those under ``directory/timings``. What has not been made is listed as not run.
     """
-    results = results or Results(directory, experiment)
     path = Path(directory) / "README.md"
-    if benchmarks is None:
-        benchmarks = (Path(directory) / "timings").rglob("*.tsv")
-    write_text(path, render(results, sorted(Path(file) for file in benchmarks)))
+    benchmarks = sorted((Path(directory) / "timings").rglob("*.tsv"))
+    write_text(path, render(Results(directory, experiment), benchmarks))
     return path
 
 
@@ -84,7 +76,7 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         "",
         *_start_up(directory, benchmarks),
     ]
-    lines += ["", "## What the machinery costs", "", *_speed(directory / "measurements" / "speed.json")]
+    lines += ["", "## What the machinery costs", "", *_speed(results.speed_file)]
     lines += ["", "## The GPU operators, compiled", ""]
     lines += _compiled(directory / "measurements" / "operators_compiled.json")
     return "\n".join(lines).rstrip() + "\n"

@@ -14,15 +14,14 @@ from typing import Any
 
 from prosparse import plan, preflight, runs
 from prosparse.config import Experiment
+from prosparse.files import write_json, write_text
 from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
-from prosparse.paper import acceleration, claims, figures, operators, page, published, release, tables
+from prosparse.paper import acceleration, claims, figures, model_card, operators, page, published, release, tables
 from prosparse.paper.memory_traffic import LLAMA2
 from prosparse.paper.results import Needs, Results
-from prosparse.paper.tables import write_text
 from prosparse.plan import Decoder, Job, Remote, Total
 from prosparse.preflight import Answer
-from prosparse.provenance import write_json
 
 FILE = "plan"
 UNKNOWN = "unknown"
@@ -42,7 +41,7 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
     for name, members in (("tables", tables.TABLES), ("figures", figures.FIGURES)):
         found[name] = reduce(or_, (found[member] for member in members))
     found["claims"] = claims.inputs(experiment)
-    found["release"] = reduce(or_, (release.inputs(experiment, pair) for pair in release.pairs(experiment)), Needs())
+    found["release"] = reduce(or_, (model_card.inputs(experiment, pair) for pair in release.pairs(experiment)), Needs())
     found |= dict.fromkeys(WHOLE, page.inputs(experiment))
     found["plan"] = Needs()
     return found
@@ -57,7 +56,7 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
     known |= {f"tables/{name}": known[name] for name in tables.TABLES}
     known |= {f"figures/{name}": known[name] for name in figures.FIGURES}
     for pair in release.pairs(experiment):
-        known |= {f"release/{pair}/{name}": release.inputs(experiment, pair) for name in ("README", "config")}
+        known |= {f"release/{pair}/{name}": model_card.inputs(experiment, pair) for name in ("README", "config")}
     needs, whole = Needs(), False
     for name in list(names) or ["all"]:
         if (path := Path(name)).is_relative_to(directory):
@@ -107,9 +106,7 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
             for pair in sorted(pairs)
         ]
         found += [
-            plan.predictors_job(
-                experiment, pair, seed, f"predictors/{pair[0]}/seed{seed}/{pair[1]}/training.json", directory
-            )
+            plan.predictors_job(experiment, pair, seed, output(results.predictors_file(*pair, seed)), directory)
             for pair in sorted(predictors)
         ]
         found += [
@@ -119,7 +116,7 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
     timings = [("decoding", results.decoding_file())] if needs.decoding else []
     timings += [("decoding", results.decoding_file(shape)) for shape in sorted(needs.decoding_shapes)]
     timings += [("operators", results.operators_file)] if needs.operators else []
-    timings += [("speed", directory / "measurements" / "speed.json")] if speed_run is not None else []
+    timings += [("speed", results.speed_file)] if speed_run is not None else []
     found += [Job(target, path.stem, output(path), timed=True) for target, path in timings]
     return plan.marked(found, directory)
 

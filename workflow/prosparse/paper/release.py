@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.config import Activation, Experiment
+from prosparse.files import write_text
 from prosparse.paper import model_card
-from prosparse.paper.results import Needs, Results
-from prosparse.paper.tables import write_text
+from prosparse.paper.results import Results
 
 #: What a checkpoint directory has for others, beside its config; the rest is of the training.
 FILES = (
@@ -30,15 +30,11 @@ def pairs(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(f"{run}@{activation}" for run, activation in chosen))
 
 
-def inputs(experiment: Experiment, pair: str) -> Needs:
-    return model_card.inputs(experiment, pair)
-
-
 def write(pair: str, experiment: Experiment, directory: Path) -> Path:
     """Makes the folder, of the first seed's weights; returns its README.md."""
     run, activation = experiment.pair(pair)
     results = Results(directory, experiment)
-    checkpoint = results.stage_directory(run, len(experiment.runs[run].stages) - 1, experiment.seeds[0])
+    checkpoint = results.stage_directory(run, None, experiment.seeds[0])
     folder = directory / "release" / f"{run}@{activation}"
     shutil.rmtree(folder, ignore_errors=True)  # what an older checkpoint had more files of
     folder.mkdir(parents=True)

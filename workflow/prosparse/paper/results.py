@@ -11,13 +11,13 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, Experiment, PretrainedInit, RunInit, UserError
+from prosparse.config import Activation, Experiment, UserError
 from prosparse.paper.published import BENCHMARKS, GROUPS
 from prosparse.runs import checkpoint
 
@@ -44,16 +44,7 @@ class Needs:
     decoding_shapes: set[str] = field(default_factory=set)
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(
-            self.sparsity | other.sparsity,
-            self.benchmarks | other.benchmarks,
-            self.stages | other.stages,
-            self.operators or other.operators,
-            self.prediction | other.prediction,
-            self.predicted_benchmarks | other.predicted_benchmarks,
-            self.decoding or other.decoding,
-            self.decoding_shapes | other.decoding_shapes,
-        )
+        return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
 
     @classmethod
     def of_pairs(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
@@ -208,21 +199,11 @@ class LedgerRow:
 
 
 class Results:
-    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``).
+    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``)."""
 
-    ``checkpoint_directory(experiment, run, stage)`` gives ``{owner}/seed{seed}/stage{k}`` with the
-    seed left to format.
-    """
-
-    def __init__(
-        self,
-        directory: str | Path,
-        experiment: Experiment,
-        checkpoint_directory: Callable[[Experiment, str, int], str] = checkpoint,
-    ) -> None:
+    def __init__(self, directory: str | Path, experiment: Experiment) -> None:
         self.directory = Path(directory)
         self.experiment = experiment
-        self._checkpoint_directory = checkpoint_directory
         self._read: dict[Path, Any] = {}
 
     # ------------------------------------------------------------------------------ paths
@@ -239,6 +220,13 @@ class Results:
     def predicted_benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
         return self.directory / "measurements" / run / f"seed{seed}" / "predicted_benchmarks" / f"{activation}.json"
 
+    def predictors_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "predictors" / run / f"seed{seed}" / f"{activation}" / "training.json"
+
+    @property
+    def speed_file(self) -> Path:
+        return self.directory / "measurements" / "speed.json"
+
     @property
     def operators_file(self) -> Path:
         return self.directory / "measurements" / "operators.json"
@@ -248,9 +236,15 @@ class Results:
         folder = self.directory / "measurements"
         return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
 
-    def stage_directory(self, run: str, stage: int, seed: int) -> Path:
-        relative = self._checkpoint_directory(self.experiment, run, stage).format(seed=seed)
-        return self.directory / "checkpoints" / relative
+    def stage_directory(self, run: str, stage: int | None, seed: int) -> Path:
+        """Of the last stage for None."""
+        return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
+
+    def tokens_directory(self, tokenizer: str) -> Path:
+        return self.directory / "data" / "tokens" / tokenizer
+
+    def manifest_file(self, tokenizer: str, corpus: str) -> Path:
+        return self.tokens_directory(tokenizer) / corpus / "manifest.json"
 
     def files(self, needs: Needs) -> dict[str, list[Path]]:
         """The JSON files that ``needs`` implies, by kind of job."""
@@ -332,8 +326,10 @@ class Results:
         Raises:
             MissingResult: no such file.
         """
-        if self.experiment.benchmarks.tasks and not self.experiment.answers_benchmarks(run, activation):
-            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, "this experiment has others answer the benchmarks"))
+        if not self.experiment.answers_benchmarks(run, activation):
+            tasks = self.experiment.benchmarks.tasks
+            reason = "this experiment does not ask it" if tasks else "this experiment runs no benchmark"
+            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
         return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
@@ -343,9 +339,6 @@ class Results:
         )
 
     def _benchmarks(self, paths: list[Path]) -> Benchmarks:
-        if not self.experiment.benchmarks.tasks:
-            reason = "this experiment runs no benchmark"
-            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
         files = [self._json(path) for path in paths]
         scores: dict[str, Value] = {}
         chances: dict[str, Value] = {}
@@ -443,72 +436,5 @@ class Results:
         return [folder / f"{shard}.json" for shard in range(shards)]
 
     def manifest(self, tokenizer: str, corpus: str) -> dict[str, Any] | None:
-        path = self.directory / "data" / "tokens" / tokenizer / corpus / "manifest.json"
+        path = self.manifest_file(tokenizer, corpus)
         return self._json(path) if path.exists() else None
-
-
-# ------------------------------------------------------------------- facts of the config itself
-
-
-def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
-    """Tokens a run has trained on by the end of ``stage`` (default: its last)."""
-    chosen = experiment.runs[run]
-    return (
-        chosen.stages[-1 if stage is None else stage].until
-        * chosen.training.batch_size
-        * experiment.data.context_length
-    )
-
-
-def lineage_tokens(experiment: Experiment, run: str) -> int:
-    """``tokens`` and those of the runs it started from; a pretrained start counts as none."""
-    init = experiment.runs[run].init
-    total = tokens(experiment, run)
-    while isinstance(init, RunInit):
-        total += tokens(experiment, init.run, init.stage)
-        init = experiment.runs[init.run].init
-    return total
-
-
-#: What a pretrained name holds when it is the paper's own model, by scale.
-ORIGINALS = {
-    "7B": ("llama27b", "relullama7b"),
-    "13B": ("llama213b", "relullama13b"),
-    "1B": ("minicpm1b", "minicpms1b"),
-}
-
-
-def origin(experiment: Experiment, run: str) -> tuple[str, str]:
-    """(what a run's weights come from in words, the same normalized to compare names)."""
-    init = experiment.runs[run].init
-    while isinstance(init, RunInit):
-        init = experiment.runs[init.run].init
-    if isinstance(init, PretrainedInit):
-        name = Path(init.gguf_file).stem if init.gguf_file else init.pretrained  # a GGUF's folder may say nothing
-        words = f"{name} (GGUF)" if init.gguf_file else name
-        return words, "".join(c for c in name.lower() if c.isalnum())
-    shape = experiment.architectures[init.architecture]
-    words = (
-        f"{shape.type}, {shape.layers} layers, d_model {shape.hidden_size}, d_ff {shape.intermediate_size}, "
-        "trained from scratch"
-    )
-    return words, ""
-
-
-def scale_of(row: str) -> str:
-    """The paper's model size a published row is about; the early tables' bare settings are 7B."""
-    return next((scale for scale in ("13B", "7B", "1B") if scale in row), "7B")
-
-
-def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
-    """What our row is: the paper's model, or ``stand-in: ...``; without a row, any of the paper's models counts."""
-    words, name = origin(experiment, run)
-    originals = ORIGINALS[scale_of(row)] if row is not None else [o for names in ORIGINALS.values() for o in names]
-    return words if any(original in name for original in originals) else f"stand-in: {words}"
-
-
-def no_run(row: str) -> str:
-    """Why nothing of ours stands beside a published row that no run stands for."""
-    if row.startswith("ReluLLaMA"):
-        return "released checkpoint, not trained here"
-    return "no run of this experiment stands for this row"

@@ -6,12 +6,12 @@ as missing, with the reason in the notes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from prosparse.config import PAPER_DATASETS, ROW_KEYS, Activation, ConfigError, Experiment, RunInit
+from prosparse.files import write_text
 from prosparse.paper import acceleration_tables, operator_tables, own_tables, published
 from prosparse.paper.filler import (
     BITS,
@@ -30,8 +30,10 @@ from prosparse.paper.filler import (
     final_value,
     names_of,
 )
-from prosparse.paper.results import Needs, Results, Value, stands_in, tokens
+from prosparse.paper.origins import stands_in
+from prosparse.paper.results import Needs, Results, Value
 from prosparse.paper.table import MISSING, Cell, Column, Row, Table, to_csv, to_latex, to_markdown
+from prosparse.runs import tokens
 
 # ---------------------------------------------------------------------------------- the tables
 
@@ -369,7 +371,7 @@ def inputs(name: str, experiment: Experiment) -> Needs:
     return needs
 
 
-def write(name: str, experiment: Experiment, directory: str | Path, results: Results | None = None) -> list[Path]:
+def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
     """Writes ``directory/tables/{name}.csv``, ``.md`` and ``.tex``; ``directory`` is ``results/{experiment}``.
 
     Raises:
@@ -377,21 +379,13 @@ def write(name: str, experiment: Experiment, directory: str | Path, results: Res
         MissingResult: a measurement it needs does not exist; names the file.
     """
     _check(name)
-    table = TABLES[name](results or Results(directory, experiment))
+    table = TABLES[name](Results(directory, experiment))
     written = []
     for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
         path = Path(directory) / "tables" / f"{name}.{suffix}"
         write_text(path, render(table))
         written.append(path)
     return written
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomic: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _check(name: str) -> None:
