@@ -54,7 +54,7 @@ SMOLLM2 = ROOT / "workflow" / "experiments" / "smollm2.yaml"
 def test_a_real_model_has_a_dag(tmp_path, target):
     jobs = planned(tmp_path, target, config=SMOLLM2)
     assert len(jobs["unpack_gguf"]) == 1
-    assert "run=smollm2, seed=0, stage=0" in jobs["train_stage"]
+    assert jobs["start"] == {"run=smollm2, seed=0, stage=0"}
 
 
 def test_a_distilled_run_waits_for_its_teacher_and_shares_no_stage(tmp_path):
