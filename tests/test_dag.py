@@ -239,14 +239,3 @@ def test_gguf_file_of_an_unknown_package_stops_before_any_work(tmp_path, gguf_ex
     said = run.stderr + run.stdout
     assert ".pretrained: results/packages/some-model-2.0 is of no package in data.packages" in said
     assert "results/packages/some-model-1.0" in said
-
-
-def test_every_profile_names_only_rules_that_exist(tmp_path):
-    rules = snakemake(tmp_path, "--list-rules").stdout.split()
-    profiles = sorted((ROOT / "profiles").glob("*/profile.yaml"))
-    assert profiles
-    for path in profiles:
-        profile = yaml.safe_load(path.read_text())
-        for key in ("set-resources", "set-threads"):
-            for rule in profile.get(key, {}):
-                assert rule in rules, f"{path}: {key} names {rule}"

@@ -135,6 +135,12 @@ def test_a_tables_number_is_the_measured_one(toy):
     )
 
 
+def test_jobs_compute_with_their_own_threads_on_two_cores(toy):
+    root, _ = toy
+    for name in ("checkpoints/prosparse/seed0/stage0/provenance.json", "measurements/speed.json"):
+        assert json.loads((root / "results/toy" / name).read_text())["provenance"]["threads"] == 1, name
+
+
 def test_a_second_run_does_nothing(toy):
     root, _ = toy
     assert "Nothing to be done" in dry_run(root)

@@ -44,6 +44,12 @@ def processor() -> str:
     return f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
 
 
+def threads() -> int | None:
+    """That torch computes with, where it computed: it heeds more variables than OMP_NUM_THREADS."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
+
+
 def record(specification: Any, started: float, device: str = "cpu") -> dict[str, Any]:
     """Provenance of a result made from ``specification``; ``started`` is a ``time.time()``."""
     versions = {"python": platform.python_version()}
@@ -59,7 +65,7 @@ def record(specification: Any, started: float, device: str = "cpu") -> dict[str,
         "packages": versions,
         "device": device,
         "processor": processor(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+        "threads": threads(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "wall_seconds": round(time.time() - started, 3),
     }

@@ -25,8 +25,8 @@ rule speed:
         precision=experiment.precision,
         stage_threads=experiment.threads,
     shell:
-        # with the threads that a stage has
-        "OMP_NUM_THREADS={params.stage_threads} prosparse speed {input.checkpoint}"
+        # with the threads that a stage has; Snakemake sets MKL's to all of this rule's, and torch takes MKL's
+        "OMP_NUM_THREADS={params.stage_threads} MKL_NUM_THREADS={params.stage_threads} prosparse speed {input.checkpoint}"
         " --specification {params.specification:q} --precision {params.precision}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
