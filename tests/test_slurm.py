@@ -180,10 +180,7 @@ def test_a_failed_node_costs_at_most_one_checkpoint_interval(toy):
         log = toy / "results/toy/logs/train/unlucky.seed0.stage0.log"
         reached = max(map(int, re.findall(rf"step (\d+)/{STEPS}", log.read_text())))
         subprocess.run(["scontrol", "update", "nodename=n2", "state=resume"], check=True)
-        # Slurm lets a requeued job wait two minutes
-        wait_for(lambda: jobs("unlucky")[0]["JobState"] == "PENDING", "the job's return to the queue")
-        again = ["scontrol", "update", f"jobid={jobs('unlucky')[0]['JobId']}", "starttime=now"]
-        subprocess.run(again, check=True)
+        # Slurm lets a requeued job wait two minutes: started at once, it meets steps of its own that have not ended
         assert main.wait(900) == 0, (toy / "main.log").read_text()[-6000:]
     finally:
         main.kill()
