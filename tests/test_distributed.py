@@ -1,6 +1,5 @@
 """Two processes (gloo, CPUs) against one: the same losses, statistics and optimizer, whoever wrote the checkpoint."""
 
-import csv
 import functools
 import json
 import multiprocessing
@@ -12,12 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_training import CONTEXT, ledger, write_data
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from prosparse import processes, training
 from prosparse.config import Activation, Architecture, ConfigError, Stage, Training, UserError
@@ -28,7 +26,6 @@ from prosparse.training import Diverged, OutOfTime, train_stage
 
 pytestmark = pytest.mark.skipif(torch.accelerator.is_available(), reason="two processes of one GPU cannot meet by NCCL")
 
-CONTEXT = 32
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2}
 LLAMA = Architecture(**SHAPE)
 MINICPM = Architecture(
@@ -62,16 +59,15 @@ def expected_error(error, root, spec, name, **options):
     return str(caught.value)
 
 
-def ledger(directory):
-    with open(directory / "ledger.csv", newline="") as file:
-        return [{k: float(v) for k, v in row.items() if k != "tokens_per_second"} for row in csv.DictReader(file)]
+def untimed(row):
+    return {key: value for key, value in row.items() if key != "tokens_per_second"}
 
 
 def assert_same_course(found, expected):
     """Loss, mean |x1|, sparsity, lambda and learning rate of every step."""
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     for one, other in zip(found, expected, strict=True):
-        assert one == pytest.approx(other, rel=1e-4), one["step"]
+        assert untimed(one) == pytest.approx(untimed(other), rel=1e-4), one["step"]
 
 
 def _process(rank, port, work, root):
@@ -98,19 +94,7 @@ def in_two_processes(work, root):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("distributed")
-    generator = torch.Generator().manual_seed(0)
-    for corpus, period in (("a", 5), ("b", 7)):
-        rows = [
-            ((torch.arange(CONTEXT) + int(torch.randint(period, (), generator=generator))) % period + 2).tolist()
-            for _ in range(64)
-        ]
-        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(root / "tokens" / corpus / "train")
-    vocabulary = {f"t{i}": i for i in range(16)}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t0")), bos_token="t0", eos_token="t1"
-    ).save_pretrained(root / "tokenizer")
-    return root
+    return write_data(tmp_path_factory.mktemp("distributed"))
 
 
 @pytest.fixture(scope="module")

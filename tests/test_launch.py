@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import STAGES, data, ledger, specification, weights  # noqa: F401 (data is a fixture)
+from test_training import STAGES, data, specification, weights  # noqa: F401 (data is a fixture)
+from tiny_training import ledger
 
 from prosparse.__main__ import main
 from prosparse.launch import step_environment, time_budget

@@ -1,6 +1,5 @@
 """Stages, resumption and the ledger, on a tiny model and repetitive text."""
 
-import csv
 import json
 import os
 import signal
@@ -9,12 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_training import CONTEXT, ledger, write_data
+from transformers import LlamaForCausalLM
 
 from prosparse.config import Activation, Architecture, Stage, Training
 from prosparse.models import load
@@ -22,26 +20,13 @@ from prosparse.progress import Refused
 from prosparse.runs import StageSpecification
 from prosparse.training import Diverged, OutOfTime, train_stage
 
-CONTEXT = 32
 ARCHITECTURE = Architecture(hidden_size=32, intermediate_size=64, layers=2, heads=2, kv_heads=2)
 STAGES = [Stage(until=6), Stage(until=10, peak=0.5), Stage(until=20, shape="sine", peak=2.0)]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    generator = torch.Generator().manual_seed(0)
-    for corpus, period in (("a", 5), ("b", 7)):
-        rows = [
-            ((torch.arange(CONTEXT) + int(torch.randint(period, (), generator=generator))) % period + 2).tolist()
-            for _ in range(64)
-        ]
-        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(root / "tokens" / corpus / "train")
-    vocabulary = {f"t{i}": i for i in range(16)}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="t0")), bos_token="t0", eos_token="t1"
-    ).save_pretrained(root / "tokenizer")
-    return root
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def specification(stages, total=20, **training):
@@ -69,11 +54,6 @@ def assert_same_weights(a, b):
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
-
-
-def ledger(directory):
-    with open(Path(directory) / "ledger.csv", newline="") as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
