@@ -64,7 +64,7 @@ def test_files(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"q": "one", "a": 1}\n\n{"q": "two", "a": null}\n')
     pq.write_table(pa.table({"q": ["three"], "a": [3]}), tmp_path / "c.parquet")
     assert list(sources.read("c", corpus(files=[str(tmp_path / "*.txt")]))) == ["whole file\nof text"]
-    rows = corpus(files=[str(tmp_path / "b.jsonl"), str(tmp_path / "c.parquet")], template="{q}={a}")
+    rows = corpus(files=[str(tmp_path / "b.jsonl"), str(tmp_path / "c.parquet")], template="{q}={a!s}")
     dropped = Counter()
     assert list(sources.read("c", rows, dropped=dropped)) == ["one=1", "three=3"]  # a row without a value is left out
     assert dropped == {"a": 1}
@@ -83,8 +83,59 @@ def test_other_format_is_named(tmp_path):
 
 def test_missing_column_lists_columns(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"question": "one", "answer": "1"}\n')
-    with pytest.raises(ConfigError, match=r"no column 'text'; columns: question, answer"):
+    with pytest.raises(ConfigError, match=r"b\.jsonl, line 1 has no column 'text'; columns: question, answer"):
         list(sources.read("c", corpus(files=[str(tmp_path / "b.jsonl")])))
+
+
+NOT_TEXT = {"number": 42, "fraction": 0.5, "truth": True, "list": ["a", "b"], "mapping": {"a": "b"}}
+
+
+@pytest.mark.parametrize("value", NOT_TEXT.values(), ids=NOT_TEXT)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_what_is_not_text_is_refused_with_file_and_row(tmp_path, kind, value):
+    """Not trained on as Python's notation of it."""
+    path = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text(f'{{"text": "fine"}}\n\n{{"text": {json.dumps(value)}}}\n')
+    else:
+        pq.write_table(pa.table({"text": [value]}), path)
+    place = "line 3" if kind == "jsonl" else "row 1"
+    with pytest.raises(ConfigError, match=rf"rows\.{kind}, {place}: column 'text' holds a {type(value).__name__} "):
+        list(sources.read("c", corpus(files=[str(path)])))
+
+
+UNREADABLE = {
+    "binary.txt": (b"PK\x03\x04\xff\xfe", "not UTF-8 text"),
+    "zeros.txt": (b"abc\0def", "zero byte"),
+    "latin.jsonl": ('{"text": "caf\u00e9"}'.encode("latin-1"), "not UTF-8 text"),
+    "broken.jsonl": (b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
+    "row.jsonl": (b'"a text"\n', "line 1: the row is a str"),
+    "list.jsonl": (b'["a text"]\n', "line 1: the row is a list"),
+    "torn.parquet": (b"PAR1 torn", "cannot be read as Parquet"),
+    "empty.parquet": (b"", "cannot be read as Parquet"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
+    content, message = UNREADABLE[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        list(sources.read("c", corpus(files=[str(tmp_path / name)])))
+    assert str(tmp_path / name) in str(error.value)
+
+
+def test_a_folder_named_like_a_file(tmp_path):
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.txt cannot be read: Is a directory"):
+        list(sources.read("c", corpus(files=[str(tmp_path / "folder.txt")])))
+
+
+def test_text_is_utf_8_and_each_file_is_read_once(tmp_path):
+    """Whatever the locale; a byte order mark is no text; a name may hold the characters of a pattern."""
+    (tmp_path / "a[1].txt").write_bytes("\ufeffgrüße".encode())
+    files = [str(tmp_path / "a[1].txt"), str(tmp_path / "*.txt")]
+    assert list(sources.read("c", corpus(files=files))) == ["grüße"]
 
 
 def test_hub_is_streamed(monkeypatch):

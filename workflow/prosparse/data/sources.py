@@ -103,7 +103,7 @@ def read(
             raise ConfigError(f"{where}: reader {source.reader} needs the archive of package {source.package}")
         return READERS[source.reader].read(archive, **source.options)
     if isinstance(source, HubSource):
-        rows = hub.rows(source, commit, shard, corpus.shards, where)
+        rows = _numbered(hub.rows(source, commit, shard, corpus.shards, where), source.hub)
     else:
         rows = _file_rows(source, shard, corpus.shards, where)
     return _fill(rows, source, where, Counter() if dropped is None else dropped)
@@ -125,23 +125,41 @@ def template_columns(template: str, where: str) -> set[str]:
 
 
 def _fill(
-    rows: Iterator[Mapping[str, Any]], source: HubSource | FileSource, where: str, dropped: Counter[str]
+    rows: Iterator[tuple[str, Any]], source: HubSource | FileSource, where: str, dropped: Counter[str]
 ) -> Iterator[str]:
     columns = sorted(template_columns(source.template, f"{where}.template"))
-    for row in rows:
+    as_they_are = _converted_columns(source.template) | source.items.keys()
+    for place, row in rows:
+        if not isinstance(row, Mapping):
+            raise ConfigError(f"{place}: the row is {_kind(row)}, not a mapping of columns")
         for column in columns:
             if column not in row:
-                raise ConfigError(f"{where}.template: no column {column!r}; columns: {', '.join(row)}")
+                raise ConfigError(f"{where}.template: {place} has no column {column!r}; columns: {', '.join(row)}")
         # an empty list of items is written as nothing, and so is none
         empty = next((column for column in columns if row[column] is None and column not in source.items), None)
         if empty is not None:
             dropped[empty] += 1
             continue
+        for column in columns:
+            if column not in as_they_are and not isinstance(row[column], str):
+                raise ConfigError(
+                    f"{place}: column {column!r} holds {_kind(row[column])}, not text; "
+                    f"a number is text where the template says {{{column}!s}}, a list where source.items has {column}"
+                )
         lists = {
             column: _items(row[column] if row[column] is not None else [], templates, f"{where}.items.{column}")
             for column, templates in source.items.items()
         }
         yield source.template.format_map({**row, **lists})
+
+
+def _converted_columns(template: str) -> set[str]:
+    """Columns whose conversion to text is asked for: ``{answer!s}``, ``{score:.2f}``."""
+    return {field for _, field, form, conversion in Formatter().parse(template) if field and (form or conversion)}
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__} ({value!r:.40})"
 
 
 def _items(items: Any, templates: list[str], where: str) -> str:
@@ -157,27 +175,66 @@ def _items(items: Any, templates: list[str], where: str) -> str:
     return "\n".join(lines)
 
 
-def _file_rows(source: FileSource, shard: int, shards: int, where: str) -> Iterator[Mapping[str, Any]]:
+def files_of(source: FileSource, where: str) -> list[Path]:
+    """The files that the patterns name, each once.
+
+    Raises:
+        ConfigError: a pattern names none, or a file is of another format.
+    """
     files: list[Path] = []
     for pattern in source.files:
-        found = sorted(glob.glob(pattern, recursive=True))
+        # a name may hold the characters of a pattern
+        found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
         if not found:
             raise ConfigError(f"{where}.files: no file {pattern!r}")
         files += [Path(file) for file in found]
     for file in files:
         if file.suffix not in (".txt", ".jsonl", ".parquet"):
             raise ConfigError(f"{where}.files: {str(file)!r} is neither .txt, .jsonl nor .parquet")
+    return list(dict.fromkeys(files))
+
+
+def _file_rows(source: FileSource, shard: int, shards: int, where: str) -> Iterator[tuple[str, Any]]:
+    """(where it is, row) of each row."""
+    files = files_of(source, where)
     if len(files) < shards:
         raise ConfigError(f"{where.removesuffix('.source')}.shards is {shards}: there are only {len(files)} files")
+    readers = {".txt": _text_row, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     for file in (files[index] for index in share(len(files), shard, shards)):
-        if file.suffix == ".txt":
-            yield {"text": file.read_text()}
-        elif file.suffix == ".jsonl":
-            with open(file) as lines:
-                yield from (json.loads(line) for line in lines if line.strip())
-        else:
-            for batch in pq.ParquetFile(file).iter_batches():
-                yield from batch.to_pylist()
+        try:
+            yield from readers[file.suffix](file)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        except pa.ArrowException as error:
+            raise ConfigError(f"{file} cannot be read as Parquet: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _text_row(file: Path) -> Iterator[tuple[str, Any]]:
+    text = file.read_text(encoding="utf-8-sig")
+    if "\0" in text:
+        raise ConfigError(f"{file} is not text: it holds a zero byte")
+    yield str(file), {"text": text}
+
+
+def _json_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    with open(file, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield f"{file}, line {number}", json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ConfigError(f"{file}, line {number}: not JSON: {error}") from None
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    batches = pq.ParquetFile(file).iter_batches()
+    return _numbered((row for batch in batches for row in batch.to_pylist()), file)
+
+
+def _numbered(rows: Iterator[Any], source: str | Path) -> Iterator[tuple[str, Any]]:
+    return ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
 # ------------------------------------------------------------------------ language modelling
