@@ -8,9 +8,42 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here, and no Snakemake that a test
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only wait for one another
 
+import commands
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+
+commands.hide()  # before any test asks what this machine has
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "commands(*names): sees these commands of the machine; skipped without them")
+
+
+#: On a GPU, Triton compiles the launcher of each kernel with a C compiler.
+ALWAYS = ("c++",) if torch.cuda.is_available() else ()
+
+
+def _asked(item) -> tuple[str, ...]:
+    marked = (name for mark in item.iter_markers("commands") for name in mark.args)
+    return tuple(dict.fromkeys([*marked, *ALWAYS]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Around the test and its fixtures, those of its module too."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = commands.path(*_asked(item))
+    try:
+        return (yield)
+    finally:
+        os.environ["PATH"] = before
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if missing := commands.missing(_asked(item)):
+        pytest.skip(f"{', '.join(missing)}: not installed")
 
 
 @pytest.fixture

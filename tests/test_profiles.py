@@ -35,14 +35,18 @@ def adapted(profile: str, directory: Path, **lines: str) -> Path:
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """Commands of a cluster without partition `nope`; what is asked of sbatch is in the file `asked`."""
+    """Commands of a cluster without partition `nope`; what is asked of sbatch is in the file `asked`.
+
+    All that Snakemake's plugin looks for (it refuses to load without squeue and sacct), since no other is seen.
+    """
     commands = tmp_path / "commands"
     commands.mkdir()
     (commands / "sbatch").write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *--partition=nope*)\n'
         '  echo "allocation failure: Invalid partition name specified" >&2; exit 1;;\nesac\n'
     )
-    (commands / "sinfo").write_text("#!/bin/sh\n")
+    for silent in ("sinfo", "squeue", "scontrol", "scancel"):
+        (commands / silent).write_text("#!/bin/sh\n")
     for command in commands.iterdir():
         command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")

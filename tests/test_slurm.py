@@ -22,13 +22,8 @@ from test_end_to_end import dry_run, toy_experiment
 from test_profiles import adapted
 
 TESTBED = ROOT / "tests" / "cluster" / "slurm_testbed.sh"
-NEEDED = [
-    name
-    for name in ("slurmctld", "slurmd", "munged", "sbatch")
-    if shutil.which(name, path=os.defpath + ":/usr/sbin") is None
-]
 pytestmark = [
-    pytest.mark.skipif(bool(NEEDED), reason=f"{', '.join(NEEDED)} not installed (see {TESTBED.relative_to(ROOT)})"),
+    pytest.mark.commands("slurmctld", "slurmd", "munged", "sbatch"),  # slurm_testbed.sh says what to install
     pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may start a Slurm"),
 ]  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -303,8 +302,6 @@ IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@b"]
 @pytest.fixture
 def source(tmp_path):
     """A git repository with two revisions of a program that prints its number."""
-    if not all(map(shutil.which, ("git", "cmake", "c++"))):
-        pytest.skip("git, cmake or c++ is not installed")
     directory, revisions = tmp_path / "upstream", []
     directory.mkdir()
     subprocess.run(["git", "init", "--quiet", directory], check=True)
@@ -322,6 +319,7 @@ def says(program):
     return subprocess.run([program], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.commands("git", "cmake", "c++")
 def test_builds_a_revision_of_what_git_can_clone(source, tmp_path):
     directory, (first, second) = source
     program = engines.build_powerinfer(f"file://{directory}", first, tmp_path / "target")
@@ -331,6 +329,7 @@ def test_builds_a_revision_of_what_git_can_clone(source, tmp_path):
         engines.build_powerinfer(f"file://{directory}", "0123456", tmp_path / "target")
 
 
+@pytest.mark.commands("git", "cmake", "c++")
 def test_builds_a_directory_and_leaves_it_as_it_was(source, tmp_path):
     directory, (first, second) = source
     assert says(engines.build_powerinfer(str(directory), second[:12], tmp_path / "target")) == "2"
@@ -345,6 +344,7 @@ def test_builds_a_directory_and_leaves_it_as_it_was(source, tmp_path):
         engines.build_powerinfer(str(directory), None, tmp_path / "target")
 
 
+@pytest.mark.commands("git", "cmake", "c++")
 def test_says_what_the_build_needs(tmp_path, monkeypatch):
     with pytest.raises(engines.EngineMissing, match=r"has no CMakeLists.txt"):
         engines.build_powerinfer(str(tmp_path), None, tmp_path / "target")

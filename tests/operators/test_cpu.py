@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,6 +191,7 @@ cpp_extension.load = load_wide
 """
 
 
+@pytest.mark.commands("c++")
 def test_vectors_of_avx512_in_pieces(tmp_path):
     """The loops for 16 floats, which the compiler cuts up for a machine without AVX-512."""
     script = WIDER + LOWER_SETS.format(tests=str(Path(__file__).parent))
@@ -199,7 +199,8 @@ def test_vectors_of_avx512_in_pieces(tmp_path):
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=os.environ | changes, check=True)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or shutil.which("objdump") is None, reason="reads x86 machine code")
+@pytest.mark.commands("objdump")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 machine code")
 def test_machine_code_uses_each_set_of_vectors():
     """The compiler keeps the vectors whole: multiply-adds are fused and as wide as the set's vectors (but for few
     of single values)."""
