@@ -274,7 +274,7 @@ def test_command_line_says_once_why_it_stopped(root):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
     arguments = [
-        sys.executable, "-m", "prosparse", "train-stage", "--specification", spec.model_dump_json(),
+        sys.executable, "-m", "prosparse", "step", "train-stage", "--specification", spec.model_dump_json(),
         "--tokens", str(root / "tokens"), "--tokenizer", str(root / "tokenizer" / "tokenizer.json"),
         "--output", str(root / "preempted" / "provenance.json"),
     ]  # fmt: skip

@@ -37,18 +37,19 @@ def test_a_step_inherits_nothing_of_the_step_that_asks_for_it():
 
 def test_several_nodes_need_slurm(capsys, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert main(["launch", "--nodes", "2", "--processes", "4", "--", "train-stage", "--output", "x"]) == 1
+    assert main(["step", "launch", "--nodes", "2", "--processes", "4", "--", "train-stage", "--output", "x"]) == 1
     assert "only Slurm starts processes on several nodes" in capsys.readouterr().err
 
 
 def test_one_process_is_this_one(capsys):
-    assert main(["launch", "--", "swap", "nowhere", "--activation", "relu", "--output", "x"]) == 1
+    wanted = ["--specification", '{"precision": "float32"}', "--run", "r", "--seed", "0", "--tokens", "t"]
+    assert main(["step", "launch", "--", "measure-sparsity", "nowhere/x", *wanted, "--output", "x"]) == 1
     assert "nowhere is no checkpoint" in capsys.readouterr().err
 
 
 def launched(data: Path, output: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:  # noqa: F811
     command = [
-        sys.executable, "-m", "prosparse", "launch", "--processes", str(processes), "--", "train-stage",
+        sys.executable, "-m", "prosparse", "step", "launch", "--processes", str(processes), "--", "train-stage",
         "--specification", specification(STAGES[:2], log_every=1).model_dump_json(), "--tokens", str(data / "tokens"),
         "--tokenizer", str(data / "tokenizer" / "tokenizer.json"), "--output", str(output / "provenance.json"), *more,
     ]  # fmt: skip

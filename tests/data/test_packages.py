@@ -127,7 +127,7 @@ def test_members(make, tmp_path):
 @pytest.mark.parametrize("make", [wheel, sdist])
 def test_unpacks_one_file(make, tmp_path, capsys):
     output = tmp_path / "x-1" / "b.txt"
-    command = ["unpack", "--archive", str(make(tmp_path)), "--output", str(output), "--member"]
+    command = ["step", "unpack", "--archive", str(make(tmp_path)), "--output", str(output), "--member"]
     assert main([*command, "*/b.txt"]) == 0
     assert output.read_bytes() == FILES["top/docs/deep/b.txt"]
     assert list(output.parent.iterdir()) == [output]

@@ -35,7 +35,7 @@ def time_budget(runtime: int) -> int | None:
 
 
 def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | None) -> int:
-    """Run ``prosparse COMMAND`` in ``processes`` processes of this node; ``rendezvous`` (host:port) joins the nodes.
+    """Run ``prosparse step COMMAND`` in ``processes`` of this node; ``rendezvous`` (host:port) joins the nodes.
 
     Returns:
         The exit status of the first process that failed, e.g. 75 of one that is out of time, else 0. (torchrun's own
@@ -51,7 +51,7 @@ def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | N
         arguments += [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}"]
         arguments += [f"--rdzv-id={os.environ.get('SLURM_JOB_ID', 'prosparse')}"]
     try:
-        run(parse_args([*arguments, "-m", "prosparse", *command]))
+        run(parse_args([*arguments, "-m", "prosparse", "step", *command]))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
@@ -69,7 +69,8 @@ def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
             f"{nodes} nodes: only Slurm starts processes on several nodes, and this is none of its jobs; "
             "set the resource nodes to 1"
         )
-    launcher = [sys.executable, "-m", "prosparse", "launch", "--nodes", str(nodes), "--processes", str(processes)]
+    launcher = [sys.executable, "-m", "prosparse", "step", "launch"]
+    launcher += ["--nodes", str(nodes), "--processes", str(processes)]
     os.execvpe(
         "srun",
         [

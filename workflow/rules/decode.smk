@@ -19,7 +19,7 @@ rule decoding:
         specification=decoding_specification,
     shell:
         # large pages, as in the rule operators
-        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse measure-decoding"
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
         " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
@@ -38,7 +38,7 @@ rule decoding_shape:
     params:
         specification=shape_specification,
     shell:
-        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse measure-decoding"
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
         " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
@@ -54,4 +54,4 @@ rule powerinfer:
     params:
         specification=lambda wildcards: experiment.decoding.engines.powerinfer.model_dump_json(),
     shell:
-        "prosparse build-powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step build-powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"

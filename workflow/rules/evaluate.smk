@@ -17,6 +17,6 @@ rule evaluate:
         specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
         precision=experiment.precision,
     shell:
-        "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"

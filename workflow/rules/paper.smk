@@ -33,7 +33,7 @@ rule table:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse table {wildcards.table} --config {input.config} 2>&1 | tee {log}"
+        "prosparse step table {wildcards.table} --config {input.config} 2>&1 | tee {log}"
 
 
 rule figure:
@@ -54,7 +54,7 @@ rule figure:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse figure {wildcards.figure} --config {input.config} 2>&1 | tee {log}"
+        "prosparse step figure {wildcards.figure} --config {input.config} 2>&1 | tee {log}"
 
 
 rule judge_claims:
@@ -69,7 +69,7 @@ rule judge_claims:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse claims --config {input.config} 2>&1 | tee {log}"
+        "prosparse step claims --config {input.config} 2>&1 | tee {log}"
 
 
 rule acceleration:
@@ -88,7 +88,7 @@ rule acceleration:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse explanation --config {input.config} 2>&1 | tee {log}"
+        "prosparse step explanation --config {input.config} 2>&1 | tee {log}"
 
 
 rule page:
@@ -110,7 +110,7 @@ rule page:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse page --config {input.config} 2>&1 | tee {log}"
+        "prosparse step page --config {input.config} 2>&1 | tee {log}"
 
 
 rule publish:
@@ -123,4 +123,4 @@ rule publish:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse publish --config {input.config} 2>&1 | tee {log}"
+        "prosparse step publish --config {input.config} 2>&1 | tee {log}"

@@ -10,4 +10,4 @@ rule plan:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse plan --config {input.config} 2>&1 | tee {log}"
+        "prosparse step plan --config {input.config} 2>&1 | tee {log}"

@@ -18,7 +18,7 @@ rule predictors:
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         # every epoch is finished work: stopped, the same command goes on
-        "prosparse train-predictors {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step train-predictors {input.checkpoint} --specification {params.specification:q}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
 
@@ -39,7 +39,7 @@ rule prediction:
         specification=prediction_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
-        "prosparse measure-prediction {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step measure-prediction {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --predictors {input.predictors} --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
@@ -63,7 +63,7 @@ rule predicted_benchmarks:
         predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{PREDICTOR_KIND}",
         decision_threshold=DECISION_THRESHOLD,
     shell:
-        "prosparse measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --predictors {params.predictors} --decision-threshold {params.decision_threshold}"
         " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"

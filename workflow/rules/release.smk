@@ -14,4 +14,4 @@ rule release_folder:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse release {wildcards.run}@{wildcards.activation} --config {input.config} 2>&1 | tee {log}"
+        "prosparse step release {wildcards.run}@{wildcards.activation} --config {input.config} 2>&1 | tee {log}"

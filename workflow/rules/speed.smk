@@ -26,7 +26,7 @@ rule speed:
         stage_threads=experiment.threads,
     shell:
         # with the threads that a stage has; Snakemake sets MKL's to all of this rule's, and torch takes MKL's
-        "OMP_NUM_THREADS={params.stage_threads} MKL_NUM_THREADS={params.stage_threads} prosparse speed {input.checkpoint}"
+        "OMP_NUM_THREADS={params.stage_threads} MKL_NUM_THREADS={params.stage_threads} prosparse step speed {input.checkpoint}"
         " --specification {params.specification:q} --precision {params.precision}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
@@ -48,7 +48,7 @@ rule operators:
         specification=operators_specification,
     shell:
         # large pages, so that the time of page walks does not hide that of the memory
-        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse operators --specification {params.specification:q}"
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"
         " --output {output} 2>&1 | tee {log}"
 
 
@@ -62,4 +62,4 @@ rule compiled_operators:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse compile-operators --output {output} 2>&1 | tee {log}"
+        "prosparse step compile-operators --output {output} 2>&1 | tee {log}"

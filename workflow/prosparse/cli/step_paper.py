@@ -1,0 +1,75 @@
+"""Steps that write the tables, figures, claims and pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Config = Annotated[Path, typer.Option(help="results/EXPERIMENT/config.json; what is written goes beside it.")]
+
+
+def _experiment(config: Path) -> Any:
+    from prosparse.config import Experiment
+
+    return Experiment.model_validate_json(config.read_text())
+
+
+def table(name: str, config: Config) -> None:
+    """Write one table."""
+    from prosparse.paper import tables
+
+    tables.write(name, _experiment(config), config.parent)
+
+
+def figure(name: str, config: Config) -> None:
+    """Draw one figure."""
+    from prosparse.paper import figures
+
+    figures.write(name, _experiment(config), config.parent)
+
+
+def explanation(config: Config) -> None:
+    """Write why sparsity alone does not decode 4.52 times faster."""
+    from prosparse.paper import explanation
+
+    explanation.write(_experiment(config), config.parent)
+
+
+def claims(config: Config) -> None:
+    """Judge the paper's claims on our numbers."""
+    from prosparse.paper import claims
+
+    claims.write(_experiment(config), config.parent)
+
+
+def page(config: Config) -> None:
+    """Write the page that shows everything."""
+    from prosparse.paper import page
+
+    page.write(_experiment(config), config.parent)
+
+
+def plan(config: Config) -> None:
+    """Estimate what the experiment costs, and report what would stop it."""
+    from prosparse.paper import plan_page
+
+    print(plan_page.write(_experiment(config), config.parent), end="")
+
+
+def release(pair: Annotated[str, typer.Argument(help="run, or run@activation.")], config: Config) -> None:
+    """Make the folder to upload of one sparse model."""
+    from prosparse.paper import release
+
+    print(f"released: {release.write(pair, _experiment(config), config.parent).parent}")
+
+
+def publish(config: Config) -> None:
+    """Copy tables, figures and JSONs to results/published."""
+    from prosparse.paper import publish
+
+    print(f"published: {publish.publish(config.parent)}")
+
+
+COMMANDS = {each.__name__: each for each in (table, figure, explanation, claims, page, plan, release, publish)}

@@ -1,0 +1,64 @@
+"""Steps that train, and the launcher that starts their processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prosparse.cli.arguments import CheckpointFile, SpecificationText, Tokens
+
+
+def train_stage(
+    specification: SpecificationText,
+    tokens: Tokens,
+    tokenizer: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
+    output: Annotated[Path, typer.Option(help="provenance.json in the stage's directory.")],
+    previous: Annotated[Path | None, typer.Option(help="Directory of the stage before.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Checkpoint directory to distil from.")] = None,
+    label: Annotated[str, typer.Option(help="Name in the log.")] = "",
+    max_seconds: Annotated[float | None, typer.Option(help="Stop in time, save and exit 75.")] = None,
+) -> None:
+    """Train one stage, or continue it."""
+    from prosparse import processes, training
+    from prosparse.runs import StageSpecification
+
+    wanted = StageSpecification.model_validate_json(specification)
+    training.train_stage(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher)
+    processes.leave()
+
+
+def launch(
+    command: Annotated[list[str], typer.Argument(metavar="-- STEP ...", help="The step and its arguments.")],
+    nodes: Annotated[int, typer.Option(min=1)] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Per node: one per GPU.")] = 1,
+    rendezvous: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the nodes meet; the launcher itself gives it.")
+    ] = None,
+) -> int:
+    """Run a step in as many processes as its job has."""
+    from prosparse.cli.application import main
+    from prosparse.launch import srun, torchrun
+
+    if nodes * processes == 1:
+        return main(["step", *command])
+    if nodes > 1 and rendezvous is None:
+        srun(command, nodes, processes)
+    return torchrun(command, nodes, processes, rendezvous)
+
+
+def train_predictors(
+    checkpoint: CheckpointFile,
+    specification: SpecificationText,
+    tokens: Tokens,
+    output: Annotated[Path, typer.Option(help="training.json in the predictors' directory.")],
+) -> None:
+    """Train activation predictors, or continue."""
+    from prosparse.inference.predictor_training import PredictorSpecification, train
+
+    wanted = PredictorSpecification.model_validate_json(specification)
+    train(checkpoint.parent, wanted, tokens, output.parent)
+
+
+COMMANDS = {each.__name__.replace("_", "-"): each for each in (train_stage, launch, train_predictors)}
