@@ -3,10 +3,12 @@
 import copy
 from pathlib import Path
 
+import pytest
 import yaml
 
 from prosparse import runs
-from prosparse.config import load
+from prosparse.config import RunInit, load
+from prosparse.data.mixture import Mixture
 
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
 EXPERIMENT = load(CONFIG)
@@ -92,13 +94,72 @@ def test_what_made_a_checkpoint_begins_with_its_start():
     assert runs.start(EXPERIMENT, "small-final-2") == ("small-base", EXPERIMENT.runs["small-base"].init)
 
 
-def test_a_run_goes_on_in_the_data_where_the_runs_before_it_stopped():
-    base = EXPERIMENT.runs["small-base"]
-    seen = base.stages[-1].until * base.training.batch_size
-    first = {run: runs.specification(EXPERIMENT, run, 0, 0).first_sample for run in EXPERIMENT.runs}
-    assert first["small-base"] == 0
-    assert first["small-prosparse"] == first["small-shifted"] == first["small-vanilla-long"] == seen
-    # a run from another's stage 3 has seen that run's samples up to it, too
-    prosparse = EXPERIMENT.runs["small-prosparse"]
-    assert first["small-final-2"] == seen + prosparse.stages[3].until * prosparse.training.batch_size
-    assert first["minicpm-sft"] == 0  # the first to see the instruction mixture
+class Numbered:
+    """A corpus whose rows are their numbers."""
+
+    def __init__(self, number, size):
+        self.number, self.size = number, size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        return {"input_ids": [self.number, index]}
+
+
+def rows_read(experiment, run, sizes, stage=None):
+    """(corpus, row) of every sample that a run is trained on up to a stage, in order, as the stage before it ends."""
+    chosen = experiment.runs[run]
+    stage = len(chosen.stages) - 1 if stage is None else stage
+    job = runs.specification(experiment, run, stage, seed=3)
+    corpora = {name: Numbered(number, size) for number, (name, size) in enumerate(sizes.items())}
+    mixture = Mixture(corpora, job.mixture, job.total_steps * job.training.batch_size, job.seed, job.earlier)
+    trained = chosen.stages[stage].until * chosen.training.batch_size
+    return [tuple(mixture[index]["input_ids"].tolist()) for index in range(trained)]
+
+
+def read_before(experiment, run, sizes):
+    """What the lineage behind a run is trained on, found without the run's own specification."""
+    rows, init = [], experiment.runs[run].init
+    while isinstance(init, RunInit):
+        rows = rows_read(experiment, init.run, sizes, init.stage) + rows
+        init = experiment.runs[init.run].init
+    return rows
+
+
+def lineages():
+    root = Path(__file__).parents[1]
+    for path in ("config.yaml", "workflow/experiments/smollm2.yaml"):
+        experiment = load(yaml.safe_load((root / path).read_text()))
+        for run, chosen in experiment.runs.items():
+            if isinstance(chosen.init, RunInit):
+                yield pytest.param(experiment, run, id=f"{experiment.experiment}-{run}")
+
+
+@pytest.mark.parametrize(("experiment", "run"), lineages())
+def test_a_run_trains_on_rows_that_no_run_behind_it_has_seen(experiment, run):
+    plenty = dict.fromkeys(experiment.data.corpora, 4000)
+    own = rows_read(experiment, run, plenty)
+    assert len(set(own)) == len(own) > 0
+    assert set(own).isdisjoint(read_before(experiment, run, plenty))
+
+
+@pytest.mark.parametrize(("experiment", "run"), lineages())
+def test_a_second_epoch_begins_where_a_corpus_ends(experiment, run):
+    scarce = {name: 20 + 37 * number for number, name in enumerate(experiment.data.corpora)}
+    rows = read_before(experiment, run, scarce) + rows_read(experiment, run, scarce)
+    for number, size in enumerate(scarce.values()):
+        mine = [row for corpus, row in rows if corpus == number]
+        for start in range(0, len(mine), size):
+            epoch = mine[start : start + size]
+            assert len(set(epoch)) == len(epoch)
+
+
+def test_an_instruction_run_reads_on_behind_the_mixed_runs():
+    earlier = runs.specification(EXPERIMENT, "minicpm-sft", 0, 0).earlier
+    mixtures = EXPERIMENT.data.mixtures
+    assert [draw.mixture for draw in earlier] == [mixtures["mixed"]] * 3
+    assert [draw.samples for draw in earlier] == [480 * 4, 160 * 4, 160 * 4]
+    # a run from another's stage 3 has seen that run's samples up to it only
+    assert [draw.samples for draw in runs.specification(EXPERIMENT, "small-final-2", 0, 0).earlier] == [2400, 175 * 4]
+    assert runs.specification(EXPERIMENT, "small-base", 0, 0).earlier == ()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_training import CONTEXT, ledger, write_data
 from transformers import LlamaForCausalLM
 
-from prosparse.config import Activation, Architecture, Stage, Training
+from prosparse.config import Activation, Architecture, Draw, Stage, Training
 from prosparse.models import load
 from prosparse.progress import Refused
 from prosparse.runs import StageSpecification
@@ -150,9 +150,28 @@ def test_a_later_run_sees_later_samples(data, tmp_path):
     """Two steps from the start, then two more as a run of its own, see the four steps' samples in order."""
     still = {"learning_rate": 1e-30, "log_every": 1}
     whole = run(data, specification([Stage(until=4)], total=4, **still), tmp_path / "whole")
-    later = specification([Stage(until=2)], total=2, **still).model_copy(update={"first_sample": 2 * 4})
+    later = specification([Stage(until=2)], total=2, **still)
+    later = later.model_copy(update={"earlier": (Draw(mixture=later.mixture, samples=2 * 4),)})
     losses = [row["lm_loss"] for row in ledger(whole)][2:]
     assert [row["lm_loss"] for row in ledger(run(data, later, tmp_path / "later"))] == pytest.approx(losses, rel=1e-6)
+
+
+def test_a_second_epoch_is_announced_and_in_the_ledger(data, tmp_path, capfd):
+    """40 samples of a corpus of 64 rows, 50 of which earlier runs have read."""
+    spec = specification([Stage(until=10)], total=10, log_every=1)
+    earlier = Draw(mixture={"a": 1.0}, samples=50), Draw(mixture={"b": 1.0}, samples=90)
+    spec = spec.model_copy(update={"mixture": {"a": 1.0}, "earlier": earlier})
+    directory = run(data, spec, tmp_path / "stage", label="again")
+    assert "again: warning: corpus a is exhausted: 26 samples of this run repeat" in capfd.readouterr().out
+    rows = ledger(directory)
+    assert [row["epoch"] for row in rows] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]  # 50 + 4 * step rows of 64
+    assert json.loads((directory / "provenance.json").read_text())["final"]["epochs"] == {"a": (50 + 40) / 64}
+
+
+def test_fresh_data_is_trained_on_without_a_warning(data, tmp_path, capfd):
+    directory = run(data, specification([Stage(until=2)], total=2), tmp_path / "stage")
+    assert "warning" not in capfd.readouterr().out
+    assert {row["epoch"] for row in ledger(directory)} == {1}
 
 
 def test_regularization_makes_it_sparser(staged, data, tmp_path):

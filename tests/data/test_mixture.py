@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prosparse.config import Draw
 from prosparse.data.mixture import Mixture, load_heldout
 
 SIZES = {"a": 7, "b": 13, "c": 101}
@@ -23,6 +24,14 @@ def drawn(mixture):
     return [tuple(mixture[i]["input_ids"].tolist()) for i in range(len(mixture))]
 
 
+def chained(draws, seed, sizes=SIZES):
+    """The rows of each draw of a lineage: [[(corpus, row)]]."""
+    return [
+        drawn(Mixture(corpora(sizes), draw.mixture, draw.samples, seed, draws[:index]))
+        for index, draw in enumerate(draws)
+    ]
+
+
 WEIGHTS = st.dictionaries(st.sampled_from(sorted(SIZES)), st.floats(0.1, 10), min_size=1)
 
 
@@ -30,6 +39,30 @@ WEIGHTS = st.dictionaries(st.sampled_from(sorted(SIZES)), st.floats(0.1, 10), mi
 def test_a_longer_mixture_begins_with_the_shorter(weights, length, more, seed):
     short = drawn(Mixture(corpora(), weights, length, seed))
     assert drawn(Mixture(corpora(), weights, length + more, seed))[:length] == short
+
+
+DRAWS = st.lists(st.builds(Draw, mixture=WEIGHTS, samples=st.integers(0, 60)), max_size=5)
+
+
+@given(DRAWS, st.integers(0, 2**40))
+def test_a_lineage_reads_no_row_again_while_a_corpus_has_unread_ones(draws, seed):
+    samples = [sample for part in chained(draws, seed) for sample in part]
+    for number, (name, size) in enumerate(SIZES.items()):
+        mine = [row for corpus, row in samples if corpus == number]
+        for start in range(0, len(mine), size):
+            assert len(set(mine[start : start + size])) == len(mine[start : start + size])
+        if draws and name in draws[-1].mixture:
+            last = Mixture(corpora(), draws[-1].mixture, draws[-1].samples, seed, draws[:-1])
+            assert last.epochs()[name] == len(mine) / size
+            before = len(mine) - [corpus for corpus, _ in drawn(last)].count(number)
+            assert last.repeats().get(name, 0) == sum(position >= size for position in range(before, len(mine)))
+
+
+@given(WEIGHTS, st.lists(st.integers(0, 90), min_size=1, max_size=4), st.integers(0, 2**40))
+def test_a_draw_in_parts_equals_the_whole(weights, lengths, seed):
+    parts = chained([Draw(mixture=weights, samples=length) for length in lengths], seed)
+    whole = drawn(Mixture(corpora(), weights, sum(lengths), seed))
+    assert [sample for part in parts for sample in part] == whole
 
 
 @given(WEIGHTS, st.integers(0, 100))

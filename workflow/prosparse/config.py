@@ -298,6 +298,13 @@ class Training(Section):
         return self.batch_size // together
 
 
+class Draw(Section):
+    """Samples that a model has been trained on."""
+
+    mixture: dict[str, float]
+    samples: Annotated[int, Field(ge=0)]
+
+
 Init = ScratchInit | RunInit | PretrainedInit
 
 

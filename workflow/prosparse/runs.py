@@ -12,6 +12,7 @@ from typing import Any
 from prosparse.config import (
     Activation,
     Architecture,
+    Draw,
     Experiment,
     Init,
     PretrainedInit,
@@ -30,7 +31,7 @@ class StageSpecification(Section):
     start: Architecture | PretrainedInit | None  # None: the weights of another run's stage
     activation: Activation
     mixture: dict[str, float]
-    first_sample: int = 0  # of the mixture; samples that earlier runs of the chain have seen come before
+    earlier: tuple[Draw, ...] = ()  # what the runs behind this one have been trained on, the first run's first
     context_length: int
     stages: list[Stage]  # up to and including this one
     total_steps: int  # of the whole run: the learning-rate schedule spans it
@@ -84,7 +85,7 @@ def specification(experiment: Experiment, run: str, stage: int, seed: int) -> St
         start=start,
         activation=chosen.activation,
         mixture=experiment.data.mixtures[chosen.mixture],
-        first_sample=samples_seen(experiment, chosen.init, chosen.mixture),
+        earlier=earlier_draws(experiment, chosen.init),
         context_length=experiment.data.context_length,
         stages=chosen.stages[: stage + 1],
         total_steps=chosen.stages[-1].until,
@@ -93,12 +94,19 @@ def specification(experiment: Experiment, run: str, stage: int, seed: int) -> St
     )
 
 
-def samples_seen(experiment: Experiment, init: Init, mixture: str) -> int:
-    """Samples of a mixture that the runs behind a starting point have been trained on."""
+def earlier_draws(experiment: Experiment, init: Init) -> tuple[Draw, ...]:
+    """What the runs behind a starting point have been trained on, the first run's first."""
     if not isinstance(init, RunInit):
-        return 0
+        return ()
     behind = [(experiment.runs[name], stage) for name, stage in _ends(experiment, init.run, init.stage)]
-    return sum(run.stages[stage].until * run.training.batch_size for run, stage in behind if run.mixture == mixture)
+    return tuple(
+        Draw(
+            mixture=experiment.data.mixtures[run.mixture],
+            samples=run.stages[stage].until * run.training.batch_size,
+        )
+        for run, stage in behind
+        if run.stages[stage].until
+    )
 
 
 def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:

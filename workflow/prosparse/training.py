@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import SequentialSampler, Subset
+from torch.utils.data import SequentialSampler
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -38,7 +38,19 @@ from prosparse.models import empty, from_scratch, load, pretrained
 from prosparse.progress import Refused, asked_to_stop, claim, locked, write_through
 from prosparse.runs import StageSpecification
 
-LEDGER = ("step", "tokens", "lambda", "lm_loss", "l1", "l_reg_ratio", "sparsity", "learning_rate", "tokens_per_second")
+# epoch: of the corpus that has been read most often, the runs before this one included
+LEDGER = (
+    "step",
+    "tokens",
+    "lambda",
+    "lm_loss",
+    "l1",
+    "l_reg_ratio",
+    "sparsity",
+    "learning_rate",
+    "tokens_per_second",
+    "epoch",
+)
 
 
 class OutOfTime(UserError):
@@ -277,17 +289,16 @@ def _trainer(
         taught_by = _teacher(teacher, specification)  # before accelerate says how a sharded model is loaded
     arguments = _arguments(specification, resume, accumulation_steps, shard)
     device = arguments.device
-    first, last = (
-        specification.first_sample,
-        specification.first_sample + specification.total_steps * training.batch_size,
-    )
-    dataset = Subset(Mixture.load(tokens, specification.mixture, last, specification.seed), range(first, last))
+    samples = specification.total_steps * training.batch_size
+    dataset = Mixture.load(tokens, specification.mixture, samples, specification.seed, specification.earlier)
+    if processes.is_first():
+        _warn_of_repeats(dataset, label)
     if shard:
         sharding.configure(arguments)
     else:
         model.to(device)  # type: ignore[arg-type]
     regularization = SparsityRegularization(model, accumulation_steps, device)
-    callback = _StageCallback(specification, regularization, resume / "ledger.csv", deadline, asked, label)
+    callback = _StageCallback(specification, dataset, regularization, resume / "ledger.csv", deadline, asked, label)
     trainer = _StageTrainer(
         fused_loss, taught_by, model=model, args=arguments, train_dataset=dataset, callbacks=[callback]
     )
@@ -296,6 +307,16 @@ def _trainer(
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
     return trainer, callback
+
+
+def _warn_of_repeats(dataset: Mixture, label: str) -> None:
+    prefix, epochs = f"{label}: " if label else "", dataset.epochs()
+    for corpus, samples in dataset.repeats().items():
+        print(
+            f"{prefix}warning: corpus {corpus} is exhausted: {samples} samples of this run repeat rows that "
+            f"it or the runs before it have been trained on ({epochs[corpus]:.2f} epochs at its end)",
+            flush=True,
+        )
 
 
 def _arguments(
@@ -339,6 +360,7 @@ class _StageCallback(TrainerCallback):
     def __init__(
         self,
         specification: StageSpecification,
+        dataset: Mixture,
         regularization: SparsityRegularization,
         ledger: Path,
         deadline: float,
@@ -346,6 +368,7 @@ class _StageCallback(TrainerCallback):
         label: str,
     ) -> None:
         self.specification = specification
+        self.dataset = dataset
         self.regularization = regularization
         self.ledger = ledger
         self.prefix = f"{label}: " if label else ""
@@ -372,6 +395,10 @@ class _StageCallback(TrainerCallback):
             writer = csv.DictWriter(file, LEDGER)
             writer.writeheader()
             writer.writerows(rows)
+
+    def epochs(self, step: int) -> dict[str, float]:
+        """How often each corpus has been gone through by the end of a step."""
+        return self.dataset.epochs(step * self.specification.training.batch_size)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
@@ -432,6 +459,7 @@ class _StageCallback(TrainerCallback):
             "sparsity": self.sparsity,
             "learning_rate": logs["learning_rate"],
             "tokens_per_second": round(rate, 1),
+            "epoch": math.ceil(max(self.epochs(state.global_step).values())),
         }
         with open(self.ledger, "a", newline="") as file:
             csv.DictWriter(file, LEDGER).writerow(row)
@@ -481,7 +509,8 @@ def _finish(
     shutil.copy2(callback.ledger, output)
     with open(callback.ledger, newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    final = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
+    final: dict[str, Any] = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
+    final["epochs"] = callback.epochs(int(last["step"]))
     _write_provenance(
         specification, output, int(last["step"]), int(last["tokens"]), callback.parameters, final, started,
         devices.name(trainer.args.device), processes.count(),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import datasets
 import numpy as np
 import torch
+
+from prosparse.config import Draw
 
 
 class Rows(Protocol):
@@ -20,18 +23,27 @@ class Rows(Protocol):
 
 
 class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """``length`` samples, the i-th a pure function of (seed, i, weights, corpora).
+    """``length`` samples, the i-th a pure function of (seed, earlier draws, i, weights, corpora).
 
-    The corpus of each sample is drawn by weight; within a corpus, samples go through one random
-    permutation of its rows after another, so that no row comes twice within an epoch. A longer
-    mixture begins with the samples of a shorter one, so a run can be split or resumed anywhere.
+    Weights decide which corpus each sample comes from. Within a corpus, samples follow one random permutation of its
+    rows after another, and they start behind the rows that earlier draws took: no row is read twice before all have
+    been read once. A longer mixture begins with the samples of a shorter one, so a run can be split or resumed
+    anywhere, and a draw continued by another of the same weights equals one long draw.
 
     Args:
         corpora: packed train rows of at least the corpora that ``weights`` names.
         weights: share of each corpus, up to a common factor.
+        earlier: what a model has been trained on before, first draw first, with the same seed.
     """
 
-    def __init__(self, corpora: Mapping[str, Rows], weights: Mapping[str, float], length: int, seed: int) -> None:
+    def __init__(
+        self,
+        corpora: Mapping[str, Rows],
+        weights: Mapping[str, float],
+        length: int,
+        seed: int,
+        earlier: Sequence[Draw] = (),
+    ) -> None:
         names = sorted(weights)
         for name in names:
             if name not in corpora:
@@ -40,23 +52,27 @@ class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
                 raise ValueError(f"mixture: corpus {name} has no rows")
         self.corpora = [corpora[name] for name in names]
         self.names = names
-        cumulative = np.cumsum([weights[name] for name in names])
-        drawn = np.random.Generator(np.random.Philox(seed)).random(length)
-        self._corpus = np.searchsorted(cumulative / cumulative[-1], drawn, side="right").astype(np.uint8)
+        generator = np.random.Generator(np.random.Philox(seed))
+        read: Counter[str] = Counter()
+        for draw in earlier:
+            drawn = np.bincount(_corpora(draw.mixture, draw.samples, generator), minlength=len(draw.mixture))
+            read.update(dict(zip(sorted(draw.mixture), drawn.tolist(), strict=True)))
+        self._read = np.array([read[name] for name in names])  # rows, before the first sample
+        self._corpus = _corpora(weights, length, generator)
         self._row = np.empty(length, np.int64)
-        self._counts = {}
         for index, name in enumerate(names):
             mine = np.flatnonzero(self._corpus == index)
-            size = len(corpora[name])
-            self._counts[name] = len(mine)
-            for epoch, start in enumerate(range(0, len(mine), size)):
-                part = mine[start : start + size]
-                self._row[part] = _permutation(size, seed, name, epoch)[: len(part)]
+            epochs, rows = np.divmod(self._read[index] + np.arange(len(mine)), len(corpora[name]))
+            for epoch in np.unique(epochs):
+                part = epochs == epoch
+                self._row[mine[part]] = _permutation(len(corpora[name]), seed, name, int(epoch))[rows[part]]
 
     @classmethod
-    def load(cls, tokens: Path, weights: Mapping[str, float], length: int, seed: int) -> Mixture:
+    def load(
+        cls, tokens: Path, weights: Mapping[str, float], length: int, seed: int, earlier: Sequence[Draw] = ()
+    ) -> Mixture:
         """Mix the train rows of ``tokens/{corpus}/train``."""
-        return cls({name: _open(tokens / name / "train") for name in weights}, weights, length, seed)
+        return cls({name: open_rows(tokens / name / "train") for name in weights}, weights, length, seed, earlier)
 
     def __len__(self) -> int:
         return len(self._row)
@@ -67,9 +83,31 @@ class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         ids = torch.as_tensor(np.asarray(row), dtype=torch.long)
         return {"input_ids": ids, "labels": ids.clone()}
 
-    def epochs(self) -> dict[str, float]:
-        """How often the mixture goes through each corpus."""
-        return {name: self._counts[name] / len(rows) for name, rows in zip(self.names, self.corpora, strict=True)}
+    def epochs(self, samples: int | None = None) -> dict[str, float]:
+        """How often each corpus has been gone through, earlier draws included, after ``samples`` (default: all)."""
+        drawn = np.bincount(self._corpus[:samples], minlength=len(self.names))
+        passes = (self._read + drawn) / [len(rows) for rows in self.corpora]
+        return dict(zip(self.names, passes.tolist(), strict=True))
+
+    def first_reads(self) -> np.ndarray:
+        """The samples whose row has not been read before."""
+        first = np.zeros(len(self), bool)
+        for index, rows in enumerate(self.corpora):
+            mine = np.flatnonzero(self._corpus == index)
+            first[mine[: max(0, len(rows) - self._read[index])]] = True
+        return np.flatnonzero(first)
+
+    def repeats(self) -> dict[str, int]:
+        """Samples of each corpus whose row has been read before; corpora without any are left out."""
+        repeated = np.bincount(self._corpus, minlength=len(self.names))
+        repeated -= np.bincount(self._corpus[self.first_reads()], minlength=len(self.names))
+        return {name: count for name, count in zip(self.names, repeated.tolist(), strict=True) if count}
+
+
+def _corpora(weights: Mapping[str, float], length: int, generator: np.random.Generator) -> np.ndarray:
+    """Which corpus, in alphabetical order, each of the next samples comes from: [length] uint8."""
+    cumulative = np.cumsum([weights[name] for name in sorted(weights)])
+    return np.searchsorted(cumulative / cumulative[-1], generator.random(length), side="right").astype(np.uint8)
 
 
 def _permutation(size: int, seed: int, name: str, epoch: int) -> np.ndarray:
@@ -82,8 +120,11 @@ def load_heldout(tokens: Path) -> dict[str, torch.Tensor]:
     paths = sorted(tokens.glob("*/heldout"))
     if not paths:
         raise ValueError(f"no held-out rows in {tokens}")
-    return {path.parent.name: torch.as_tensor(np.stack(_open(path)["input_ids"]), dtype=torch.long) for path in paths}
+    return {
+        path.parent.name: torch.as_tensor(np.stack(open_rows(path)["input_ids"]), dtype=torch.long) for path in paths
+    }
 
 
-def _open(path: Path) -> datasets.Dataset:
+def open_rows(path: Path) -> datasets.Dataset:
+    """Packed rows as :mod:`prosparse.data.tokens` wrote them."""
     return datasets.load_from_disk(str(path)).with_format("numpy")
