@@ -8,6 +8,7 @@ import sys
 gc.set_threshold(100_000, 20, 100)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a job's threads are Snakemake's to give
 os.environ.setdefault("TQDM_DISABLE", "1")  # a log keeps lines, not bars
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else it reports each of its attempts to reach the hub
 
 from prosparse.cli.application import main  # noqa: E402  (after the environment that it is to see)
 

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from prosparse.config import ConfigError
+from prosparse.failures import damaged
 
 # else transformers asks a service to open a pull request wherever it finds pickled weights
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
@@ -59,6 +60,8 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
     Raises:
         ConfigError: no config there, a model type without an implementation here, or a field that is not carried over.
     """
+    if found := damaged(Path(directory)):
+        raise ConfigError(found)
     try:
         settings, _ = PretrainedConfig.get_config_dict(directory, revision=revision)
     except (OSError, ValueError) as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import cache
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
-from prosparse.cli import checkpoint, step_data, step_measurement, step_paper, step_training
+from prosparse.cli import checkpoint, exit, step_data, step_measurement, step_paper, step_training
 from prosparse.cli.arguments import Command
 
 EXAMPLES = """\
@@ -53,27 +54,30 @@ def _version(wanted: bool) -> None:
 
 @application.callback()
 def _prosparse(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it, and exit.")
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Show it, and exit.")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show the stack when a command fails; may follow the command, too.")
     ] = False,
 ) -> None:
     """ProSparse: intrinsic activation sparsity for language models with gated FFNs."""
 
 
+@cache
+def _command() -> TyperGroup:
+    return get_command(application)  # type: ignore[return-value]
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; its exit status: 0, 2 for a mistyped command line, 75 out of time, 1 for what a user can mend."""
+    """Run a command; its exit status is one of :mod:`prosparse.cli.exit`, or the command's own."""
+    words = sys.argv[1:] if arguments is None else arguments
+    own = words[: words.index("--")] if "--" in words else words
+    words = [word for word in own if word != "--traceback"] + words[len(own) :]
     try:
-        return get_command(application).main(arguments, "prosparse", standalone_mode=False) or 0
+        with _command().make_context("prosparse", list(words)) as context:
+            status = _command().invoke(context)
+        sys.stdout.flush()  # a reader that has gone is noticed here
+        return status or 0
     except typer.Exit as ended:
         return ended.exit_code
-    except typer.TyperException as error:
-        print(f"prosparse: error: {error.format_message()}", file=sys.stderr)
-        return error.exit_code
-    except Exception as error:
-        from prosparse.config import UserError
-
-        if not isinstance(error, UserError):
-            raise
-        if os.environ.get("RANK", "0") == "0":  # the processes of a job fail together: one says why
-            print(f"prosparse: error: {error}", file=sys.stderr)
-        return getattr(error, "exit_status", 1)
+    except BaseException as error:
+        return exit.status(error, in_step=words[:1] == ["step"], with_traceback="--traceback" in own)
