@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prosparse.config import PAPER_DATASETS, ConfigError, Experiment, HubSource, Training, load, published_rows
+from prosparse.config import PAPER_DATASETS, ConfigError, Experiment, HubSource, Training, load
 from prosparse.data import sources
+from prosparse.published.tables import row_keys
 
 ROOT = Path(__file__).parents[1]
 CORPORA = ROOT / "workflow" / "experiments" / "package_corpora.yaml"
@@ -294,7 +295,7 @@ def test_bad_shapes_name_the_key_and_the_allowed(laptop, changed, message):
 
 
 def test_published_row_keys_are_unique_and_from_the_tables():
-    rows = published_rows()
+    rows = row_keys()
     assert {"LLaMA2-7B", "ProSparse-13B*", "Vanilla ReLU 34.60", "13B ProSparse", "7B 0.005"} <= set(rows)
     assert len(rows) == 11 + 3 + 6 + 8 + 10
 

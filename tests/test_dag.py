@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from prosparse.config import load
-from prosparse.paper.figures import FIGURES
-from prosparse.paper.tables import TABLES
+from prosparse.paper.figures.registry import FIGURES
+from prosparse.paper.tables.registry import TABLES
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [  # that stand alone: other files are laid over one of them

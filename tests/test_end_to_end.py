@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard
 from test_dag import ROOT, snakemake
 
 from prosparse.config import Activation
-from prosparse.paper.figures import FIGURES
-from prosparse.paper.tables import TABLES
+from prosparse.paper.figures.registry import FIGURES
+from prosparse.paper.tables.registry import TABLES
 
 STAGES = [{"until": 4}, {"until": 6, "peak": 0.2}, {"until": 10, "peak": 1.0, "shape": "sine"}]
 

@@ -17,9 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosparse import plan
-from prosparse.config import PUBLISHED, Architecture, Experiment, Training, load
-from prosparse.paper import plan_page, published
-from prosparse.plan import Decoder, Total
+from prosparse.config import Architecture, Experiment, Training, load
+from prosparse.paper import plan_page
+from prosparse.plan import Total, activation_bytes, of_architecture
+from prosparse.published.shapes import DecoderShape
+from prosparse.published.tables import BENCHMARKS, DATA, published_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +38,7 @@ A100 = {"gpu": "A100 80GB", "gpus": 8, "memory_gigabytes": 80, "teraflops": 312,
 
 def stages(model: str) -> list[dict[str, Any]]:
     """Table 6, as a config writes it."""
-    with open(PUBLISHED / "table6_stages_llama2.csv", newline="") as file:
+    with open(DATA / "table6_stages_llama2.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == model]
     found: list[dict[str, Any]] = []
     for row in rows:
@@ -105,12 +107,12 @@ def planned(experiment: Experiment, directory: Path) -> list[plan.Job]:
 
 
 def test_parameters_of_llama2_7b_are_those_published():
-    assert Decoder.of(Architecture(**LLAMA2_7B)).parameters == 6_738_415_616
+    assert of_architecture(Architecture(**LLAMA2_7B)).parameters == 6_738_415_616
 
 
 def test_parameters_of_minicpm_1b_are_those_published():
     """1,247,442,432 without the embedding: MiniCPM's technical report (Hu et al. 2024), table of its sizes."""
-    assert Decoder.of(Architecture(**MINICPM_1B)).parameters == 1_247_442_432 + 73440 * 1536
+    assert of_architecture(Architecture(**MINICPM_1B)).parameters == 1_247_442_432 + 73440 * 1536
 
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
@@ -123,7 +125,7 @@ def test_parameters_are_those_of_transformers(kv_heads, tied, tmp_path):
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     config.save_pretrained(tmp_path)
-    shape = Decoder.read(tmp_path / "config.json")
+    shape = DecoderShape.read(tmp_path / "config.json")
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -136,7 +138,7 @@ def test_training_flops_of_llama2_7b_by_hand():
     layer += 2 * context * 128 * 32  # scores: each of 32 heads, a query of 128 with every key
     layer += 2 * context * 128 * 32  # their product with the values
     forward = 32 * layer + 2 * vocabulary * d
-    assert Decoder.of(Architecture(**LLAMA2_7B)).training_flops(context) == 3 * forward
+    assert of_architecture(Architecture(**LLAMA2_7B)).training_flops(context) == 3 * forward
     # near the rule of thumb: 6 a parameter, and 16 % for attention at this context
     assert 3 * forward == pytest.approx(6 * 6.607e9 + 12 * 32 * 4096 * 4096, rel=1e-3)
 
@@ -146,15 +148,15 @@ def test_training_flops_of_minicpm_1b_by_hand():
     products = 2 * d * d + 2 * keys * d + 3 * f * d
     attention = 2 * (2 * context * 1536)
     forward = 52 * (2 * products + attention) + 2 * vocabulary * d
-    assert Decoder.of(Architecture(**MINICPM_1B)).training_flops(context) == 3 * forward
+    assert of_architecture(Architecture(**MINICPM_1B)).training_flops(context) == 3 * forward
 
 
-def tiny(**over: Any) -> tuple[LlamaForCausalLM, Decoder]:
+def tiny(**over: Any) -> tuple[LlamaForCausalLM, DecoderShape]:
     config = LlamaConfig(
         vocab_size=160, hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=False, attn_implementation="eager", use_cache=False, **over,
     )  # fmt: skip
-    return LlamaForCausalLM(config), Decoder(64, 176, 3, 4, 2, 16, 160, False)
+    return LlamaForCausalLM(config), DecoderShape(64, 176, 3, 4, 2, 16, 160, False)
 
 
 def counted(step: Callable[[], Any]) -> int:
@@ -205,7 +207,7 @@ def test_activations_are_about_what_torch_keeps(precision, attention):
     training = Training(
         learning_rate=1, batch_size=2, micro_batch_size=2, precision=precision, attention=attention
     )  # fmt: skip
-    estimate = shape.activation_bytes(training, length) * shape.layers * rows.numel()
+    estimate = activation_bytes(shape, training, length) * shape.layers * rows.numel()
     assert hidden.requires_grad
     assert estimate == pytest.approx(sum(kept.values()), rel=0.2)
 
@@ -260,7 +262,7 @@ def test_memory_and_disk_of_llama2_7b(tmp_path):
     assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 2 * 6_738_415_616
     whole = paper()
     plain = whole.runs["prosparse"].training.model_copy(update={"activation_checkpointing": False})
-    shape = Decoder.of(whole.architectures["llama2-7b"])
+    shape = of_architecture(whole.architectures["llama2-7b"])
     assert plan.training_memory(whole, plain, shape).activations > 8 * job.memory.activations
 
 
@@ -418,12 +420,12 @@ def test_a_plan_imports_neither_torch_nor_transformers(tmp_path):
 
 def test_the_papers_hardware_fits_its_stages():
     """Each model of the hardware table has stages, and its days imply a rate that GPUs can reach."""
-    for row in published.rows("hardware"):
-        assert any(stage["model"] == row["model"] for stage in published.rows("table6_stages_llama2"))
+    for row in published_table("hardware"):
+        assert any(stage["model"] == row["model"] for stage in published_table("table6_stages_llama2"))
         assert float(row["days_at_least"]) <= float(row["days_at_most"])
     for entry in plan_page.papers(paper(), []):
         assert all(0.2 < implied < 1 for implied in entry["implied_utilization"])
 
 
 def test_official_rows_are_of_benchmarks():
-    assert set(plan_page.official_rows()) <= set(published.BENCHMARKS)
+    assert set(plan_page.official_rows()) <= set(BENCHMARKS)

@@ -425,7 +425,7 @@ def test_an_untrained_run_is_the_released_model(tmp_path, activation):
 @pytest.mark.parametrize(("config", "name"), [(LLAMA, "fatrelu"), (LLAMA, "relu"), (MINICPM, "fatrelu")])
 def test_vllms_minicpm_is_told_the_same_model(tmp_path, config, name):
     """Its scalings are those of the class's public source, here the written-out model's."""
-    from prosparse.paper.model_card import vllm_overrides
+    from prosparse.paper.release.loading import vllm_overrides
 
     config, state = with_activation(config, name), weights(tied=config is MINICPM)
     model = load(released(tmp_path / "released", config, state)).eval()

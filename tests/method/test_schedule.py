@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosparse.config import PUBLISHED, Stage
+from prosparse.config import Stage
 from prosparse.method.schedule import factor
+from prosparse.published.tables import DATA
 
 
 def published_stages():
     """The stages of Tables 6 and 7: stage 0 and 1 constant, sine where the peak rises."""
     models: dict[str, list[Stage]] = {}
     for table in ("table6_stages_llama2", "table7_stages_minicpm"):
-        with open(PUBLISHED / f"{table}.csv", newline="") as file:
+        with open(DATA / f"{table}.csv", newline="") as file:
             for row in csv.DictReader(file):
                 if row["stage"] in ("decay", "sft"):
                     continue

@@ -7,16 +7,17 @@ measured: a run's last checkpoint under an activation, written ``run`` or ``run@
 
 from __future__ import annotations
 
-import csv
 import re
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-PUBLISHED = Path(__file__).parents[1] / "paper"
+from prosparse.published.settings import sparse_settings
+from prosparse.published.tables import row_keys
+
+REPOSITORY = Path(__file__).parents[2]
 
 #: Columns of the paper's Table 8, i.e. what a corpus may stand for.
 PAPER_DATASETS = (
@@ -413,7 +414,7 @@ class Shape(Architecture):
     @classmethod
     def rows_are_sparse_ones_of_table_2(cls, rows: list[str]) -> list[str]:
         for row in rows:
-            _known(row, sparse_rows(), "rows")
+            _known(row, sparse_settings(), "rows")
         return rows
 
 
@@ -508,7 +509,7 @@ class Experiment(Section):
         for name in self.runs:  # whose names are all known by now
             self._shares_tokenizer(name)
         for row, pair in self.rows.items():
-            _known(row, published_rows(), "rows")
+            _known(row, row_keys(), "rows")
             self.pair(pair, f"rows.{row}")
         for label, pair in self.ours.items():
             self.pair(pair, f"ours.{label}")
@@ -578,41 +579,6 @@ def _known(name: str, allowed: Any, where: str) -> None:
         raise ValueError(f"{where}: unknown name {name!r}; allowed: {', '.join(allowed)}")
 
 
-@cache
-def published_rows() -> tuple[str, ...]:
-    """Every row of the paper's result tables, by key: ``ProSparse-7B*``, ``7B 5e-2``, ...
-
-    Tables 1, 2, 3 and 8 share their settings; Table 4 adds the tokens in billions, Table 5 the
-    scale and lambda, Table 9 the model and threshold.
-    """
-    keys: dict[str, None] = {}
-    for table, columns in ROW_KEYS.items():
-        with open(PUBLISHED / f"{table}.csv", newline="") as file:
-            for row in csv.DictReader(file):
-                keys[" ".join(row[column] for column in columns)] = None
-    return tuple(keys)
-
-
-@cache
-def sparse_rows() -> tuple[str, ...]:
-    """The settings of Table 2 whose sparsity is printed."""
-    found = []
-    for table in ("table2_acceleration", "table2_early_baselines"):
-        with open(PUBLISHED / f"{table}.csv", newline="") as file:
-            found += [row["setting"] for row in csv.DictReader(file) if row["average_sparsity"]]
-    return tuple(found)
-
-
-#: Published tables whose rows our runs stand for, and the columns that name a row.
-ROW_KEYS = {
-    "table1_overall": ("setting",),
-    "table1_early_baselines": ("setting",),
-    "table4_regularization_free": ("setting", "accumulated_tokens_billion"),
-    "table5_constant_factor": ("scale", "lambda"),
-    "table9_threshold_sweep": ("model", "threshold"),
-}
-
-
 # ------------------------------------------------------------------------------------- loading
 
 
@@ -654,7 +620,7 @@ def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
 
 def _corpora_file(name: str) -> Path:
     """``data.corpora`` as a file: below the current directory, else below the repository."""
-    directories = (Path.cwd(), PUBLISHED.parents[1])
+    directories = (Path.cwd(), REPOSITORY)
     for directory in directories:
         if (path := directory / name).is_file():
             return path

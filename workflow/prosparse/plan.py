@@ -3,17 +3,9 @@
 Nothing here is measured and nothing is fetched. What cannot be known before it is fetched (the shape of a
 model that no config describes) is None, never guessed.
 
-**FLOPs** are model FLOPs, as model FLOPs utilization (MFU) wants them: Chowdhery et al. 2022 (PaLM), appendix B.
-With N parameters that multiply (every projection and the output head; not the embedding's rows and not the norms),
-L layers, d the width of all heads together and T the context, a token costs
-
-    forward              2 N + 4 L d T
-    forward, backward    6 N + 12 L d T
-
-a product of n weights being n multiplications and n additions, and the backward pass twice the forward. Attention
-counts all T keys of each query, as PaLM does; a kernel that skips the causal half computes less and reaches a higher
-MFU by this count. Activation checkpointing computes a forward pass of the layers again: ``recomputed``, which MFU
-leaves out by definition.
+**FLOPs** are model FLOPs (``published/shapes.py``). Attention counts all T keys of each query, as PaLM does; a kernel
+that skips the causal half computes less and reaches a higher MFU by this count. Activation checkpointing computes a
+forward pass of the layers again: ``recomputed``, which MFU leaves out by definition.
 
 **Memory** of a GPU that trains: float32 weights, gradients and two AdamW moments, 16 bytes a parameter, shared by all
 GPUs where ``training.fsdp``; what the backward pass keeps (``activation_bytes``); the logits of the fused loss.
@@ -38,6 +30,7 @@ from prosparse.config import (
     Training,
     is_local,
 )
+from prosparse.published.shapes import DecoderShape
 
 WEIGHT_BYTES = 4  # float32
 STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
@@ -50,107 +43,38 @@ CHARACTERS_A_TOKEN = 4  # about, of English and of programs, and about a byte ea
 # -------------------------------------------------------------------------------------- shapes
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """A gated-FFN decoder; ``vocabulary_size`` is None where only its tokenizer knows."""
-
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary_size: int | None
-    tied_embeddings: bool
-
-    @classmethod
-    def of(cls, architecture: Architecture, vocabulary_size: int | None = None) -> Decoder:
-        return cls(
-            architecture.hidden_size,
-            architecture.intermediate_size,
-            architecture.layers,
-            architecture.heads,
-            architecture.kv_heads,
-            architecture.hidden_size // architecture.heads,
-            architecture.vocabulary_size or vocabulary_size,
-            architecture.tied_embeddings,
-        )
-
-    @classmethod
-    def read(cls, path: Path) -> Decoder | None:
-        """From a checkpoint's config.json; None where it is of another family."""
-        try:
-            held = json.loads(path.read_text())
-            heads = held["num_attention_heads"]
-            return cls(
-                held["hidden_size"],
-                held["intermediate_size"],
-                held["num_hidden_layers"],
-                heads,
-                held.get("num_key_value_heads") or heads,
-                held.get("head_dim") or held["hidden_size"] // heads,
-                held["vocab_size"],
-                held.get("tie_word_embeddings", False),
-            )
-        except (OSError, ValueError, KeyError):
-            return None
-
-    @property
-    def attention_width(self) -> int:
-        return self.heads * self.head_dim
-
-    @property
-    def layer_products(self) -> int:
-        """Weights of the projections of all layers."""
-        attention = 2 * self.hidden_size * (self.attention_width + self.kv_heads * self.head_dim)
-        return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
-
-    @property
-    def products(self) -> int | None:
-        """N: weights that a token is multiplied with."""
-        return None if self.vocabulary_size is None else self.layer_products + self.vocabulary_size * self.hidden_size
-
-    @property
-    def parameters(self) -> int | None:
-        if self.vocabulary_size is None:
-            return None
-        embeddings = (1 if self.tied_embeddings else 2) * self.vocabulary_size * self.hidden_size
-        norms = (2 * self.layers + 1) * self.hidden_size
-        return embeddings + self.layer_products + norms
-
-    def forward_flops(self, context: int) -> int | None:
-        """A token, when ``context`` keys are attended to."""
-        if self.products is None:
-            return None
-        return 2 * self.products + 4 * self.layers * self.attention_width * context
-
-    def training_flops(self, context: int) -> int | None:
-        """A token, forward and backward."""
-        forward = self.forward_flops(context)
-        return None if forward is None else 3 * forward
-
-    def recomputed_flops(self, context: int) -> int:
-        """A token's second forward pass through the layers, with activation checkpointing."""
-        return 2 * self.layer_products + 4 * self.layers * self.attention_width * context
-
-    def activation_bytes(self, training: Training, context: int) -> int:
-        """What a token of a micro batch leaves in one layer for the backward pass.
-
-        The residual stream and the norms stay in float32. Kept are: of two norms their input and what they
-        normalised; the inputs of the projections; queries, keys (repeated for every head), values and what attention
-        gives; the gate before and after its activation, up, and their product. Eager attention also keeps each
-        head's probabilities over the context, in float32 and as the product takes them.
-        """
-        size = 2 if training.precision == "bfloat16" else 4
-        norms = 4 * 4 * self.hidden_size
-        inputs = 2 * size * self.hidden_size
-        attention = 4 * size * self.attention_width
-        ffn = 4 * size * self.intermediate_size
-        eager = (4 + size) * self.heads * context if training.attention == "eager" else 0
-        return norms + inputs + attention + ffn + eager
+def of_architecture(architecture: Architecture, vocabulary_size: int | None = None) -> DecoderShape:
+    """The shape that a config describes; ``vocabulary_size`` is used where it says none."""
+    return DecoderShape(
+        architecture.hidden_size,
+        architecture.intermediate_size,
+        architecture.layers,
+        architecture.heads,
+        architecture.kv_heads,
+        architecture.hidden_size // architecture.heads,
+        architecture.vocabulary_size or vocabulary_size,
+        architecture.tied_embeddings,
+    )
 
 
-def decoder(experiment: Experiment, run: str, directory: Path) -> Decoder | None:
+def activation_bytes(shape: DecoderShape, training: Training, context: int) -> int:
+    """What a token of a micro batch leaves in one layer for the backward pass.
+
+    The residual stream and the norms stay in float32. Kept are: of two norms their input and what they
+    normalised; the inputs of the projections; queries, keys (repeated for every head), values and what attention
+    gives; the gate before and after its activation, up, and their product. Eager attention also keeps each
+    head's probabilities over the context, in float32 and as the product takes them.
+    """
+    size = 2 if training.precision == "bfloat16" else 4
+    norms = 4 * 4 * shape.hidden_size
+    inputs = 2 * size * shape.hidden_size
+    attention = 4 * size * shape.attention_width
+    ffn = 4 * size * shape.intermediate_size
+    eager = (4 + size) * shape.heads * context if training.attention == "eager" else 0
+    return norms + inputs + attention + ffn + eager
+
+
+def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape | None:
     """The shape of a run's model: from the config, else from a config.json on this machine, else None.
 
     Args:
@@ -162,10 +86,10 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> Decoder | None
         # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched
         tokenizer = experiment.data.tokenizers[experiment.tokenizer(run)]
         own = tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
-        return Decoder.of(architecture, own)
+        return of_architecture(architecture, own)
     finished = checkpoint_directory(experiment, run, 0, experiment.seeds[0])
     folders = [directory / finished] if init.gguf_file else [Path(init.pretrained), directory / finished]
-    return next(filter(None, (Decoder.read(folder / "config.json") for folder in folders)), None)
+    return next(filter(None, (DecoderShape.read(folder / "config.json") for folder in folders)), None)
 
 
 # ---------------------------------------------------------------------------------------- jobs
@@ -259,7 +183,7 @@ def start_bytes(init: Init) -> int:
     return RELEASED_BYTES if isinstance(init, PretrainedInit) and init.gguf_file is None else WEIGHT_BYTES
 
 
-def training_memory(experiment: Experiment, training: Training, shape: Decoder) -> Memory:
+def training_memory(experiment: Experiment, training: Training, shape: DecoderShape) -> Memory:
     """Of one GPU; without ``hardware``, of one process that trains alone.
 
     Not counted: a distillation's teacher, the bfloat16 copies of weights in use, communication buffers, and
@@ -270,7 +194,7 @@ def training_memory(experiment: Experiment, training: Training, shape: Decoder) 
     context = experiment.data.context_length
     gpus = experiment.hardware.gpus if experiment.hardware is not None and training.fsdp else 1
     tokens = training.micro_batch_size * context
-    layer = shape.activation_bytes(training, context)
+    layer = activation_bytes(shape, training, context)
     # with checkpointing each layer keeps its input, and one layer at a time is whole
     kept = shape.layers * 4 * shape.hidden_size + layer if training.activation_checkpointing else shape.layers * layer
     size = 2 if training.precision == "bfloat16" else 4
@@ -322,7 +246,7 @@ def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, out
     flops = forward_flops(experiment, pair[0], tokens, directory)
     shape, disk = decoder(experiment, pair[0], directory), None
     if shape is not None:
-        weights = shape.layers * settings.rank * (shape.hidden_size + shape.intermediate_size)
+        weights = shape.predictors(settings.rank)
         trained = sum(kind != "svd" for kind in settings.kinds)
         flops = None if flops is None else flops + 6 * trained * weights * tokens
         disk = len(settings.kinds) * WEIGHT_BYTES * weights

@@ -20,20 +20,16 @@ from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
 from prosparse.launch import time_budget
 from prosparse.measure import benchmark_rows
-from prosparse.paper import (
-    acceleration,
-    claims,
-    explanation,
-    figures,
-    model_card,
-    operators,
-    page,
-    plan_page,
-    release,
-    tables,
-)
-from prosparse.paper.origins import scale_of
-from prosparse.paper.results import Results
+from prosparse.paper import page, plan_page
+from prosparse.paper.acceleration import page as acceleration_page
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.figures import registry as figures
+from prosparse.paper.release import card
+from prosparse.paper.release import folder as release
+from prosparse.paper.results import accelerated, operators
+from prosparse.paper.results.reader import Results
+from prosparse.paper.tables import registry as tables
+from prosparse.published.settings import scale_of, settings
 
 try:
     experiment = load(config)
@@ -352,24 +348,24 @@ def decoded_checkpoints(wildcards):
     return sorted(
         {
             checkpoint_file(experiment.pair(pair)[0], experiment.seeds[0])
-            for pair in acceleration.pairs(experiment).values()
+            for pair in accelerated.pairs(experiment).values()
         }
     )
 
 
 def decoded_predictors(wildcards):
-    pairs = acceleration.predicted_pairs(experiment).values()
+    pairs = accelerated.predicted_pairs(experiment).values()
     return sorted({predictors_file(pair) for pair in pairs})
 
 
 def decoded_tokens(wildcards):
-    return pairs_tokens(acceleration.pairs(experiment).values())
+    return pairs_tokens(accelerated.pairs(experiment).values())
 
 
 def decoding_specification(wildcards):
-    predicted = acceleration.predicted_pairs(experiment)
+    predicted = accelerated.predicted_pairs(experiment)
     models = []
-    for row, pair in acceleration.pairs(experiment).items():
+    for row, pair in accelerated.pairs(experiment).items():
         run, activation = experiment.pair(pair)
         folder = Path(predictors_file(pair)).parent
         models.append(
@@ -404,7 +400,7 @@ def powerinfer_program(wildcards):
 
 def shape_specification(wildcards):
     shape = experiment.decoding.shapes[wildcards.shape]
-    printed = {setting.name: setting.printed for setting in operators.settings()}
+    printed = {setting.name: setting.printed for setting in settings()}
     return json.dumps(
         {
             "settings": experiment.decoding.model_dump(exclude={"shapes"}),
@@ -447,16 +443,16 @@ def documents_counts():
 
 
 def table_files(wildcards):
-    return needed_files(tables.inputs(wildcards.table, experiment))
+    return needed_files(tables.needs(wildcards.table, experiment))
 
 
 def figure_files(wildcards):
-    return needed_files(figures.inputs(wildcards.figure, experiment))
+    return needed_files(figures.needs(wildcards.figure, experiment))
 
 
 def release_files(wildcards):
     pair = f"{wildcards.run}@{wildcards.activation}"
-    return needed_files(model_card.inputs(experiment, pair))
+    return needed_files(card.needs(experiment, pair))
 
 
 def release_folders(wildcards):

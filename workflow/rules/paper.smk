@@ -59,7 +59,7 @@ rule figure:
 
 rule judge_claims:
     input:
-        needed_files(claims.inputs(experiment)),
+        needed_files(claims.needs(experiment)),
         config=rules.resolved_config.output,
     output:
         multiext("<experiment>/claims", ".md", ".json"),
@@ -74,7 +74,7 @@ rule judge_claims:
 
 rule acceleration:
     input:
-        needed_files(explanation.inputs(experiment)),
+        needed_files(acceleration_page.needs(experiment)),
         config=rules.resolved_config.output,
     output:
         report(
@@ -88,12 +88,12 @@ rule acceleration:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step explanation --config {input.config} 2>&1 | tee {log}"
+        "prosparse step acceleration --config {input.config} 2>&1 | tee {log}"
 
 
 rule page:
     input:
-        needed_files(page.inputs(experiment)),
+        needed_files(page.needs(experiment)),
         collect("<experiment>/tables/{table}.md", table=TABLES),
         collect("<experiment>/figures/{figure}.png", figure=FIGURES),
         documents_counts(),

@@ -18,28 +18,28 @@ def _experiment(config: Path) -> Any:
 
 def table(name: str, config: Config) -> None:
     """Write one table."""
-    from prosparse.paper import tables
+    from prosparse.paper.tables import registry as tables
 
     tables.write(name, _experiment(config), config.parent)
 
 
 def figure(name: str, config: Config) -> None:
     """Draw one figure."""
-    from prosparse.paper import figures
+    from prosparse.paper.figures import registry as figures
 
     figures.write(name, _experiment(config), config.parent)
 
 
-def explanation(config: Config) -> None:
+def acceleration(config: Config) -> None:
     """Write why sparsity alone does not decode 4.52 times faster."""
-    from prosparse.paper import explanation
+    from prosparse.paper.acceleration import page
 
-    explanation.write(_experiment(config), config.parent)
+    page.write(_experiment(config), config.parent)
 
 
 def claims(config: Config) -> None:
     """Judge the paper's claims on our numbers."""
-    from prosparse.paper import claims
+    from prosparse.paper.claims import registry as claims
 
     claims.write(_experiment(config), config.parent)
 
@@ -60,9 +60,9 @@ def plan(config: Config) -> None:
 
 def release(pair: Annotated[str, typer.Argument(help="run, or run@activation.")], config: Config) -> None:
     """Make the folder to upload of one sparse model."""
-    from prosparse.paper import release
+    from prosparse.paper.release import folder
 
-    print(f"released: {release.write(pair, _experiment(config), config.parent).parent}")
+    print(f"released: {folder.write(pair, _experiment(config), config.parent).parent}")
 
 
 def publish(config: Config) -> None:
@@ -72,4 +72,4 @@ def publish(config: Config) -> None:
     print(f"published: {publish.publish(config.parent)}")
 
 
-COMMANDS = {each.__name__: each for each in (table, figure, explanation, claims, page, plan, release, publish)}
+COMMANDS = {each.__name__: each for each in (table, figure, acceleration, claims, page, plan, release, publish)}

@@ -17,11 +17,19 @@ from prosparse.config import Experiment
 from prosparse.files import write_json, write_text
 from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
-from prosparse.paper import acceleration, claims, figures, model_card, operators, page, published, release, tables
-from prosparse.paper.memory_traffic import LLAMA2
-from prosparse.paper.results import Needs, Results
-from prosparse.plan import Decoder, Job, Remote, Total
+from prosparse.paper import page
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.figures import registry as figures
+from prosparse.paper.release import card
+from prosparse.paper.release import folder as release
+from prosparse.paper.results import accelerated, operators
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.paper.tables import registry as tables
+from prosparse.plan import Job, Remote, Total
 from prosparse.preflight import Answer
+from prosparse.published.shapes import published_shapes
+from prosparse.published.tables import published_table, published_tokens
 
 FILE = "plan"
 UNKNOWN = "unknown"
@@ -36,13 +44,13 @@ WHOLE = frozenset({"all", "publish", "README"})
 
 def targets(experiment: Experiment) -> dict[str, Needs]:
     """What each named target of the workflow is made from."""
-    found = {name: tables.inputs(name, experiment) for name in tables.TABLES}
-    found |= {name: figures.inputs(name, experiment) for name in figures.FIGURES}
+    found = {name: tables.needs(name, experiment) for name in tables.TABLES}
+    found |= {name: figures.needs(name, experiment) for name in figures.FIGURES}
     for name, members in (("tables", tables.TABLES), ("figures", figures.FIGURES)):
         found[name] = reduce(or_, (found[member] for member in members))
-    found["claims"] = claims.inputs(experiment)
-    found["release"] = reduce(or_, (model_card.inputs(experiment, pair) for pair in release.pairs(experiment)), Needs())
-    found |= dict.fromkeys(WHOLE, page.inputs(experiment))
+    found["claims"] = claims.needs(experiment)
+    found["release"] = reduce(or_, (card.needs(experiment, pair) for pair in release.pairs(experiment)), Needs())
+    found |= dict.fromkeys(WHOLE, page.needs(experiment))
     found["plan"] = Needs()
     return found
 
@@ -56,7 +64,7 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
     known |= {f"tables/{name}": known[name] for name in tables.TABLES}
     known |= {f"figures/{name}": known[name] for name in figures.FIGURES}
     for pair in release.pairs(experiment):
-        known |= {f"release/{pair}/{name}": model_card.inputs(experiment, pair) for name in ("README", "config")}
+        known |= {f"release/{pair}/{name}": card.needs(experiment, pair) for name in ("README", "config")}
     needs, whole = Needs(), False
     for name in list(names) or ["all"]:
         if (path := Path(name)).is_relative_to(directory):
@@ -73,14 +81,14 @@ def jobs(experiment: Experiment, directory: Path, needs: Needs, whole: bool = Tr
     def output(path: Path) -> str:
         return str(path.relative_to(directory))
 
-    predicted = {experiment.pair(pair) for pair in acceleration.predicted_pairs(experiment).values()}
+    predicted = {experiment.pair(pair) for pair in accelerated.predicted_pairs(experiment).values()}
     predictors = needs.prediction | needs.predicted_benchmarks
     if needs.decoding:
         predictors = predictors | {(run, str(activation)) for run, activation in predicted}
     checkpoints: set[tuple[str, int | None]] = set(needs.stages)
     measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity
     if needs.decoding:
-        measured |= {experiment.pair(pair)[0] for pair in acceleration.pairs(experiment).values()}
+        measured |= {experiment.pair(pair)[0] for pair in accelerated.pairs(experiment).values()}
     if needs.operators:
         measured |= {experiment.pair(pair)[0] for pair in operators.trained(experiment).values()}
     speed_run = runs.speed_run(experiment) if whole else None
@@ -143,7 +151,7 @@ def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bo
 
 def official_rows() -> dict[str, int]:
     """Rows of the official splits that the benchmarks' task files name, where we know them."""
-    return {row["benchmark"]: int(row["rows"]) for row in published.rows("benchmark_rows")}
+    return {row["benchmark"]: int(row["rows"]) for row in published_table("benchmark_rows")}
 
 
 def remotes(experiment: Experiment, directory: Path, listed: list[Job]) -> list[Remote]:
@@ -178,15 +186,10 @@ def refusals(experiment: Experiment, names: Iterable[str], local: bool) -> list[
 def papers(experiment: Experiment, listed: list[Job]) -> list[dict[str, Any]]:
     """What the paper's models took by its own words, the utilization that implies, and ours beside it."""
     found = []
-    for row in published.rows("hardware"):
+    for row in published_table("hardware"):
         scale, gpus = row["model"], int(row["gpus"])
-        tokens = float(published.tokens()[f"ProSparse-{scale}"]) * 1e9
-        shape = LLAMA2[scale]
-        heads = shape.hidden_size // 128
-        llama = Decoder(
-            shape.hidden_size, shape.intermediate_size, shape.layers, heads, heads, 128, shape.vocabulary_size, False
-        )
-        flops = tokens * (llama.training_flops(4096) or 0)
+        tokens = float(published_tokens()[f"ProSparse-{scale}"]) * 1e9
+        flops = tokens * (published_shapes()[scale].training_flops(4096) or 0)
         days = [float(row["days_at_least"]), float(row["days_at_most"])]
         rate = float(row["bfloat16_teraflops"])
         names = experiment.stages.get(scale, [])  # type: ignore[call-overload]

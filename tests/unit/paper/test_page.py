@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from prosparse.paper import page
+from prosparse.paper.acceleration import page as acceleration
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.figures import registry as figures
+from prosparse.paper.tables import registry as tables
+
+
+def test_page_renders_with_everything_missing(nothing):
+    text = page.write(nothing.experiment, nothing.directory).read_text()
+    assert "_missing: claims.md has not been made._" in text
+    for name in tables.TABLES:
+        assert f"_missing: tables/{name}.md has not been made._" in text
+    for name in figures.FIGURES:
+        assert f"figures/{name}.png has not been made" in text
+    assert "Wall time: missing" in text
+    assert "activation recall, predicted sparsity): the experiment trains no predictors, so claim 8 has no" in text
+    assert "_missing: acceleration.md has not been made._" in text
+    assert "the experiment times no operators, so claim 9 has no verdict" in text
+
+
+def test_page_holds_everything_that_was_made(synthetic):
+    for name in tables.TABLES:
+        tables.write(name, synthetic.experiment, synthetic.directory)
+    claims.write(synthetic.experiment, synthetic.directory)
+    acceleration.write(synthetic.experiment, synthetic.directory)
+    (synthetic.directory / "figures").mkdir()
+    (synthetic.directory / "figures" / "figure1.png").write_bytes(b"")
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "has not been made" in text  # figures 2 to 4
+    assert "![figure1](figures/figure1.png)" in text
+    assert text.index("## Acceleration") < text.index("### Why 4.52 times")
+    assert "so claim 8" not in text
+    assert "### Ours alone: runs that the paper does not have" in text
+    assert "### Search log: the short runs that chose the recipe" in text
+    assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
+    assert "Imaginary CPU, 2 cores" in text
+    assert (
+        "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 1,067 | 945,678 |"
+        in text
+    )
+    assert str(synthetic.directory) not in text
+
+
+def test_rows_beyond_the_limits_are_told(synthetic):
+    def line(**limits):
+        benchmarks = synthetic.experiment.benchmarks.model_copy(update=limits)
+        experiment = synthetic.experiment.model_copy(update={"benchmarks": benchmarks})
+        text = page.write(experiment, synthetic.directory).read_text()
+        return [found for found in text.splitlines() if found.startswith("- Benchmark rows")]
+
+    own = {"gsm8k": 50, "boolq": 400}
+    assert line(limit=None, limits={}) == []
+    assert line(limit=200, limits={}) == ["- Benchmark rows beyond 200 a benchmark, taken at even distances."]
+    assert line(limit=200, limits=own) == [
+        "- Benchmark rows beyond 200 a benchmark (GSM8K 50, BoolQ 400), taken at even distances."
+    ]
+    assert line(limit=None, limits=own) == [
+        "- Benchmark rows beyond these, taken at even distances: GSM8K 50, BoolQ 400."
+    ]
+
+
+def test_results_that_do_not_exist_are_counted(synthetic):
+    synthetic.results.sparsity_file("vanilla", 1).unlink()
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "1 result of sparsity" in text
+
+
+def test_operators_on_a_cpu_leave_the_gpu_open(synthetic):
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "none has run; the times are a CPU's" in text
+    assert "so claim 9" not in text
+    assert "| operators | 1 | 100 | 100 |" in text
+    synthetic.edit(synthetic.results.operators_file, lambda value: value.update(device="Imaginary GPU"))
+    assert "none has run" not in page.write(synthetic.experiment, synthetic.directory).read_text()
+    synthetic.results.operators_file.unlink()
+    assert "1 result of operators" in page.write(synthetic.experiment, synthetic.directory).read_text()
+
+
+def test_wall_time_comes_from_snakemake_where_given(synthetic):
+    folder = synthetic.directory / "timings" / "train"
+    folder.mkdir(parents=True)
+    for index, seconds in enumerate((10, 30)):
+        row = f"{seconds}\t0:00:{seconds}\t{100 + index}\n"
+        (folder / f"{index}.tsv").write_text("s\th:m:s\tmax_rss\n" + row)
+    (folder.parent / "tokenizer.tsv").write_text("s\th:m:s\tmax_rss\n5\t0:00:05\t-\n")
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "| train | 2 | 40 | 30 | 101 |" in text
+    assert "| tokenizer | 1 | 5 | 5 | missing |" in text
+
+
+def test_overhead_is_shown_with_its_quartiles(synthetic):
+    def rate(tokens):
+        return {
+            "tokens_per_second": tokens,
+            "lower_quartile": 0.9 * tokens,
+            "upper_quartile": 1.1 * tokens,
+            "repeats": 20,
+        }
+
+    cost = {"percent": 3.0, "lower_quartile": 1.0, "upper_quartile": 5.0}
+    speed = {
+        "layers": {"measured": 2, "of": 30},
+        "training_step": {
+            **{arm: rate(5000) for arm in ("plain", "regularized", "regularized_and_measured")},
+            "linear_layers_alone": rate(8000),
+            "share_of_matmul_rate": {"lower_quartile": 0.6, "median": 0.625, "upper_quartile": 0.65},
+            "levers": {"transformers, float32": rate(1000), "bfloat16": rate(2000)},
+            "threads": 1,
+            "precision": "bfloat16",
+            "tokens_a_step": 2048,
+            "flop_a_token": 200_000_000,
+            "slowdown_regularized": cost,
+            "slowdown_measured_step": cost,
+            "slowdown_of_a_run_percent": 3.25,
+        },
+        "sparsity_measurement": {"plain": rate(9000), "counting": rate(8000), "slowdown": cost},
+    }
+    assert "Missing: not measured." in page.write(synthetic.experiment, synthetic.directory).read_text()
+    synthetic.json(synthetic.directory / "measurements" / "speed.json", speed)
+    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
+    assert "cost 3.2 %" in text or "cost 3.3 %" in text
+    assert "Of 30 layers the first 2 alone." in text
+    assert "| Its linear layers alone | 8,000 | 1,600 |" in text  # 8,000 tokens/s of 0.2 GFLOP
+    assert "reaches 62% of the rate of its matrix products" in text
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """About twenty short jobs import these modules, and the DAG does on every parse."""
+    code = (
+        "import sys; from prosparse.paper import page; from prosparse.paper.claims import registry as claims; "
+        "from prosparse.paper.figures import registry as figures; "
+        "from prosparse.paper.tables import registry as tables; "
+        "[registry.module(name) for registry, names in ((claims, claims.CLAIMS), (figures, figures.FIGURES), "
+        "(tables, tables.TABLES)) for name in names]; "
+        "heavy = ('torch', 'transformers', 'polars', 'altair', 'numpy', 'scipy', 'pandas'); "
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"

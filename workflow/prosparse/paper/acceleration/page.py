@@ -1,0 +1,38 @@
+"""``acceleration.md``: what the paper's 4.52x speedup is made of, and what ours is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prosparse.config import Experiment
+from prosparse.files import write_text
+from prosparse.paper.acceleration.ours import ours
+from prosparse.paper.acceleration.papers import attribution, dense_token, question, savings
+from prosparse.paper.results import accelerated
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.published.settings import largest_speedup
+
+FILE = "acceleration.md"
+
+
+def needs(experiment: Experiment) -> Needs:
+    """What must be measured before the page can be written."""
+    return accelerated.decoding_needs(experiment)
+
+
+def write(experiment: Experiment, directory: str | Path) -> Path:
+    """Writes ``directory/acceleration.md``.
+
+    Raises:
+        MissingResult: a measurement it needs does not exist; names the file.
+    """
+    path = Path(directory) / FILE
+    write_text(path, render(Results(directory, experiment)))
+    return path
+
+
+def render(results: Results) -> str:
+    lines = [f"### Why {largest_speedup().printed['speedup_to_dense']} times is not what sparsity alone gives", ""]
+    lines += [*question(), "", *dense_token(), "", *savings(), "", *attribution(), "", *ours(results)]
+    return "\n".join(lines) + "\n"

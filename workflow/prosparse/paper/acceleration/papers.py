@@ -1,0 +1,185 @@
+"""The paper's part of ``acceleration.md``: what its speedups are made of."""
+
+from __future__ import annotations
+
+from prosparse.paper.acceleration.bounds import (
+    active_and_predicted,
+    bound,
+    dense_of,
+    exact_bound,
+    gigabytes,
+    implied_bandwidth,
+    largest,
+    predicted_active,
+    shapes,
+    share_from_elsewhere,
+    speed,
+    speedup,
+    weights_read,
+)
+from prosparse.paper.markdown import markdown_table
+from prosparse.published.settings import Setting, settings
+from prosparse.published.shapes import PREDICTOR_RANK, DecoderShape
+from prosparse.published.tables import published_table
+
+
+def name_of(setting: Setting) -> str:
+    return setting.name.replace("*", "\\*")
+
+
+def _headline(setting: Setting) -> str:
+    return (
+        f"{name_of(setting)} {setting.printed['inference_speed_tokens_per_s']} tokens/s against "
+        f"{dense_of(setting.scale).printed['inference_speed_tokens_per_s']} of its dense model "
+        f"({setting.printed['speedup_to_dense']} times)"
+    )
+
+
+def question() -> list[str]:
+    headlines = " and ".join(_headline(largest(scale)) for scale in shapes())
+    bounds = " and ".join(f"{bound(largest(scale)):.2f}" for scale in shapes())
+    return [
+        f"The paper prints {headlines}. With one sequence, decoding a token reads every weight that it uses once, so "
+        "the bytes read, over the rate of the memory, bound the speed. Counting them says that on equal terms this "
+        f"sparsity could gain at most about {bounds} times. The rest must come from something else.",
+    ]
+
+
+def dense_token() -> list[str]:
+    header = [
+        "Model",
+        "Attention",
+        "FFN",
+        "Output head",
+        "All (GB)",
+        "Predictors",
+        "Paper: tokens/s, dense",
+        "So, GB/s",
+    ]
+    rows = []
+    for scale, shape in shapes().items():
+        dense = dense_of(scale)
+        parts = [
+            gigabytes(part)
+            for part in (
+                shape.attention,
+                shape.ffn,
+                shape.head or 0,
+                shape.dense_read,
+                shape.predictors(PREDICTOR_RANK),
+            )
+        ]
+        printed = dense.printed["inference_speed_tokens_per_s"]
+        rows.append([_shape(scale, shape), *(f"{part:.2f}" for part in parts), printed, f"{_implied(dense):.1f}"])
+    return [
+        "**What a dense token reads**, GB of 2-byte weights:",
+        "",
+        *markdown_table(header, rows, numbers=7),
+        "",
+        f"Shapes: LLaMA2's; predictors: the paper's, rank {PREDICTOR_RANK} in every layer. Left out: norms, one row "
+        f"of the embedding, and the keys and values of 133 tokens ({_cache_share():.1%} at most).",
+    ]
+
+
+def _shape(scale: str, shape: DecoderShape) -> str:
+    return f"{scale}: d_model {shape.hidden_size}, d_ff {shape.intermediate_size}, {shape.layers} layers"
+
+
+def _cache_share() -> float:
+    """Keys and values of a whole short generation beside the weights."""
+    return max(2 * shape.layers * shape.hidden_size * 133 / shape.dense_read for shape in shapes().values())
+
+
+def _implied(setting: Setting) -> float:
+    found = implied_bandwidth(setting)
+    assert found is not None
+    return found
+
+
+def savings() -> list[str]:
+    header = [
+        "Row", "Sparsity (%)", "Predicted sparsity (%)", "Paper: tokens/s", "Paper: times dense",
+        "Bytes allow: predicted", "Bytes allow: exact", "Bytes allow: FFN for nothing", "Paper: GB/s, if one memory",
+    ]  # fmt: skip
+    rows = []
+    for setting in settings():
+        if setting.is_dense:
+            continue
+        shape, times, rate = shapes()[setting.scale], speedup(setting), implied_bandwidth(setting)
+        rows.append(
+            [
+                name_of(setting),
+                setting.printed["average_sparsity"],
+                setting.printed["predicted_sparsity"],
+                setting.printed["inference_speed_tokens_per_s"] or "–",
+                "–" if times is None else f"{times:.2f}",
+                f"{bound(setting):.2f}",
+                f"{exact_bound(setting):.2f}",
+                f"{shape.dense_read / shape.read_without_ffn:.2f}",
+                "–" if rate is None else f"{rate:.0f}",
+            ]
+        )
+    also = " and ".join(f"{_skipping(largest(scale)):.2f}" for scale in shapes())
+    return [
+        "**What sparsity can save**, in times dense:",
+        "",
+        *markdown_table(header, rows, numbers=8),
+        "",
+        "Paper: times dense is the ratio of its speeds, also where it prints none. Predicted: attention, output head, "
+        "predictors, and the predicted-active rows of all three FFN projections (if "
+        f"the down projection also skips what turns out to be zero, {also} for the two rows above). Exact: no "
+        "predictors, the whole gate, and the active rows of the other two. FFN for nothing: attention and output head "
+        "alone, which no sparsity of the FFN can pass.",
+    ]
+
+
+def _skipping(setting: Setting) -> float:
+    """``bound`` where the down projection reads only rows that are active and predicted so."""
+    shape = shapes()[setting.scale]
+    return shape.dense_read / shape.predicted_read(
+        PREDICTOR_RANK, predicted_active(setting), active_and_predicted(setting)
+    )
+
+
+def attribution() -> list[str]:
+    rates = [_implied(dense_of(scale)) for scale in shapes()]
+    sparse = [rate for setting in settings() if not setting.is_dense and (rate := implied_bandwidth(setting))]
+    first = largest("7B")
+    rate, fits = speed(first), gigabytes(weights_read(first)) * (1 - share_from_elsewhere(first))
+    assert rate is not None
+    free = " and ".join(f"{shape.dense_read / shape.read_without_ffn:.2f}" for shape in shapes().values())
+    above = ", ".join(
+        f"{name_of(row)} {row.printed['speedup_to_dense']}"
+        for row in settings()
+        if float(row.printed.get("speedup_to_dense") or 0)
+        > shapes()[row.scale].dense_read / shapes()[row.scale].read_without_ffn
+    )
+    factors = "; ".join(
+        f"{row.printed['speedup_to_dense']} = {bound(row):.2f} (fewer bytes) × "
+        f"{float(row.printed['speedup_to_dense']) / bound(row):.2f} (a faster memory for part of them)"
+        for row in map(largest, shapes())
+    )
+    elsewhere = {
+        (row["model"], row["where"].partition(" (")[0]): row for row in published_table("powerinfer_elsewhere")
+    }
+    bamboo = "; ".join(f"{where} {row['speedup']}" for (model, where), row in elsewhere.items() if model == "Bamboo-7B")
+    relu = next(setting for setting in settings() if setting.name == "ReluLLaMA-7B")
+    without = shapes()["7B"].dense_read / (weights_read(relu) - shapes()["7B"].predictors(PREDICTOR_RANK))
+    return [
+        "**What the rest is.**",
+        "",
+        f"- The speedups are above what an FFN that costs nothing gives ({free}; printed: {above}). So the dense and "
+        "the sparse rows did not read from the same memory at the same rate.",
+        f"- Both dense rows read {min(rates):.0f} to {max(rates):.0f} GB/s: the rate of a CPU's memory, at either "
+        "size, as if all the weights lay there, in 2 bytes each. The sparse rows, had they one memory, would read "
+        f"{min(sparse):.0f} to {max(sparse):.0f} GB/s. In the {1e3 / rate:.0f} ms of a token of {name_of(first)} the "
+        f"dense row's memory gives {fits:.1f} of its {gigabytes(weights_read(first)):.1f} GB: at least "
+        f"{share_from_elsewhere(first):.0%} came from a faster one. PowerInfer keeps the neurons that are often active "
+        f"in GPU memory, and the authors' machine had an A100. Then {factors}.",
+        f"- PowerInfer elsewhere, over llama.cpp on the same hardware. Bamboo-7B: {bamboo}. Where both sides have one "
+        "kind of memory the speedup is of the size that bytes allow; with weights in two it is of the size that the "
+        f"paper prints. ReluLLaMA-7B, CPU alone, as reported: {elsewhere['ReluLLaMA-7B', 'CPU alone']['speedup']} "
+        f"(bytes allow {bound(relu):.2f} with the paper's predictors, {without:.2f} with predictors that are free).",
+        "- Not known: the CPU, the GPU memory that PowerInfer was given, whether the dense rows used the GPU at all, "
+        "and the precision. That the faster memory is the GPU's is an inference from these numbers, no measurement.",
+    ]

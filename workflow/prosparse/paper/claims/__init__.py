@@ -1,0 +1,1 @@
+"""One module per claim, with ``needs(experiment)`` and ``build(results)``; registry.py lists them."""

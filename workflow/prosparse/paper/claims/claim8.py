@@ -1,0 +1,168 @@
+"""Claim 8: higher sparsity raises activation recall, predicted sparsity and speed, up to a speedup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from prosparse.config import Experiment
+from prosparse.paper.claims.finding import Finding, all_of
+from prosparse.paper.results import accelerated
+from prosparse.paper.results.decoding import Model, best_model, every_decoding, synthetic_decoding, trained_decoding
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.prediction import read_prediction
+from prosparse.paper.results.quartiles import Quartiles
+from prosparse.paper.results.reader import Results
+from prosparse.published.claims import published_claims
+from prosparse.published.settings import largest_speedup, settings
+
+
+def needs(experiment: Experiment) -> Needs:
+    if experiment.predictors is None or experiment.decoding is None:
+        return Needs()
+    return accelerated.prediction_needs(experiment) | accelerated.decoding_needs(experiment)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared of a row, shares in percent; None where it was not measured."""
+
+    name: str
+    sparsity: float
+    recall: float | None
+    predicted_sparsity: float | None
+    speedup: Quartiles | None
+
+    def __str__(self) -> str:
+        words = [f"{self.name} ({self.sparsity:.2f} % sparsity)"]
+        if self.recall is not None:
+            words.append(f"recall {self.recall:.2f} %")
+        if self.predicted_sparsity is not None:
+            words.append(f"predicted sparsity {self.predicted_sparsity:.2f} %")
+        if self.speedup is not None:
+            words.append(f"{self.speedup.median:.2f} times dense")
+        return ", ".join(words)
+
+
+def ordered(group: str, rows: list[Compared], tolerance: float) -> Finding:
+    """Whether the sparser of every two rows that are more than ``tolerance`` points apart has more of everything."""
+    rows = sorted(rows, key=lambda row: row.sparsity)
+    apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > tolerance]
+    listed = f"{group}: {'; '.join(map(str, rows))}."
+    if not apart:
+        return Finding(None, f"{listed} No two differ by more than {tolerance:g} points of sparsity.")
+    against: list[str] = []
+    undecided = 0
+    for low, high in apart:
+        for what in ("recall", "predicted_sparsity"):
+            less, more = getattr(low, what), getattr(high, what)
+            if less is not None and more is not None and more <= less:
+                against.append(f"{high.name} has no higher {what.replace('_', ' ')} than {low.name}")
+        if low.speedup is None or high.speedup is None or _overlap(low.speedup, high.speedup):
+            undecided += 1
+        elif high.speedup.median <= low.speedup.median:
+            against.append(f"{high.name} gains no more speed than {low.name}")
+    if against:
+        return Finding(False, f"{listed} But {'; '.join(against)}.")
+    number = f"{len(apart)} pair{'s' if len(apart) > 1 else ''}"
+    words = f"Of {number} more than {tolerance:g} points apart, the sparser has more"
+    if undecided == len(apart):
+        return Finding(None, f"{listed} {words} recall and predicted sparsity; speeds are too close to tell.")
+    told = f", speed where it differs ({undecided} too close to tell)" if undecided else " of everything measured"
+    return Finding(True, f"{listed} {words}{told}.")
+
+
+def _overlap(one: Quartiles, other: Quartiles) -> bool:
+    return one.lower <= other.upper and other.lower <= one.upper
+
+
+def papers_rows(scale: str) -> list[Compared]:
+    """The paper's own sparse rows of a scale; its speeds have no spread."""
+    found = []
+    for row in settings():
+        if row.scale == scale and not row.is_dense:
+            printed = row.printed
+            speed = float(printed["inference_speed_tokens_per_s"] or "nan")
+            found.append(
+                Compared(
+                    row.name,
+                    float(printed["average_sparsity"]),
+                    float(printed["activation_recall"]),
+                    float(printed["predicted_sparsity"]),
+                    None if speed != speed else Quartiles(speed, speed, speed),
+                )
+            )
+    return found
+
+
+def build(results: Results) -> Finding:
+    tolerance = published_claims()[8].tolerance
+    experiment = results.experiment
+    for reason in (accelerated.missing_predictors(experiment), accelerated.missing_decoding(experiment)):
+        if reason is not None:
+            return Finding(None, f"It needs predictors and decoding speed: {reason}.")
+    orders = [ordered(group, rows, tolerance["sparsity"]) for group, rows in _groups(results).items()]
+    largest = _largest(results)
+    found = all_of([*orders, largest], "")
+    is_ordered = any(order.holds is not None for order in orders)
+    return Finding(found.holds if is_ordered or found.holds is False else None, found.evidence)
+
+
+def _groups(results: Results) -> dict[str, list[Compared]]:
+    """Our trained rows by scale, then a shape's synthetic models, whose recall is given and not compared."""
+    groups: dict[str, list[Compared]] = {}
+    decoding = trained_decoding(results)
+    speeds = {model.row: _speedup(model) for model in decoding.models} if decoding is not None else {}
+    pairs, first = accelerated.predicted_pairs(results.experiment), accelerated.kinds(results.experiment)[0]
+    seen = set()
+    for setting in settings():
+        pair = pairs.get(setting.name)
+        if pair is None or pair in seen:
+            continue
+        seen.add(pair)
+        found = read_prediction(results, pair)
+        shown = found.kinds[first]
+        row = Compared(
+            f"`{pair}`",
+            found.sparsity.mean,
+            shown.recall.mean,
+            shown.predicted_sparsity.mean,
+            speeds.get(setting.name),
+        )
+        groups.setdefault(setting.scale, []).append(row)
+    for shape, times in synthetic_decoding(results).items():
+        group = [
+            Compared(f"as {model.row}", 100 * model.raw["sparsity"], None, None, _speedup(model))
+            for model in times.models
+            if "predicted" in model.modes
+        ]
+        if group:
+            groups[f"Synthetic {shape}"] = group
+    return groups
+
+
+def _speedup(model: Model) -> Quartiles | None:
+    return model.modes["predicted"].speedup if "predicted" in model.modes else None
+
+
+def _largest(results: Results) -> Finding:
+    """The largest speedup under prediction against the paper's largest."""
+    papers = largest_speedup()
+    wanted = float(papers.printed["speedup_to_dense"])
+    models = [model for decoding in every_decoding(results) for model in decoding.models]
+
+    def speedup(model: Model) -> float | None:
+        found = _speedup(model)
+        return None if found is None else found.median
+
+    fastest = best_model(models, speedup)
+    if fastest is None:
+        return Finding(None, "No model was decoded under prediction.")
+    reached, allowed = speedup(fastest) or 0.0, fastest.bytes_allow("predicted")
+    words = (
+        "The largest speedup under prediction, over our own dense decoding on the same machine, is "
+        f"{reached:.2f} times ({fastest.label}; {fastest.size}); the paper's is {wanted:.2f} ({papers.name})."
+    )
+    if allowed is not None:
+        words += f" By the bytes that it reads, that model could gain {allowed:.2f} times."
+    return Finding(reached >= wanted, words)

@@ -1,0 +1,45 @@
+"""Claim 9: the sparse operators reach the paper's speedups."""
+
+from __future__ import annotations
+
+from prosparse.config import Experiment
+from prosparse.paper.claims.finding import Finding, all_of
+from prosparse.paper.results import operators
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.published.settings import settings
+
+
+def needs(experiment: Experiment) -> Needs:
+    return Needs(operators=experiment.operators is not None)
+
+
+def build(results: Results) -> Finding:
+    experiment, timings = results.experiment, operators.read(results)
+    if timings is None:
+        return Finding(None, "The experiment times no operators.")
+    findings = []
+    for setting in settings():
+        if setting.name not in ("ProSparse-7B", "ProSparse-13B"):
+            continue
+        if operators.missing(experiment, setting.scale) is not None:
+            continue
+        case = timings.at(setting.scale, setting.density)
+        shape = f"{case.hidden_size} × {case.intermediate_size}"
+        holds, words = True, []
+        for step, ending in operators.STEPS.items():
+            arm = f"sparse_{ending}"
+            ours = case.speedup(arm, f"dense_{ending}")
+            holds &= ours.median >= setting.speedup(step)
+            words.append(
+                f"step ({step}) is {ours.median:.2f} times faster than our own dense kernel (paper "
+                f"{setting.printed[f'step{step}_speedup']}; quartiles {ours.lower:.2f} to {ours.upper:.2f}) and "
+                f"{case.speedup(arm, f'torch_{ending}').median:.2f} times faster than torch's, at "
+                f"{case.share(arm).median:.0%} of the rate of a sequential read"
+            )
+        findings.append(Finding(holds, f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}."))
+    judged = all_of(findings, "The experiment times no operators of the 7B or 13B shape.")
+    where = f"On {timings.machine}, {timings.dtype}, every call with other weights."
+    if not timings.on_gpu:
+        where += " Judged on a CPU; the paper's times are a GPU's, and ours on a GPU are missing."
+    return Finding(judged.holds, f"{where}\n{judged.evidence}")

@@ -1,0 +1,108 @@
+"""The claims, judged in the paper's order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from pathlib import Path
+from typing import Protocol
+
+from prosparse.config import Experiment
+from prosparse.files import write_json, write_text
+from prosparse.paper.claims.finding import Finding
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.published.claims import published_claims
+
+#: Number of a claim in ``published/data/claims.yaml`` -> the module of this package that judges it.
+CLAIMS = {
+    1: "claim1",
+    2: "claim2",
+    3: "claim3",
+    4: "claim4",
+    5: "claim5",
+    6: "claim6",
+    7: "claim7",
+    8: "claim8",
+    9: "claim9",
+    10: "claim10",
+}
+
+HOLDS, FAILS, UNTESTABLE = "holds here", "does not hold here", "not testable at this scale"
+_COUNTED = {HOLDS: "hold here", FAILS: "do not", UNTESTABLE: "cannot be tested at this scale"}
+
+
+class ClaimModule(Protocol):
+    """What each module of this package provides."""
+
+    def needs(self, experiment: Experiment) -> Needs:
+        """What must be measured before the claim can be judged."""
+
+    def build(self, results: Results) -> Finding:
+        """The outcome of the claim's test."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    number: int
+    statement: str
+    where: str
+    test: str
+    tolerance: dict[str, float]
+    verdict: str
+    evidence: str
+
+
+def module(number: int) -> ClaimModule:
+    return import_module(f"prosparse.paper.claims.{CLAIMS[number]}")  # type: ignore[return-value]
+
+
+def needs(experiment: Experiment) -> Needs:
+    """What must be measured before the claims can be judged."""
+    return reduce(or_, (module(number).needs(experiment) for number in CLAIMS))
+
+
+def judge(results: Results) -> list[Verdict]:
+    """The verdict on every claim."""
+    verdicts = []
+    for number, claim in published_claims().items():
+        finding = module(number).build(results)
+        verdict = UNTESTABLE if finding.holds is None else HOLDS if finding.holds else FAILS
+        verdicts.append(Verdict(**asdict(claim), verdict=verdict, evidence=finding.evidence))
+    return verdicts
+
+
+def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
+    counts = ", ".join(f"{sum(v.verdict == kind for v in verdicts)} {words}" for kind, words in _COUNTED.items())
+    lines = [
+        "### Claims",
+        "",
+        f"Experiment `{experiment.experiment}`: {counts}. Tolerances were set before our results were seen.",
+        "",
+        "| | Claim of the paper | Verdict | Evidence |",
+        "|---:|---|---|---|",
+    ]
+    for verdict in verdicts:
+        cells = (f"{verdict.statement} ({verdict.where})", f"**{verdict.verdict}**", verdict.evidence)
+        lines.append(
+            f"| {verdict.number} | "
+            + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells)
+            + " |"
+        )
+    lines += ["", "How each is tested:", "", *(f"{verdict.number}. {verdict.test.strip()}" for verdict in verdicts)]
+    return "\n".join(lines) + "\n"
+
+
+def write(experiment: Experiment, directory: str | Path) -> list[Path]:
+    """Writes ``directory/claims.md`` and ``claims.json``.
+
+    Raises:
+        MissingResult: a measurement it needs does not exist; names the file.
+    """
+    verdicts = judge(Results(directory, experiment))
+    markdown, data = Path(directory) / "claims.md", Path(directory) / "claims.json"
+    write_text(markdown, to_markdown(verdicts, experiment))
+    write_json(data, {"experiment": experiment.experiment, "claims": [asdict(verdict) for verdict in verdicts]})
+    return [markdown, data]

@@ -1,0 +1,122 @@
+"""What the figures share: colours, titles, axes, and a placeholder that says why a figure is empty."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+from prosparse.paper.results.origins import stands_in
+from prosparse.paper.results.reader import Results
+
+# Okabe and Ito's colours, safe for colour-blind readers; yellow left out, too pale for a line
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+
+
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
+
+
+GREY = "#666666"
+
+
+WIDTH, HEIGHT = 520, 300
+
+
+Drawn = tuple[Any, dict[str, Any]]  # the chart, and its data
+
+
+def import_altair() -> Any:
+    import altair
+
+    return altair
+
+
+def chart_title(results: Results, text: str, *subtitle: str, wrap: int = 105) -> Any:
+    lines = [line for part in subtitle if part for line in textwrap.wrap(part, wrap)]
+    return import_altair().TitleParams(
+        f"{text} (experiment {results.experiment.experiment})", subtitle=lines, anchor="start", offset=12
+    )
+
+
+def empty_figure(results: Results, text: str, why: str) -> Drawn:
+    """A figure that says why it is empty."""
+    alt = import_altair()
+    chart = (
+        alt.Chart(alt.Data(values=[{"text": f"missing: {why}"}]))
+        .mark_text(fontSize=15, color=GREY)
+        .encode(text="text:N")
+        .properties(width=WIDTH, height=120, title=chart_title(results, text))
+    )
+    return chart, {"missing": why, "data": []}
+
+
+def series_colour(domain: list[str], title: str | None = None, columns: int = 4) -> Any:
+    alt = import_altair()
+    legend = alt.Legend(
+        orient="bottom",
+        title=title,
+        columns=columns,
+        symbolType="stroke",
+        symbolSize=300,
+        symbolOpacity=1,
+        labelLimit=400,
+    )
+    return {
+        "color": alt.Color(
+            "series:N",
+            scale=alt.Scale(domain=domain, range=[COLOURS[i % len(COLOURS)] for i in range(len(domain))]),
+            legend=legend,
+            sort=None,
+        ),
+        "strokeDash": alt.StrokeDash(
+            "series:N",
+            scale=alt.Scale(domain=domain, range=[DASHES[i % len(DASHES)] for i in range(len(domain))]),
+            legend=legend,
+            sort=None,
+        ),
+    }
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten in between."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def ours_of(results: Results, runs: list[str]) -> str:
+    """What the runs of a figure are trained from."""
+    words = list(dict.fromkeys(stands_in(results.experiment, None, run) for run in runs))
+    return sources(results, words)
+
+
+def sources(results: Results, words: list[str]) -> str:
+    """One sentence on what ours is, the word stand-in once."""
+    prefix = "stand-in: "
+    stand_ins = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
+    originals = [word for word in words if not word.startswith(prefix)]
+    if stand_ins:
+        originals.append(f"stand-in{'s' if len(stand_ins) > 1 else ''}: {'; '.join(stand_ins)}")
+    return f"Ours: {'; '.join(originals)}; {_seeds(results)}."
+
+
+def _seeds(results: Results) -> str:
+    number = len(results.experiment.seeds)
+    return f"{number} seed{'s' if number > 1 else ''}"
+
+
+def styled(chart: Any) -> Any:
+    """The chart with the fonts and colours of all figures."""
+    return (
+        chart.configure(
+            font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif", background="white", padding=14
+        )
+        .configure_axis(
+            labelFontSize=13, titleFontSize=14, titleFontWeight="normal", gridColor="#E6E6E6", titlePadding=8
+        )
+        .configure_legend(labelFontSize=13, titleFontSize=13)
+        .configure_title(
+            fontSize=16, subtitleFontSize=12, subtitleColor="#444444", subtitleLineHeight=16, subtitlePadding=6
+        )
+        .configure_view(stroke="#BBBBBB")
+    )

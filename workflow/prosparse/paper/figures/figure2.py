@@ -1,0 +1,104 @@
+"""Figure 2: activation sparsity over training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prosparse.config import Experiment
+from prosparse.paper.figures.chart import GREY, Drawn, chart_title, empty_figure, import_altair, ours_of, series_colour
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.runs import tokens
+
+
+def needs(experiment: Experiment) -> Needs:
+    return Needs.of_chains(experiment, experiment.figures.sparsity_curves)
+
+
+def build(results: Results) -> Drawn:
+    text = "Figure 2. Sparsity against training progress"
+    experiment, runs = results.experiment, results.experiment.figures.sparsity_curves
+    if not runs:
+        return empty_figure(results, text, "the experiment names no run for this figure")
+    alt = import_altair()
+    rows: list[dict[str, Any]] = []
+    several = len(experiment.seeds) > 1
+    for run in runs:
+        for entry in results.ledger(run):
+            spread = entry.sparsity.spread or 0.0
+            rows.append(
+                {
+                    "series": run,
+                    "stage": entry.stage,
+                    "step": entry.step,
+                    "tokens": entry.tokens,
+                    "lambda": entry.factor,
+                    "sparsity": entry.sparsity.mean,
+                    "low": entry.sparsity.mean - spread,
+                    "high": entry.sparsity.mean + spread,
+                }
+            )
+    if not rows:
+        return empty_figure(results, text, "the runs that the experiment names for it are not trained")
+    unit, name = (1e-9, "billions") if max(row["tokens"] for row in rows) >= 1e9 else (1e-6, "millions")
+    for row in rows:
+        row["progress"] = row["tokens"] * unit
+    end = max(row["progress"] for row in rows)
+    progress = alt.X(
+        "progress:Q",
+        scale=alt.Scale(domain=[0, end], nice=False),
+        axis=alt.Axis(tickCount=8),
+        title=f"Training tokens since the activation swap ({name})",
+    )
+    top = max(row["high"] for row in rows)
+    low = min(row["low"] for row in rows)
+    scale = alt.Scale(domain=[max(0, 10 * (low // 10)), min(100, 10 * (top // 10 + 1))], clamp=True)
+    layers = []
+    # the progressive run: the first with a rising stage; its stages mark the plot
+    marked = next((run for run in runs if any(stage.shape == "sine" for stage in experiment.runs[run].stages)), None)
+    data: dict[str, Any] = {"data": rows, "marked": marked}
+    subtitle = ""
+    if marked is not None:
+        stages = experiment.runs[marked].stages
+        ends = [tokens(experiment, marked, index) * unit for index in range(len(stages))]
+        bands = [{"from": ends[i - 1] if i else 0.0, "to": ends[i]} for i, stage in enumerate(stages) if stage.peak > 0]
+        middles = [{"at": ((ends[i - 1] if i else 0.0) + ends[i]) / 2, "stage": str(i)} for i in range(len(stages))]
+        layers.append(
+            alt.Chart(alt.Data(values=bands))
+            .mark_rect(color="#E69F00", opacity=0.10)
+            .encode(x=alt.X("from:Q"), x2="to:Q")
+        )
+        layers.append(
+            alt.Chart(alt.Data(values=[{"end": end} for end in ends[:-1]]))
+            .mark_rule(color=GREY, strokeDash=[3, 3], strokeWidth=1)
+            .encode(x="end:Q")
+        )
+        layers.append(
+            alt.Chart(alt.Data(values=middles))
+            .mark_text(color=GREY, fontSize=11, dy=-7, baseline="bottom")
+            .encode(x="at:Q", y=alt.value(0), text="stage:N")
+        )
+        subtitle = f"Shaded: λ > 0 in {marked}; dashed: ends of its stages, numbered on top."
+        data["stage_ends"], data["regularized"] = ends, bands
+    base = alt.Chart(alt.Data(values=rows))
+    sparsity = alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale)
+    if several:
+        layers.append(
+            base.mark_area(opacity=0.2).encode(
+                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(list(runs))["color"]
+            )
+        )
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(list(runs))))
+    chart = alt.layer(*layers).properties(
+        width=640,
+        height=340,
+        title=chart_title(
+            results,
+            text,
+            ours_of(results, runs),
+            "Training batches; share of exact zeros in x1, mean over layers. "
+            + ("Band: ± one standard deviation over seeds. " if several else "")
+            + subtitle,
+        ),
+    )
+    return chart, data

@@ -1,0 +1,85 @@
+"""The figures, in the order of the page."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from prosparse.config import ConfigError, Experiment
+from prosparse.files import write_json
+from prosparse.paper.figures.chart import Drawn, styled
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+
+#: Modules of this package, one per figure.
+FIGURES = (
+    "figure1",
+    "figure2",
+    "figure3",
+    "figure4",
+    "figure_predictors",
+    "figure_decoding",
+    "figure_operators",
+)
+
+
+class FigureModule(Protocol):
+    """What each module of this package provides."""
+
+    def needs(self, experiment: Experiment) -> Needs:
+        """What must be measured before the figure can be built."""
+
+    def build(self, results: Results) -> Drawn:
+        """The figure from what was measured.
+
+        Raises:
+            MissingResult: a measurement it needs does not exist; names the file.
+        """
+
+
+def module(name: str) -> FigureModule:
+    """The module that builds a figure.
+
+    Raises:
+        ConfigError: no such figure.
+    """
+    if name not in FIGURES:
+        raise ConfigError(f"figure {name!r}: no such figure; there are {', '.join(FIGURES)}")
+    return import_module(f"prosparse.paper.figures.{name}")  # type: ignore[return-value]
+
+
+def needs(name: str, experiment: Experiment) -> Needs:
+    return module(name).needs(experiment)
+
+
+def build(name: str, results: Results) -> Drawn:
+    return module(name).build(results)
+
+
+def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
+    """Writes ``directory/figures/{name}.png`` (scale 2), ``.svg`` and ``.json`` (the plotted data).
+
+    Raises:
+        ConfigError: no such figure.
+        MissingResult: a measurement it needs does not exist; names the file.
+    """
+    chart, data = build(name, Results(directory, experiment))
+    chart = styled(chart)
+    folder = Path(directory) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, options in (("png", {"scale_factor": 2}), ("svg", {})):
+        path, partial = folder / f"{name}.{suffix}", folder / f"{name}.partial.{suffix}"
+        chart.save(str(partial), **options)
+        os.replace(partial, path)
+        written.append(path)
+    write_json(folder / f"{name}.json", {"figure": name, "experiment": experiment.experiment, **_finite(data)})
+    return [*written, folder / f"{name}.json"]
+
+
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: None instead."""
+    return json.loads(json.dumps(data), parse_constant=lambda _: None)

@@ -1,0 +1,1 @@
+"""The experiment's measurements, read from the files that its jobs wrote."""

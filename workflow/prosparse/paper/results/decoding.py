@@ -1,0 +1,193 @@
+"""Measurements of decoding speed, of trained models and of synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prosparse.paper.results.accelerated import pairs
+from prosparse.paper.results.operators import machine
+from prosparse.paper.results.quartiles import Quartiles
+from prosparse.paper.results.reader import MissingResult, Results
+
+#: Way to decode -> what it is, in words. ``torch`` is the model as transformers has it.
+MODES = {
+    "torch": "transformers, dense",
+    "dense": "ours, dense",
+    "exact": "ours, exact",
+    "predicted": "ours, predicted",
+}
+
+
+ENGINES = {"llama.cpp": "llama.cpp, dense", "powerinfer": "PowerInfer, predicted"}
+
+
+#: Part of the bytes that a token reads -> what it is, in words.
+PARTS = {
+    "attention": "attention",
+    "gate": "gate of the FFN",
+    "active_rows": "up and down of the FFN",
+    "predictor": "predictor",
+    "head": "output head",
+    "kv_cache": "keys and values",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model decoded in one way, or by another engine."""
+
+    name: str
+    raw: dict[str, Any]
+
+    @property
+    def missing(self) -> str | None:
+        """Why it was not timed, None where it was."""
+        return self.raw.get("missing")
+
+    def spread(self, key: str) -> Quartiles | None:
+        return Quartiles.read(self.raw[key]) if key in self.raw else None
+
+    @property
+    def tokens_per_second(self) -> Quartiles:
+        return Quartiles.read(self.raw["tokens_per_second"])
+
+    @property
+    def milliseconds(self) -> float:
+        """Median time a token; an engine that gives a rate alone has its reciprocal."""
+        time = self.spread("milliseconds_per_token")
+        return 1e3 / self.tokens_per_second.median if time is None else time.median
+
+    @property
+    def speedup(self) -> Quartiles | None:
+        """Over our own dense decoding, prompt by prompt; None where that was not measured beside it."""
+        return self.spread("times_faster_than_dense")
+
+    @property
+    def bytes(self) -> int | None:
+        """What a token reads."""
+        return self.raw["bytes"]["all"] if "bytes" in self.raw else None
+
+    def milliseconds_by_part(self) -> dict[str, float]:
+        """The time that each part's bytes take at the memory's rate; empty where the bytes are not known."""
+        bound = self.spread("bound_milliseconds")
+        if bound is None or not self.bytes:
+            return {}
+        return {part: bound.median * self.raw["bytes"].get(part, 0) / self.bytes for part in PARTS}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, or one with synthetic weights of shape ``shape``; ``row`` is the setting that it stands for."""
+
+    row: str
+    shape: str | None
+    pair: str | None
+    machine: str
+    raw: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        return self.row if self.shape is None else f"Synthetic {self.shape} as {self.row}"
+
+    @property
+    def size(self) -> str:
+        """Its architecture in words."""
+        shape = self.raw["architecture"]
+        return f"d_model {shape['hidden_size']}, d_ff {shape['intermediate_size']}, {shape['layers']} layers"
+
+    @property
+    def modes(self) -> dict[str, Arm]:
+        """In the order of ``MODES``."""
+        return {name: Arm(name, self.raw["modes"][name]) for name in MODES if name in self.raw["modes"]}
+
+    @property
+    def engines(self) -> dict[str, Arm]:
+        return {name: Arm(name, raw) for name, raw in self.raw.get("engines", {}).items()}
+
+    def bytes_allow(self, mode: str, over: str = "dense") -> float | None:
+        """How many times faster a mode could be if bytes were all that counts."""
+        least, base = self.modes.get(mode), self.modes.get(over)
+        if least is None or base is None or not least.bytes or not base.bytes:
+            return None
+        return base.bytes / least.bytes
+
+    def over(self, arm: Arm, base: str) -> float | None:
+        """The ratio of median times; None where the other was not timed."""
+        if base not in self.modes:
+            return None
+        return self.modes[base].milliseconds / arm.milliseconds
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """One file of times."""
+
+    machine: str
+    on_gpu: bool
+    dtype: str
+    prompts: int
+    prompt_tokens: int
+    new_tokens: int
+    models: tuple[Model, ...]
+
+    @property
+    def conditions(self) -> str:
+        rates = [Quartiles.read(model.raw["bandwidth"]) for model in self.models]
+        return (
+            f"{self.machine}, {self.dtype} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
+            f"tokens, {self.new_tokens} new tokens each, greedy; in between, the weights and nothing else were read at "
+            f"{min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
+        )
+
+
+def _read(raw: dict[str, Any], shape: str | None) -> Decoding:
+    words = machine(raw)
+    return Decoding(
+        words,
+        raw["device"] != "cpu",
+        raw["dtype"],
+        raw["prompts"],
+        raw["prompt_tokens"],
+        raw["new_tokens"],
+        tuple(Model(model["row"], shape, model.get("pair"), words, model) for model in raw["models"]),
+    )
+
+
+def trained_decoding(results: Results) -> Decoding | None:
+    """Times of the trained models; None where the experiment times no decoding.
+
+    Raises:
+        MissingResult: it does, and the times do not exist, or lack a row of ``pairs``.
+    """
+    wanted = pairs(results.experiment)
+    if results.experiment.decoding is None or not wanted:
+        return None
+    found = _read(results.decoding(), None)
+    for row in wanted:
+        if row not in {model.row for model in found.models}:
+            raise MissingResult(f"{results.decoding_file()}: no decoding times of the row {row}")
+    return found
+
+
+def synthetic_decoding(results: Results) -> dict[str, Decoding]:
+    """Shape -> times of its synthetic models.
+
+    Raises:
+        MissingResult: the experiment names a shape whose times do not exist.
+    """
+    if results.experiment.decoding is None:
+        return {}
+    return {shape: _read(results.decoding(shape), shape) for shape in results.experiment.decoding.shapes}
+
+
+def every_decoding(results: Results) -> list[Decoding]:
+    """The trained models' times first."""
+    return [found for found in (trained_decoding(results), *synthetic_decoding(results).values()) if found is not None]
+
+
+def best_model(models: Sequence[Model], key: Callable[[Model], float | None]) -> Model | None:
+    """The model with the largest value; None where none has one."""
+    known = [(value, model) for model in models if (value := key(model)) is not None]
+    return max(known, key=lambda pair: pair[0])[1] if known else None

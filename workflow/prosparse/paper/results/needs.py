@@ -1,0 +1,45 @@
+"""What must be measured before a table, figure or claim can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+from prosparse.config import Experiment
+
+
+@dataclass
+class Needs:
+    """What must be measured before something can be made.
+
+    Runs, (run, activation), (run, stage), whether the operators and decoding are timed, and the
+    shapes of ``experiment.decoding`` that decoding is timed at.
+    """
+
+    sparsity: set[str] = field(default_factory=set)
+    benchmarks: set[tuple[str, str]] = field(default_factory=set)
+    stages: set[tuple[str, int]] = field(default_factory=set)
+    operators: bool = False
+    prediction: set[tuple[str, str]] = field(default_factory=set)
+    predicted_benchmarks: set[tuple[str, str]] = field(default_factory=set)
+    decoding: bool = False
+    decoding_shapes: set[str] = field(default_factory=set)
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
+
+    @classmethod
+    def of_pairs(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
+        """Sparsity and benchmarks of each pair (``run`` or ``run@activation``)."""
+        needs = cls()
+        for text in pairs:
+            run, activation = experiment.pair(text)
+            needs.sparsity.add(run)
+            if experiment.answers_benchmarks(run, activation):
+                needs.benchmarks.add((run, str(activation)))
+        return needs
+
+    @classmethod
+    def of_chains(cls, experiment: Experiment, runs: Iterable[str]) -> Needs:
+        """Every stage of each run."""
+        return cls(stages={(run, stage) for run in runs for stage in range(len(experiment.runs[run].stages))})

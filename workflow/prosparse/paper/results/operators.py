@@ -1,0 +1,152 @@
+"""Measurements of the sparse FFN operators (Table 2, right half).
+
+Step (2) is the up projection of the active neurons, step (3) the down projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prosparse.config import Experiment
+from prosparse.paper.results.quartiles import Quartiles
+from prosparse.paper.results.reader import MissingResult, Results
+from prosparse.published.settings import settings
+
+#: The paper's number of a step -> how the names of what does it end in the measurements.
+STEPS = {2: "up", 3: "down"}
+
+
+def densities(experiment: Experiment) -> dict[str, list[float]]:
+    """For each scale that is timed, the paper's densities and the config's others, descending."""
+    if experiment.operators is None:
+        return {}
+    found: dict[str, list[float]] = {}
+    for scale in experiment.operators.shapes:
+        papers = {setting.density for setting in settings() if setting.scale == scale and not setting.is_dense}
+        others = {d for d in experiment.operators.densities if all(abs(d - paper) > 0.005 for paper in papers)}
+        found[scale] = sorted(papers | others, reverse=True)
+    return found
+
+
+def trained(experiment: Experiment) -> dict[str, str]:
+    """Rows of Table 2 that a run stands for -> ``run@activation``, whose own patterns are timed."""
+    found = {}
+    for setting in settings():
+        if setting.name in experiment.rows:
+            run, activation = experiment.pair(experiment.rows[setting.name])
+            found[setting.name] = f"{run}@{activation}"
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape at one density; an arm is a way to do a step, or to read its bytes."""
+
+    hidden_size: int
+    intermediate_size: int
+    density: float
+    raw: dict[str, Any]
+
+    def microseconds(self, arm: str, protocol: str = "cold") -> Quartiles:
+        return Quartiles.read(self.raw[protocol][arm]["microseconds"])
+
+    def speedup(self, arm: str, over: str) -> Quartiles:
+        """How many times faster ``arm`` is, round by round; cold."""
+        if arm == over:
+            return Quartiles(1.0, 1.0, 1.0)
+        return Quartiles.read(self.raw["cold"][arm]["times_faster_than"][over])
+
+    def share(self, arm: str, limit: str = "stream") -> Quartiles:
+        """Bytes/s as a share of a limit's in the same rounds; cold."""
+        return Quartiles.read(self.raw["cold"][arm][f"share_of_{limit}"])
+
+    def measured(self, arm: str) -> bool:
+        return arm in self.raw["cold"]
+
+    def bandwidth(self, limit: str) -> float:
+        """Median bytes/s of ``stream`` or ``rows``."""
+        return 1e9 * float(self.raw["cold"][limit]["gigabytes_per_second"]["median"])
+
+
+def machine(raw: dict[str, Any]) -> str:
+    """What times were measured on, in words: a GPU's name, or the processor and its threads."""
+    if raw["device"] != "cpu":
+        return str(raw["device"])
+    threads = f"{raw['threads']} thread{'s' if raw['threads'] > 1 else ''}"
+    processor = raw.get("provenance", {}).get("processor", "")
+    return f"CPU ({processor}; {threads})" if processor else f"CPU ({threads})"
+
+
+class Timings:
+    """The experiment's operator times."""
+
+    def __init__(self, results: Results) -> None:
+        self._file = results.operators_file
+        raw = results.operators()
+        self.device: str = raw["device"]
+        self.threads: int = raw["threads"]
+        self.dtype: str = raw["dtype"]
+        self.rounds: int = raw["rounds"]
+        self.cache_bytes: int = raw["last_level_cache_bytes"]
+        self.memory_bytes: int = raw["memory_bytes"]
+        self.large_pages: bool = raw["large_pages"]
+        self.machine = machine(raw)
+        self._cases = [
+            Case(case["hidden_size"], case["intermediate_size"], case["density"], case) for case in raw["cases"]
+        ]
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
+
+    def of_scale(self, scale: str) -> list[Case]:
+        """The cases with random patterns at a scale's shape, densest first.
+
+        Raises:
+            MissingResult: there is none.
+        """
+        found = [case for case in self._cases if case.raw.get("scale") == scale]
+        if not found:
+            raise MissingResult(f"{self._file}: no operator times of {scale}")
+        return sorted(found, key=lambda case: case.density, reverse=True)
+
+    def at(self, scale: str, density: float) -> Case:
+        """The case nearest to a density that was asked for, which whole neurons round.
+
+        Raises:
+            MissingResult: none was measured there.
+        """
+        found = min(self.of_scale(scale), key=lambda case: abs(case.density - density))
+        if abs(found.density - density) > 1 / found.intermediate_size:
+            raise MissingResult(f"{self._file}: no operator times of {scale} at density {density:g}")
+        return found
+
+    def of_row(self, row: str) -> Case:
+        """The case with a trained model's own patterns.
+
+        Raises:
+            MissingResult: there is none.
+        """
+        for case in self._cases:
+            if case.raw.get("row") == row:
+                return case
+        raise MissingResult(f"{self._file}: no operator times of the row {row}")
+
+
+def read(results: Results) -> Timings | None:
+    """None where the experiment times no operators.
+
+    Raises:
+        MissingResult: it does, and its times do not exist.
+    """
+    return None if results.experiment.operators is None else Timings(results)
+
+
+def missing(experiment: Experiment, scale: str) -> str | None:
+    """Why a scale has no times, None where it has."""
+    if experiment.operators is None:
+        return "the experiment times no operators"
+    if scale not in experiment.operators.shapes:
+        return f"the experiment times no operators of the {scale} shape"
+    return None

@@ -1,0 +1,45 @@
+"""Where a run's weights come from, and which of the paper's models it stands for; known from the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prosparse.config import Experiment, PretrainedInit
+from prosparse.published.settings import scale_of
+from prosparse.runs import start
+
+#: What a pretrained name holds when it is the paper's own model, by scale.
+ORIGINALS = {
+    "7B": ("llama27b", "relullama7b"),
+    "13B": ("llama213b", "relullama13b"),
+    "1B": ("minicpm1b", "minicpms1b"),
+}
+
+
+def origin(experiment: Experiment, run: str) -> tuple[str, str]:
+    """(what a run's weights come from in words, the same normalized to compare names)."""
+    _, init = start(experiment, run)
+    if isinstance(init, PretrainedInit):
+        name = Path(init.gguf_file).stem if init.gguf_file else init.pretrained  # a GGUF's folder may say nothing
+        words = f"{name} (GGUF)" if init.gguf_file else name
+        return words, "".join(c for c in name.lower() if c.isalnum())
+    shape = experiment.architectures[init.architecture]
+    words = (
+        f"{shape.type}, {shape.layers} layers, d_model {shape.hidden_size}, d_ff {shape.intermediate_size}, "
+        "trained from scratch"
+    )
+    return words, ""
+
+
+def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
+    """What our row is: the paper's model, or ``stand-in: ...``; without a row, any of the paper's models counts."""
+    words, name = origin(experiment, run)
+    originals = ORIGINALS[scale_of(row)] if row is not None else [o for names in ORIGINALS.values() for o in names]
+    return words if any(original in name for original in originals) else f"stand-in: {words}"
+
+
+def no_run(row: str) -> str:
+    """Why nothing of ours stands beside a published row that no run stands for."""
+    if row.startswith("ReluLLaMA"):
+        return "released checkpoint, not trained here"
+    return "no run of this experiment stands for this row"

@@ -1,0 +1,16 @@
+"""A median with its quartiles, as timings are recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    median: float
+    lower: float  # quartiles
+    upper: float
+
+    @classmethod
+    def read(cls, raw: dict[str, float]) -> Quartiles:
+        return cls(raw["median"], raw["lower_quartile"], raw["upper_quartile"])

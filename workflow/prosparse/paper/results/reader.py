@@ -1,0 +1,282 @@
+"""Reads an experiment's measurements from their JSON and CSV files.
+
+Shares (sparsity, benchmark scores) are returned in percent, as the paper prints them; losses in
+nats per token. Nothing is filled in: a missing file that a requested pair needs is an error, and a
+benchmark that was not run is listed with its reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prosparse.config import Activation, Experiment, UserError
+from prosparse.paper.results.benchmarks import Benchmarks
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.sparsity import CorpusSparsity, Sparsity
+from prosparse.paper.results.value import Value
+from prosparse.published.tables import BENCHMARKS
+from prosparse.runs import checkpoint
+
+
+class MissingResult(UserError):
+    """A result that was asked for and does not exist; the message names the file."""
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A row of a run's training ledger, averaged over seeds; sparsity in percent."""
+
+    stage: int
+    step: int
+    tokens: float
+    factor: float
+    lm_loss: float
+    sparsity: Value
+
+
+class Results:
+    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``)."""
+
+    def __init__(self, directory: str | Path, experiment: Experiment) -> None:
+        self.directory = Path(directory)
+        self.experiment = experiment
+        self._read: dict[Path, Any] = {}
+
+    # ------------------------------------------------------------------------------ paths
+
+    def sparsity_file(self, run: str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "sparsity.json"
+
+    def benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "benchmarks" / f"{activation}.json"
+
+    def prediction_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "prediction" / f"{activation}.json"
+
+    def predicted_benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "measurements" / run / f"seed{seed}" / "predicted_benchmarks" / f"{activation}.json"
+
+    def predictors_file(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / "predictors" / run / f"seed{seed}" / f"{activation}" / "training.json"
+
+    @property
+    def speed_file(self) -> Path:
+        return self.directory / "measurements" / "speed.json"
+
+    @property
+    def operators_file(self) -> Path:
+        return self.directory / "measurements" / "operators.json"
+
+    def decoding_file(self, shape: str | None = None) -> Path:
+        """Of the trained models, or of the synthetic ones of a shape."""
+        folder = self.directory / "measurements"
+        return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
+
+    def stage_directory(self, run: str, stage: int | None, seed: int) -> Path:
+        """Of the last stage for None."""
+        return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
+
+    def tokens_directory(self, tokenizer: str) -> Path:
+        return self.directory / "data" / "tokens" / tokenizer
+
+    def manifest_file(self, tokenizer: str, corpus: str) -> Path:
+        return self.tokens_directory(tokenizer) / corpus / "manifest.json"
+
+    def files(self, needs: Needs) -> dict[str, list[Path]]:
+        """The JSON files that ``needs`` implies, by kind of job."""
+        seeds = self.experiment.seeds
+        return {
+            "training": list(
+                dict.fromkeys(
+                    self.stage_directory(run, stage, seed) / "provenance.json"
+                    for run, stage in sorted(needs.stages)
+                    for seed in seeds
+                )
+            ),
+            "sparsity": [self.sparsity_file(run, seed) for run in sorted(needs.sparsity) for seed in seeds],
+            "benchmarks": [self.benchmarks_file(*pair, seed) for pair in sorted(needs.benchmarks) for seed in seeds],
+            "operators": [self.operators_file] if needs.operators else [],
+            "prediction": [self.prediction_file(*pair, seed) for pair in sorted(needs.prediction) for seed in seeds],
+            "predicted_benchmarks": [
+                self.predicted_benchmarks_file(*pair, seed)
+                for pair in sorted(needs.predicted_benchmarks)
+                for seed in seeds
+            ],
+            "decoding": [
+                *([self.decoding_file()] if needs.decoding else []),
+                *(self.decoding_file(shape) for shape in sorted(needs.decoding_shapes)),
+            ],
+        }
+
+    def _json(self, path: Path) -> Any:
+        if path not in self._read:
+            try:
+                self._read[path] = json.loads(path.read_text())
+            except FileNotFoundError:
+                raise MissingResult(f"{path}: no such result") from None
+            except json.JSONDecodeError as error:
+                raise MissingResult(f"{path}: not a JSON file ({error})") from None
+        return self._read[path]
+
+    # ----------------------------------------------------------------------- measurements
+
+    def sparsity(self, run: str, activation: Activation | str) -> Sparsity:
+        """Held-out sparsity and loss of a pair.
+
+        Raises:
+            MissingResult: no such file, or the file holds no such activation; names both.
+        """
+        entries = []
+        for seed in self.experiment.seeds:
+            path = self.sparsity_file(run, seed)
+            measured = {entry["activation"]: entry for entry in self._json(path)["measurements"]}
+            if str(activation) not in measured:
+                raise MissingResult(f"{path}: activation {activation} not measured; it has {', '.join(measured)}")
+            entries.append(measured[str(activation)])
+        corpora = []
+        for name, first in entries[0]["corpora"].items():
+            per_seed = [entry["corpora"][name] for entry in entries]
+            corpora.append(
+                CorpusSparsity(
+                    corpus=name,
+                    stands_for=first["stands_for"],
+                    sparsity=Value(tuple(100 * c["sparsity"] for c in per_seed)),
+                    loss=Value(tuple(c["loss"] for c in per_seed)),
+                    tokens=first["tokens"],
+                )
+            )
+        return Sparsity(
+            sparsity=Value(tuple(100 * entry["sparsity"] for entry in entries)),
+            layers=tuple(
+                Value(tuple(100 * share for share in layer))
+                for layer in zip(*(entry["layer_sparsity"] for entry in entries), strict=True)
+            ),
+            loss=Value(tuple(entry["loss"] for entry in entries)),
+            bits_per_byte=Value(tuple(entry["bits_per_byte"] for entry in entries)),
+            corpora=tuple(corpora),
+        )
+
+    def benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
+        """Benchmark scores of a pair; a benchmark that a seed lacks is missing.
+
+        Raises:
+            MissingResult: no such file.
+        """
+        if not self.experiment.answers_benchmarks(run, activation):
+            tasks = self.experiment.benchmarks.tasks
+            reason = "this experiment does not ask it" if tasks else "this experiment runs no benchmark"
+            return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
+        return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
+
+    def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
+        """The same where the neurons that the predictor calls inactive are left out."""
+        return self._benchmarks(
+            [self.predicted_benchmarks_file(run, activation, seed) for seed in self.experiment.seeds]
+        )
+
+    def _benchmarks(self, paths: list[Path]) -> Benchmarks:
+        files = [self._json(path) for path in paths]
+        scores: dict[str, Value] = {}
+        chances: dict[str, Value] = {}
+        details: dict[str, dict[str, Any]] = {}
+        missing: dict[str, str] = {}
+        for name in BENCHMARKS:
+            rows = [file["benchmarks"].get(name) for file in files]
+            if any(row is None for row in rows):
+                reasons = [file.get("missing", {}).get(name) for file in files]
+                missing[name] = next((reason for reason in reasons if reason), "not run by this experiment")
+                continue
+            errors = tuple(100 * row["standard_error"] for row in rows if row.get("standard_error") is not None)
+            scores[name] = Value(tuple(100 * row["score"] for row in rows), errors if len(errors) == len(rows) else ())
+            if rows[0].get("chance") is not None:
+                chances[name] = Value((100 * rows[0]["chance"],))
+            details[name] = rows[0]
+        return Benchmarks(scores, chances, details, missing)
+
+    def prediction(self, run: str, activation: Activation | str) -> list[dict[str, Any]]:
+        """How well the pair's active neurons are predicted, one measurement a seed (``measure/prediction.py``).
+
+        Raises:
+            MissingResult: no such file.
+        """
+        return [self._json(self.prediction_file(run, activation, seed)) for seed in self.experiment.seeds]
+
+    def decoding(self, shape: str | None = None) -> dict[str, Any]:
+        """Decoding speed of the trained models, or of a shape's synthetic ones, as measured (``measure/decoding.py``).
+
+        Raises:
+            MissingResult: no such file.
+        """
+        return self._json(self.decoding_file(shape))
+
+    def operators(self) -> dict[str, Any]:
+        """Times of the sparse operators, as measured (``measure/operators.py``).
+
+        Raises:
+            MissingResult: no such file.
+        """
+        return self._json(self.operators_file)
+
+    # --------------------------------------------------------------------------- training
+
+    def stage(self, run: str, stage: int) -> list[dict[str, Any]]:
+        """A stage's provenance.json, one a seed."""
+        return [
+            self._json(self.stage_directory(run, stage, seed) / "provenance.json") for seed in self.experiment.seeds
+        ]
+
+    def ledger(self, run: str) -> list[LedgerRow]:
+        """The run's whole chain of stages: the steps that every seed logged.
+
+        Raises:
+            MissingResult: a stage's ledger.csv does not exist.
+        """
+        merged: list[LedgerRow] = []
+        for stage in range(len(self.experiment.runs[run].stages)):
+            seeds = []
+            for seed in self.experiment.seeds:
+                path = self.stage_directory(run, stage, seed) / "ledger.csv"
+                try:
+                    with open(path, newline="") as file:
+                        seeds.append({int(float(row["step"])): row for row in csv.DictReader(file)})
+                except FileNotFoundError:
+                    raise MissingResult(f"{path}: no such result") from None
+            for step in sorted(set.intersection(*(set(rows) for rows in seeds))):
+                rows = [ledger[step] for ledger in seeds]
+                merged.append(
+                    LedgerRow(
+                        stage=stage,
+                        step=step,
+                        tokens=statistics.fmean(float(row["tokens"]) for row in rows),
+                        factor=statistics.fmean(float(row["lambda"]) for row in rows),
+                        lm_loss=statistics.fmean(float(row["lm_loss"]) for row in rows),
+                        sparsity=Value(tuple(100 * float(row["sparsity"]) for row in rows)),
+                    )
+                )
+        return merged
+
+    # ---------------------------------------------------------------------------- corpora
+
+    @cached_property
+    def corpora(self) -> dict[str, list[dict[str, Any]] | None]:
+        """Counts of each corpus's shards, None where one has not been read."""
+        found = {name: self.documents_files(name) for name in self.experiment.data.corpora}
+        return {
+            name: [self._json(path) for path in paths] if all(path.exists() for path in paths) else None
+            for name, paths in found.items()
+        }
+
+    def documents_files(self, corpus: str) -> list[Path]:
+        """Where the counts of a corpus's shards are."""
+        folder, shards = self.directory / "data" / "documents" / corpus, self.experiment.data.corpora[corpus].shards
+        return [folder / f"{shard}.json" for shard in range(shards)]
+
+    def manifest(self, tokenizer: str, corpus: str) -> dict[str, Any] | None:
+        path = self.manifest_file(tokenizer, corpus)
+        return self._json(path) if path.exists() else None

@@ -1,0 +1,39 @@
+"""What the compiled GPU operators need (``measurements/operators_compiled.json``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from prosparse.paper.markdown import markdown_table
+
+
+def compiled_operators(path: Path) -> list[str]:
+    """What the machine code of the Triton kernels needs of a GPU (``measurements/operators_compiled.json``)."""
+    if not path.exists():
+        return ["Missing: not compiled."]
+    found = json.loads(path.read_text())
+    if "missing" in found:
+        return [f"Missing: {found['missing']}."]
+    rows = []
+    for kernel in found["kernels"]:
+        code = kernel["code"]
+        rows.append(
+            [
+                f"`{kernel['name']}`",
+                f"sm_{kernel['capability']}",
+                str(kernel["threads"]),
+                str(code["registers"]),
+                f"{kernel['shared_memory']:,}",
+                str(code["spill_stores"] + code["spill_loads"]),
+                ", ".join(map(str, sorted(set(code["weight_load_widths"])))) or "–",
+                "; ".join(kernel["uses"]),
+            ]
+        )
+    header = ["Kernel", "Compiled for", "Threads", "Registers a thread", "Shared memory (B)", "Spilled (B)"]
+    return [
+        *markdown_table([*header, "Loads of weights (B)", "Launched by"], rows),
+        "",
+        "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16. Read from the "
+        "machine code, without a GPU.",
+    ]

@@ -1,0 +1,53 @@
+"""The host and versions that the results were computed on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prosparse.config import Experiment
+from prosparse.paper.markdown import markdown_table
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+
+
+def provenance(results: Results, needs: Needs) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
+    """(provenance blocks of the results in use by kind of job, number of results that do not exist by kind)."""
+    files = results.files(needs)
+    documents = [path for name in results.experiment.data.corpora for path in results.documents_files(name)]
+    files = {"documents": documents, **files}
+    blocks: dict[str, list[dict[str, Any]]] = {}
+    absent: dict[str, int] = {}
+    for kind, paths in files.items():
+        for path in paths:
+            if not path.exists():
+                absent[kind] = absent.get(kind, 0) + 1
+                continue
+            block = json.loads(path.read_text()).get("provenance")
+            if block:
+                blocks.setdefault(kind, []).append(block)
+    return blocks, absent
+
+
+def host(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> list[str]:
+    every = [block for kind in blocks.values() for block in kind]
+
+    def seen(*keys: str) -> str:
+        values = []
+        for block in every:
+            for key in keys:
+                block = (block or {}).get(key)  # type: ignore[assignment]
+            if block:
+                values.append(str(block))
+        return ", ".join(dict.fromkeys(values)) or "missing"
+
+    packages = list(dict.fromkeys(name for block in every for name in block.get("packages", {})))
+    rows = [
+        ["Processor", seen("processor")],
+        ["Device", seen("device")],
+        ["Threads a job", seen("threads")],
+        ["Code revision", seen("code_revision")],
+        ["Packages", ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing"],
+        ["Seeds", ", ".join(map(str, experiment.seeds))],
+    ]
+    return markdown_table(["", ""], rows)

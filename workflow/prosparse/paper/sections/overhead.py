@@ -1,0 +1,76 @@
+"""The overhead of regularization and of measuring (``measurements/speed.json``)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prosparse.paper.markdown import markdown_table
+
+
+def overhead(path: Path) -> list[str]:
+    """Our own overhead (``measurements/speed.json``): the L1 gradient in training, the zero count in measuring."""
+    if not path.exists():
+        return ["Missing: not measured. It is where a run is regularized."]
+    measured = json.loads(path.read_text())
+    names = {
+        ("training_step", "plain"): "Training step, no regularization",
+        ("training_step", "regularized"): "Training step with the L1 gradient",
+        ("training_step", "regularized_and_measured"): "The same, also measuring sparsity (one step in `log_every`)",
+        ("sparsity_measurement", "plain"): "Forward pass and loss",
+        ("sparsity_measurement", "counting"): "The same, counting zeros",
+    }
+    slower = {
+        ("training_step", "regularized"): "slowdown_regularized",
+        ("training_step", "regularized_and_measured"): "slowdown_measured_step",
+        ("sparsity_measurement", "counting"): "slowdown",
+    }
+    rows = []
+    for (work, arm), name in names.items():
+        rate = measured[work][arm]
+        quartiles = f"{rate['lower_quartile']:,.0f} to {rate['upper_quartile']:,.0f}"
+        cost = "–"
+        if (work, arm) in slower:
+            change = measured[work][slower[work, arm]]
+            cost = f"{change['percent']:+.1f} ({change['lower_quartile']:+.1f} to {change['upper_quartile']:+.1f})"
+        rows.append([name, f"{rate['tokens_per_second']:,.0f}", quartiles, cost, str(rate["repeats"])])
+    header = ["Work", "Tokens/s (median)", "Quartiles", "Slowdown in % (quartiles)", "Repeats"]
+    training = measured["training_step"]
+    whole = training["slowdown_of_a_run_percent"]
+    layers = measured["layers"]
+    shortened = layers["measured"] < layers["of"]
+    cut = f" Of {layers['of']} layers the first {layers['measured']} alone." if shortened else ""
+    return [
+        *markdown_table(header, rows, numbers=4),
+        "",
+        f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.{cut}",
+        "",
+        *_training_rate(training),
+    ]
+
+
+def _training_rate(measured: dict[str, Any]) -> list[str]:
+    """What a training step reaches of the processor, and what each lever brought."""
+    flop, arms = measured["flop_a_token"], {"plain": "Training step", "linear_layers_alone": "Its linear layers alone"}
+    rows = [
+        [name, f"{measured[arm]['tokens_per_second']:,.0f}", f"{flop * measured[arm]['tokens_per_second'] / 1e9:,.0f}"]
+        for arm, name in arms.items()
+    ]
+    share = measured["share_of_matmul_rate"]
+    levers = [
+        [name, f"{rate['tokens_per_second']:,.0f}", f"{rate['lower_quartile']:,.0f} to {rate['upper_quartile']:,.0f}"]
+        for name, rate in measured["levers"].items()
+    ]
+    return [
+        f"Training step: {measured['tokens_a_step']:,} tokens, {measured['precision']}, {measured['threads']} "
+        f"thread{'s' if measured['threads'] > 1 else ''}, {flop / 1e6:,.0f} MFLOP a token in linear layers "
+        "(6 a weight; attention's own products are not counted).",
+        "",
+        *markdown_table(["Work", "Tokens/s (median)", "GFLOP/s"], rows, numbers=2),
+        "",
+        f"A training step reaches {share['median']:.0%} of the rate of its matrix products alone (quartiles "
+        f"{share['lower_quartile']:.0%} to {share['upper_quartile']:.0%}). Each lever on top of those above it:",
+        "",
+        *markdown_table(["Training step with", "Tokens/s (median)", "Quartiles"], levers, numbers=2),
+    ]

@@ -1,0 +1,79 @@
+"""Wall time and peak memory of the jobs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from prosparse.paper.markdown import markdown_table
+
+#: Jobs that write down their own working time, which begins once their modules are imported: folder of the
+#: Snakemake benchmark -> where their provenance is.
+TIMED = {
+    "train": "checkpoints/*/seed*/stage*/provenance.json",
+    "sparsity": "measurements/*/seed*/sparsity.json",
+    "evaluate": "measurements/*/seed*/benchmarks/*.json",
+    "predictors": "predictors/*/seed*/*/training.json",
+    "prediction": "measurements/*/seed*/prediction/*.json",
+    "predicted_benchmarks": "measurements/*/seed*/predicted_benchmarks/*.json",
+    "documents": "data/documents/*/*.json",
+    "tokens": "data/tokens/*/*/shards/*/manifest.json",
+}
+
+
+def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> list[str]:
+    """Wall time by kind of job: Snakemake's where given, else the time each result recorded."""
+    if benchmarks:
+        seconds: dict[str, list[float]] = {}
+        memory: dict[str, list[float]] = {}
+        for path in benchmarks:
+            kind = path.stem if path.parent.name == "timings" else path.parent.name
+            with open(path, newline="") as file:
+                for row in csv.DictReader(file, delimiter="\t"):
+                    seconds.setdefault(kind, []).append(float(row["s"]))
+                    if row.get("max_rss", "-") not in ("-", "", "NA", None):
+                        memory.setdefault(kind, []).append(float(row["max_rss"]))
+        source = "Wall time and peak memory of each job, as Snakemake measured them."
+    else:
+        seconds = {kind: [b["wall_seconds"] for b in listed if "wall_seconds" in b] for kind, listed in blocks.items()}
+        memory, source = {}, "Wall time as each result recorded it."
+    rows = [
+        [
+            kind,
+            str(len(times)),
+            f"{sum(times):,.0f}",
+            f"{max(times):,.0f}",
+            f"{max(memory[kind]):,.0f}" if kind in memory else "missing",
+        ]
+        for kind, times in seconds.items()
+        if times
+    ]
+    if not rows:
+        return ["Wall time: missing, no job has recorded any."]
+    total = sum(sum(times) for times in seconds.values())
+    rows.append(["**all**", str(sum(map(len, seconds.values()))), f"{total:,.0f}", "", ""])
+    return [
+        source,
+        "",
+        *markdown_table(["Job", "Jobs", "Total (s)", "Longest (s)", "Peak memory (MB)"], rows, numbers=4),
+    ]
+
+
+def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
+    """What part of the jobs' time is imports and process start, not work."""
+    jobs = work = 0.0
+    for kind, pattern in TIMED.items():
+        for path in benchmarks:
+            if path.parent.name == kind:
+                with open(path, newline="") as file:
+                    jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        for path in directory.glob(pattern):
+            work += json.loads(path.read_text()).get("provenance", {}).get("wall_seconds", 0)
+    if not 0 < work <= jobs:  # not recorded, or results whose work was spread over several jobs
+        return []
+    return [
+        f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work and {1 - work / jobs:.0%} process "
+        "start and imports."
+    ]

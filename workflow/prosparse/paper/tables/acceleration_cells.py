@@ -1,0 +1,65 @@
+"""Columns, cells and notes shared by Table 2 and its left half's details."""
+
+from __future__ import annotations
+
+from prosparse.config import Experiment
+from prosparse.paper.results.decoding import synthetic_decoding, trained_decoding
+from prosparse.paper.results.origins import stands_in
+from prosparse.paper.results.reader import Results
+from prosparse.paper.tables.table import MISSING, Cell, Column, Table
+
+RECALL = Column("activation_recall", "Activation recall (%)", "%")
+
+
+PREDICTED_SPARSITY = Column("predicted_sparsity", "Predicted sparsity (%)", "%")
+
+
+WITHOUT_SHIFTING = "`*`: without activation threshold shifting."
+
+
+def missing_cell(reason: str, printed: str = "") -> Cell:
+    return Cell(published=printed, note=f"{MISSING}: {reason}")
+
+
+def note_origins(table: Table, results: Results, pairs: dict[str, str]) -> None:
+    """What ours is, where a run stands for a row."""
+    origins: dict[str, list[str]] = {}
+    for row, pair in pairs.items():
+        origins.setdefault(stands_in(results.experiment, row, results.experiment.pair(pair)[0]), []).append(pair)
+    for words, found in origins.items():
+        names = "; ".join(f"`{pair}`" for pair in dict.fromkeys(found))
+        table.note(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({names}).")
+
+
+def note_missing(table: Table, what: dict[str, list[str]]) -> None:
+    """``what``: reason -> what is missing for it."""
+    for reason, names in what.items():
+        table.note(f"Missing: {'; '.join(dict.fromkeys(names))}: {reason}.")
+
+
+def note_predictor(table: Table, experiment: Experiment) -> None:
+    chosen = experiment.predictors
+    if chosen is None:
+        return
+    rules = {
+        "nonzero": "trained, a neuron is labelled active where x1 is not 0",
+        "top": f"trained, a neuron is labelled active where |x1| is among the largest {chosen.top:.0%} of its token",
+        "svd": "the gate's singular vectors, not trained",
+    }
+    table.note(
+        f"Predictor of ours: {rules[chosen.kinds[0]]}; rank {chosen.rank}, decision threshold "
+        f"{chosen.decision_threshold:g}. The paper does not say which labels it used for which row. Other kinds are in "
+        "*Predictors of active neurons*."
+    )
+
+
+def note_conditions(table: Table, results: Results) -> None:
+    """How ours was decoded."""
+    decoding = trained_decoding(results)
+    if decoding is not None:
+        table.note(
+            f"Ours, trained models: {decoding.conditions}. Medians over prompts. What a token costs whatever it reads "
+            "weighs more in a smaller model: compare no tokens/s across sizes."
+        )
+    for shape, found in synthetic_decoding(results).items():
+        table.note(f"Ours, synthetic {shape}: {found.conditions}. Medians over prompts.")

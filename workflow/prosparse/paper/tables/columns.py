@@ -1,0 +1,35 @@
+"""Columns that several tables share, and the values in them."""
+
+from __future__ import annotations
+
+from prosparse.paper.results.value import Value
+from prosparse.paper.tables.table import Column
+from prosparse.published.tables import GROUPS, LABELS
+
+LOSS = Column("held_out_loss", "Held-out loss", "nats/token", 3)
+
+
+BITS = Column("bits_per_byte", "Bits/byte", "", 3)
+
+
+PERFORMANCE = [Column(name, LABELS[name], "%") for name in (*GROUPS, "average_performance")]
+
+
+SPARSITY = Column("average_sparsity", LABELS["average_sparsity"], "%")
+
+
+TOKENS = Column("accumulated_tokens", "Accumulated tokens", "tokens", 0)
+
+
+FACTOR = Column("lambda", "λ (last)", "", None)
+
+
+def billions(text: str) -> str:
+    """``34.60`` billion in full, as a string of digits."""
+    return str(round(float(text) * 1e9))
+
+
+def final_value(final: list[dict[str, float | None]], key: str, scale: float = 1) -> Value | None:
+    """``scale`` times a number that a stage's ledger ends with, one a seed; None where nothing was trained."""
+    numbers = [number for last in final if (number := last[key]) is not None]
+    return Value(tuple(scale * number for number in numbers)) if len(numbers) == len(final) else None

@@ -1,0 +1,151 @@
+"""Fills table rows from the measurements of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from prosparse.config import PAPER_DATASETS, Activation
+from prosparse.paper.results.benchmarks import BenchmarkColumn, Benchmarks
+from prosparse.paper.results.origins import no_run, stands_in
+from prosparse.paper.results.reader import Results
+from prosparse.paper.results.sparsity import Sparsity
+from prosparse.paper.results.value import exact
+from prosparse.paper.tables.columns import BITS, LOSS, TOKENS
+from prosparse.paper.tables.notes import count, names_of
+from prosparse.paper.tables.table import MISSING, Cell, Row, Table
+from prosparse.published.tables import BENCHMARKS, GROUPS, LABELS
+from prosparse.runs import lineage_tokens
+
+#: (run, activation) -> cells that the run's measurements do not give.
+Extra = Callable[[str, Activation], dict[str, Cell]]
+
+
+@dataclass
+class Filler:
+    """Turns pairs into cells and gathers the notes a table must carry."""
+
+    results: Results
+    table: Table
+    origins: dict[str, list[str]] = field(default_factory=dict)
+    incomplete: dict[str, list[str]] = field(default_factory=dict)
+    measured: list[str] = field(default_factory=list)
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    unasked: list[str] = field(default_factory=list)  # pairs that answer no benchmark
+
+    def row(self, label: str, key: str, printed: dict[str, str], extra: Extra | None = None) -> Row:
+        """The row of published key ``key``; ``printed`` are its published cells, ``extra`` adds cells from the run."""
+        pair = self.results.experiment.rows.get(key)
+        if pair is not None:
+            return self._filled(label, pair, key, printed, extra)
+        reason = no_run(label)
+        self.absent.setdefault(reason, []).append(label)
+        note = f"{MISSING}: {reason}"
+        return Row(
+            label, {column.key: Cell(published=printed.get(column.key, ""), note=note) for column in self.table.columns}
+        )
+
+    def own_row(self, label: str, pair: str, extra: Extra | None = None) -> Row:
+        """A row that the paper does not have."""
+        return self._filled(label, pair, None, {}, extra)
+
+    def _filled(self, label: str, pair: str, key: str | None, printed: dict[str, str], extra: Extra | None) -> Row:
+        experiment = self.results.experiment
+        names = [column.key for column in self.table.columns]
+        run, activation = experiment.pair(pair)
+        origin = stands_in(experiment, key, run)
+        self.origins.setdefault(origin, []).append(run)
+        text = f"{run}@{activation}"
+        self.measured.append(text)
+        cells: dict[str, Cell] = {}
+        if set(names) & {*GROUPS, *BENCHMARKS, "average_performance"}:
+            if experiment.answers_benchmarks(run, activation):
+                cells |= self._performance(text, self.results.benchmarks(run, activation))
+            else:
+                self.unasked.append(text)
+        if set(names) & {"average_sparsity", "mixed", LOSS.key}:
+            cells |= self._sparsity(self.results.sparsity(run, activation))
+        if TOKENS.key in names:
+            cells[TOKENS.key] = Cell(exact(lineage_tokens(experiment, run)))
+        if extra is not None:
+            cells |= extra(run, activation)
+        return Row(
+            label,
+            {
+                name: replace(
+                    cells.get(name, Cell()),
+                    published=printed.get(name, ""),
+                    note="; ".join(filter(None, [cells.get(name, Cell()).note, origin])),
+                )
+                for name in names
+            },
+            text,
+            is_published=key is not None,
+        )
+
+    def _performance(self, pair: str, benchmarks: Benchmarks) -> dict[str, Cell]:
+        cells = {
+            name: Cell(
+                benchmarks.scores.get(name), note="" if name in benchmarks.scores else self._gone(name, benchmarks)
+            )
+            for name in BENCHMARKS
+        }
+        for name in GROUPS:
+            cells[name] = self._mean(pair, name, benchmarks.column(name))
+        average = benchmarks.average()
+        cells["average_performance"] = self._mean(pair, "average_performance", average)
+        for name, detail in benchmarks.details.items():
+            wanted = {name, *(group for group, members in GROUPS.items() if name in members)}
+            if detail.get("stand_in") and wanted & {column.key for column in self.table.columns}:
+                self.table.note(f"{LABELS[name]} is a stand-in: {detail['stand_in'].rstrip('.')}.")
+        return cells
+
+    @staticmethod
+    def _gone(name: str, benchmarks: Benchmarks) -> str:
+        return f"{MISSING}: {benchmarks.missing[name]}"
+
+    def _mean(self, pair: str, name: str, column: BenchmarkColumn) -> Cell:
+        """A mean over what is there, marked with a dagger and a note where something is not."""
+        if not column.missing:
+            return Cell(column.value)
+        label = LABELS[name]
+        each = {LABELS[key]: reason.rstrip(".") for key, reason in column.missing.items()}
+        if column.value is None:
+            gone = "; ".join(reason if key == label else f"{key}: {reason}" for key, reason in each.items())
+            text = f"{label}: {MISSING} ({gone})"
+        elif name == "average_performance":
+            text = f"† {label}: mean of the {len(column.used)} columns measured, of 7; missing: {', '.join(each)}"
+        else:
+            used = ", ".join(LABELS[key] for key in column.used)
+            gone = "; ".join(f"{key} ({reason})" for key, reason in each.items())
+            text = f"† {label}: mean of {used}; missing: {gone}"
+        if name in {c.key for c in self.table.columns}:
+            self.incomplete.setdefault(text, []).append(pair)
+        return Cell(column.value, note=text, mark="" if column.value is None else "†")
+
+    def _sparsity(self, measured: Sparsity) -> dict[str, Cell]:
+        cells = {
+            "average_sparsity": Cell(measured.sparsity),
+            "mixed": Cell(measured.sparsity),
+            LOSS.key: Cell(measured.loss),
+            BITS.key: Cell(measured.bits_per_byte),
+        }
+        by_dataset = measured.by_dataset()
+        for name in PAPER_DATASETS:
+            cells[name] = Cell(by_dataset.get(name), note="" if name in by_dataset else f"{MISSING}: no corpus for it")
+        return cells
+
+    def finish(self) -> Table:
+        notes = self.table.notes
+        for words, runs in self.origins.items():
+            notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {names_of(runs)}).")
+        for text, pairs in self.incomplete.items():
+            everywhere = set(pairs) == set(self.measured)
+            notes.append(text + ("." if everywhere else f" (in {names_of(pairs)})."))
+        if self.unasked:
+            notes.append(f"Performance is missing where this experiment asks for none: {names_of(self.unasked)}.")
+        for reason, labels in self.absent.items():
+            notes.append(f"Missing: {names_of(labels)}: {reason}.")
+        seeds = self.results.experiment.seeds
+        notes.append(f"Experiment `{self.results.experiment.experiment}`, {count(len(seeds), 'seed')}.")
+        return self.table

@@ -1,0 +1,42 @@
+"""Notes that several tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prosparse.published.tables import SCALES, published_tokens
+
+SPREAD = (
+    "Sparsity and scores in percent. Ours: mean ± standard error over benchmark rows (standard deviation over seeds, "
+    "where there are several)."
+)
+
+
+LEGEND = f"{SPREAD} `*`: without activation threshold shifting. Held-out loss and bits/byte are ours alone."
+
+
+NORMALISATION = (
+    "Our λ multiplies the mean of |x1| over tokens and d_ff, summed over layers; the paper does not state its "
+    "normalisation, so compare sparsities, not values of λ."
+)
+
+
+def names_of(names: Iterable[str]) -> str:
+    return "; ".join(f"`{name}`" for name in dict.fromkeys(names))
+
+
+def count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def budgets() -> str:
+    """What the column of accumulated tokens holds, with the paper's own budgets beside."""
+    return (
+        "Accumulated tokens: of the run and of the runs it started from; a pretrained start counts as none. "
+        + published_budgets()
+    )
+
+
+def published_budgets() -> str:
+    printed = ", ".join(f"{scale} {published_tokens()[final]} B" for scale, (_, _, final) in SCALES.items())
+    return f"Tokens of the paper's ProSparse runs, without the pretraining of their start: {printed} (Tables 6 and 7)."

@@ -1,0 +1,85 @@
+"""Columns, cells and notes shared by the operator tables."""
+
+from __future__ import annotations
+
+from prosparse.config import Experiment
+from prosparse.paper.results import operators
+from prosparse.paper.results.operators import STEPS, Case, Timings
+from prosparse.paper.results.quartiles import Quartiles
+from prosparse.paper.results.value import Value
+from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
+from prosparse.published.settings import Setting, settings
+
+SPARSITY = Column("average_sparsity", "Sparsity (%)", "%")
+
+
+WHAT_STEPS_ARE = "Step (2) is the up projection of the active neurons, step (3) the down projection, for one token."
+
+
+def measured(spread: Quartiles, what: str, published: str = "", scale: float = 1.0) -> Cell:
+    """The median, with the quartiles in the note."""
+    quartiles = f"quartiles {scale * spread.lower:.4g} to {scale * spread.upper:.4g}"
+    return Cell(Value((scale * spread.median,)), published, f"{what}; {quartiles}")
+
+
+def unmeasured(columns: list[Column], setting: Setting, reason: str) -> Row:
+    note = f"{MISSING}: {reason}"
+    return Row(
+        setting.name,
+        {column.key: Cell(published=setting.printed.get(column.key, ""), note=note) for column in columns},
+    )
+
+
+def note_missing_scales(table: Table, experiment: Experiment) -> None:
+    reasons: dict[str, list[str]] = {}
+    for scale in dict.fromkeys(setting.scale for setting in settings()):
+        reason = operators.missing(experiment, scale)
+        if reason is not None:
+            reasons.setdefault(reason, []).append(scale)
+    for reason, scales in reasons.items():
+        table.note(f"Missing: {', '.join(scales)}: {reason}.")
+
+
+def conditions(experiment: Experiment, timings: Timings) -> list[str]:
+    """What ours was measured on, and under which protocols."""
+    assert experiment.operators is not None
+    shapes = [f"{scale} {hidden} × {size}" for scale, (hidden, size) in experiment.operators.shapes.items()]
+    notes = [
+        f"Ours: {timings.machine}, {timings.dtype} weights. Cold: medians of {timings.rounds} rounds, where every call "
+        f"has other weights out of {timings.memory_bytes / 2**30:.1f} GiB, which the last-level cache "
+        f"({timings.cache_bytes / 2**20:.0f} MiB) no longer holds, as in decoding, where the other layers come "
+        "between. Warm: the authors' protocol, medians of 100 calls on the same weights after 10 to warm up, one "
+        "operator after the other; so a change of the machine's speed meets them unequally."
+        + (" Large memory pages were asked for." if timings.large_pages else ""),
+        f"Ours has random weights of these shapes ({', '.join(shapes)}) and random activation patterns: no trained "
+        "weights of these sizes are involved, and the time does not depend on the values.",
+    ]
+    if not timings.on_gpu:
+        notes.append("The paper's times are a GPU's and ours a CPU's: compare speedups, not times.")
+    return notes
+
+
+def timed(timings: Timings, setting: Setting) -> tuple[Case, str]:
+    """What stands for a row, and the kind of its arms: the densest case has the dense rows."""
+    if setting.is_dense:
+        return timings.of_scale(setting.scale)[0], "dense"
+    return timings.at(setting.scale, setting.density), "sparse"
+
+
+def times(case: Case, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
+    """Cells of the arms ``{kind}_up`` and ``{kind}_down``."""
+    sparsity = Cell(
+        Value((100 * (1 - case.density),)), printed.get(SPARSITY.key, ""), "of the patterns that ours is timed with"
+    )
+    cells = {SPARSITY.key: sparsity}
+    for step, ending in STEPS.items():
+        arm, name = f"{kind}_{ending}", f"step{step}"
+        time, speedup = f"{name}_time_us", f"{name}_speedup"
+        cells[time] = measured(case.microseconds(arm), "cold", printed.get(time, ""))
+        over_dense = case.speedup(arm, f"dense_{ending}")
+        cells[speedup] = measured(
+            over_dense, "cold, over our kernel with every neuron active", printed.get(speedup, "")
+        )
+        cells[f"{name}_over_torch"] = measured(case.speedup(arm, f"torch_{ending}"), "cold, over torch's dense product")
+        cells[f"{name}_warm_us"] = measured(case.microseconds(arm, "warm"), "warm")
+    return cells

@@ -1,0 +1,33 @@
+"""Comparisons of ours that the paper does not have."""
+
+from __future__ import annotations
+
+from prosparse.config import Activation, Experiment
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.paper.results.value import exact
+from prosparse.paper.tables.columns import BITS, FACTOR, LOSS, PERFORMANCE, SPARSITY, TOKENS
+from prosparse.paper.tables.filler import Filler
+from prosparse.paper.tables.notes import NORMALISATION, SPREAD, budgets
+from prosparse.paper.tables.table import Cell, Table
+
+
+def needs(experiment: Experiment) -> Needs:
+    return Needs.of_pairs(experiment, experiment.ours.values())
+
+
+def build(results: Results) -> Table:
+    experiment = results.experiment
+    columns = [TOKENS, FACTOR, *PERFORMANCE, SPARSITY, LOSS, BITS]
+    table = Table("ours", "Ours alone: runs that the paper does not have", columns)
+    if not experiment.ours:
+        table.note(f"Experiment `{experiment.experiment}` has none.")
+        return table
+
+    def extra(run: str, activation: Activation) -> dict[str, Cell]:
+        return {FACTOR.key: Cell(exact(experiment.runs[run].stages[-1].peak))}
+
+    table.notes += [SPREAD, budgets(), NORMALISATION]
+    filler = Filler(results, table)
+    table.rows += [filler.own_row(label, pair, extra) for label, pair in experiment.ours.items()]
+    return filler.finish()

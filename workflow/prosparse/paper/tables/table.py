@@ -1,0 +1,60 @@
+"""What a result table is: rows of cells that hold the paper's number and ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prosparse.paper.results.value import Value
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    label: str
+    unit: str
+    digits: int | None = 2  # decimals; 0 groups thousands, None prints the shortest form
+
+    def format(self, number: float) -> str:
+        if self.digits is None:
+            return f"{number:g}"
+        return f"{number:,.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Ours and the paper's; ``published`` as printed in full, ``published_text`` where a table shortens it."""
+
+    ours: Value | None = None
+    published: str = ""
+    note: str = ""
+    mark: str = ""
+    published_text: str | None = None
+    text: str = ""  # ours where it is words
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    cells: dict[str, Cell]
+    pair: str | None = None  # what ours is
+    is_published: bool = True
+
+
+@dataclass
+class Table:
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    row_title: str = "Setting"
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+MISSING = "missing"
+
+
+NOT_PUBLISHED = "–"

@@ -1,0 +1,130 @@
+"""Table 2, left half: every kind of activation predictor."""
+
+from __future__ import annotations
+
+from prosparse.config import Experiment
+from prosparse.paper.results import accelerated
+from prosparse.paper.results.accelerated import KINDS, MARGINAL
+from prosparse.paper.results.benchmarks import BenchmarkColumn
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.origins import no_run
+from prosparse.paper.results.prediction import Prediction, read_prediction
+from prosparse.paper.results.reader import Results
+from prosparse.paper.tables.acceleration_cells import (
+    PREDICTED_SPARSITY,
+    RECALL,
+    WITHOUT_SHIFTING,
+    missing_cell,
+    note_missing,
+    note_origins,
+    note_predictor,
+)
+from prosparse.paper.tables.operator_cells import SPARSITY
+from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
+from prosparse.published.settings import settings
+from prosparse.published.tables import LABELS
+
+
+def build(results: Results) -> Table:
+    experiment = results.experiment
+    table = Table(
+        "table2_predictors",
+        "Table 2, left half. Predictors of active neurons",
+        [
+            SPARSITY,
+            RECALL,
+            Column("precision", "Precision (%)", "%"),
+            PREDICTED_SPARSITY,
+            Column("marginal_recall", "Recall of frequency alone, there (%)", "%"),
+            Column("loss", "Loss, exact", "nats/token", 3),
+            Column("predicted_loss", "Loss, predicted", "nats/token", 3),
+            Column("performance", "Average performance, exact (%)", "%"),
+            Column("predicted_performance", "Average performance, predicted (%)", "%"),
+        ],
+        row_title="Setting and kind",
+        notes=[
+            "Activation recall: share of the active elements that are predicted active. Precision: share of the "
+            "predicted-active elements that are active. Predicted sparsity: share of all elements that are predicted "
+            "inactive. All over held-out text, mean over layers.",
+            "Frequency alone: a neuron is predicted active where it was active in enough training tokens, whatever "
+            "the token. Recall of frequency alone, there: with as many elements predicted inactive as in the row; what "
+            "a predictor has learned about tokens is its recall beyond that.",
+            "Loss and average performance, predicted: every neuron that is predicted inactive is left out.",
+            WITHOUT_SHIFTING,
+        ],
+    )
+    pairs, names = accelerated.predicted_pairs(experiment), accelerated.kinds(experiment)
+    finals = accelerated.final_pairs(experiment)
+    gone: dict[str, list[str]] = {}
+    for setting in settings():
+        if setting.is_dense:
+            continue
+        if setting.name not in pairs:
+            reason = no_run(setting.name) if setting.name not in accelerated.pairs(experiment) else ""
+            reason = reason or accelerated.missing_predictors(experiment) or "its activation has no zeros to predict"
+            gone.setdefault(reason, []).append(setting.name)
+            table.rows.append(
+                Row(setting.name, {c.key: missing_cell(reason, setting.printed.get(c.key, "")) for c in table.columns})
+            )
+            continue
+        found = read_prediction(results, pairs[setting.name])
+        for kind in names:
+            is_first = kind == names[0]
+            cells = _of_kind(found, kind, setting.printed if is_first else {})
+            if is_first and setting.name in finals:
+                cells |= _performance(table, results, pairs[setting.name])
+            pair = f"{pairs[setting.name]}, {KINDS[kind]}"
+            table.rows.append(Row(setting.name, cells, pair, is_published=is_first))
+    note_predictor(table, experiment)
+    if pairs:
+        note_origins(table, results, pairs)
+        table.note(
+            f"Kinds: {KINDS['nonzero']}: trained, active is x1 not 0; {KINDS['top']}: trained, active is the largest "
+            f"{experiment.predictors.top:.0%} of |x1|; {KINDS['svd']}: the gate's singular vectors."  # type: ignore[union-attr]
+        )
+    note_missing(table, gone)
+    return table
+
+
+def _of_kind(found: Prediction, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
+    shown = found.kinds[kind]
+    note = f"{KINDS[kind]}, decision threshold {found.decision_threshold:g}"
+    cells = {
+        SPARSITY.key: Cell(found.sparsity, printed.get(SPARSITY.key, "")),
+        RECALL.key: Cell(shown.recall, printed.get(RECALL.key, ""), note),
+        "precision": Cell(shown.precision, note=note if shown.precision else f"{MISSING}: nothing is predicted active"),
+        PREDICTED_SPARSITY.key: Cell(shown.predicted_sparsity, printed.get(PREDICTED_SPARSITY.key, ""), note),
+        "loss": Cell(found.loss),
+    }
+    if kind != MARGINAL:
+        cells["marginal_recall"] = Cell(
+            found.kinds[MARGINAL].recall_at(shown.predicted_sparsity), note="interpolated between decision thresholds"
+        )
+    if shown.loss is not None:
+        cells["predicted_loss"] = Cell(shown.loss, note=note)
+    return cells
+
+
+def _performance(table: Table, results: Results, pair: str) -> dict[str, Cell]:
+    run, activation = results.experiment.pair(pair)
+    found: dict[str, BenchmarkColumn] = {
+        "performance": results.benchmarks(run, activation).average(),
+        "predicted_performance": results.predicted_benchmarks(run, activation).average(),
+    }
+    cells = {}
+    for key, column in found.items():
+        if not column.missing:
+            cells[key] = Cell(column.value)
+            continue
+        gone = ", ".join(LABELS[name] for name in column.missing)
+        if column.value is None:
+            cells[key] = missing_cell("no benchmark has a score")
+            continue
+        text = f"mean of the {len(column.used)} columns measured, of 7; missing: {gone}"
+        cells[key] = Cell(column.value, note=text, mark="†")
+        table.note(f"† {text}.")
+    return cells
+
+
+def needs(experiment: Experiment) -> Needs:
+    return accelerated.prediction_needs(experiment) | accelerated.predicted_benchmarks_needs(experiment)

@@ -1,0 +1,150 @@
+"""A table as CSV (tidy), Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from prosparse.paper.markdown import bar
+from prosparse.paper.tables.table import MISSING, NOT_PUBLISHED, Cell, Column, Row, Table
+
+
+def _ours(cell: Cell, column: Column) -> str:
+    """``mean ± standard error (standard deviation over seeds)``, with its mark."""
+    if cell.text:
+        return cell.text
+    if cell.ours is None:
+        return MISSING + cell.mark
+    text = column.format(cell.ours.mean)
+    if cell.ours.standard_error is not None:
+        text += f" ± {column.format(cell.ours.standard_error)}"
+    if cell.ours.spread is not None:
+        text += f" ({column.format(cell.ours.spread)})"
+    return text + cell.mark
+
+
+def _published(cell: Cell) -> str:
+    text = cell.published_text if cell.published_text is not None else cell.published or NOT_PUBLISHED
+    return f"{int(text):,}" if text.isdigit() else text
+
+
+def _lines(table: Table) -> Iterable[tuple[Row, str, list[str]]]:
+    """(row, whose, cells as text) in print order; a row without a run of ours is one line."""
+    for row in table.rows:
+        cells = [row.cells.get(column.key, Cell()) for column in table.columns]
+        if row.pair is None and row.is_published:
+            yield row, "paper (ours: missing)", [_published(cell) for cell in cells]
+            continue
+        if row.is_published:
+            yield row, "paper", [_published(cell) for cell in cells]
+        yield (
+            row,
+            "ours",
+            [
+                _ours(cell, column) if column.key in row.cells else NOT_PUBLISHED
+                for cell, column in zip(cells, table.columns, strict=True)
+            ],
+        )
+
+
+def to_csv(table: Table) -> str:
+    """Tidy: one line a cell. ``standard_error`` is over benchmark rows, ``spread`` over seeds."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "column", "ours", "standard_error", "spread", "published", "unit", "pair", "note"])
+    for row in table.rows:
+        for column in table.columns:
+            if column.key not in row.cells:
+                continue
+            cell = row.cells[column.key]
+            numbers = [cell.ours.mean, cell.ours.standard_error, cell.ours.spread] if cell.ours else [None, None, None]
+            written = ["" if number is None else f"{number:.10g}" for number in numbers]
+            written[0] = cell.text or written[0]
+            writer.writerow([row.label, column.key, *written, cell.published, column.unit, row.pair or "", cell.note])
+    return buffer.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    if not table.rows:
+        return "\n".join([f"### {table.title}", "", *table.notes]) + "\n"
+    header = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
+    lines = [f"### {table.title}", "", bar(header), bar(["---", "---", *["---:"] * len(table.columns)])]
+    for row, whose, cells in _lines(table):
+        if whose == "ours" and row.is_published:
+            name = f"`{row.pair}`"
+        else:
+            name = f"**{_pipe(row.label)}**" + (f" `{row.pair}`" if whose == "ours" and row.pair else "")
+        lines.append(bar([name, whose, *cells]))
+    lines += ["", *(f"- {note}" for note in table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _pipe(text: str) -> str:
+    # a setting's * (without threshold shifting) must not open emphasis
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def _unit(column: Column) -> str:
+    return "" if column.unit in ("", "%", "tokens") else f" ({column.unit})"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "§": r"\S{}",
+    "µ": r"$\mu$",
+    "–": "--",
+    "λ": r"$\lambda$",
+    "×": r"$\times$",
+}
+
+
+def latex_escape(text: str) -> str:
+    """Text as LaTeX prints it, under pdflatex too: ASCII only, backticks dropped."""
+    escaped = "".join(_LATEX.get(character, character) for character in text.replace("`", ""))
+    return escaped.encode("ascii", "replace").decode()
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs ``table*``; needs the packages booktabs and graphicx."""
+    heads = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(map(latex_escape, heads)) + r" \\",
+        r"\midrule",
+    ]
+    for row, whose, cells in _lines(table):
+        ours = whose == "ours" and row.is_published
+        name = rf"\quad {latex_escape(row.pair or '')}" if ours else latex_escape(row.label)
+        lines.append(" & ".join([name, whose, *map(latex_escape, cells)]) + r" \\")
+    number, _, title = table.title.partition(". ")  # LaTeX numbers its own tables
+    caption = f"{title} ({number} of the paper)" if title else number
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}}",
+        rf"\caption{{{latex_escape(f'{caption}.')}}}",
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+    ]
+    if table.notes:
+        lines += [r"\par\smallskip\footnotesize\raggedright", *(latex_escape(note) + r"\par" for note in table.notes)]
+    lines.append(r"\end{table*}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,25 @@
+"""The paper's claims, how each is tested, and the tolerances (``data/claims.yaml``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+from prosparse.published.tables import DATA
+
+
+@dataclass(frozen=True)
+class Claim:
+    number: int
+    statement: str
+    where: str  # in the paper
+    test: str
+    tolerance: dict[str, float] = field(default_factory=dict)
+
+
+@cache
+def published_claims() -> dict[int, Claim]:
+    """The claims by number, in the paper's order."""
+    import yaml
+
+    return {entry["number"]: Claim(**entry) for entry in yaml.safe_load((DATA / "claims.yaml").read_text())}
