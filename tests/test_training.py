@@ -85,6 +85,16 @@ def test_bfloat16_compiled_stages_equal_unstaged_and_stay_near_float32(data, sta
         assert fast["sparsity"] == pytest.approx(slow["sparsity"], abs=0.05)
 
 
+def test_bfloat16_stopped_at_every_step_equals_uninterrupted(data, tmp_path):
+    """The draws that round the L1 term belong to the step, not to the process."""
+    spec = specification([Stage(until=5, peak=0.5)], total=5, precision="bfloat16")
+    run(data, spec, tmp_path / "whole")
+    for step in range(1, 5):
+        with pytest.raises(OutOfTime, match=f"step {step} of 5"):
+            run(data, spec, tmp_path / "stopped", max_seconds=0)
+    assert_same_weights(run(data, spec, tmp_path / "stopped"), tmp_path / "whole")
+
+
 def test_a_start_that_is_not_trained_is_kept_as_it_is(data, staged, tmp_path):
     spec = specification([Stage(until=0)], total=0).model_copy(update={"start": None})
     untouched = run(data, spec, tmp_path / "untouched", previous=staged / "stage2")

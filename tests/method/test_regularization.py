@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 
 from prosparse.config import Activation
 from prosparse.method.activations import gated_ffns, substitute
-from prosparse.method.regularization import SparsityRegularization
+from prosparse.method.regularization import SparsityRegularization, _L1Gradient
 
 FACTOR = 0.3
 TOKENS = torch.randint(0, 64, (4, 16), generator=torch.Generator().manual_seed(1))
@@ -120,6 +120,105 @@ def test_under_torch_compile_with_a_changing_factor(tiny_llama):
         compiled(input_ids=TOKENS, labels=TOKENS, use_cache=False).loss.backward()
     assert_equal_gradients(gradients(model), expected)
     assert regularization.measured()[0] == pytest.approx(l1, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ 16 bits
+
+
+class Block(torch.nn.Module):
+    """A gated FFN whose input ``x1`` of down_proj is kept, so that its gradient can be read."""
+
+    def __init__(self, features=8, neurons=256, dtype=torch.bfloat16):
+        super().__init__()
+        self.gate_proj, self.up_proj = (torch.nn.Linear(features, neurons, dtype=dtype) for _ in range(2))
+        self.down_proj = torch.nn.Linear(neurons, features, dtype=dtype)
+        self.act_fn = torch.nn.ReLU()
+
+    def forward(self, x):
+        self.x1 = self.act_fn(self.gate_proj(x)) * self.up_proj(x)
+        if not torch.compiler.is_compiling():
+            self.x1.retain_grad()
+        return self.down_proj(self.x1)
+
+
+def increments(dtype, steps=1, micro_batches=1, rank=0, world_size=1, seed=0, tokens=64, first_token=0):
+    """The change of x1's gradient (a normal variable times 1e-5) at each step and micro-batch, and sign(x1)."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(Block(dtype=dtype))
+    inputs = torch.randn(128, 8).to(dtype)[first_token : first_token + tokens]
+    outward = (1e-5 * torch.randn(128, 8)).to(dtype)[first_token : first_token + tokens]
+    (model(inputs) * outward).sum().backward()
+    plain = model[0].x1.grad.double()
+    regularization = SparsityRegularization(model, micro_batches, seed=seed, rank=rank, world_size=world_size)
+    found = []
+    for step in range(1, steps + 1):
+        regularization.step, regularization.factor = step, 4.5e-7 * plain.numel() * micro_batches
+        for _ in range(micro_batches):
+            (model(inputs) * outward).sum().backward()
+            found.append(model[0].x1.grad.double() - plain)
+    return torch.stack(found), model[0].x1.detach().sign().double()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_the_increment_has_the_right_mean(dtype):
+    found, signs = increments(dtype, steps=40, micro_batches=2)
+    active = signs != 0
+    mean = (found * signs)[:, active].mean().item()
+    assert mean == pytest.approx(4.5e-7, rel=0.02)
+    assert (found[:, ~active] == 0).all()
+    # no step and no micro-batch repeats the draws of another
+    assert len({tuple(each[active].tolist()) for each in found}) == len(found)
+
+
+def test_in_float32_the_increment_is_what_it_always_was():
+    torch.manual_seed(0)
+    x1, gradient, scale = torch.randn(32, 64, requires_grad=True), torch.randn(32, 64), torch.tensor(1e-3).double()
+    key = torch.tensor(0)
+    _L1Gradient.apply(x1, scale, key, key, None).backward(gradient)
+    assert torch.equal(x1.grad, torch.addcmul(gradient, x1.sign(), scale.float()))
+
+
+def test_a_token_keeps_its_draws_whoever_has_it():
+    """One process with two micro-batches, two processes with one each, one process with both at once."""
+    both, _ = increments(torch.bfloat16, tokens=128)
+    parts = [increments(torch.bfloat16, rank=rank, world_size=2, first_token=64 * rank)[0][0] for rank in range(2)]
+    assert torch.equal(torch.cat(parts), both[0])
+    again, _ = increments(torch.bfloat16, rank=1, world_size=2, first_token=64)
+    assert torch.equal(again[0], parts[1])  # reproducible
+    assert not torch.equal(increments(torch.bfloat16, rank=1, world_size=2)[0][0], parts[0])  # same tokens, other place
+    assert not torch.equal(increments(torch.bfloat16, seed=1, tokens=128)[0], both)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_in_16_bits_under_activation_checkpointing(tiny_llama, use_reentrant):
+    plain = relu_model(tiny_llama).bfloat16()
+    again = copy.deepcopy(plain)
+    again.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    again.enable_input_require_grads()
+    for model in (plain, again):
+        model.train()
+        regularization = SparsityRegularization(model)
+        for regularization.step in (1, 2):
+            regularization.factor = FACTOR
+            for half in TOKENS.split(2):
+                model(input_ids=half, labels=half, use_cache=False).loss.backward()
+    assert_equal_gradients(gradients(again), gradients(plain), 0)
+
+
+def test_in_16_bits_under_torch_compile():
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(Block(), Block())
+    compiled, inputs = copy.deepcopy(plain), torch.randn(64, 8).bfloat16()
+    for model in (plain, compiled):
+        if model is compiled:
+            for block in model:
+                block.compile(backend="aot_eager")
+        regularization = SparsityRegularization(model, accumulation_steps=2)
+        for regularization.step in (1, 2):
+            regularization.factor = 0.1 * regularization.step
+            for half in inputs.split(32):
+                (1e-3 * model(half)).sum().backward()
+    assert_equal_gradients(gradients(compiled), gradients(plain), 0)
 
 
 def _distributed(rank, path, model, queue):

@@ -297,7 +297,10 @@ def _trainer(
         sharding.configure(arguments)
     else:
         model.to(device)  # type: ignore[arg-type]
-    regularization = SparsityRegularization(model, accumulation_steps, device)
+    regularization = SparsityRegularization(
+        model, accumulation_steps, device,
+        seed=specification.seed, rank=processes.rank(), world_size=processes.count(),
+    )  # fmt: skip
     callback = _StageCallback(specification, dataset, regularization, resume / "ledger.csv", deadline, asked, label)
     trainer = _StageTrainer(
         fused_loss, taught_by, model=model, args=arguments, train_dataset=dataset, callbacks=[callback]
@@ -402,7 +405,7 @@ class _StageCallback(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
-        self.regularization.factor = factor(self.specification.stages, step)
+        self.regularization.step, self.regularization.factor = step, factor(self.specification.stages, step)
         self.regularization.measuring = step == 1 or step == self.last_step or step % args.logging_steps == 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -5,6 +5,9 @@ intermediate neurons (the paper does not say how it normalises; this choice is o
 gradient of the second part at x1 is ``lambda / x1.numel() * sign(x1)``. An identity on x1 adds it
 in its backward pass, which runs exactly once a micro-batch and layer; a list of losses filled by
 hooks would miss or double terms under activation checkpointing, DDP or torch.compile.
+
+In 16 bits ``lambda / x1.numel()`` is mostly too small to change the gradient that it is added to, so the sum is
+rounded stochastically there. In float32 it is rounded to nearest, as any sum.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from prosparse.method.activations import gated_ffns
+from prosparse.method.rounding import HALF_PRECISION, add_sign, draw_key, draws
 
 
 class _L1Gradient(torch.autograd.Function):
@@ -26,47 +30,77 @@ class _L1Gradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x1: Tensor, scale: Tensor, probe: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x1, scale)
+    def forward(
+        ctx: Any, x1: Tensor, scale: Tensor, draw_key: Tensor, first_row: Tensor, probe: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x1, scale, draw_key, first_row)
         ctx.measuring = probe is not None
         return x1.view_as(x1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:  # type: ignore[override]
-        x1, scale = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x1, scale, draw_key, first_row = ctx.saved_tensors
         measured = None
         if ctx.measuring:
             zeros = x1.numel() - torch.count_nonzero(x1)
             measured = torch.stack([x1.abs().sum(dtype=torch.float32), zeros.float()]) / x1.numel()
-        return torch.addcmul(gradient, x1.sign(), scale.to(gradient.dtype)), None, measured
+        if gradient.dtype in HALF_PRECISION:
+            rows, signs = gradient.flatten(0, -2), x1.flatten(0, -2)
+            total = add_sign(rows, signs, scale.float(), *draws(draw_key, first_row, *rows.shape)).reshape(x1.shape)
+        else:
+            total = torch.addcmul(gradient, x1.sign(), scale.to(gradient.dtype))
+        return total, None, None, None, measured
 
 
 class SparsityRegularization:
     """Attaches the L1 gradient to every gated FFN of a model.
 
-    Set ``factor`` (lambda) before each optimizer step. With ``measuring`` on, the step's mean |x1|
+    Set ``step`` and ``factor`` (lambda) before each optimizer step. With ``measuring`` on, the step's mean |x1|
     and sparsity are collected at no extra pass; with lambda 0 and measuring off the model runs
     untouched. Gradients must not be loss-scaled (float16): use float32 or bfloat16.
 
+    The draws that round a 16-bit gradient depend on the seed, the step, the layer, the token's place in the step's
+    batch and the neuron. A token keeps its draws however many processes share the batch, as long as micro-batches
+    are dealt out to them in turn, which samplers of accelerate do.
+
     Args:
         model: any model with gated FFNs.
-        accumulation_steps: micro-batches an optimizer step and process; each contributes an equal share. Gradients
+        accumulation_steps: micro-batches per optimizer step and process; each contributes an equal share. Gradients
             are taken to be averaged over processes, as DDP and FSDP do.
         device: where the model will compute, if its weights are not there yet.
+        seed: of the draws.
+        rank, world_size: this process's place among those that share a batch.
     """
 
-    def __init__(self, model: nn.Module, accumulation_steps: int = 1, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        accumulation_steps: int = 1,
+        device: torch.device | None = None,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self._ffns = gated_ffns(model)
         self._accumulation_steps = accumulation_steps
+        self._seed, self._rank, self._world_size = seed, rank, world_size
         self._factor = 0.0
         self._active = False  # a bool: torch.compile would compile anew for each value of a float
         device = device or next(model.parameters()).device
         self._scale = torch.zeros((), dtype=torch.float64, device=device)
         self._probes = [torch.zeros(2, device=device, requires_grad=True) for _ in self._ffns]
+        # tensors, not numbers, for the same reason; one per layer, since all layers share their compiled code
+        self._draw_keys = [torch.zeros((), dtype=torch.int64, device=device) for _ in self._ffns]
+        self._micro_batch = torch.zeros((), dtype=torch.int64, device=device)
+        self.step = 1
         self.measuring = False
         self._hooks = [
-            ffn.down_proj.register_forward_pre_hook(self._hook(probe))
-            for ffn, probe in zip(self._ffns, self._probes, strict=True)
+            model.register_forward_pre_hook(self._next_micro_batch),
+            *(
+                ffn.down_proj.register_forward_pre_hook(self._hook(probe, key))
+                for ffn, probe, key in zip(self._ffns, self._probes, self._draw_keys, strict=True)
+            ),
         ]
 
     @property
@@ -79,13 +113,30 @@ class SparsityRegularization:
         self._active = value > 0
         self._scale.fill_(value / self._accumulation_steps)
 
-    def _hook(self, probe: Tensor) -> Any:
+    @property
+    def step(self) -> int:
+        return self._step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        self._step = value
+        self._micro_batch.fill_(self._rank - self._world_size)
+        for layer, key in enumerate(self._draw_keys):
+            key.fill_(draw_key(self._seed, value, layer))
+
+    def _next_micro_batch(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """The model's own hook: unlike its layers', activation checkpointing does not repeat it."""
+        if self._active and torch.is_grad_enabled():
+            self._micro_batch.add_(self._world_size)
+
+    def _hook(self, probe: Tensor, draw_key: Tensor) -> Any:
         def add_gradient(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             (x1,) = inputs
             if not (self._active or self.measuring) or not torch.is_grad_enabled():
                 return None
             # a tensor, not a number: torch.compile would compile anew for each lambda
-            return (_L1Gradient.apply(x1, self._scale / x1.numel(), probe if self.measuring else None),)
+            scale, first_row = self._scale / x1.numel(), self._micro_batch * (x1.numel() // x1.shape[-1])
+            return (_L1Gradient.apply(x1, scale, draw_key, first_row, probe if self.measuring else None),)
 
         return add_gradient
 
