@@ -83,6 +83,65 @@ def test_distillation_is_cross_entropy_and_divergence():
     torch.testing.assert_close(head.weight.grad, exact_weight.grad.float(), rtol=1e-4, atol=1e-6)
 
 
+def hard_cases(dtype, share, gap):
+    """Rows whose target leads all other logits by about ``gap``, over 5,000 entries; and the exact loss of each.
+
+    The logits are the 16-bit product's own, so that what differs is the loss's arithmetic.
+    """
+    generator = torch.Generator().manual_seed(3)
+    tokens, entries = 8, 5000
+    hidden, weight = torch.eye(tokens, 16).to(dtype)[None], torch.randn(entries, 16, generator=generator).to(dtype)
+    teacher = torch.eye(tokens, 16).to(dtype)[None], torch.randn(entries, 16, generator=generator).to(dtype)
+    labels = torch.randint(0, entries, (1, tokens), generator=generator)
+    for row, target in enumerate(labels[0, 1:].tolist()):
+        weight[target, row] = teacher[1][target, row] = gap
+    exact = [(states @ matrix.T)[0, :-1].double().requires_grad_() for states, matrix in ((hidden, weight), teacher)]
+    log_p, log_q = exact[0].log_softmax(1), exact[1].detach().log_softmax(1)
+    divergence = (log_q.exp() * (log_q - log_p)).sum(1)
+    losses = (1 - share) * nn.functional.nll_loss(log_p, labels[0, 1:], reduction="none") + share * divergence
+    losses.mean().backward()
+    return hidden, weight, labels, teacher, losses.detach(), exact[0].grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("gap", [2.0, 14.0, 20.0, 30.0])
+def test_targets_that_are_nearly_certain(dtype, share, gap, monkeypatch):
+    monkeypatch.setattr(fused, "SLICE", 1024)
+    hidden, weight, labels, teacher, losses, slopes = hard_cases(dtype, share, gap)
+    head = nn.Linear(16, len(weight), bias=False, dtype=dtype)
+    head.weight.data = weight
+    loss = fused.FusedLoss(head, share)
+    loss.teacher = teacher if share else None
+    scale = 64.0 if dtype == torch.float16 else 1.0  # the smallest slopes would be float16's subnormal numbers
+    hidden.requires_grad_()
+    (value := loss(hidden, labels, len(weight)) * scale).backward()
+    assert value.item() >= 0
+    assert value.item() / scale == pytest.approx(losses.mean().item(), rel=1e-4, abs=2e-6 * share)
+    # of the identity's rows, the head's gradient is the slope of the logits
+    found = head.weight.grad.T[:7].double() / scale
+    targets = labels[0, 1:, None]
+    spacing = torch.finfo(dtype).eps + 1e-4
+    smallest = 1e-9 if dtype == torch.float16 else 1e-16  # below which float16 has no numbers
+    torch.testing.assert_close(
+        found.gather(1, targets), slopes.gather(1, targets), rtol=spacing, atol=1e-7 if share else smallest
+    )
+    torch.testing.assert_close(found, slopes, rtol=spacing, atol=1e-7)
+
+
+def test_equal_distributions_do_not_diverge():
+    """A student that is its teacher: a loss of 0 and not below, whatever float32 rounds."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        hidden, weight = torch.randn(1, 3, 16, generator=generator), 4 * torch.randn(500, 16, generator=generator)
+        head = nn.Linear(16, 500, bias=False)
+        head.weight.data = weight
+        loss = fused.FusedLoss(head, share=1.0)
+        loss.teacher = hidden, weight
+        value = loss(hidden, torch.tensor([[1, 2, 3]]), 500).item()
+        assert 0 <= value < 1e-5
+
+
 def test_bfloat16_autocast_stays_near_float32():
     model = model_of()
     expected, expected_gradients = loss_and_gradients(model)

@@ -28,9 +28,10 @@ def _statistics(logits: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor,
 
 
 def _divergence(teacher: Tensor, student: Tensor, maximum: Tensor, higher: Tensor, total: Tensor) -> Tensor:
-    """Running sum of ``exp(teacher - maximum) (teacher - student)`` of each row."""
+    """Running sum of ``exp(teacher - maximum) (teacher - student)`` of each row, without targets."""
     values = teacher.float()
-    return total * (maximum - higher).exp() + ((values - higher[:, None]).exp() * (values - student.float())).sum(1)
+    difference = torch.where(values > -torch.inf, values - student.float(), 0)
+    return total * (maximum - higher).exp() + ((values - higher[:, None]).exp() * difference).sum(1)
 
 
 def _gradient(logits: Tensor, normalizer: Tensor, weight: Tensor) -> Tensor:
@@ -51,7 +52,29 @@ def _distilled_gradient(
     return ((logits.float() - normalizer[:, None]).exp() * weight[:, None] - wanted).to(logits.dtype)
 
 
+def _column(targets: Tensor, start: int, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row, the target's column [n, 1] in a slice, and whether it lies there [n, 1] (else: any column)."""
+    column = targets[:, None] - start
+    width = logits.shape[1]
+    return column.clamp(0, width - 1), (column >= 0) & (column < width)
+
+
+def _take_out(logits: Tensor, targets: Tensor, start: int, chosen: Tensor) -> Tensor:
+    """Move the targets' logits of a slice to ``chosen`` (float32) and leave minus infinity in their place."""
+    column, inside = _column(targets, start, logits)
+    values = logits.gather(1, column)
+    logits.scatter_(1, column, values.masked_fill(inside, -torch.inf))
+    return torch.where(inside[:, 0], values[:, 0].float(), chosen)
+
+
 class _Loss(torch.autograd.Function):
+    """The target is kept apart from the rest of the vocabulary.
+
+    With ``rest`` the logarithm of the other entries' exponentials, a row's cross-entropy is ``softplus(rest - target)``
+    and its slope at the target ``-sigmoid(rest - target)``. Neither loses its digits where the target is nearly
+    certain, as ``normalizer - target`` and ``softmax - 1`` do.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -63,35 +86,49 @@ class _Loss(torch.autograd.Function):
         teacher: tuple[Tensor, Tensor] | None,
         kernels: dict[str, Callable[..., Any]],
     ) -> Tensor:
-        rows = hidden.shape[0]
-        maximum, total = hidden.new_full((rows,), -torch.inf, dtype=torch.float32), hidden.new_zeros(rows).float()
-        teacher_maximum, teacher_total, difference = maximum, total, total
+        total = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
+        maximum = torch.full_like(total, -torch.inf)
+        chosen = teacher_chosen = teacher_total = difference = total
+        teacher_maximum = maximum
         slices, teacher_slices = [], []
         for start in range(0, weight.shape[0], SLICE):
             logits = hidden @ weight[start : start + SLICE].T
             slices.append(logits)
+            chosen = _take_out(logits, targets, start, chosen)
             maximum, total = kernels["statistics"](logits, maximum, total)
             if teacher is not None:
                 wanted = teacher[0] @ teacher[1][start : start + SLICE].T
                 teacher_slices.append(wanted)
+                teacher_chosen = _take_out(wanted, targets, start, teacher_chosen)
                 higher, teacher_total = kernels["statistics"](wanted, teacher_maximum, teacher_total)
                 difference = kernels["divergence"](wanted, logits, teacher_maximum, higher, difference)
                 teacher_maximum = higher
-        normalizer = maximum + total.log()
-        chosen = (hidden.float() * weight[targets].float()).sum(1)
-        loss = (1 - share) * (normalizer - chosen)
-        teacher_normalizer = teacher_maximum + teacher_total.log()
+        rest = maximum + total.log()
+        normalizer = torch.logaddexp(rest, chosen)
+        target_slope = -torch.sigmoid(rest - chosen)
+        loss = nn.functional.softplus(rest - chosen)
+        teacher_normalizer = normalizer
         if teacher is not None:
-            loss = loss + share * (difference / teacher_total - teacher_normalizer + normalizer)
-        ctx.save_for_backward(hidden, weight, targets, row_weight, normalizer, teacher_normalizer)
+            teacher_rest = teacher_maximum + teacher_total.log()
+            teacher_normalizer = torch.logaddexp(teacher_rest, teacher_chosen)
+            divergence = (
+                (teacher_maximum - teacher_normalizer).exp() * difference
+                + (teacher_chosen - teacher_normalizer).exp() * (teacher_chosen - chosen)
+                - teacher_normalizer
+                + normalizer
+            )
+            # equal distributions differ by what float32 rounds
+            loss = (1 - share) * loss + share * divergence.clamp_min(0)
+            target_slope = target_slope + share * torch.sigmoid(teacher_rest - teacher_chosen)
+        ctx.save_for_backward(hidden, weight, targets, row_weight, normalizer, teacher_normalizer, target_slope)
         ctx.slices, ctx.teacher_slices, ctx.share, ctx.kernels = slices, teacher_slices, share, kernels
         return (loss * row_weight).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, targets, row_weight, normalizer, teacher_normalizer = ctx.saved_tensors
+        hidden, weight, targets, row_weight, normalizer, teacher_normalizer, target_slope = ctx.saved_tensors
         row_weight = row_weight * gradient
-        hard = ((1 - ctx.share) * row_weight).to(hidden.dtype)
+        target_slope = (target_slope * row_weight).to(hidden.dtype)[:, None]
         hidden_gradient = torch.zeros_like(hidden, dtype=torch.float32)
         weight_gradient = torch.empty_like(weight)
         for index, start in enumerate(range(0, weight.shape[0], SLICE)):
@@ -103,8 +140,8 @@ class _Loss(torch.autograd.Function):
                 )
             else:
                 slope = ctx.kernels["gradient"](logits, normalizer, row_weight)
-            here = ((targets >= start) & (targets < start + slope.shape[1])).nonzero()[:, 0]
-            slope[here, targets[here] - start] -= hard[here]
+            column, inside = _column(targets, start, slope)
+            slope.scatter_(1, column, torch.where(inside, target_slope, slope.gather(1, column)))
             hidden_gradient += slope @ weight[start : start + SLICE]
             torch.mm(slope.T, hidden, out=weight_gradient[start : start + SLICE])
         return hidden_gradient.to(hidden.dtype), weight_gradient, None, None, None, None, None
