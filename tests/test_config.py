@@ -217,7 +217,7 @@ def change(config, path, value):
             "sine",
             r"stages\.0\.shape: the first stage must be constant",
         ),
-        (["runs", "small-vanilla", "activation"], "fatrelu--0.1", r"activation.*greater than or equal to 0"),
+        (["runs", "small-vanilla", "activation"], "fatrelu--0.1", r"activation.*at least 0"),
         (["runs", "small-vanilla", "activation"], "gelu", r"'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
         (
             ["runs", "small-vanilla", "init"],
@@ -227,7 +227,7 @@ def change(config, path, value):
         (["runs", "small-base", "init"], {"run": "small-vanilla"}, r"a cycle, "),
         (["runs", "small-final-1", "init", "stage"], 9, r"init\.stage is 9: small-prosparse has stages 0 to 5"),
         (["runs", "small-vanilla", "mixture"], "mixd", r"mixture: unknown name 'mixd'; allowed: mixed, instructions"),
-        (["rows", "LLaMA2-7B"], "small-base@fatrelu--1", r"greater than or equal to 0"),
+        (["rows", "LLaMA2-7B"], "small-base@fatrelu--1", r"at least 0"),
         (["rows", "LLaMA3-8B"], "small-base", r"rows: unknown name 'LLaMA3-8B'; allowed: LLaMA2-7B, ReluLLaMA-7B"),
         (["rows", "ProSparse-7B"], "small", r"rows\.ProSparse-7B: unknown name 'small'; allowed: small-base"),
         (["data", "mixtures", "mixed", "books"], 1, r"mixtures\.mixed: unknown name 'books'"),

@@ -38,7 +38,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_checkpoint import make_checkpoint
+from helpers.checkpoint import make_checkpoint
 
 from prosparse.__main__ import main
 from prosparse.cli import exit

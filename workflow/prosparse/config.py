@@ -8,6 +8,7 @@ measured: a run's last checkpoint under an activation, written ``run`` or ``run@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -202,7 +203,7 @@ class Activation(Section):
     """The gate's activation; ``parameter`` is shiftrelu's bias b or fatrelu's threshold t."""
 
     name: Literal["silu", "relu", "shiftrelu", "fatrelu"]
-    parameter: Annotated[float, Field(ge=0)] | None = None
+    parameter: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def parameter_where_needed(self) -> Self:
@@ -217,16 +218,27 @@ class Activation(Section):
         """``relu``, ``silu``, ``fatrelu-0.01``, ``shiftrelu-0.1``."""
         name, _, parameter = text.partition("-")
         try:
-            value = float(parameter) if parameter else None
-        except ValueError:
-            raise ConfigError(f"activation {text!r}: {parameter!r} is not a number") from None
-        try:
-            return cls(name=name, parameter=value)  # type: ignore[arg-type]
-        except ValidationError as error:
-            raise ConfigError(f"activation {text!r}: {describe(error)}") from None
+            return cls(name=name, parameter=float(parameter) if parameter else None)  # type: ignore[arg-type]
+        except ValueError:  # ValidationError is one
+            raise ConfigError(
+                f"activation {text!r}: {_meant_activation(text)}allowed are silu, relu, fatrelu-THRESHOLD and "
+                "shiftrelu-BIAS (fatrelu-0.01; both numbers at least 0)"
+            ) from None
 
     def __str__(self) -> str:
         return self.name if self.parameter is None else f"{self.name}-{self.parameter:g}"
+
+
+def _meant_activation(text: str) -> str:
+    """A question, where a misspelt activation resembles one."""
+    number = re.search(r"\d*\.?\d+", text)
+    names: dict[str, float | None] = {"fatrelu": 0.01, "shiftrelu": 0.1}
+    if number is None:
+        names |= {"silu": None, "relu": None}
+    for name in get_close_matches(re.sub(r"[^a-z]", "", text.lower()), names, 1, cutoff=0.8):
+        default = names[name]
+        return f"did you mean {name if default is None else f'{name}-{float(number[0]) if number else default:g}'}? "
+    return ""
 
 
 class ScratchInit(Section):
@@ -660,10 +672,14 @@ def load(raw: dict[str, Any]) -> Experiment:
         path = _corpora_file(data["corpora"])
         raw["data"], origin = _laid_over_file(data, path), f" (data.corpora: {path})"
     defaults = raw.pop("training", {})
+    if not isinstance(defaults, dict):
+        raise ConfigError(f"training: a mapping of what every run's training shares is needed (got {defaults!r})")
     runs = raw.get("runs")
     if isinstance(runs, dict):
         raw["runs"] = {
-            name: {**run, "training": {**defaults, **run.get("training", {})}} if isinstance(run, dict) else run
+            name: {**run, "training": {**defaults, **run.get("training", {})}}
+            if isinstance(run, dict) and isinstance(run.get("training", {}), dict)
+            else run
             for name, run in runs.items()
         }
     try:

@@ -16,24 +16,24 @@ from prosparse.cli.arguments import Command
 EXAMPLES = """\
 \b
 Examples (any model with a gated FFN: LLaMA, Mistral, Qwen, Granite, Phi-3, ...):
-  prosparse sparsity   MODEL --text book.txt                              how sparse it is, and its held-out loss
-  prosparse swap       MODEL --activation relu --output relu              replace the activation, keep the weights
-  prosparse train      relu --recipe recipe.yaml --text '*.txt' --output sparse      progressive regularization
-  prosparse sparsity   sparse/stage2 --text book.txt --activation relu --activation fatrelu-0.01
-  prosparse evaluate   sparse/stage2 --activation fatrelu-0.01 --task piqa --output piqa.json
-  prosparse generate   sparse/stage2 --prompt 'Once upon a time'          faster than dense, the same tokens
-  prosparse predictors sparse/stage2 --text '*.txt' --output predictors   which neurons will be active
-  prosparse generate   sparse/stage2 --prompt 'Once upon a time' --predictors predictors/nonzero
-  prosparse export     sparse/stage2 --engine powerinfer --predictors predictors/nonzero --output model.gguf
+  prosparse sparsity   my-model --text book.txt                         # how sparse it is, and its loss
+  prosparse swap       my-model --activation relu --output relu         # another activation, the same weights
+  prosparse train      relu --recipe recipe.yaml --text 'corpus/*.txt' --output sparse
+  prosparse sparsity   sparse --text book.txt --activation relu --activation fatrelu-0.01
+  prosparse evaluate   sparse --activation fatrelu-0.01 --task piqa --output piqa.json
+  prosparse generate   sparse --prompt 'Once upon a time'               # faster than dense, the same tokens
+  prosparse predictors sparse --text 'corpus/*.txt' --output predictors # which neurons will be active
+  prosparse generate   sparse --prompt 'Once upon a time' --predictors predictors/nonzero
+  prosparse export     sparse --engine powerinfer --predictors predictors/nonzero --output model.gguf
 
 \b
 The paper's tables and figures: `snakemake --cores all`. It calls the workflow's steps, `prosparse step --help`.
 """
 
 application = typer.Typer(
-    add_completion=False, rich_markup_mode=None, no_args_is_help=True, epilog=EXAMPLES
+    add_completion=False, rich_markup_mode=None, epilog=EXAMPLES
 )  # fmt: skip
-step = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="One step of the workflow, as its rules call it.")
+step = typer.Typer(rich_markup_mode=None, help="One step of the workflow, as its rules call it.")
 application.add_typer(step, name="step", hidden=True)
 
 for commands, group in (

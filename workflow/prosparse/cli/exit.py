@@ -33,10 +33,12 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
     if not isinstance(error, Exception):
         raise error
     if isinstance(error, typer.TyperException):
-        print(f"prosparse: error: {error.format_message()}", file=sys.stderr)
+        context = getattr(error, "ctx", None)
+        hint = f" (see `{context.command_path} --help`)" if context else ""
+        print(f"prosparse: error: {in_one_line(error.format_message())}{hint}", file=sys.stderr)
         return error.exit_code
 
-    from prosparse.failures import explain, in_one_line
+    from prosparse.failures import explain
 
     explained = explain(error)
     if with_traceback or (explained is None and in_step):
@@ -47,10 +49,14 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
         return getattr(error, "exit_status", FAILED)
     hint = "" if with_traceback or in_step else "; --traceback shows where"
     print(
-        f"prosparse: internal error: {type(error).__name__}: {in_one_line(error)}{hint}. Please report it.",
+        f"prosparse: internal error: {type(error).__name__}: {in_one_line(str(error))}{hint}. Please report it.",
         file=sys.stderr,
     )
     return INTERNAL
+
+
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _speaks(in_step: bool) -> bool:
