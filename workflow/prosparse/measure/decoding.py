@@ -31,7 +31,7 @@ from prosparse.inference.predictors import Predictor
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.measure import engines
-from prosparse.measure.engines import spread
+from prosparse.measure.quartiles import quartiles
 from prosparse.models import load
 from prosparse.operators import MAX_BATCH, linear
 
@@ -354,7 +354,7 @@ def _ours(
     found: dict[str, Any] = {
         "weight_bytes": weight_bytes(decoder),
         "sparsity": float((1 - active).mean()),
-        "bandwidth": spread([value / 1e9 for value in modes["dense"].bandwidths]),
+        "bandwidth": quartiles([value / 1e9 for value in modes["dense"].bandwidths]),
         "modes": {
             name: _mode(arm, modes["dense"] if name in modes else None, read[name], overhead)
             for name, arm in arms.items()
@@ -372,16 +372,16 @@ def _ours(
 def _mode(arm: _Arm, dense: _Arm | None, read: dict[str, int], overhead: _Arm) -> dict[str, Any]:
     bounds = [read["all"] / bandwidth for bandwidth in arm.bandwidths]
     found = {
-        "tokens_per_second": spread(arm.rates),
-        "milliseconds_per_token": spread([1000 * seconds for seconds in arm.seconds]),
-        "first_token_milliseconds": spread([1000 * seconds for seconds in arm.first_tokens]),
+        "tokens_per_second": quartiles(arm.rates),
+        "milliseconds_per_token": quartiles([1000 * seconds for seconds in arm.seconds]),
+        "first_token_milliseconds": quartiles([1000 * seconds for seconds in arm.first_tokens]),
         "bytes": read,
-        "bound_milliseconds": spread([1000 * bound for bound in bounds]),
-        "share_of_bound": spread([b / s for b, s in zip(bounds, arm.seconds, strict=True)]),
+        "bound_milliseconds": quartiles([1000 * bound for bound in bounds]),
+        "share_of_bound": quartiles([b / s for b, s in zip(bounds, arm.seconds, strict=True)]),
     }
     if dense is not None:
         ratios = [d / s for d, s in zip(dense.seconds, arm.seconds, strict=True)]
-        found["times_faster_than_dense"] = spread(ratios)
+        found["times_faster_than_dense"] = quartiles(ratios)
         found["overhead_milliseconds"] = 1000 * statistics.median(overhead.seconds)
     return found
 

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import gguf
 from prosparse.config import UserError
 from prosparse.inference.export import reader
 from prosparse.inference.vocabulary import byte_characters
+from prosparse.measure.quartiles import quartiles
 
 LLAMA_CPP_INTERPRETER = "PROSPARSE_LLAMA_CPP"
 
@@ -62,12 +62,6 @@ def _precision(path: Path) -> str:
     return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name) for name in sorted(types))
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Over prompts, and within what they gave; of one prompt all three are its value."""
-    lower, median, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
-    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
-
-
 def _result(
     about: dict[str, str],
     path: Path,
@@ -81,8 +75,8 @@ def _result(
         **about,
         "precision": _precision(path),
         "threads": threads,
-        "tokens_per_second": spread(rates),
-        "first_token_milliseconds": spread([1000 * seconds for seconds in first_seconds]),
+        "tokens_per_second": quartiles(rates),
+        "first_token_milliseconds": quartiles([1000 * seconds for seconds in first_seconds]),
         "tokens": tokens,
     }
 

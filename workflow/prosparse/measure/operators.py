@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from prosparse.config import Activation, Operators, Section, UserError
 from prosparse.data.mixture import load_heldout
+from prosparse.measure.quartiles import quartiles
 from prosparse.method.activations import gated_ffns
 from prosparse.models import load
 from prosparse.operators import gathered, sparse_down, sparse_ffn, sparse_up
@@ -217,11 +217,6 @@ def timed(device: torch.device, call: Callable[[], Any]) -> float:
     return begin.elapsed_time(end) / 1000
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    lower, median, upper = statistics.quantiles(values, n=4)
-    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
-
-
 class Case:
     """One shape with some activation patterns: its arms, and what their calls took."""
 
@@ -252,7 +247,7 @@ class Case:
 
         def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
             # a limit that had nothing to read, since no neuron was active, is no limit
-            return spread([a / b for a, b in zip(above, below, strict=True) if b > 0])
+            return quartiles([a / b for a, b in zip(above, below, strict=True) if b > 0])
 
         measured = {}
         for name in self.arms:
@@ -261,8 +256,8 @@ class Case:
             seconds, rates = self.seconds[name], self.rates[name]
             limits = {limit: f"{limit}{self.arms[name].limits}" for limit in ("stream", "rows")}
             measured[name] = {
-                "microseconds": spread([1e6 * s for s in seconds]),
-                "gigabytes_per_second": spread([rate / 1e9 for rate in rates]),
+                "microseconds": quartiles([1e6 * s for s in seconds]),
+                "gigabytes_per_second": quartiles([rate / 1e9 for rate in rates]),
                 **{
                     f"share_of_{limit}": ratios(rates, self.rates[arm])
                     for limit, arm in limits.items()
@@ -282,7 +277,7 @@ def warm(found: dict[str, Arm], pattern: int, memory: Memory) -> dict[str, Any]:
         for _ in range(WARM_UPS):
             call()
         seconds = [timed_to_the_end(device, call) for _ in range(WARM_CALLS)]
-        measured[name] = {"microseconds": spread([1e6 * s for s in seconds])}
+        measured[name] = {"microseconds": quartiles([1e6 * s for s in seconds])}
     return measured
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 
 from prosparse.allocator import keep_freed_memory
 from prosparse.data.mixture import Mixture
+from prosparse.measure.quartiles import quartiles
 from prosparse.measure.sparsity import measure
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.runs import StageSpecification
@@ -22,7 +22,6 @@ from prosparse.training import prepare
 LEVER_REPEATS = 3
 FEWEST_REPEATS, ENOUGH_SECONDS = 5, 60
 LARGEST = 10**9  # parameters
-QUARTILES = ("lower_quartile", "median", "upper_quartile")
 
 
 def shorten(model: PreTrainedModel, parameters: int = LARGEST) -> tuple[int, int]:
@@ -68,20 +67,19 @@ def interleaved(arms: dict[str, Callable[[], None]], repeats: int) -> dict[str, 
 
 def rate(tokens: int, seconds: Sequence[float]) -> dict[str, float]:
     """Median tokens/s with its quartiles, and the number of repeats."""
-    lower, median, upper = statistics.quantiles(seconds, n=4)
+    found = quartiles(seconds)
     return {
-        "tokens_per_second": tokens / median,
-        "lower_quartile": tokens / upper,
-        "upper_quartile": tokens / lower,
+        "tokens_per_second": tokens / found["median"],
+        "lower_quartile": tokens / found["upper_quartile"],
+        "upper_quartile": tokens / found["lower_quartile"],
         "repeats": len(seconds),
     }
 
 
 def slowdown(slower: Sequence[float], base: Sequence[float]) -> dict[str, float]:
     """Median of the paired ratios minus 1, in percent, with its quartiles."""
-    ratios = [100 * (a / b - 1) for a, b in zip(slower, base, strict=True)]
-    lower, median, upper = statistics.quantiles(ratios, n=4)
-    return {"percent": median, "lower_quartile": lower, "upper_quartile": upper}
+    found = quartiles([100 * (a / b - 1) for a, b in zip(slower, base, strict=True)])
+    return {"percent": found.pop("median"), **found}
 
 
 def training(model: PreTrainedModel, specification: StageSpecification, tokens: Path, repeats: int) -> dict[str, Any]:
@@ -159,7 +157,7 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
         "precision": settings.precision,
         "tokens_a_step": batch.numel(),
         "flop_a_token": 6 * sum(layer.weight.numel() for layer in _linears(model)),
-        "share_of_matmul_rate": dict(zip(QUARTILES, statistics.quantiles(limit, n=4), strict=True)),
+        "share_of_matmul_rate": quartiles(limit),
         **{name: rate(batch.numel(), values) for name, values in seconds.items()},
         "slowdown_regularized": cost,
         "slowdown_measured_step": measured,
