@@ -34,7 +34,7 @@ def needs(experiment: Experiment) -> Needs:
 def write(experiment: Experiment, directory: str | Path) -> Path:
     """Writes ``directory/README.md`` from the tables, figures and claims that exist there.
 
-    Snakemake's benchmark TSVs are those under ``directory/timings``. What has not been made is listed as not run.
+    Snakemake's benchmark TSVs are those under ``directory/timings``. What has not been made yet is marked as missing.
     """
     path = Path(directory) / "README.md"
     benchmarks = sorted((Path(directory) / "timings").rglob("*.tsv"))
@@ -50,8 +50,8 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         "",
         experiment.description.strip(),
         "",
-        "Every number below is read from a measurement of this experiment or from the paper's tables "
-        "(Song et al., COLING 2025, arXiv 2402.13516v7). What was not measured is printed as missing.",
+        "Every number below comes from a measurement of this experiment or from the paper's tables "
+        "(Song et al., COLING 2025, arXiv 2402.13516v7). What was not measured is marked as missing.",
         "",
         "## Claims",
         "",
@@ -66,15 +66,15 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         exists = (directory / "figures" / f"{name}.png").exists()
         lines += [
             "",
-            f"![{name}](figures/{name}.png)" if exists else f"_missing: figures/{name}.png has not been made._",
+            f"![{name}](figures/{name}.png)" if exists else f"_missing: figures/{name}.png has not been made yet._",
         ]
     lines += ["", "## Acceleration", "", _included(directory / acceleration.FILE, acceleration.FILE)]
-    lines += ["", "## What stands for what", "", *origins(experiment)]
+    lines += ["", "## Stand-ins", "", *origins(experiment)]
     lines += ["", "## Corpora", "", *corpora(results)]
-    lines += ["", "## What has not run", "", *not_run(results, absent)]
+    lines += ["", "## Not run", "", *not_run(results, absent)]
     lines += [
         "",
-        "## Host, versions and time",
+        "## Host, versions and run time",
         "",
         *host(experiment, blocks),
         "",
@@ -82,14 +82,14 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         "",
         *start_up(directory, benchmarks),
     ]
-    lines += ["", "## What the machinery costs", "", *overhead(results.speed_file)]
-    lines += ["", "## The GPU operators, compiled", ""]
+    lines += ["", "## Overhead of regularization and measurement", "", *overhead(results.speed_file)]
+    lines += ["", "## Compiled GPU operators", ""]
     lines += compiled_operators(directory / "measurements" / "operators_compiled.json")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _included(path: Path, name: str) -> str:
-    """A fragment's text, without a heading that only repeats the section's."""
+    """A fragment's text, without a heading that repeats the section's."""
     if not path.exists():
-        return f"_missing: {name} has not been made._"
+        return f"_missing: {name} has not been made yet._"
     return path.read_text().strip().removeprefix("### Claims").strip()

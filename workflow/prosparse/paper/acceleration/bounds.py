@@ -41,7 +41,7 @@ def active_and_predicted(setting: Setting) -> float:
 
 
 def weights_read(setting: Setting) -> float:
-    """Of a token: all, or with PowerInfer's predictors the predicted-active rows of all three projections."""
+    """Per token: all weights, or with PowerInfer's predictors the rows predicted active of all three projections."""
     shape = shapes()[setting.scale]
     return shape.dense_read if setting.is_dense else shape.predicted_read(PREDICTOR_RANK, predicted_active(setting))
 
@@ -51,13 +51,13 @@ def gigabytes(weights: float) -> float:
 
 
 def implied_bandwidth(setting: Setting) -> float | None:
-    """GB/s if one memory gave a token all that it reads."""
+    """GB/s if a single memory delivered all that a token reads."""
     rate = speed(setting)
     return None if rate is None else gigabytes(weights_read(setting)) * rate
 
 
 def share_from_elsewhere(setting: Setting) -> float:
-    """The least share of a token's bytes that the memory of the dense row cannot have given in the token's time."""
+    """The least share of a token's bytes that the dense row's memory cannot have delivered in the token's time."""
     rate, bandwidth = speed(setting), implied_bandwidth(dense_of(setting.scale))
     assert rate is not None
     assert bandwidth is not None
@@ -65,12 +65,12 @@ def share_from_elsewhere(setting: Setting) -> float:
 
 
 def bound(setting: Setting) -> float:
-    """Times dense that predicted decoding could reach in one memory."""
+    """The largest speedup of predicted decoding over dense, in one memory."""
     return shapes()[setting.scale].dense_read / weights_read(setting)
 
 
 def exact_bound(setting: Setting) -> float:
-    """Times dense that the whole gate and the active rows of the others could reach in one memory."""
+    """The largest speedup of exact decoding over dense, in one memory."""
     shape = shapes()[setting.scale]
     return shape.dense_read / shape.exact_read(setting.density)
 

@@ -20,15 +20,15 @@ def ours(results: Results) -> list[str]:
     shown.sort(key=lambda model: model.shape is None)  # the paper's shapes first
     if not shown:
         return [f"{head} Missing: no model with a sparse activation was timed."]
-    header = ["Model", "Way", "Tokens/s", "Read a token (MB)", "Bytes allow, times dense", "Times ours, dense",
-              "Times transformers", "Share of bound (%)"]  # fmt: skip
+    header = ["Model", "Mode", "Tokens/s", "Read per token (MB)", "Bytes allow, speedup", "Speedup over ours, dense",
+              "Speedup over transformers", "Share of bound (%)"]  # fmt: skip
     rows = []
     for model in shown:
         ways = [(MODES[name], arm) for name, arm in model.modes.items()]
         ways += [(ENGINES.get(name, name), arm) for name, arm in model.engines.items()]
         rows += [_way(model, way, arm, is_first=index == 0) for index, (way, arm) in enumerate(ways)]
     return [
-        f"{head} Everything on one device, the same kernels with and without sparsity:",
+        f"{head} All on one device, with the same kernels with and without sparsity:",
         "",
         *markdown_table(header, rows, numbers=6),
         "",
@@ -41,7 +41,7 @@ def _label(model: Model) -> str:
 
 
 def _is_shown(model: Model) -> bool:
-    """Sparse models of the paper's shapes, and of the trained ones the final rows."""
+    """Sparse models of the paper's shapes, and the final rows of the trained ones."""
     finals = {final for _, _, final in SCALES.values()}
     return {"dense", "exact"} <= set(model.modes) and (model.shape is not None or model.row in finals)
 
@@ -70,16 +70,16 @@ def _findings(shown: list[Model], decodings: list[Decoding]) -> list[str]:
     fastest = best_model(shown, _predicted_speedup)
     if fastest is not None:
         reached, base = _predicted_speedup(fastest) or 0.0, fastest.over(fastest.modes["predicted"], "torch")
-        words = f"The largest speedup under prediction is {reached:.2f} times ({_label(fastest)})"
+        words = f"The largest speedup under prediction is {reached:.2f}× ({_label(fastest)})"
         allowed = fastest.bytes_allow("predicted")
         if allowed is not None:
-            words += f", where bytes allow {allowed:.2f}"
+            words += f", where the bytes allow {allowed:.2f}×"
         printed = largest_speedup().printed["speedup_to_dense"]
-        words += f"; the paper's {printed} is {float(printed) / reached:.1f} times that."
+        words += f"; the paper's {printed}× is {float(printed) / reached:.1f} times as large."
         if base is not None:
             words += (
                 f" A slower baseline makes it look larger: over transformers' dense decoding of the same weights it is "
-                f"{base:.2f} times."
+                f"{base:.2f}×."
             )
         sentences.append(words)
     else:
@@ -87,15 +87,19 @@ def _findings(shown: list[Model], decodings: list[Decoding]) -> list[str]:
     gains = [arm.speedup.median for model in shown if (arm := model.modes["exact"]).speedup is not None]
     if gains:
         same = [model.raw.get("same_tokens_as_dense", {}).get("exact") == 1 for model in shown]
-        kept = "the tokens are dense decoding's" if all(same) else f"{sum(same)} of {len(same)} keep all tokens"
+        kept = (
+            "its tokens equal those of dense decoding"
+            if all(same)
+            else f"{sum(same)} of {len(same)} models keep all tokens"
+        )
         span = " to ".join(dict.fromkeys(f"{gain:.2f}" for gain in (min(gains), max(gains))))
-        sentences.append(f"Exact decoding gains {span} times without any predictor; {kept}.")
+        sentences.append(f"Exact decoding gains {span}× without any predictor; {kept}.")
     far = [model for model in shown if (share := model.modes["dense"].spread("share_of_bound")) and share.median < 0.5]
     if far:
         names = ", ".join(_label(model) for model in far)
         sentences.append(
-            f"Dense decoding of {names} reaches less than half of its bound: there it is not bytes that decide, but "
-            "what a token costs whatever it reads."
+            f"Dense decoding of {names} reaches less than half of its bound: the fixed cost of a token dominates "
+            "there, not the bytes."
         )
     gone = {
         f"{ENGINES.get(name, name).partition(',')[0]}: {arm.missing.rstrip('.')}"

@@ -33,6 +33,6 @@ def write(experiment: Experiment, directory: str | Path) -> Path:
 
 
 def render(results: Results) -> str:
-    lines = [f"### Why {largest_speedup().printed['speedup_to_dense']} times is not what sparsity alone gives", ""]
+    lines = [f"### Why sparsity alone does not explain {largest_speedup().printed['speedup_to_dense']}×", ""]
     lines += [*question(), "", *dense_token(), "", *savings(), "", *attribution(), "", *ours(results)]
     return "\n".join(lines) + "\n"

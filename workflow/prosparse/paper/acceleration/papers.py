@@ -29,9 +29,9 @@ def name_of(setting: Setting) -> str:
 
 def _headline(setting: Setting) -> str:
     return (
-        f"{name_of(setting)} {setting.printed['inference_speed_tokens_per_s']} tokens/s against "
-        f"{dense_of(setting.scale).printed['inference_speed_tokens_per_s']} of its dense model "
-        f"({setting.printed['speedup_to_dense']} times)"
+        f"{setting.printed['inference_speed_tokens_per_s']} tokens/s for {name_of(setting)} against "
+        f"{dense_of(setting.scale).printed['inference_speed_tokens_per_s']} for its dense model "
+        f"({setting.printed['speedup_to_dense']}×)"
     )
 
 
@@ -39,9 +39,9 @@ def question() -> list[str]:
     headlines = " and ".join(_headline(largest(scale)) for scale in shapes())
     bounds = " and ".join(f"{bound(largest(scale)):.2f}" for scale in shapes())
     return [
-        f"The paper prints {headlines}. With one sequence, decoding a token reads every weight that it uses once, so "
-        "the bytes read, over the rate of the memory, bound the speed. Counting them says that on equal terms this "
-        f"sparsity could gain at most about {bounds} times. The rest must come from something else.",
+        f"The paper reports {headlines}. At batch size 1, decoding a token reads every weight that it uses once, so "
+        "the bytes read and the memory bandwidth bound the speed. By this count, on equal hardware, this sparsity "
+        f"could gain at most about {bounds}×. The rest must come from something else.",
     ]
 
 
@@ -54,7 +54,7 @@ def dense_token() -> list[str]:
         "All (GB)",
         "Predictors",
         "Paper: tokens/s, dense",
-        "So, GB/s",
+        "Implied GB/s",
     ]
     rows = []
     for scale, shape in shapes().items():
@@ -72,12 +72,13 @@ def dense_token() -> list[str]:
         printed = dense.printed["inference_speed_tokens_per_s"]
         rows.append([_shape(scale, shape), *(f"{part:.2f}" for part in parts), printed, f"{_implied(dense):.1f}"])
     return [
-        "**What a dense token reads**, GB of 2-byte weights:",
+        "**What a dense token reads**, in GB of 2-byte weights:",
         "",
         *markdown_table(header, rows, numbers=7),
         "",
-        f"Shapes: LLaMA2's; predictors: the paper's, rank {PREDICTOR_RANK} in every layer. Left out: norms, one row "
-        f"of the embedding, and the keys and values of 133 tokens ({_cache_share():.1%} at most).",
+        f"The shapes are LLaMA2's; the predictors are the paper's, of rank {PREDICTOR_RANK} in every layer. Not "
+        "counted: norms, one row of the embedding, and the keys and values of 133 tokens (at most "
+        f"{_cache_share():.1%}).",
     ]
 
 
@@ -86,7 +87,7 @@ def _shape(scale: str, shape: DecoderShape) -> str:
 
 
 def _cache_share() -> float:
-    """Keys and values of a whole short generation beside the weights."""
+    """The keys and values of a whole short generation, relative to the weights."""
     return max(2 * shape.layers * shape.hidden_size * 133 / shape.dense_read for shape in shapes().values())
 
 
@@ -98,8 +99,8 @@ def _implied(setting: Setting) -> float:
 
 def savings() -> list[str]:
     header = [
-        "Row", "Sparsity (%)", "Predicted sparsity (%)", "Paper: tokens/s", "Paper: times dense",
-        "Bytes allow: predicted", "Bytes allow: exact", "Bytes allow: FFN for nothing", "Paper: GB/s, if one memory",
+        "Row", "Sparsity (%)", "Predicted sparsity (%)", "Paper: tokens/s", "Paper: speedup",
+        "Bytes allow: predicted", "Bytes allow: exact", "Bytes allow: free FFN", "Implied GB/s, one memory",
     ]  # fmt: skip
     rows = []
     for setting in settings():
@@ -121,15 +122,15 @@ def savings() -> list[str]:
         )
     also = " and ".join(f"{_skipping(largest(scale)):.2f}" for scale in shapes())
     return [
-        "**What sparsity can save**, in times dense:",
+        "**What sparsity can save**, as speedup over dense:",
         "",
         *markdown_table(header, rows, numbers=8),
         "",
-        "Paper: times dense is the ratio of its speeds, also where it prints none. Predicted: attention, output head, "
-        "predictors, and the predicted-active rows of all three FFN projections (if "
-        f"the down projection also skips what turns out to be zero, {also} for the two rows above). Exact: no "
-        "predictors, the whole gate, and the active rows of the other two. FFN for nothing: attention and output head "
-        "alone, which no sparsity of the FFN can pass.",
+        "Paper: speedup is the ratio of its speeds, also where it prints none. Predicted: reads attention, output "
+        "head, predictors, and the rows predicted active of all three FFN projections (if the down projection also "
+        f"skips what turns out to be zero, {also} for the two rows above). Exact: no predictors; reads the whole "
+        "gate, and the active rows of the other two projections. Free FFN: reads only attention and output head, the "
+        "limit of any FFN sparsity.",
     ]
 
 
@@ -166,20 +167,20 @@ def attribution() -> list[str]:
     relu = next(setting for setting in settings() if setting.name == "ReluLLaMA-7B")
     without = shapes()["7B"].dense_read / (weights_read(relu) - shapes()["7B"].predictors(PREDICTOR_RANK))
     return [
-        "**What the rest is.**",
+        "**Where the rest comes from.**",
         "",
-        f"- The speedups are above what an FFN that costs nothing gives ({free}; printed: {above}). So the dense and "
-        "the sparse rows did not read from the same memory at the same rate.",
-        f"- Both dense rows read {min(rates):.0f} to {max(rates):.0f} GB/s: the rate of a CPU's memory, at either "
-        "size, as if all the weights lay there, in 2 bytes each. The sparse rows, had they one memory, would read "
-        f"{min(sparse):.0f} to {max(sparse):.0f} GB/s. In the {1e3 / rate:.0f} ms of a token of {name_of(first)} the "
-        f"dense row's memory gives {fits:.1f} of its {gigabytes(weights_read(first)):.1f} GB: at least "
-        f"{share_from_elsewhere(first):.0%} came from a faster one. PowerInfer keeps the neurons that are often active "
-        f"in GPU memory, and the authors' machine had an A100. Then {factors}.",
-        f"- PowerInfer elsewhere, over llama.cpp on the same hardware. Bamboo-7B: {bamboo}. Where both sides have one "
-        "kind of memory the speedup is of the size that bytes allow; with weights in two it is of the size that the "
-        f"paper prints. ReluLLaMA-7B, CPU alone, as reported: {elsewhere['ReluLLaMA-7B', 'CPU alone']['speedup']} "
-        f"(bytes allow {bound(relu):.2f} with the paper's predictors, {without:.2f} with predictors that are free).",
-        "- Not known: the CPU, the GPU memory that PowerInfer was given, whether the dense rows used the GPU at all, "
-        "and the precision. That the faster memory is the GPU's is an inference from these numbers, no measurement.",
+        f"- Some speedups exceed that of a free FFN ({free}; printed: {above}). So the dense and the sparse rows did "
+        "not read from the same memory at the same rate.",
+        f"- Both dense rows imply {min(rates):.0f} to {max(rates):.0f} GB/s, the bandwidth of a CPU's memory, as if "
+        "all weights were there in 2 bytes each. From a single memory, the sparse rows would have to read "
+        f"{min(sparse):.0f} to {max(sparse):.0f} GB/s. In the {1e3 / rate:.0f} ms that a token of {name_of(first)} "
+        f"takes, the dense row's memory delivers {fits:.1f} of its {gigabytes(weights_read(first)):.1f} GB: at least "
+        f"{share_from_elsewhere(first):.0%} came from a faster memory. PowerInfer keeps frequently active neurons in "
+        f"GPU memory, and the authors' machine had an A100. Under this reading, {factors}.",
+        f"- Others report for PowerInfer, over llama.cpp on the same hardware: Bamboo-7B: {bamboo}. With a single "
+        "kind of memory, the speedup is about what the bytes allow; with weights split over two, it is about what "
+        f"the paper prints. ReluLLaMA-7B, CPU alone: {elsewhere['ReluLLaMA-7B', 'CPU alone']['speedup']} (bytes allow "
+        f"{bound(relu):.2f} with the paper's predictors, {without:.2f} with free predictors).",
+        "- Unknown: the CPU, the GPU memory available to PowerInfer, whether the dense rows used the GPU at all, and "
+        "the precision. That the faster memory is the GPU's is inferred from these numbers, not measured.",
     ]

@@ -37,10 +37,10 @@ def build(results: Results) -> Finding:
     correlation = _correlation([float(regularized) for regularized, _ in rises], [rise for _, rise in rises])
     evidence = (
         f"Vanilla ReLU goes from {start:.2f} % (step {flat[0].step}) to {end:.2f} % (step {flat[-1].step}), "
-        f"{end - start:+.2f} points; the paper's stays near 66 %. ProSparse gains {idle:+.2f} points while λ = 0 and "
-        f"{active:+.2f} while λ > 0"
+        f"{end - start:+.2f} points; in the paper it stays near 66 %. ProSparse changes by {idle:+.2f} points while λ "
+        f"= 0 and by {active:+.2f} while λ > 0"
         + (
-            f" (correlation of λ > 0 with the rise between ledger rows: {correlation:+.2f})"
+            f" (correlation between λ > 0 and the change from one ledger row to the next: {correlation:+.2f})"
             if correlation is not None
             else ""
         )

@@ -32,8 +32,8 @@ def build(results: Results) -> Finding:
     return Finding(
         kept - lost > tolerance["sparsity"] and worse.mean > measure.tolerance,
         f"Sparsity after SFT: {lost:.2f} % with λ = {factors[0]:g}, {kept:.2f} % with {factors[1]:g}, "
-        f"{sparsity_of(results, same):.2f} % with {factors[2]:g}. With λ = {factors[2]:g} it is {measure.show(worse)} "
-        f"than with {factors[1]:g}, with {factors[0]:g} {measure.show(measure.worse(without, smaller))}; "
-        f"tolerance {measure.tolerance:g}. "
+        f"{sparsity_of(results, same):.2f} % with {factors[2]:g}. With λ = {factors[2]:g} the model is "
+        f"{measure.show(worse)} than with {factors[1]:g}; with {factors[0]:g} it is "
+        f"{measure.show(measure.worse(without, smaller))} (tolerance {measure.tolerance:g}). "
         f"{measure.explanation}",
     )

@@ -33,30 +33,30 @@ def build(results: Results) -> Finding:
             experiment, experiment.pair(original)[0], experiment.pair(final)[0], measure.unit == "nats/token"
         )
         words = (
-            f"{scale}: `{final}` has {sparsity:.2f} % sparsity (at least {tolerance['sparsity_floor']:g} "
-            f"wanted, paper {_printed(final_row)}) and is "
-            f"{measure.show(worse)} than `{original}`, tolerance {measure.tolerance:g}. {measure.explanation}"
+            f"{scale}: `{final}` reaches {sparsity:.2f} % sparsity (required: {tolerance['sparsity_floor']:g}; "
+            f"paper: {_printed(final_row)}) and is "
+            f"{measure.show(worse)} than `{original}` (tolerance {measure.tolerance:g}). {measure.explanation}"
         )
         holds: bool | None = sparsity >= tolerance["sparsity_floor"] and worse.mean <= measure.tolerance
         if confounded:
-            words += f" Beside the original it {confounded}."
+            words += f" Compared with the original, it {confounded}."
         if vanilla is not None:
             cost = measure.worse(final, vanilla)
-            words += f" At the tokens of `{vanilla}` it is {measure.show(cost)} than that."
+            words += f" At equal tokens it is {measure.show(cost)} than `{vanilla}`."
             if holds and confounded and cost.mean > measure.tolerance:
                 holds = None
-                words += " The further training hides what sparsity costs, so this is not decided."
+                words += " The extra training may hide the cost of sparsity, so this is undecided."
         elif holds and confounded:
             holds = None
-            words += " No Vanilla ReLU run shows what that training alone gains, so this is not decided."
+            words += " No Vanilla ReLU run shows what that training gains by itself, so this is undecided."
         findings.append(Finding(holds, words))
-    return all_of(findings, "No run stands for an original and its ProSparse row.")
+    return all_of(findings, "No runs stand for both an original and its ProSparse row.")
 
 
 def _confounded(experiment: Experiment, original: str, final: str, by_loss: bool) -> str:
-    """What ``final`` was given beside sparsity that ``original`` was not, in words; empty if nothing much.
+    """What ``final`` had besides sparsity that ``original`` did not, in words; empty if negligible.
 
-    Beside the training of a pretrained original ours is negligible, but not where quality is loss on
+    Our training is negligible next to that of a pretrained original, except where quality is the loss on
     held-out text of the corpora that only ours was trained on.
     """
     seen, total = lineage_tokens(experiment, original), lineage_tokens(experiment, final)

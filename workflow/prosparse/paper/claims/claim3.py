@@ -35,24 +35,24 @@ def build(results: Results) -> Finding:
         ]
         if progressive is not None and constants:
             findings.append(_frontier(results, scale, progressive, list(dict.fromkeys(constants)), tolerance))
-    return all_of(findings, "No run stands for a ProSparse row of Table 5 and a constant one.")
+    return all_of(findings, "No runs stand for both a ProSparse row and a constant row of Table 5.")
 
 
 def _frontier(
     results: Results, scale: str, progressive: str, constants: list[str], tolerance: dict[str, float]
 ) -> Finding:
-    """The progressive run against the constant runs' quality over sparsity."""
+    """The progressive run against the constant runs' frontier of quality over sparsity."""
     experiment = results.experiment
     measure = quality(results, [progressive, *constants], tolerance)
     at, cost = sparsity_of(results, progressive), measure.costs[progressive].mean
     points = sorted((sparsity_of(results, pair), measure.costs[pair].mean, pair) for pair in constants)
-    words = [f"{scale}: `{progressive}` has {at:.2f} % sparsity."]
+    words = [f"{scale}: `{progressive}` reaches {at:.2f} % sparsity."]
     peak = experiment.runs[experiment.pair(progressive)[0]].stages[-1].peak
     for pair in constants:
         if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
             words.append(
                 f"At equal λ ({peak:g}) it is {measure.show(measure.worse(progressive, pair))} than `{pair}`, "
-                f"which has {sparsity_of(results, pair):.2f} %."
+                f"which reaches {sparsity_of(results, pair):.2f} %."
             )
     budgets = {pair: lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in (progressive, *constants)}
     uneven = [
@@ -65,7 +65,7 @@ def _frontier(
         holds = None
         words.append(
             f"Token budgets differ by more than {tolerance['tokens_share']:.0%} ({', '.join(uneven)}), "
-            "so nothing is decided."
+            "so this is undecided."
         )
     elif points[0][0] <= at <= points[-1][0]:
         expected = points[0][1]
@@ -77,8 +77,8 @@ def _frontier(
         difference = cost - expected
         holds = difference < -measure.tolerance
         words.append(
-            f"At equal sparsity it is {measure.show(difference)} than the constant runs, interpolated between "
-            f"{len(points)} of them; tolerance {measure.tolerance:g}."
+            f"At equal sparsity it is {measure.show(difference)} than the constant runs ({len(points)} runs, "
+            f"interpolated; tolerance {measure.tolerance:g})."
         )
     else:
         span = f"{points[0][0]:.2f} to {points[-1][0]:.2f} %"
@@ -87,15 +87,14 @@ def _frontier(
         comparison = f"the nearest constant run, `{nearest[2]}` ({nearest[0]:.2f} %), it is {measure.show(difference)}"
         if at > points[-1][0] and difference < -measure.tolerance:
             holds = True
-            words.append(
-                f"Beyond the constant runs' range ({span}), sparser than all; beside {comparison}: it dominates."
-            )
+            words.append(f"It is sparser than every constant run ({span}). Compared with {comparison}: it dominates.")
         elif at < points[0][0] and difference > -measure.tolerance:
             holds = False
-            words.append(f"Below the constant runs' range ({span}), denser than all; beside {comparison}: no gain.")
+            words.append(f"It is denser than every constant run ({span}). Compared with {comparison}: no gain.")
         else:
             holds = None
             words.append(
-                f"Out of the constant runs' range ({span}), so equal sparsity cannot be compared; beside {comparison}."
+                f"It is outside the constant runs' range ({span}), so equal sparsity cannot be compared. Compared "
+                f"with {comparison}."
             )
     return Finding(holds, " ".join([*words, measure.explanation]))

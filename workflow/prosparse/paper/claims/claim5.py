@@ -21,7 +21,7 @@ def build(results: Results) -> Finding:
     distinct = len({point["lambda"] for point in points})
     if distinct < tolerance["points"]:
         return Finding(
-            None, f"{distinct} distinct λ_S measured; {tolerance['points']:g} are needed to test three parameters."
+            None, f"{distinct} distinct λ_S were measured; testing three parameters takes {tolerance['points']:g}."
         )
     try:
         fitted = fit([point["lambda"] for point in points], [point["sparsity"] for point in points])
@@ -32,8 +32,12 @@ def build(results: Results) -> Finding:
         fitted.r_squared >= tolerance["r_squared"] and fitted.a < 0,
         f"Over {len(points)} points from λ_S = {factors[0]:g} to {factors[-1]:g}, sparsity {sparsities[0]:.2f} to "
         f"{sparsities[-1]:.2f} %: a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper: -1.76, 0.30, "
-        "3.49, under its own normalisation), "
-        f"R² = {fitted.r_squared:.3f} (at least {tolerance['r_squared']:g} wanted), residual standard deviation "
+        "3.49, under its own normalization), "
+        f"R² = {fitted.r_squared:.3f} (required: {tolerance['r_squared']:g}), residual standard deviation "
         f"{fitted.residual_deviation or 0:.2f} points with three parameters."
-        + ("" if fitted.identified else " The points do not determine the exponent: a, b and c alone mean nothing."),
+        + (
+            ""
+            if fitted.identified
+            else " The points do not determine the exponent, so a, b and c have no meaning individually."
+        ),
     )

@@ -26,7 +26,7 @@ def build(results: Results) -> Finding:
         before = [value.mean for value in results.sparsity(*experiment.pair(plain)).layers]
         after = [value.mean for value in results.sparsity(*experiment.pair(final)).layers]
         if len(before) < tolerance["layers"]:
-            findings.append(Finding(None, f"{scale}: {len(before)} layers, too few to tell low from high."))
+            findings.append(Finding(None, f"{scale}: {len(before)} layers are too few to compare low and high ones."))
             continue
         half = len(before) // 2
         low, high = mean(before[:half]), mean(before[-half:])
@@ -34,8 +34,8 @@ def build(results: Results) -> Finding:
         findings.append(
             Finding(
                 high - low > tolerance["sparsity"] and lift_low > max(lift_high, 0.0),
-                f"{scale}: without shifting, the lower half of {len(before)} layers has {low:.2f} %, the upper half "
-                f"{high:.2f} %; shifting lifts them by {lift_low:+.2f} and {lift_high:+.2f} points.",
+                f"{scale}: without shifting, the lower half of the {len(before)} layers has {low:.2f} % sparsity and "
+                f"the upper half {high:.2f} %; shifting changes them by {lift_low:+.2f} and {lift_high:+.2f} points.",
             )
         )
-    return all_of(findings, "No runs stand for a ProSparse row with and without threshold shifting.")
+    return all_of(findings, "No runs stand for a ProSparse row both with and without threshold shifting.")

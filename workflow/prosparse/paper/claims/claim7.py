@@ -35,14 +35,14 @@ def build(results: Results) -> Finding:
             groups[kind].append(measured.sparsity.mean)
         formatted = groups["instruction"] + groups["code"]
         if not formatted or not groups["plain text"]:
-            findings.append(Finding(None, f"{scale}: corpora of one kind only."))
+            findings.append(Finding(None, f"{scale}: all corpora are of one kind."))
             continue
         each = ", ".join(f"{kind} {mean(values):.2f} % ({len(values)})" for kind, values in groups.items() if values)
         difference = mean(formatted) - mean(groups["plain text"])
         findings.append(
             Finding(
                 difference > tolerance["sparsity"],
-                f"{scale}: mean sparsity of `{final}` (corpora): {each}; formatted data is "
+                f"{scale}: mean sparsity of `{final}` (number of corpora): {each}. Formatted data is "
                 f"{abs(difference):.2f} points {'sparser' if difference > 0 else 'denser'}, "
                 f"tolerance {tolerance['sparsity']:g}.",
             )

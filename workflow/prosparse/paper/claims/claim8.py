@@ -25,7 +25,7 @@ def needs(experiment: Experiment) -> Needs:
 
 @dataclass(frozen=True)
 class Compared:
-    """What is compared of a row, shares in percent; None where it was not measured."""
+    """What is compared between rows, shares in percent; None if it was not measured."""
 
     name: str
     sparsity: float
@@ -40,17 +40,17 @@ class Compared:
         if self.predicted_sparsity is not None:
             words.append(f"predicted sparsity {self.predicted_sparsity:.2f} %")
         if self.speedup is not None:
-            words.append(f"{self.speedup.median:.2f} times dense")
+            words.append(f"{self.speedup.median:.2f}× dense")
         return ", ".join(words)
 
 
 def ordered(group: str, rows: list[Compared], tolerance: float) -> Finding:
-    """Whether the sparser of every two rows that are more than ``tolerance`` points apart has more of everything."""
+    """Whether of every two rows more than ``tolerance`` points apart, the sparser one has more of everything."""
     rows = sorted(rows, key=lambda row: row.sparsity)
     apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > tolerance]
     listed = f"{group}: {'; '.join(map(str, rows))}."
     if not apart:
-        return Finding(None, f"{listed} No two differ by more than {tolerance:g} points of sparsity.")
+        return Finding(None, f"{listed} No two rows differ by more than {tolerance:g} points of sparsity.")
     against: list[str] = []
     undecided = 0
     for low, high in apart:
@@ -61,15 +61,19 @@ def ordered(group: str, rows: list[Compared], tolerance: float) -> Finding:
         if low.speedup is None or high.speedup is None or _overlap(low.speedup, high.speedup):
             undecided += 1
         elif high.speedup.median <= low.speedup.median:
-            against.append(f"{high.name} gains no more speed than {low.name}")
+            against.append(f"{high.name} is no faster than {low.name}")
     if against:
         return Finding(False, f"{listed} But {'; '.join(against)}.")
     number = f"{len(apart)} pair{'s' if len(apart) > 1 else ''}"
-    words = f"Of {number} more than {tolerance:g} points apart, the sparser has more"
+    words = f"In {number} more than {tolerance:g} points apart, the sparser row has higher"
     if undecided == len(apart):
-        return Finding(None, f"{listed} {words} recall and predicted sparsity; speeds are too close to tell.")
-    told = f", speed where it differs ({undecided} too close to tell)" if undecided else " of everything measured"
-    return Finding(True, f"{listed} {words}{told}.")
+        return Finding(None, f"{listed} {words} recall and predicted sparsity; the speeds are too close to call.")
+    told = (
+        f"recall and predicted sparsity, and is faster where speeds differ ({undecided} too close to call)"
+        if undecided
+        else "values of everything measured"
+    )
+    return Finding(True, f"{listed} {words} {told}.")
 
 
 def _overlap(one: Quartiles, other: Quartiles) -> bool:
@@ -100,7 +104,7 @@ def build(results: Results) -> Finding:
     experiment = results.experiment
     for reason in (accelerated.missing_predictors(experiment), accelerated.missing_decoding(experiment)):
         if reason is not None:
-            return Finding(None, f"It needs predictors and decoding speed: {reason}.")
+            return Finding(None, f"The claim needs predictors and decoding speed: {reason}.")
     orders = [ordered(group, rows, tolerance["sparsity"]) for group, rows in _groups(results).items()]
     largest = _largest(results)
     found = all_of([*orders, largest], "")
@@ -109,7 +113,7 @@ def build(results: Results) -> Finding:
 
 
 def _groups(results: Results) -> dict[str, list[Compared]]:
-    """Our trained rows by scale, then a shape's synthetic models, whose recall is given and not compared."""
+    """Our trained rows by scale, then each shape's synthetic models, compared by speed only."""
     groups: dict[str, list[Compared]] = {}
     decoding = trained_decoding(results)
     speeds = {model.row: _speedup(model) for model in decoding.models} if decoding is not None else {}
@@ -161,8 +165,8 @@ def _largest(results: Results) -> Finding:
     reached, allowed = speedup(fastest) or 0.0, fastest.bytes_allow("predicted")
     words = (
         "The largest speedup under prediction, over our own dense decoding on the same machine, is "
-        f"{reached:.2f} times ({fastest.label}; {fastest.size}); the paper's is {wanted:.2f} ({papers.name})."
+        f"{reached:.2f}× ({fastest.label}; {fastest.size}); the paper's is {wanted:.2f}× ({papers.name})."
     )
     if allowed is not None:
-        words += f" By the bytes that it reads, that model could gain {allowed:.2f} times."
+        words += f" The bytes that it reads allow that model at most {allowed:.2f}×."
     return Finding(reached >= wanted, words)

@@ -32,14 +32,14 @@ def build(results: Results) -> Finding:
             ours = case.speedup(arm, f"dense_{ending}")
             holds &= ours.median >= setting.speedup(step)
             words.append(
-                f"step ({step}) is {ours.median:.2f} times faster than our own dense kernel (paper "
+                f"step ({step}) is {ours.median:.2f}× as fast as our own dense kernel (paper "
                 f"{setting.printed[f'step{step}_speedup']}; quartiles {ours.lower:.2f} to {ours.upper:.2f}) and "
-                f"{case.speedup(arm, f'torch_{ending}').median:.2f} times faster than torch's, at "
-                f"{case.share(arm).median:.0%} of the rate of a sequential read"
+                f"{case.speedup(arm, f'torch_{ending}').median:.2f}× as fast as torch's, at "
+                f"{case.share(arm).median:.0%} of the bandwidth of a sequential read"
             )
         findings.append(Finding(holds, f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}."))
     judged = all_of(findings, "The experiment times no operators of the 7B or 13B shape.")
-    where = f"On {timings.machine}, {timings.dtype}, every call with other weights."
+    where = f"On {timings.machine}, {timings.dtype}, with different weights in every call."
     if not timings.on_gpu:
-        where += " Judged on a CPU; the paper's times are a GPU's, and ours on a GPU are missing."
+        where += " Judged on a CPU; the paper timed a GPU, and we have no GPU times."
     return Finding(judged.holds, f"{where}\n{judged.evidence}")

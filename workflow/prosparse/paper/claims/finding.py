@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One test's outcome: True, False, or None where it cannot be decided; and why."""
+    """The outcome of one test: True, False, or None if undecided; and the evidence."""
 
     holds: bool | None
     evidence: str

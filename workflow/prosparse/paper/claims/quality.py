@@ -51,7 +51,7 @@ def quality(results: Results, pairs: list[str], tolerance: dict[str, float]) -> 
         chance = f", chance is {first.chance.mean:.2f}" if first.chance is not None else ""
         why = (
             f"Average performance cannot decide ({first.value.mean:.2f} ± {first.value.total_error:.2f}{chance}; "
-            f"differences are known to ± {resolution:.2f})"
+            f"differences are resolved to ± {resolution:.2f})"
         )
     elif first.value is not None:
         why = (
@@ -62,4 +62,4 @@ def quality(results: Results, pairs: list[str], tolerance: dict[str, float]) -> 
     else:
         why = "No benchmark has a score"
     costs = {text: results.sparsity(*results.experiment.pair(text)).loss for text in pairs}
-    return Quality(costs, tolerance["loss"], "nats/token", why + ": quality is held-out loss.")
+    return Quality(costs, tolerance["loss"], "nats/token", why + ", so quality is held-out loss.")

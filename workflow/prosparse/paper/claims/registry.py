@@ -79,9 +79,9 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
     lines = [
         "### Claims",
         "",
-        f"Experiment `{experiment.experiment}`: {counts}. Tolerances were set before our results were seen.",
+        f"Experiment `{experiment.experiment}`: {counts}. Tolerances were set before we saw our results.",
         "",
-        "| | Claim of the paper | Verdict | Evidence |",
+        "| | Claim | Verdict | Evidence |",
         "|---:|---|---|---|",
     ]
     for verdict in verdicts:
@@ -91,7 +91,12 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
             + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells)
             + " |"
         )
-    lines += ["", "How each is tested:", "", *(f"{verdict.number}. {verdict.test.strip()}" for verdict in verdicts)]
+    lines += [
+        "",
+        "How each claim is tested:",
+        "",
+        *(f"{verdict.number}. {verdict.test.strip()}" for verdict in verdicts),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 
-# Okabe and Ito's colours, safe for colour-blind readers; yellow left out, too pale for a line
+# Okabe and Ito's colours, safe for colour-blind readers; without yellow, which is too pale for a line
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
 
@@ -85,13 +85,13 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def ours_of(results: Results, runs: list[str]) -> str:
-    """What the runs of a figure are trained from."""
+    """What a figure's runs are trained from."""
     words = list(dict.fromkeys(stands_in(results.experiment, None, run) for run in runs))
     return sources(results, words)
 
 
 def sources(results: Results, words: list[str]) -> str:
-    """One sentence on what ours is, the word stand-in once."""
+    """One sentence on what ours is, with the word stand-in only once."""
     prefix = "stand-in: "
     stand_ins = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
     originals = [word for word in words if not word.startswith(prefix)]

@@ -43,7 +43,7 @@ def build(results: Results) -> Drawn:
             .properties(width=380, height=HEIGHT, title=alt.TitleParams(title, fontSize=14))
         )
     schedule = experiment.figures.schedule
-    ours = ours_of(results, schedule) if schedule else "Ours: missing, the experiment names no run for this figure."
+    ours = ours_of(results, schedule) if schedule else "Ours: missing; the experiment names no run for this figure."
     chart = (
         alt.hconcat(*panels, spacing=40)
         .resolve_scale(color="independent", strokeDash="independent")
@@ -52,8 +52,8 @@ def build(results: Results) -> Drawn:
                 results,
                 "Figure 1. Regularization factor λ(t) over training",
                 ours,
-                "λ is normalised differently in the two panels: ours multiplies the mean of |x1| over tokens and d_ff, "
-                "summed over layers; the paper does not state its own.",
+                "The two panels normalize λ differently: ours multiplies the mean of |x1| over tokens and d_ff, summed "
+                "over layers; the paper does not state its normalization.",
                 wrap=165 if schedule else 80,
             )
         )
@@ -62,7 +62,7 @@ def build(results: Results) -> Drawn:
 
 
 def _sampled(stages: list[Stage], label: str, unit: float) -> list[dict[str, Any]]:
-    """lambda over progress; both sides of every jump, so that a constant stage is drawn flat."""
+    """lambda over progress, sampled on both sides of every jump so that a constant stage is drawn flat."""
     rows: list[dict[str, Any]] = []
     start = 0
     for stage in stages:

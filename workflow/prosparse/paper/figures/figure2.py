@@ -16,7 +16,7 @@ def needs(experiment: Experiment) -> Needs:
 
 
 def build(results: Results) -> Drawn:
-    text = "Figure 2. Sparsity against training progress"
+    text = "Figure 2. Sparsity over training"
     experiment, runs = results.experiment, results.experiment.figures.sparsity_curves
     if not runs:
         return empty_figure(results, text, "the experiment names no run for this figure")
@@ -39,7 +39,7 @@ def build(results: Results) -> Drawn:
                 }
             )
     if not rows:
-        return empty_figure(results, text, "the runs that the experiment names for it are not trained")
+        return empty_figure(results, text, "the runs that the experiment names for this figure are not trained")
     unit, name = (1e-9, "billions") if max(row["tokens"] for row in rows) >= 1e9 else (1e-6, "millions")
     for row in rows:
         row["progress"] = row["tokens"] * unit
@@ -78,7 +78,7 @@ def build(results: Results) -> Drawn:
             .mark_text(color=GREY, fontSize=11, dy=-7, baseline="bottom")
             .encode(x="at:Q", y=alt.value(0), text="stage:N")
         )
-        subtitle = f"Shaded: λ > 0 in {marked}; dashed: ends of its stages, numbered on top."
+        subtitle = f"Shaded: λ > 0 in {marked}. Dashed: the ends of its stages, which are numbered at the top."
         data["stage_ends"], data["regularized"] = ends, bands
     base = alt.Chart(alt.Data(values=rows))
     sparsity = alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale)
@@ -96,7 +96,7 @@ def build(results: Results) -> Drawn:
             results,
             text,
             ours_of(results, runs),
-            "Training batches; share of exact zeros in x1, mean over layers. "
+            "On training batches: share of exact zeros in x1, averaged over layers. "
             + ("Band: ± one standard deviation over seeds. " if several else "")
             + subtitle,
         ),

@@ -28,7 +28,7 @@ def needs(experiment: Experiment) -> Needs:
 
 
 def build(results: Results) -> Drawn:
-    text = "Figure 3. Final sparsity against the last stage's λ"
+    text = "Figure 3. Final sparsity over the last stage's λ"
     runs = results.experiment.figures.final_factor
     if not runs:
         return empty_figure(results, text, "the experiment names no run for this figure")
@@ -37,7 +37,7 @@ def build(results: Results) -> Drawn:
     left_out = [run for run in runs if run not in {point["run"] for point in points}]
     data: dict[str, Any] = {"data": points, "left_out": left_out}
     printed = "100 − exp(−1.76 λ^0.30 + 3.49)"
-    ours_label, paper_label = "Ours: measured (points) and fit", "Paper's fit (its λ is normalised differently)"
+    ours_label, paper_label = "Ours: measured (points) and fit", "Paper's fit (its λ is normalized differently)"
     factors = [point["lambda"] for point in points]
     low, high = min([*factors, 1e-2]) / 1.3, max([*factors, 5e-1]) * 1.3
     grid = [low * (high / low) ** (k / 120) for k in range(121)]
@@ -127,7 +127,7 @@ def build(results: Results) -> Drawn:
             ours_of(results, runs),
             sentence,
             f"Paper's fit: {printed}.",
-            f"Left out, λ = 0: {', '.join(left_out)}." if left_out else "",
+            f"Left out (λ = 0): {', '.join(left_out)}." if left_out else "",
         ),
     )
     return chart, data

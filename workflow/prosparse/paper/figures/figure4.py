@@ -108,8 +108,8 @@ def build(results: Results) -> Drawn:
             results,
             text,
             sources(results, list(dict.fromkeys(words))),
-            "Held-out tokens of the mixed corpora.",
-            f"Missing, no run stands for it: {', '.join(absent)}." if absent else "",
+            "On held-out tokens of the mixed corpora.",
+            f"Missing (no run stands for it): {', '.join(absent)}." if absent else "",
             wrap=60 * len(panels) + 30,
         )
     )

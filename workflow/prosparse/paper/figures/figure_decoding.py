@@ -16,10 +16,10 @@ def needs(experiment: Experiment) -> Needs:
     return accelerated.decoding_needs(experiment)
 
 
-REST, ENGINE = "everything else", "another engine, not taken apart"
+REST, ENGINE = "everything else", "another engine (not broken down)"
 
 
-#: Colours of ``PARTS`` in their order: what sparsity leaves alone in blues, what it saves in warm ones.
+#: Colours of ``PARTS`` in their order: blues for what sparsity does not affect, warm ones for what it saves.
 PART_COLOURS = ["#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#009E73"]
 
 
@@ -45,9 +45,9 @@ def build(results: Results) -> Drawn:
         title=chart_title(
             results,
             text,
-            "Coloured: what reading each part's bytes takes at the rate of the memory, a bound that no kernel can "
-            "beat with weights out of memory. Grey: the rest of the measured time. Numbers: tokens/s, median over "
-            "prompts. Each panel has an axis of its own.",
+            "Coloured: the time to read each part's bytes at the memory bandwidth, a bound that no kernel can beat "
+            "while the weights come from memory. Grey: the rest of the measured time. Numbers: tokens/s, median over "
+            "prompts. Each panel has its own axis.",
             *(f"{decoding.conditions[0].upper()}{decoding.conditions[1:]}." for decoding in _distinct(decodings)),
             wrap=135,
         )
@@ -56,12 +56,12 @@ def build(results: Results) -> Drawn:
 
 
 def _distinct(decodings: list[Decoding]) -> list[Decoding]:
-    """One a machine and type: their other conditions hardly differ."""
+    """One per machine and type: their other conditions hardly differ."""
     return list({(decoding.machine, decoding.dtype): decoding for decoding in decodings}.values())
 
 
 def _parts(model: Model) -> list[dict[str, Any]]:
-    """The parts of each way's time in ms, and the rest up to what was measured."""
+    """The parts of each mode's time in ms, and the rest of the measured time."""
     ways = [(MODES[name], arm) for name, arm in model.modes.items()]
     ways += [(ENGINES.get(name, name), arm) for name, arm in model.engines.items() if arm.missing is None]
     rows = []
@@ -101,7 +101,7 @@ def _decoding_panel(model: Model, rows: list[dict[str, Any]], is_low: bool) -> A
         stack="zero",
         scale=alt.Scale(domain=[0, 1.16 * longest], nice=False),
         axis=alt.Axis(tickCount=6, format=",~f"),
-        title="ms a token" if is_low else None,
+        title="ms per token" if is_low else None,
     )
     y = alt.Y("way:N", sort=ways, title=None, axis=alt.Axis(labelLimit=200))
     bars = (

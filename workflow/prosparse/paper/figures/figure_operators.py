@@ -36,7 +36,7 @@ LIMITS = {STREAM: "stream", ROWS: "rows"}
 
 
 def build(results: Results) -> Drawn:
-    text = "Table 2, right half. Time of the sparse FFN operators against density"
+    text = "Table 2, right half. Time of the sparse FFN operators over density"
     timings = operators.read(results)
     if timings is None or results.experiment.operators is None:
         return empty_figure(results, text, "the experiment times no operators")
@@ -55,9 +55,8 @@ def build(results: Results) -> Drawn:
         title=chart_title(
             results,
             text,
-            f"{timings.machine}, {timings.dtype}, one token, random weights and patterns; "
-            f"every call has other weights (cold). Medians of {timings.rounds} rounds; bars: quartiles. Both axes are "
-            "logarithmic.",
+            f"{timings.machine}, {timings.dtype}, one token, random weights and patterns; every call uses different "
+            f"weights (cold). Medians of {timings.rounds} rounds; bars: quartiles. Both axes are logarithmic.",
             wrap=55 * len(scales) + 10,
         )
     )

@@ -23,7 +23,7 @@ PAPER, PERFECT = "the paper's predictor", "a perfect predictor"
 
 
 def build(results: Results) -> Drawn:
-    text = "Table 2, left half. Activation recall against predicted sparsity"
+    text = "Table 2, left half. Activation recall over predicted sparsity"
     experiment = results.experiment
     pairs = accelerated.predicted_pairs(experiment)
     if not pairs:
@@ -49,10 +49,10 @@ def build(results: Results) -> Drawn:
         title=chart_title(
             results,
             text,
-            "Lines: held-out text, over decision thresholds, straight beyond the last. Points: the decision threshold "
-            f"that is used ({found.decision_threshold:g}). A perfect predictor calls inactive what is inactive; "
-            "further up and right is better.",
-            "The paper's point belongs to its own model, whose sparsity is another.",
+            "Lines: held-out text, over decision thresholds; straight beyond the last. Points: the decision "
+            f"threshold in use ({found.decision_threshold:g}). A perfect predictor calls inactive exactly what is "
+            "inactive; up and to the right is better.",
+            "The paper's point belongs to its own model, which has a different sparsity.",
             wrap=58 * min(columns, len(panels)) + 20,
         )
     )
@@ -60,7 +60,7 @@ def build(results: Results) -> Drawn:
 
 
 def _curves(found: Prediction) -> list[dict[str, Any]]:
-    """A line a kind: recall at even steps of predicted sparsity, mean over seeds; and its point in use."""
+    """One line per kind: recall at even steps of predicted sparsity, averaged over seeds; and the point in use."""
     rows: list[dict[str, Any]] = []
     for kind, shown in found.kinds.items():
         for at in range(0, 101):

@@ -31,7 +31,7 @@ FORMULAS = {
 
 
 def needs(experiment: Experiment, pair: str) -> Needs:
-    """What is measured before the card is written; predictions and decoding where the experiment has them anyway."""
+    """What is measured before the card is written; predictions and decoding if the experiment measures them anyway."""
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
     needs |= Needs(stages=set(runs.lineage(experiment, run)))
@@ -67,8 +67,8 @@ def _introduction(experiment: Experiment, run: str, activation: Activation, sett
     rows = [row for row, pair in experiment.rows.items() if experiment.pair(pair) == (run, activation)]
     words, name = origin(experiment, run)
     yield (
-        "A language model whose FFNs compute with few of their neurons: a neuron whose gate is zero needs neither its "
-        "row of the up projection nor its column of the down projection. Made by an independent reproduction of "
+        "A language model with sparse FFN activations: a neuron whose gate is zero needs neither its row of the up "
+        "projection nor its column of the down projection. Trained by an independent reproduction of "
         "[ProSparse](https://arxiv.org/abs/2402.13516) (Song et al., COLING 2025), not by its authors."
     )
     yield ""
@@ -81,16 +81,19 @@ def _introduction(experiment: Experiment, run: str, activation: Activation, sett
     )
     licence = license_of(name)
     yield (
-        f"- **Licence**: {licence}, of the model it starts from"
+        f"- **Licence**: {licence}, that of the model it starts from"
         if licence
-        else ("- **Licence**: unspecified. That of its start is not known here: state one before you upload it")
+        else (
+            "- **Licence**: unspecified, because that of its starting point is not known here. State one before you "
+            "upload it"
+        )
     )
     if rows:
         named = ", ".join(f"`{row}`" for row in rows)
         yield f"- **Stands for** {named} in the paper's tables: {stands_in(experiment, rows[0], run)}"
     else:
         yield f"- **Stands for** no row of the paper's tables: {stands_in(experiment, None, run)}"
-    yield f"- **Seed**: {experiment.seeds[0]}; every number below is of these very weights"
+    yield f"- **Seed**: {experiment.seeds[0]}; every number below was measured on these weights"
 
 
 def _training(results: Results, run: str) -> Iterator[str]:
@@ -119,7 +122,7 @@ def _training(results: Results, run: str) -> Iterator[str]:
     yield ""
     yield (
         "From each stage's `provenance.json`. λ multiplies the mean of |x1| over tokens and intermediate neurons, "
-        "summed over layers. Without steps, a stage is its start as it is."
+        "summed over layers. A stage without steps leaves its starting point unchanged."
     )
     for mixture in mixtures:
         parts = []
@@ -135,7 +138,8 @@ def _sparsity(results: Results, run: str, activation: Activation) -> Iterator[st
     found = results.sparsity(run, activation)
     yield (
         f"**{_first(found.sparsity):.2f} %** of the intermediate neurons are exactly zero, averaged over tokens and "
-        f"layers; held-out loss {_first(found.loss):.4f} nats a token, {_first(found.bits_per_byte):.4f} bits a byte."
+        f"layers; held-out loss {_first(found.loss):.4f} nats per token, {_first(found.bits_per_byte):.4f} bits per "
+        "byte."
     )
     yield ""
     rows = [
@@ -168,8 +172,8 @@ def _benchmarks(results: Results, run: str, activation: Activation) -> Iterator[
         yield f"Average of the columns that the paper averages: {_first(average.value):.2f}{missing}."
     if found.scores:
         yield (
-            "Scores ± standard error over rows, by lm-eval with `<s>` before every context and candidates compared by "
-            "the mean log-likelihood a token; from "
+            "Scores ± standard error over rows, from lm-eval with `<s>` before every context and candidates ranked "
+            "by their mean log-likelihood per token; from "
             f"{_source(results, results.benchmarks_file(run, activation, results.experiment.seeds[0]))}."
         )
 
@@ -180,10 +184,10 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
         found = read_prediction(results, pair)
         kind = accelerated.kinds(experiment)[0]
         predicted = found.kinds[kind]
-        loss = "" if predicted.loss is None else f", held-out loss {_first(predicted.loss):.4f} nats a token with it"
+        loss = "" if predicted.loss is None else f", held-out loss {_first(predicted.loss):.4f} nats per token with it"
         yield (
-            f"A predictor ({KINDS[kind]}), not in this folder, finds {_first(predicted.recall):.2f} % of "
-            f"the active neurons and calls {_first(predicted.predicted_sparsity):.2f} % of all inactive{loss}; from "
+            f"A predictor ({KINDS[kind]}), not in this folder, finds {_first(predicted.recall):.2f} % of the active "
+            f"neurons and predicts {_first(predicted.predicted_sparsity):.2f} % of all neurons inactive{loss}; from "
             f"{_source(results, results.prediction_file(run, activation, experiment.seeds[0]))}."
         )
     else:
@@ -198,7 +202,7 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
         [MODES[name], MISSING if arm.missing else f"{arm.tokens_per_second.median:.2f}"]
         for name, arm in model.modes.items()
     ]
-    yield from markdown_table(["Decoded", "Tokens/s, median"], rows, numbers=1)
+    yield from markdown_table(["Mode", "Tokens/s (median)"], rows, numbers=1)
     yield ""
     yield f"{timed.conditions}; from {_source(results, results.decoding_file())}."
 

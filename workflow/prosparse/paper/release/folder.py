@@ -17,7 +17,7 @@ from prosparse.files import write_text
 from prosparse.paper.release import card
 from prosparse.paper.results.reader import Results
 
-#: What a checkpoint directory has for others, beside its config; the rest is of the training.
+#: What a checkpoint directory holds for its users besides the config; the rest belongs to training.
 FILES = (
     "*.safetensors", "*.safetensors.index.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "chat_template*", "vocab*", "merges*",
@@ -25,18 +25,18 @@ FILES = (
 
 
 def pairs(experiment: Experiment) -> list[str]:
-    """``run@activation`` of everything that is released."""
+    """``run@activation`` of every model to release."""
     chosen = [experiment.pair(pair) for pair in experiment.release]
     return list(dict.fromkeys(f"{run}@{activation}" for run, activation in chosen))
 
 
 def write(pair: str, experiment: Experiment, directory: Path) -> Path:
-    """Makes the folder, of the first seed's weights; returns its README.md."""
+    """Makes the folder from the first seed's weights; returns its README.md."""
     run, activation = experiment.pair(pair)
     results = Results(directory, experiment)
     checkpoint = results.stage_directory(run, None, experiment.seeds[0])
     folder = directory / "release" / f"{run}@{activation}"
-    shutil.rmtree(folder, ignore_errors=True)  # what an older checkpoint had more files of
+    shutil.rmtree(folder, ignore_errors=True)  # an older checkpoint may have had more files
     folder.mkdir(parents=True)
     for pattern in FILES:
         for source in checkpoint.glob(pattern):
@@ -53,7 +53,7 @@ def portable_config(settings: dict[str, Any], activation: Activation) -> dict[st
     settings["hidden_act"] = activation.name
     if activation.parameter is not None:
         settings["hidden_act_param"] = activation.parameter
-    settings["use_cache"] = True  # training goes without, and leaves that in the config
+    settings["use_cache"] = True  # training turns it off, and leaves that in the config
     if (rope := settings.get("rope_parameters", {})).get("rope_type") == "default":
-        settings["rope_theta"] = rope["rope_theta"]  # where versions of transformers before 5 read it
+        settings["rope_theta"] = rope["rope_theta"]  # read there by transformers before version 5
     return settings

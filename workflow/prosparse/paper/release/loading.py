@@ -18,15 +18,15 @@ MODULES = {
 
 def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     yield (
-        "Begin every context with the beginning-of-sequence token: without it such models score abnormally. lm-eval "
-        "adds it with `add_bos_token=True` alone."
+        "Begin every context with the beginning-of-sequence token: without it, such models score abnormally. lm-eval "
+        "adds it only with `add_bos_token=True`."
     )
     yield from ["", "**transformers**", ""]
     if activation.name in MODULES:
         name, body = MODULES[activation.name]
         yield (
-            f"It has no `{activation.name}` and so refuses to load this folder, rather than compute another model. "
-            "Tell it what that is, before you load; no code of others is run:"
+            f"The library has no `{activation.name}` and refuses to load this folder rather than compute another "
+            "model. Register the activation before you load the model; this runs no third-party code:"
         )
         yield from [
             "",
@@ -51,19 +51,21 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "```",
         "",
-        "**vLLM** (not tried)",
+        "**vLLM** (untested)",
         "",
     ]
     overrides = vllm_overrides(settings, activation)
     if overrides is None:
         yield (
-            f"Has no `{activation.name}` for this architecture." if activation.name != "silu" else "Loads it as it is."
+            f"vLLM has no `{activation.name}` for this architecture."
+            if activation.name != "silu"
+            else "vLLM loads the folder as it is."
         )
     else:
         yield (
-            f"Its own `{settings['model_type']}` computes SiLU alone and refuses others. Its MiniCPM has FATReLU, of "
-            "which ReLU is the case 0, and this model is a MiniCPM of other scalings. (There, a gate that equals the "
-            "threshold is zero.)"
+            f"vLLM's own `{settings['model_type']}` supports only SiLU. Its MiniCPM supports FATReLU (ReLU is "
+            "threshold 0), and this model is a MiniCPM with different scalings. (In vLLM, a gate equal to the "
+            "threshold becomes zero.)"
         )
         yield from ["", "```bash", f"vllm serve FOLDER --hf-overrides '{json.dumps(overrides)}'", "```"]
     yield from ["", "**llama.cpp, PowerInfer**", ""]
@@ -71,10 +73,10 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         yield "`prosparse export FOLDER --engine llama.cpp --output model.gguf`"
     else:
         relu = "" if activation.name == "relu" else " --activation relu"
-        other = "" if activation.name == "relu" else f", which is not `{activation}` but the same weights"
+        other = "" if activation.name == "relu" else f" (the same weights, but not `{activation}`)"
         yield (
-            "llama.cpp computes SiLU alone for these architectures, which would be another model: it is not exported. "
-            f"PowerInfer computes ReLU alone{other}, and needs predictors:"
+            "llama.cpp supports only SiLU for these architectures, which would be another model, so there is no "
+            f"export. PowerInfer supports only ReLU{other}, and needs predictors:"
         )
         yield from [
             "",
@@ -83,12 +85,12 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
             f"prosparse export FOLDER --engine powerinfer{relu} --predictors predictors/nonzero --output model.gguf",
             "```",
         ]
-    yield from ["", "**This project**: exact decoding that reads active neurons alone", ""]
+    yield from ["", "**This project**: exact decoding that reads only active neurons", ""]
     yield from ["```bash", "prosparse generate FOLDER --prompt 'Once upon a time'", "```"]
 
 
 def vllm_overrides(settings: dict[str, Any], activation: Activation) -> dict[str, Any] | None:
-    """What makes vLLM compute this model by its MiniCPM class, the only one of its that has FATReLU; None if it can't.
+    """Overrides with which vLLM computes this model by its MiniCPM class, the only one with FATReLU; None if it cannot.
 
     LLaMA is MiniCPM with scalings of one, and ReLU is FATReLU with the threshold 0.
     """

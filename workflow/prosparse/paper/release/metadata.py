@@ -9,7 +9,7 @@ from prosparse.config import Activation, Experiment, HubSource, PretrainedInit, 
 from prosparse.paper.release.loading import MODULES
 from prosparse.paper.results.origins import origin
 
-#: Part of a base model's name, letters and digits alone -> its licence, as the hub writes it.
+#: Part of a base model's name, only letters and digits -> its licence, as the hub spells it.
 LICENSES = {
     "prosparsellama2": "llama2",
     "relullama": "llama2",

@@ -15,7 +15,7 @@ KINDS = {
     "nonzero": "non-zero labels",
     "top": "top labels",
     "svd": "SVD, untrained",
-    MARGINAL: "frequency alone",
+    MARGINAL: "frequency",
 }
 
 
@@ -73,14 +73,14 @@ def _split(experiment: Experiment, pair: str) -> tuple[str, str]:
 
 
 def missing_predictors(experiment: Experiment) -> str | None:
-    """Why nothing was predicted, None where it was."""
+    """Why nothing was predicted; None if it was."""
     if experiment.predictors is None:
         return "the experiment trains no predictors"
     return None if predicted_pairs(experiment) else "no run stands for a sparse row of Table 2"
 
 
 def missing_decoding(experiment: Experiment) -> str | None:
-    """Why no decoding was timed, None where it was."""
+    """Why no decoding was timed; None if it was."""
     if experiment.decoding is None:
         return "the experiment times no decoding"
     return None if pairs(experiment) or experiment.decoding.shapes else "no run stands for a row of Table 2"

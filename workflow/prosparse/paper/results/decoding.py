@@ -26,8 +26,8 @@ ENGINES = {"llama.cpp": "llama.cpp, dense", "powerinfer": "PowerInfer, predicted
 #: Part of the bytes that a token reads -> what it is, in words.
 PARTS = {
     "attention": "attention",
-    "gate": "gate of the FFN",
-    "active_rows": "up and down of the FFN",
+    "gate": "FFN gate",
+    "active_rows": "FFN up and down",
     "predictor": "predictor",
     "head": "output head",
     "kv_cache": "keys and values",
@@ -43,7 +43,7 @@ class Arm:
 
     @property
     def missing(self) -> str | None:
-        """Why it was not timed, None where it was."""
+        """Why it was not timed; None if it was."""
         return self.raw.get("missing")
 
     def spread(self, key: str) -> Quartiles | None:
@@ -55,22 +55,22 @@ class Arm:
 
     @property
     def milliseconds(self) -> float:
-        """Median time a token; an engine that gives a rate alone has its reciprocal."""
+        """Median time per token; the reciprocal of the rate for an engine that reports only that."""
         time = self.spread("milliseconds_per_token")
         return 1e3 / self.tokens_per_second.median if time is None else time.median
 
     @property
     def speedup(self) -> Quartiles | None:
-        """Over our own dense decoding, prompt by prompt; None where that was not measured beside it."""
+        """Over our own dense decoding, prompt by prompt; None if that was not measured alongside."""
         return self.spread("times_faster_than_dense")
 
     @property
     def bytes(self) -> int | None:
-        """What a token reads."""
+        """Bytes read per token."""
         return self.raw["bytes"]["all"] if "bytes" in self.raw else None
 
     def milliseconds_by_part(self) -> dict[str, float]:
-        """The time that each part's bytes take at the memory's rate; empty where the bytes are not known."""
+        """The time that each part's bytes take at the memory bandwidth; empty if the bytes are not known."""
         bound = self.spread("bound_milliseconds")
         if bound is None or not self.bytes:
             return {}
@@ -107,14 +107,14 @@ class Model:
         return {name: Arm(name, raw) for name, raw in self.raw.get("engines", {}).items()}
 
     def bytes_allow(self, mode: str, over: str = "dense") -> float | None:
-        """How many times faster a mode could be if bytes were all that counts."""
+        """The largest speedup of a mode that the bytes read allow."""
         least, base = self.modes.get(mode), self.modes.get(over)
         if least is None or base is None or not least.bytes or not base.bytes:
             return None
         return base.bytes / least.bytes
 
     def over(self, arm: Arm, base: str) -> float | None:
-        """The ratio of median times; None where the other was not timed."""
+        """The ratio of median times; None if the other was not timed."""
         if base not in self.modes:
             return None
         return self.modes[base].milliseconds / arm.milliseconds
@@ -137,8 +137,8 @@ class Decoding:
         rates = [Quartiles.read(model.raw["bandwidth"]) for model in self.models]
         return (
             f"{self.machine}, {self.dtype} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
-            f"tokens, {self.new_tokens} new tokens each, greedy; in between, the weights and nothing else were read at "
-            f"{min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
+            f"tokens, {self.new_tokens} new tokens each, greedy; reading the weights and doing nothing else, in "
+            f"between, reached {min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
         )
 
 
@@ -188,6 +188,6 @@ def every_decoding(results: Results) -> list[Decoding]:
 
 
 def best_model(models: Sequence[Model], key: Callable[[Model], float | None]) -> Model | None:
-    """The model with the largest value; None where none has one."""
+    """The model with the largest value; None if none has one."""
     known = [(value, model) for model in models if (value := key(model)) is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None

@@ -70,7 +70,7 @@ class Case:
 
 
 def machine(raw: dict[str, Any]) -> str:
-    """What times were measured on, in words: a GPU's name, or the processor and its threads."""
+    """The machine in words: a GPU's name, or the processor and its threads."""
     if raw["device"] != "cpu":
         return str(raw["device"])
     threads = f"{raw['threads']} thread{'s' if raw['threads'] > 1 else ''}"
@@ -144,7 +144,7 @@ def read(results: Results) -> Timings | None:
 
 
 def missing(experiment: Experiment, scale: str) -> str | None:
-    """Why a scale has no times, None where it has."""
+    """Why a scale has no times; None if it has."""
     if experiment.operators is None:
         return "the experiment times no operators"
     if scale not in experiment.operators.shapes:

@@ -39,7 +39,7 @@ def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
 
 
 def no_run(row: str) -> str:
-    """Why nothing of ours stands beside a published row that no run stands for."""
+    """Why a published row has no row of ours."""
     if row.startswith("ReluLLaMA"):
         return "released checkpoint, not trained here"
     return "no run of this experiment stands for this row"

@@ -23,7 +23,7 @@ class Point:
 
 @dataclass(frozen=True)
 class KindOfPrediction:
-    """Percent at the decision threshold; ``loss`` is of the model under prediction, ``sweep`` has a curve a seed."""
+    """Percent at the decision threshold; ``loss`` is the model's under prediction, ``sweep`` has one curve per seed."""
 
     rank: int | None
     recall: Value

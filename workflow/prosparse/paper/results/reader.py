@@ -79,7 +79,7 @@ class Results:
         return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
 
     def stage_directory(self, run: str, stage: int | None, seed: int) -> Path:
-        """Of the last stage for None."""
+        """``stage`` None is the last."""
         return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
 
     def tokens_directory(self, tokenizer: str) -> Path:
@@ -170,12 +170,12 @@ class Results:
         """
         if not self.experiment.answers_benchmarks(run, activation):
             tasks = self.experiment.benchmarks.tasks
-            reason = "this experiment does not ask it" if tasks else "this experiment runs no benchmark"
+            reason = "not benchmarked in this experiment" if tasks else "this experiment runs no benchmark"
             return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
         return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
-        """The same where the neurons that the predictor calls inactive are left out."""
+        """The same with the neurons skipped that the predictor calls inactive."""
         return self._benchmarks(
             [self.predicted_benchmarks_file(run, activation, seed) for seed in self.experiment.seeds]
         )
@@ -190,7 +190,7 @@ class Results:
             rows = [file["benchmarks"].get(name) for file in files]
             if any(row is None for row in rows):
                 reasons = [file.get("missing", {}).get(name) for file in files]
-                missing[name] = next((reason for reason in reasons if reason), "not run by this experiment")
+                missing[name] = next((reason for reason in reasons if reason), "not run in this experiment")
                 continue
             errors = tuple(100 * row["standard_error"] for row in rows if row.get("standard_error") is not None)
             scores[name] = Value(tuple(100 * row["score"] for row in rows), errors if len(errors) == len(rows) else ())
@@ -200,7 +200,7 @@ class Results:
         return Benchmarks(scores, chances, details, missing)
 
     def prediction(self, run: str, activation: Activation | str) -> list[dict[str, Any]]:
-        """How well the pair's active neurons are predicted, one measurement a seed (``measure/prediction.py``).
+        """How well the pair's active neurons are predicted, one measurement per seed (``measure/prediction.py``).
 
         Raises:
             MissingResult: no such file.
@@ -226,7 +226,7 @@ class Results:
     # --------------------------------------------------------------------------- training
 
     def stage(self, run: str, stage: int) -> list[dict[str, Any]]:
-        """A stage's provenance.json, one a seed."""
+        """A stage's provenance.json, one per seed."""
         return [
             self._json(self.stage_directory(run, stage, seed) / "provenance.json") for seed in self.experiment.seeds
         ]
@@ -265,7 +265,7 @@ class Results:
 
     @cached_property
     def corpora(self) -> dict[str, list[dict[str, Any]] | None]:
-        """Counts of each corpus's shards, None where one has not been read."""
+        """Counts of each corpus's shards; None if one has not been read."""
         found = {name: self.documents_files(name) for name in self.experiment.data.corpora}
         return {
             name: [self._json(path) for path in paths] if all(path.exists() for path in paths) else None

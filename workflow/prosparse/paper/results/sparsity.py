@@ -20,7 +20,7 @@ class CorpusSparsity:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """A pair's held-out measurement: percent, nats a token, bits a byte."""
+    """A pair's held-out measurement: percent, nats per token, bits per byte."""
 
     sparsity: Value
     layers: tuple[Value, ...]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Value:
-    """One number a seed, and its sampling error where it has one (benchmark scores)."""
+    """One number per seed, and its sampling error if it has one (benchmark scores)."""
 
     seeds: tuple[float, ...]
     errors: tuple[float, ...] = ()
@@ -31,7 +31,7 @@ class Value:
 
     @property
     def total_error(self) -> float:
-        """Sampling error and the error of the mean over seeds, in quadrature; 0 where neither is known."""
+        """Sampling error and the error of the mean over seeds, in quadrature; 0 if neither is known."""
         return math.hypot(self.standard_error or 0.0, (self.spread or 0.0) / math.sqrt(len(self.seeds)))
 
     def minus(self, other: Value) -> Value:

@@ -9,7 +9,7 @@ from prosparse.paper.markdown import markdown_table
 
 
 def compiled_operators(path: Path) -> list[str]:
-    """What the machine code of the Triton kernels needs of a GPU (``measurements/operators_compiled.json``)."""
+    """What the Triton kernels' machine code needs from a GPU (``measurements/operators_compiled.json``)."""
     if not path.exists():
         return ["Missing: not compiled."]
     found = json.loads(path.read_text())
@@ -30,10 +30,10 @@ def compiled_operators(path: Path) -> list[str]:
                 "; ".join(kernel["uses"]),
             ]
         )
-    header = ["Kernel", "Compiled for", "Threads", "Registers a thread", "Shared memory (B)", "Spilled (B)"]
+    header = ["Kernel", "Compiled for", "Threads", "Registers per thread", "Shared memory (B)", "Spilled (B)"]
     return [
         *markdown_table([*header, "Loads of weights (B)", "Launched by"], rows),
         "",
-        "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16. Read from the "
-        "machine code, without a GPU.",
+        "Each kernel as the operators launch it for one token at the 7B and 13B shapes in bfloat16, read from the "
+        "machine code without a GPU.",
     ]

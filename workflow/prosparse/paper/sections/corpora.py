@@ -39,7 +39,10 @@ def corpora(results: Results) -> list[str]:
         )
     tokens = ["Tokens"] if len(tokenizers) == 1 else [f"Tokens ({tokenizer})" for tokenizer in tokenizers]
     header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), *tokens]
-    note = "Documents, unless named otherwise. Contaminated: sharing a word n-gram with a benchmark row; removed."
+    note = (
+        "Counts are of documents unless stated otherwise. Contaminated: shares a word n-gram with a benchmark row; "
+        "removed."
+    )
     return [*markdown_table(header, rows, numbers=len(counted) + len(tokens)), "", note]
 
 

@@ -45,7 +45,7 @@ def host(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> lis
     rows = [
         ["Processor", seen("processor")],
         ["Device", seen("device")],
-        ["Threads a job", seen("threads")],
+        ["Threads per job", seen("threads")],
         ["Code revision", seen("code_revision")],
         ["Packages", ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing"],
         ["Seeds", ", ".join(map(str, experiment.seeds))],

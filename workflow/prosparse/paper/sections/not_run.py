@@ -13,19 +13,20 @@ def not_run(results: Results, absent: dict[str, int]) -> list[str]:
     unfilled = [row.replace("*", "\\*") for row in row_keys() if row not in experiment.rows]
     lines = [*_acceleration_not_run(experiment), *_operators_not_run(results)]
     if unfilled:
-        lines.append(f"- Rows of the paper that no run stands for: {'; '.join(unfilled)}.")
+        lines.append(f"- Rows of the paper without a run that stands for them: {'; '.join(unfilled)}.")
     tasks = set(experiment.benchmarks.tasks)
     gone = sorted({LABELS[b] for b in BENCHMARKS if b not in tasks})
     if gone:
-        lines.append(f"- Benchmarks that the experiment does not name: {', '.join(gone)}.")
+        lines.append(f"- Benchmarks that the experiment leaves out: {', '.join(gone)}.")
     for kind, number in absent.items():
         if number:
             lines.append(
-                f"- {number} result{'s' if number > 1 else ''} of {kind} the tables need and that do not exist yet."
+                f"- {number} result{'s' if number > 1 else ''} of {kind} that the tables need and that do not exist "
+                "yet."
             )
     lines += _rows_not_run(experiment.benchmarks)
     if not experiment.benchmarks.execute_code:
-        lines.append("- Model-written programs (HumanEval, MBPP): not executed.")
+        lines.append("- Model-written programs (HumanEval, MBPP) were not executed.")
     return lines
 
 
@@ -33,8 +34,12 @@ def _rows_not_run(benchmarks: Benchmarks) -> list[str]:
     limits = [f"{LABELS[name]} {limit}" for name, limit in benchmarks.limits.items()]
     if benchmarks.limit is not None:
         others = f" ({', '.join(limits)})" if limits else ""
-        return [f"- Benchmark rows beyond {benchmarks.limit} a benchmark{others}, taken at even distances."]
-    return [f"- Benchmark rows beyond these, taken at even distances: {', '.join(limits)}."] if limits else []
+        return [f"- Benchmark rows beyond {benchmarks.limit} per benchmark{others}; the rows used are evenly spaced."]
+    return (
+        [f"- Benchmark rows beyond these limits: {', '.join(limits)}; the rows used are evenly spaced."]
+        if limits
+        else []
+    )
 
 
 def _acceleration_not_run(experiment: Experiment) -> list[str]:
@@ -59,5 +64,5 @@ def _operators_not_run(results: Results) -> list[str]:
     if timings.on_gpu:
         return []
     return [
-        "- Table 2, right half, on a GPU: our kernels for GPUs are compiled, but none has run; the times are a CPU's."
+        "- Table 2, right half, on a GPU: our GPU kernels are compiled but have not been run; the times are a CPU's."
     ]

@@ -10,14 +10,14 @@ from prosparse.paper.markdown import markdown_table
 
 
 def overhead(path: Path) -> list[str]:
-    """Our own overhead (``measurements/speed.json``): the L1 gradient in training, the zero count in measuring."""
+    """The overhead of the L1 gradient in training, and of counting zeros in measuring."""
     if not path.exists():
-        return ["Missing: not measured. It is where a run is regularized."]
+        return ["Missing: not measured. It is measured only in experiments with a regularized run."]
     measured = json.loads(path.read_text())
     names = {
-        ("training_step", "plain"): "Training step, no regularization",
+        ("training_step", "plain"): "Training step without regularization",
         ("training_step", "regularized"): "Training step with the L1 gradient",
-        ("training_step", "regularized_and_measured"): "The same, also measuring sparsity (one step in `log_every`)",
+        ("training_step", "regularized_and_measured"): "The same, also measuring sparsity (every `log_every` steps)",
         ("sparsity_measurement", "plain"): "Forward pass and loss",
         ("sparsity_measurement", "counting"): "The same, counting zeros",
     }
@@ -40,19 +40,19 @@ def overhead(path: Path) -> list[str]:
     whole = training["slowdown_of_a_run_percent"]
     layers = measured["layers"]
     shortened = layers["measured"] < layers["of"]
-    cut = f" Of {layers['of']} layers the first {layers['measured']} alone." if shortened else ""
+    cut = f" Measured with the first {layers['measured']} of {layers['of']} layers." if shortened else ""
     return [
         *markdown_table(header, rows, numbers=4),
         "",
-        f"Over a whole run the L1 gradient and its ledger cost {whole:.1f} %.{cut}",
+        f"Over a whole run, the L1 gradient and the ledger cost {whole:.1f} %.{cut}",
         "",
         *_training_rate(training),
     ]
 
 
 def _training_rate(measured: dict[str, Any]) -> list[str]:
-    """What a training step reaches of the processor, and what each lever brought."""
-    flop, arms = measured["flop_a_token"], {"plain": "Training step", "linear_layers_alone": "Its linear layers alone"}
+    """The share of the processor's speed that a training step reaches, and the gain of each optimization."""
+    flop, arms = measured["flop_a_token"], {"plain": "Training step", "linear_layers_alone": "Its linear layers only"}
     rows = [
         [name, f"{measured[arm]['tokens_per_second']:,.0f}", f"{flop * measured[arm]['tokens_per_second'] / 1e9:,.0f}"]
         for arm, name in arms.items()
@@ -64,13 +64,14 @@ def _training_rate(measured: dict[str, Any]) -> list[str]:
     ]
     return [
         f"Training step: {measured['tokens_a_step']:,} tokens, {measured['precision']}, {measured['threads']} "
-        f"thread{'s' if measured['threads'] > 1 else ''}, {flop / 1e6:,.0f} MFLOP a token in linear layers "
-        "(6 a weight; attention's own products are not counted).",
+        f"thread{'s' if measured['threads'] > 1 else ''}, {flop / 1e6:,.0f} MFLOP per token in linear "
+        "layers (6 per weight; attention's own products are not counted).",
         "",
         *markdown_table(["Work", "Tokens/s (median)", "GFLOP/s"], rows, numbers=2),
         "",
-        f"A training step reaches {share['median']:.0%} of the rate of its matrix products alone (quartiles "
-        f"{share['lower_quartile']:.0%} to {share['upper_quartile']:.0%}). Each lever on top of those above it:",
+        f"A training step reaches {share['median']:.0%} of the speed of its matrix products only (quartiles "
+        f"{share['lower_quartile']:.0%} to {share['upper_quartile']:.0%}). Optimizations, each on top of those above "
+        "it:",
         "",
         *markdown_table(["Training step with", "Tokens/s (median)", "Quartiles"], levers, numbers=2),
     ]

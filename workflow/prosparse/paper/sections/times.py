@@ -9,8 +9,8 @@ from typing import Any
 
 from prosparse.paper.markdown import markdown_table
 
-#: Jobs that write down their own working time, which begins once their modules are imported: folder of the
-#: Snakemake benchmark -> where their provenance is.
+#: Jobs that record their own working time, which starts once their modules are imported: folder of the
+#: Snakemake benchmark -> their provenance files.
 TIMED = {
     "train": "checkpoints/*/seed*/stage*/provenance.json",
     "sparsity": "measurements/*/seed*/sparsity.json",
@@ -24,7 +24,7 @@ TIMED = {
 
 
 def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> list[str]:
-    """Wall time by kind of job: Snakemake's where given, else the time each result recorded."""
+    """Wall time by kind of job: Snakemake's if given, else what each result recorded."""
     if benchmarks:
         seconds: dict[str, list[float]] = {}
         memory: dict[str, list[float]] = {}
@@ -35,10 +35,10 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
                     seconds.setdefault(kind, []).append(float(row["s"]))
                     if row.get("max_rss", "-") not in ("-", "", "NA", None):
                         memory.setdefault(kind, []).append(float(row["max_rss"]))
-        source = "Wall time and peak memory of each job, as Snakemake measured them."
+        source = "Wall time and peak memory of the jobs, as measured by Snakemake."
     else:
         seconds = {kind: [b["wall_seconds"] for b in listed if "wall_seconds" in b] for kind, listed in blocks.items()}
-        memory, source = {}, "Wall time as each result recorded it."
+        memory, source = {}, "Wall time as recorded in each result."
     rows = [
         [
             kind,
@@ -51,7 +51,7 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
         if times
     ]
     if not rows:
-        return ["Wall time: missing, no job has recorded any."]
+        return ["Wall time: missing; no job has recorded any."]
     total = sum(sum(times) for times in seconds.values())
     rows.append(["**all**", str(sum(map(len, seconds.values()))), f"{total:,.0f}", "", ""])
     return [
@@ -62,7 +62,7 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
 
 
 def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
-    """What part of the jobs' time is imports and process start, not work."""
+    """The share of the jobs' time spent on process start and imports."""
     jobs = work = 0.0
     for kind, pattern in TIMED.items():
         for path in benchmarks:
@@ -74,6 +74,6 @@ def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
     if not 0 < work <= jobs:  # not recorded, or results whose work was spread over several jobs
         return []
     return [
-        f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work and {1 - work / jobs:.0%} process "
-        "start and imports."
+        f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work; process start and imports took "
+        f"{1 - work / jobs:.0%}."
     ]

@@ -42,24 +42,24 @@ def note_predictor(table: Table, experiment: Experiment) -> None:
     if chosen is None:
         return
     rules = {
-        "nonzero": "trained, a neuron is labelled active where x1 is not 0",
-        "top": f"trained, a neuron is labelled active where |x1| is among the largest {chosen.top:.0%} of its token",
-        "svd": "the gate's singular vectors, not trained",
+        "nonzero": "trained; a neuron counts as active if x1 is not 0",
+        "top": f"trained; a neuron counts as active if |x1| is among the largest {chosen.top:.0%} of its token",
+        "svd": "the gate's singular vectors, untrained",
     }
     table.note(
-        f"Predictor of ours: {rules[chosen.kinds[0]]}; rank {chosen.rank}, decision threshold "
-        f"{chosen.decision_threshold:g}. The paper does not say which labels it used for which row. Other kinds are in "
-        "*Predictors of active neurons*."
+        f"Our predictor: {rules[chosen.kinds[0]]}; rank {chosen.rank}, decision threshold "
+        f"{chosen.decision_threshold:g}. The paper does not say which labels it used for which row. The other kinds "
+        "are in *Activation predictors*."
     )
 
 
 def note_conditions(table: Table, results: Results) -> None:
-    """How ours was decoded."""
+    """The conditions of our decoding."""
     decoding = trained_decoding(results)
     if decoding is not None:
         table.note(
-            f"Ours, trained models: {decoding.conditions}. Medians over prompts. What a token costs whatever it reads "
-            "weighs more in a smaller model: compare no tokens/s across sizes."
+            f"Ours, trained models: {decoding.conditions}. Medians over prompts. The fixed cost of a token matters "
+            "more in a smaller model, so do not compare tokens/s across sizes."
         )
     for shape, found in synthetic_decoding(results).items():
         table.note(f"Ours, synthetic {shape}: {found.conditions}. Medians over prompts.")

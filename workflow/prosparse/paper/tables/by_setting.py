@@ -23,7 +23,7 @@ def by_setting(results: Results, name: str, title: str, source: str, columns: li
 
 
 def add_chance(results: Results, table: Table) -> None:
-    """Adds the score of a uniform guess, under the rows that were measured."""
+    """Adds a row with the scores of random guessing."""
     for text in [row.pair for row in table.rows if row.pair]:
         measured = results.benchmarks(*results.experiment.pair(text))
         cells: dict[str, Cell] = {}
@@ -34,7 +34,7 @@ def add_chance(results: Results, table: Table) -> None:
                 cells[column.key] = Cell(measured.column(column.key).chance)
             elif column.key == "average_performance":
                 cells[column.key] = Cell(measured.average().chance)
-        cells = {key: Cell(cell.ours, note="score of a uniform guess") for key, cell in cells.items() if cell.ours}
+        cells = {key: Cell(cell.ours, note="score of random guessing") for key, cell in cells.items() if cell.ours}
         if cells:
             table.rows.append(Row("Chance level", cells, is_published=False))
             return

@@ -21,7 +21,7 @@ SPARSITY = Column("average_sparsity", LABELS["average_sparsity"], "%")
 TOKENS = Column("accumulated_tokens", "Accumulated tokens", "tokens", 0)
 
 
-FACTOR = Column("lambda", "λ (last)", "", None)
+FACTOR = Column("lambda", "Final λ", "", None)
 
 
 def billions(text: str) -> str:
@@ -30,6 +30,6 @@ def billions(text: str) -> str:
 
 
 def final_value(final: list[dict[str, float | None]], key: str, scale: float = 1) -> Value | None:
-    """``scale`` times a number that a stage's ledger ends with, one a seed; None where nothing was trained."""
+    """``scale`` times a number that a stage's ledger ends with, one per seed; None where nothing was trained."""
     numbers = [number for last in final if (number := last[key]) is not None]
     return Value(tuple(scale * number for number in numbers)) if len(numbers) == len(final) else None

@@ -23,7 +23,7 @@ Extra = Callable[[str, Activation], dict[str, Cell]]
 
 @dataclass
 class Filler:
-    """Turns pairs into cells and gathers the notes a table must carry."""
+    """Turns pairs into cells, and collects the notes that the table needs."""
 
     results: Results
     table: Table
@@ -31,7 +31,7 @@ class Filler:
     incomplete: dict[str, list[str]] = field(default_factory=dict)
     measured: list[str] = field(default_factory=list)
     absent: dict[str, list[str]] = field(default_factory=dict)
-    unasked: list[str] = field(default_factory=list)  # pairs that answer no benchmark
+    unasked: list[str] = field(default_factory=list)  # pairs that are not benchmarked
 
     def row(self, label: str, key: str, printed: dict[str, str], extra: Extra | None = None) -> Row:
         """The row of published key ``key``; ``printed`` are its published cells, ``extra`` adds cells from the run."""
@@ -105,7 +105,7 @@ class Filler:
         return f"{MISSING}: {benchmarks.missing[name]}"
 
     def _mean(self, pair: str, name: str, column: BenchmarkColumn) -> Cell:
-        """A mean over what is there, marked with a dagger and a note where something is not."""
+        """The mean over what was measured, with a dagger and a note if something is missing."""
         if not column.missing:
             return Cell(column.value)
         label = LABELS[name]
@@ -114,7 +114,7 @@ class Filler:
             gone = "; ".join(reason if key == label else f"{key}: {reason}" for key, reason in each.items())
             text = f"{label}: {MISSING} ({gone})"
         elif name == "average_performance":
-            text = f"† {label}: mean of the {len(column.used)} columns measured, of 7; missing: {', '.join(each)}"
+            text = f"† {label}: mean of the {len(column.used)} measured columns of 7; missing: {', '.join(each)}"
         else:
             used = ", ".join(LABELS[key] for key in column.used)
             gone = "; ".join(f"{key} ({reason})" for key, reason in each.items())
@@ -132,7 +132,9 @@ class Filler:
         }
         by_dataset = measured.by_dataset()
         for name in PAPER_DATASETS:
-            cells[name] = Cell(by_dataset.get(name), note="" if name in by_dataset else f"{MISSING}: no corpus for it")
+            cells[name] = Cell(
+                by_dataset.get(name), note="" if name in by_dataset else f"{MISSING}: no corpus stands for it"
+            )
         return cells
 
     def finish(self) -> Table:
@@ -143,7 +145,7 @@ class Filler:
             everywhere = set(pairs) == set(self.measured)
             notes.append(text + ("." if everywhere else f" (in {names_of(pairs)})."))
         if self.unasked:
-            notes.append(f"Performance is missing where this experiment asks for none: {names_of(self.unasked)}.")
+            notes.append(f"Not benchmarked in this experiment: {names_of(self.unasked)}.")
         for reason, labels in self.absent.items():
             notes.append(f"Missing: {names_of(labels)}: {reason}.")
         seeds = self.results.experiment.seeds

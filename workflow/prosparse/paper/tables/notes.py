@@ -8,16 +8,16 @@ from prosparse.published.tables import SCALES, published_tokens
 
 SPREAD = (
     "Sparsity and scores in percent. Ours: mean ± standard error over benchmark rows (standard deviation over seeds, "
-    "where there are several)."
+    "if there are several)."
 )
 
 
-LEGEND = f"{SPREAD} `*`: without activation threshold shifting. Held-out loss and bits/byte are ours alone."
+LEGEND = f"{SPREAD} `*`: without activation threshold shifting. The paper reports no held-out loss and no bits/byte."
 
 
 NORMALISATION = (
-    "Our λ multiplies the mean of |x1| over tokens and d_ff, summed over layers; the paper does not state its "
-    "normalisation, so compare sparsities, not values of λ."
+    "Our λ multiplies the mean of |x1| over tokens and d_ff, summed over layers. The paper does not state its "
+    "normalization, so compare sparsities, not values of λ."
 )
 
 
@@ -30,13 +30,13 @@ def count(number: int, word: str) -> str:
 
 
 def budgets() -> str:
-    """What the column of accumulated tokens holds, with the paper's own budgets beside."""
+    """What the column of accumulated tokens counts, and the paper's own budgets."""
     return (
-        "Accumulated tokens: of the run and of the runs it started from; a pretrained start counts as none. "
+        "Accumulated tokens: those of the run and of the runs it started from, without any pretraining done elsewhere. "
         + published_budgets()
     )
 
 
 def published_budgets() -> str:
     printed = ", ".join(f"{scale} {published_tokens()[final]} B" for scale, (_, _, final) in SCALES.items())
-    return f"Tokens of the paper's ProSparse runs, without the pretraining of their start: {printed} (Tables 6 and 7)."
+    return f"The paper's ProSparse runs, without pretraining: {printed} (Tables 6 and 7)."

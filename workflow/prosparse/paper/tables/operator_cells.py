@@ -41,26 +41,26 @@ def note_missing_scales(table: Table, experiment: Experiment) -> None:
 
 
 def conditions(experiment: Experiment, timings: Timings) -> list[str]:
-    """What ours was measured on, and under which protocols."""
+    """The machine and the protocols of our measurements."""
     assert experiment.operators is not None
     shapes = [f"{scale} {hidden} × {size}" for scale, (hidden, size) in experiment.operators.shapes.items()]
     notes = [
-        f"Ours: {timings.machine}, {timings.dtype} weights. Cold: medians of {timings.rounds} rounds, where every call "
-        f"has other weights out of {timings.memory_bytes / 2**30:.1f} GiB, which the last-level cache "
-        f"({timings.cache_bytes / 2**20:.0f} MiB) no longer holds, as in decoding, where the other layers come "
-        "between. Warm: the authors' protocol, medians of 100 calls on the same weights after 10 to warm up, one "
-        "operator after the other; so a change of the machine's speed meets them unequally."
-        + (" Large memory pages were asked for." if timings.large_pages else ""),
-        f"Ours has random weights of these shapes ({', '.join(shapes)}) and random activation patterns: no trained "
-        "weights of these sizes are involved, and the time does not depend on the values.",
+        f"Ours: {timings.machine}, {timings.dtype} weights. Cold: medians of {timings.rounds} rounds in which every "
+        f"call uses different weights out of {timings.memory_bytes / 2**30:.1f} GiB, so that none are in the "
+        f"last-level cache ({timings.cache_bytes / 2**20:.0f} MiB), as in decoding, where other layers run in "
+        "between. Warm: the authors' protocol, medians of 100 calls on the same weights after 10 warm-up calls, one "
+        "operator after another, so that drift in the machine's speed affects them unequally."
+        + (" Large memory pages were requested." if timings.large_pages else ""),
+        f"Ours uses random weights of these shapes ({', '.join(shapes)}) and random activation patterns. No trained "
+        "weights of these sizes are involved; the time does not depend on their values.",
     ]
     if not timings.on_gpu:
-        notes.append("The paper's times are a GPU's and ours a CPU's: compare speedups, not times.")
+        notes.append("The paper timed a GPU and we a CPU: compare speedups, not times.")
     return notes
 
 
 def timed(timings: Timings, setting: Setting) -> tuple[Case, str]:
-    """What stands for a row, and the kind of its arms: the densest case has the dense rows."""
+    """The case that stands for a row, and the kind of its arms; dense rows use the densest case."""
     if setting.is_dense:
         return timings.of_scale(setting.scale)[0], "dense"
     return timings.at(setting.scale, setting.density), "sparse"
@@ -69,7 +69,7 @@ def timed(timings: Timings, setting: Setting) -> tuple[Case, str]:
 def times(case: Case, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
     """Cells of the arms ``{kind}_up`` and ``{kind}_down``."""
     sparsity = Cell(
-        Value((100 * (1 - case.density),)), printed.get(SPARSITY.key, ""), "of the patterns that ours is timed with"
+        Value((100 * (1 - case.density),)), printed.get(SPARSITY.key, ""), "of the patterns that ours was timed with"
     )
     cells = {SPARSITY.key: sparsity}
     for step, ending in STEPS.items():

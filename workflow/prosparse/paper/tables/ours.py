@@ -19,7 +19,7 @@ def needs(experiment: Experiment) -> Needs:
 def build(results: Results) -> Table:
     experiment = results.experiment
     columns = [TOKENS, FACTOR, *PERFORMANCE, SPARSITY, LOSS, BITS]
-    table = Table("ours", "Ours alone: runs that the paper does not have", columns)
+    table = Table("ours", "Our own comparisons: runs that the paper does not have", columns)
     if not experiment.ours:
         table.note(f"Experiment `{experiment.experiment}` has none.")
         return table

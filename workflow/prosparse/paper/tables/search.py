@@ -34,11 +34,11 @@ def build(results: Results) -> Table:
         return table
     table.rows += [_searched(results, pair) for pair in experiment.search]
     table.notes += [
-        "In the config's order; runs that did not help are kept.",
-        "Stages: λ and the optimizer step it lasts until; sine: λ rises to it along half a sine.",
-        f"Steps and tokens: of the run alone. {published_budgets()}",
-        "Sparsity (percent) and held-out loss: held-out text, under the activation named. Training LM loss: the "
-        "ledger's last, over training batches, under the run's own.",
+        "In the order of the config, including the runs that did not help.",
+        "Stages: λ and the optimizer step at which the stage ends; sine: λ rises to that value in a half-sine.",
+        f"Steps and tokens: of this run only. {published_budgets()}",
+        "Sparsity (percent) and held-out loss: on held-out text, under the activation in the second column. Training "
+        "LM loss: the last value of the training ledger, under the run's own activation.",
         NORMALISATION,
         f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
     ]

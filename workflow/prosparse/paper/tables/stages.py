@@ -24,8 +24,8 @@ def stages_needs(experiment: Experiment, scales: Sequence[str]) -> Needs:
 def stages_of(experiment: Experiment, scale: str) -> dict[str, tuple[str, int, int, int]]:
     """Published stage name -> (run, stage, accumulated steps, accumulated tokens) of ours.
 
-    Runs of a scale continue one another. For 1B, the first run holds the numbered stages, the
-    second is decay, the third SFT; elsewhere stages are numbered on.
+    The runs of a scale continue one another. For 1B, the first run holds the numbered stages, the
+    second is decay and the third SFT; the other scales number their stages consecutively.
     """
     found: dict[str, tuple[str, int, int, int]] = {}
     before: dict[str, tuple[int, int]] = {}  # steps and tokens a run starts with
@@ -51,15 +51,15 @@ def stages_of(experiment: Experiment, scale: str) -> dict[str, tuple[str, int, i
 def stage_table(results: Results, name: str, title: str, source: str) -> Table:
     experiment = results.experiment
     columns = [
-        Column("lambda", "λ at the end", "", None),
+        Column("lambda", "Final λ", "", None),
         Column("accumulated_steps", "Accumulated steps", "", 0),
         TOKENS,
-        Column("sparsity", "Sparsity at the end", "%"),
-        Column("lm_loss", "LM loss at the end", "nats/token", 3),
+        Column("sparsity", "Final sparsity", "%"),
+        Column("lm_loss", "Final LM loss", "nats/token", 3),
     ]
     notes = [
-        "Numbers in full. Ours: mean (standard deviation over seeds, where there are several). Sparsity and LM loss "
-        "are the training ledger's last values, over training batches; the paper prints neither.",
+        "Numbers are printed in full. Ours: mean (standard deviation over seeds, if there are several). Sparsity and "
+        "LM loss are the last values of the training ledger, over training batches; the paper reports neither.",
         NORMALISATION,
     ]
     table = Table(name, title, columns, notes=notes, row_title="Stage")
@@ -101,7 +101,7 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
                     key: replace(
                         cells.get(key, Cell()),
                         ours=value,
-                        note=origin if value is not None else f"{MISSING}: the stage trains nothing; {origin}",
+                        note=origin if value is not None else f"{MISSING}: this stage does not train; {origin}",
                     )
                     for key, value in values.items()
                 }

@@ -57,10 +57,10 @@ def build(results: Results) -> Table:
         "Table 2. Acceleration: prediction, decoding speed and operators",
         [SPARSITY, RECALL, PREDICTED_SPARSITY, *DECODED, *STEPS],
         notes=[
-            "Tokens/s and speedup to dense: of a dense row, decoding with every neuron; of the others, decoding the "
-            "neurons that a predictor calls active, which changes the output. Exact: the whole gate first, then its "
-            "active neurons alone; ours only, the same output as dense. Ours has one memory and one set of kernels "
-            "for all; the paper's speedup compares two, see *Why 4.52 times is not what sparsity alone gives*.",
+            "Tokens/s and speedup to dense: dense rows compute every neuron; the others compute only the neurons that "
+            "a predictor calls active, which changes the output. Exact (ours only) computes the whole gate and then "
+            "only its active neurons; the output is that of dense decoding. Ours compares like with like, one memory "
+            "and one set of kernels; the paper's speedup does not, see *Why sparsity alone does not explain 4.52×*.",
             f"{WITHOUT_SHIFTING} {_printed_over_relullama()}",
         ],
     )
@@ -86,7 +86,7 @@ def build(results: Results) -> Table:
     note_origins(table, results, pairs)
     if pairs and timings is not None:
         table.note(
-            "Steps (2) and (3) of ours: each model's own shape and activation patterns, over our kernel with every "
+            "Our steps (2) and (3): each model's own shape and activation patterns, relative to our kernel with every "
             f"neuron active; {timings.machine}. The paper's shapes are in *Times of the sparse FFN operators*."
         )
     note_missing(table, gone)
@@ -96,7 +96,7 @@ def build(results: Results) -> Table:
 def _printed_over_relullama() -> str:
     rows = published_table("table2_early_baselines")
     printed = ", ".join(f"{row['setting']} {row['speedup_to_relullama']}" for row in rows)
-    return f"The paper prints the early baselines' speedup over ReluLLaMA-7B instead: {printed}."
+    return f"For the early baselines, the paper prints the speedup over ReluLLaMA-7B instead: {printed}."
 
 
 def _predicted(results: Results, setting: Setting, pair: str, gone: dict[str, list[str]]) -> dict[str, Cell]:
@@ -192,14 +192,16 @@ def _add_synthetic(table: Table, results: Results, timings: Timings | None) -> N
             given = ((SPARSITY, "sparsity"), (RECALL, RECALL.key), (PREDICTED_SPARSITY, PREDICTED_SPARSITY.key))
             for column, key in given:
                 if not is_dense and key in model.raw:
-                    cells[column.key] = Cell(Value((100 * model.raw[key],)), note="given to the synthetic model")
+                    cells[column.key] = Cell(
+                        Value((100 * model.raw[key],)), note="by construction of the synthetic model"
+                    )
             cells |= _speeds(model, is_dense)
             cells |= _synthetic_steps(results.experiment, timings, model)
             table.rows.append(Row(model.label, cells, model.size, is_published=False))
             table.note(
-                f"Synthetic {shape}: a model of that shape with random weights that are given the sparsity, activation "
-                "recall and predicted sparsity of the row that it is named after. It times, it cannot write; its "
-                "operators are timed with random patterns."
+                f"Synthetic {shape}: a model of that shape with random weights, constructed to have the sparsity, "
+                "activation recall and predicted sparsity of the row that it is named after. It serves for timing "
+                "only, its text is meaningless; its operators are timed with random patterns."
             )
 
 

@@ -20,29 +20,29 @@ def needs(experiment: Experiment) -> Needs:
 def build(results: Results) -> Table:
     table = Table(
         "table2_decoding",
-        "Table 2, left half. Decoding speed of every model, in every way",
+        "Table 2, left half. Decoding speed of every model in every mode",
         [
             Column("tokens_per_second", "Tokens/s", ""),
-            Column("milliseconds", "A token", "ms"),
-            Column("first_token", "First token", "ms", 1),
-            Column("over_dense", "Times ours, dense", ""),
-            Column("over_torch", "Times transformers", ""),
-            Column("megabytes", "Read a token", "MB", 1),
+            Column("milliseconds", "Time per token", "ms"),
+            Column("first_token", "Time to first token", "ms", 1),
+            Column("over_dense", "Speedup over ours, dense", ""),
+            Column("over_torch", "Speedup over transformers", ""),
+            Column("megabytes", "Read per token", "MB", 1),
             Column("bound_tokens_per_second", "Bound, tokens/s", ""),
             Column("share_of_bound", "Share of bound (%)", "%", 0),
-            Column("overhead", "Outside the weights", "ms"),
+            Column("overhead", "Outside weight reads", "ms"),
             Column("same_tokens", "Same tokens as dense (%)", "%", 1),
         ],
-        row_title="Model and way",
+        row_title="Model and mode",
         notes=[
-            "Ours, dense: our kernels, every neuron. Ours, exact: the whole gate first, then its active neurons alone. "
-            "Ours, predicted: the neurons that a predictor calls active. Transformers: the model as the library has "
-            "it, torch's products. All decode the same prompts with the same weights.",
-            "Bound: the bytes that a token must read, over the rate at which the same run's memory is read in a row. "
-            "Share of bound: how near the measured time comes. Outside the weights: time a token that is spent outside "
-            "the operators that read weights. Weights that stay in the processor's cache can exceed the bound.",
-            "Times ours, dense: compared prompt by prompt (engines: the ratio of medians). Same tokens: greedy tokens "
-            "equal to dense decoding's.",
+            "Ours, dense: our kernels, every neuron. Ours, exact: the whole gate, then only its active neurons. Ours, "
+            "predicted: only the neurons that a predictor calls active. Transformers: the library's own model, with "
+            "torch's matrix products. All decode the same prompts with the same weights.",
+            "Bound: set by the bytes that a token must read and the memory's sequential read bandwidth in the same "
+            "run. Share of bound: how close the measured time comes. Outside weight reads: time per token spent "
+            "outside the operators that read weights. Weights that stay in the processor's cache can beat the bound.",
+            "Speedup over ours, dense: prompt by prompt (other engines: ratio of medians). Same tokens: greedy tokens "
+            "that equal those of dense decoding.",
             WITHOUT_SHIFTING,
         ],
     )

@@ -48,9 +48,9 @@ def build(results: Results) -> Table:
         _columns(),
         notes=[
             WHAT_STEPS_ARE,
-            "Speedup: over the same step with every neuron active, in our own kernel (the paper: its dense kernel). "
-            "Over torch: over torch's dense product. Both compare calls of the same round, cold. The last four columns "
-            "are ours alone; quartiles are in the CSV.",
+            "Speedup: over the same step with every neuron active, in our own kernel (the paper: in its dense kernel). "
+            "Over torch: over torch's dense matrix product. Both compare cold calls of the same round. The paper has "
+            "no counterpart of the last four columns. Quartiles are in the CSV.",
             "`*`: without activation threshold shifting.",
         ],
     )
@@ -81,6 +81,6 @@ def _add_trained(table: Table, experiment: Experiment, timings: Timings) -> None
     for words, pairs in origins.items():
         table.note(
             f"Rows named *Ours for*: {words}, with its own shape and its own activation patterns on held-out tokens "
-            f"({', '.join(dict.fromkeys(pairs))}). Its weights are far smaller than the paper's, so what a call costs "
-            "whatever it computes weighs more."
+            f"({', '.join(dict.fromkeys(pairs))}). Its weights are far smaller than the paper's, so the fixed cost of "
+            "a call matters more."
         )

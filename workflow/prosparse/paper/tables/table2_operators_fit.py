@@ -23,7 +23,7 @@ def build(results: Results) -> Table:
     at = next(setting.density for setting in settings() if setting.name == "ProSparse-7B")
     table = Table(
         "table2_operators_fit",
-        "Table 2, right half. A step's time as a fixed part and one that grows with density",
+        "Table 2, right half. A step's time as a fixed part plus a part that grows with density",
         [
             Column("fixed_us", "Fixed", "µs", 1),
             Column("slope_us", "Slope", "µs at density 1", 1),
@@ -32,11 +32,11 @@ def build(results: Results) -> Table:
         ],
         row_title="Scale and step",
         notes=[
-            "time = fixed + slope × density, least squares over the densities up to the paper's densest sparse row; ± "
-            "is the fit's standard error. The paper prints no such line: its numbers here are computed by us from its "
-            "rows of Table 2.",
-            "A large fixed share means that more sparsity gains little. Warm times are no line where "
-            "the sparser calls' weights fit in the cache and the denser ones' do not. " + WHAT_STEPS_ARE,
+            "time = fixed + slope × density, by least squares over the densities up to that of the paper's densest "
+            "sparse row; ± is the standard error of the fit. The paper prints no such line: we computed its numbers "
+            "here from its rows of Table 2.",
+            "If the fixed share is large, more sparsity gains little. Warm times do not follow a line where the "
+            "weights of sparse calls fit in the cache and those of dense calls do not. " + WHAT_STEPS_ARE,
         ],
     )
     papers = dict.fromkeys(setting.scale for setting in settings())
@@ -51,9 +51,9 @@ def build(results: Results) -> Table:
             for protocol in ("cold", "warm"):
                 line = measured_line(timings.of_scale(scale), step, protocol)
                 note = protocol if line is not None else f"{MISSING}: fewer than two such densities"
-                beside = published if protocol == "cold" else None
-                cells = _line_cells(line, beside, at, note)
-                table.rows.append(Row(label, cells, protocol, is_published=beside is not None))
+                printed = published if protocol == "cold" else None
+                cells = _line_cells(line, printed, at, note)
+                table.rows.append(Row(label, cells, protocol, is_published=printed is not None))
     if timings is not None:
         table.notes += conditions(experiment, timings)
     note_missing_scales(table, experiment)

@@ -39,18 +39,18 @@ def build(results: Results) -> Table:
     columns = [SPARSITY]
     for step in STEPS:
         columns.append(Column(f"step{step}_time_us", f"Step ({step})", "µs"))
-        columns += [Column(f"step{step}_{key}", f"Step ({step}) least, {key}", "µs") for key in PEAK_BANDWIDTHS]
-        columns.append(Column(f"step{step}_share", f"Step ({step}) paper's share of A100's limit (%)", "%", 0))
+        columns += [Column(f"step{step}_{key}", f"Step ({step}) bound, {key}", "µs") for key in PEAK_BANDWIDTHS]
+        columns.append(Column(f"step{step}_share", f"Step ({step}) paper's share of the A100 bound (%)", "%", 0))
     named = "; ".join(f"{name}: {peak / 1e9:,.0f} GB/s" for name, peak in PEAK_BANDWIDTHS.values())
     table = Table(
         "table2_operators_gpu",
-        "Table 2, right half. The least time that a GPU's memory allows",
+        "Table 2, right half. Lower bounds from a GPU's memory bandwidth",
         columns,
         notes=[
-            "Least: a model, not a measurement: the bytes that a step must move (the active neurons' weights and the "
-            "vectors in and out, bfloat16) over the peak memory bandwidth of NVIDIA's data sheets "
+            "Bound: a model, not a measurement. It is the bytes that a step must move (the active neurons' weights, "
+            "the input and the output, in bfloat16) over the peak memory bandwidth in NVIDIA's data sheets "
             f"({named}). No kernel reaches the peak. {WHAT_STEPS_ARE}",
-            "Paper's share of A100's limit: the least time there over the paper's time, whatever GPU it was taken on.",
+            "Paper's share of the A100 bound: that bound over the paper's time, on whichever GPU it was measured.",
         ],
     )
     for setting in settings():
@@ -74,8 +74,8 @@ def build(results: Results) -> Table:
         table.note(
             f"Step (2) and step (3) of ours: {timings.machine}, cold."
             if timings.on_gpu
-            else "No GPU has run our operators, so their times on one are missing; those of a CPU are in the table "
-            "*Times of the sparse FFN operators*."
+            else "Our operators have not been run on a GPU, so their times there are missing. Their times on a CPU "
+            "are in the table *Times of the sparse FFN operators*."
         )
     note_missing_scales(table, experiment)
     return table
@@ -84,6 +84,6 @@ def build(results: Results) -> Table:
 def _on_gpu(timings: Timings, setting: Setting, step: int) -> Cell:
     printed = setting.printed[f"step{step}_time_us"]
     if not timings.on_gpu:
-        return Cell(published=printed, note=f"{MISSING}: no GPU has run ours")
+        return Cell(published=printed, note=f"{MISSING}: ours have not been run on a GPU")
     case, kind = timed(timings, setting)
     return measured(case.microseconds(f"{kind}_{STEPS[step]}"), "cold", printed)

@@ -31,17 +31,16 @@ def build(results: Results) -> Table:
     columns += [Column(key, f"{label} (%)", "%", 0) for key, (label, _) in LIMITED.items()]
     table = Table(
         "table2_operators_limit",
-        "Table 2, right half. How near the operators come to the memory's limit",
+        "Table 2, right half. How close the operators come to the memory bandwidth",
         columns,
         row_title="Scale and density",
         notes=[
-            "In percent: weights read a second as a share of those of a call that reads as many in a row and does "
-            "nothing else, in the same round, cold. The last column reads the same active rows as the operators and "
-            "does nothing else: what jumping from row to row costs. All calls include the fixed cost of a call, and "
-            "the plain reads do without prefetching; where little is read, a sequential read too is far from the "
-            "memory's own rate.",
-            f"{WHAT_STEPS_ARE} Rows side by side: a neuron's row of W_1 and row of W_2 transposed next to each other, "
-            "so that there are half as many jumps.",
+            "In percent: weights read per second, relative to a call that only reads as many weights sequentially; "
+            "same round, cold. The last column only reads the operators' active rows: it shows the cost of jumping "
+            "from row to row. All calls include the fixed cost of a call, and the plain reads do not prefetch; where "
+            "little is read, even a sequential read is far below the memory bandwidth.",
+            f"{WHAT_STEPS_ARE} Rows side by side: a neuron's row of W_1 and row of W_2 transposed are adjacent in "
+            "memory, which halves the number of jumps.",
         ],
     )
     for scale in experiment.operators.shapes if timings is not None and experiment.operators is not None else []:

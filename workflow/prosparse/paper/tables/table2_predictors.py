@@ -29,13 +29,13 @@ def build(results: Results) -> Table:
     experiment = results.experiment
     table = Table(
         "table2_predictors",
-        "Table 2, left half. Predictors of active neurons",
+        "Table 2, left half. Activation predictors",
         [
             SPARSITY,
             RECALL,
             Column("precision", "Precision (%)", "%"),
             PREDICTED_SPARSITY,
-            Column("marginal_recall", "Recall of frequency alone, there (%)", "%"),
+            Column("marginal_recall", "Recall by frequency, same predicted sparsity (%)", "%"),
             Column("loss", "Loss, exact", "nats/token", 3),
             Column("predicted_loss", "Loss, predicted", "nats/token", 3),
             Column("performance", "Average performance, exact (%)", "%"),
@@ -44,12 +44,12 @@ def build(results: Results) -> Table:
         row_title="Setting and kind",
         notes=[
             "Activation recall: share of the active elements that are predicted active. Precision: share of the "
-            "predicted-active elements that are active. Predicted sparsity: share of all elements that are predicted "
-            "inactive. All over held-out text, mean over layers.",
-            "Frequency alone: a neuron is predicted active where it was active in enough training tokens, whatever "
-            "the token. Recall of frequency alone, there: with as many elements predicted inactive as in the row; what "
-            "a predictor has learned about tokens is its recall beyond that.",
-            "Loss and average performance, predicted: every neuron that is predicted inactive is left out.",
+            "elements predicted active that are active. Predicted sparsity: share of all elements that are predicted "
+            "inactive. All on held-out text, averaged over layers.",
+            "Frequency: a baseline that predicts a neuron active if it was active in enough training tokens, whatever "
+            "the current token. Recall by frequency: that baseline's recall at the row's predicted sparsity. A "
+            "predictor's recall beyond that is what it has learned about tokens.",
+            "Loss and average performance, predicted: with every neuron skipped that is predicted inactive.",
             WITHOUT_SHIFTING,
         ],
     )
@@ -76,11 +76,12 @@ def build(results: Results) -> Table:
             pair = f"{pairs[setting.name]}, {KINDS[kind]}"
             table.rows.append(Row(setting.name, cells, pair, is_published=is_first))
     note_predictor(table, experiment)
-    if pairs:
+    if pairs and experiment.predictors is not None:
         note_origins(table, results, pairs)
         table.note(
-            f"Kinds: {KINDS['nonzero']}: trained, active is x1 not 0; {KINDS['top']}: trained, active is the largest "
-            f"{experiment.predictors.top:.0%} of |x1|; {KINDS['svd']}: the gate's singular vectors."  # type: ignore[union-attr]
+            f"Kinds. {KINDS['nonzero'].capitalize()}: trained, active means x1 is not 0. {KINDS['top'].capitalize()}: "
+            f"trained, active means the largest {experiment.predictors.top:.0%} of |x1|. {KINDS['svd']}: the gate's "
+            "singular vectors."
         )
     note_missing(table, gone)
     return table
@@ -120,7 +121,7 @@ def _performance(table: Table, results: Results, pair: str) -> dict[str, Cell]:
         if column.value is None:
             cells[key] = missing_cell("no benchmark has a score")
             continue
-        text = f"mean of the {len(column.used)} columns measured, of 7; missing: {gone}"
+        text = f"mean of the {len(column.used)} measured columns of 7; missing: {gone}"
         cells[key] = Cell(column.value, note=text, mark="†")
         table.note(f"† {text}.")
     return cells

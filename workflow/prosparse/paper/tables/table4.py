@@ -26,7 +26,7 @@ def build(results: Results) -> Table:
             "table4",
             "Table 4. Baselines without regularization, at two token budgets",
             [TOKENS, SPARSITY, PERFORMANCE[-1], LOSS, BITS],
-            notes=[LEGEND, "Accumulated tokens: of the run from the activation swap on."],
+            notes=[LEGEND, "Accumulated tokens: since the activation swap."],
         ),
     )
 

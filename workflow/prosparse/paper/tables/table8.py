@@ -18,7 +18,7 @@ def needs(experiment: Experiment) -> Needs:
 
 def build(results: Results) -> Table:
     experiment = results.experiment
-    notes = [f"Mixed: the corpora weighted by the mixture `{experiment.data.mixed}`."]
+    notes = [f"Mixed: all corpora, weighted as in the mixture `{experiment.data.mixed}`."]
     stand_ins = [
         f"{LABELS[corpus.stands_for]}: `{name}`" for name, corpus in experiment.data.corpora.items() if corpus.stand_in
     ]
