@@ -12,14 +12,14 @@ from prosparse.paper.tables import registry as tables
 
 def test_page_renders_with_everything_missing(nothing):
     text = page.write(nothing.experiment, nothing.directory).read_text()
-    assert "_missing: claims.md has not been made._" in text
+    assert "_missing: claims.md has not been made yet._" in text
     for name in tables.TABLES:
-        assert f"_missing: tables/{name}.md has not been made._" in text
+        assert f"_missing: tables/{name}.md has not been made yet._" in text
     for name in figures.FIGURES:
         assert f"figures/{name}.png has not been made" in text
     assert "Wall time: missing" in text
     assert "activation recall, predicted sparsity): the experiment trains no predictors, so claim 8 has no" in text
-    assert "_missing: acceleration.md has not been made._" in text
+    assert "_missing: acceleration.md has not been made yet._" in text
     assert "the experiment times no operators, so claim 9 has no verdict" in text
 
 
@@ -33,9 +33,9 @@ def test_page_holds_everything_that_was_made(synthetic):
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
     assert "has not been made" in text  # figures 2 to 4
     assert "![figure1](figures/figure1.png)" in text
-    assert text.index("## Acceleration") < text.index("### Why 4.52 times")
+    assert text.index("## Acceleration") < text.index("### Why sparsity alone")
     assert "so claim 8" not in text
-    assert "### Ours alone: runs that the paper does not have" in text
+    assert "### Our own comparisons: runs that the paper does not have" in text
     assert "### Search log: the short runs that chose the recipe" in text
     assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
     assert "Imaginary CPU, 2 cores" in text
@@ -55,12 +55,12 @@ def test_rows_beyond_the_limits_are_told(synthetic):
 
     own = {"gsm8k": 50, "boolq": 400}
     assert line(limit=None, limits={}) == []
-    assert line(limit=200, limits={}) == ["- Benchmark rows beyond 200 a benchmark, taken at even distances."]
+    assert line(limit=200, limits={}) == ["- Benchmark rows beyond 200 per benchmark; the rows used are evenly spaced."]
     assert line(limit=200, limits=own) == [
-        "- Benchmark rows beyond 200 a benchmark (GSM8K 50, BoolQ 400), taken at even distances."
+        "- Benchmark rows beyond 200 per benchmark (GSM8K 50, BoolQ 400); the rows used are evenly spaced."
     ]
     assert line(limit=None, limits=own) == [
-        "- Benchmark rows beyond these, taken at even distances: GSM8K 50, BoolQ 400."
+        "- Benchmark rows beyond these limits: GSM8K 50, BoolQ 400; the rows used are evenly spaced."
     ]
 
 
@@ -72,11 +72,11 @@ def test_results_that_do_not_exist_are_counted(synthetic):
 
 def test_operators_on_a_cpu_leave_the_gpu_open(synthetic):
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
-    assert "none has run; the times are a CPU's" in text
+    assert "have not been run; the times are a CPU's" in text
     assert "so claim 9" not in text
     assert "| operators | 1 | 100 | 100 |" in text
     synthetic.edit(synthetic.results.operators_file, lambda value: value.update(device="Imaginary GPU"))
-    assert "none has run" not in page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "have not been run" not in page.write(synthetic.experiment, synthetic.directory).read_text()
     synthetic.results.operators_file.unlink()
     assert "1 result of operators" in page.write(synthetic.experiment, synthetic.directory).read_text()
 
@@ -125,9 +125,9 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
     text = page.write(synthetic.experiment, synthetic.directory).read_text()
     assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
     assert "cost 3.2 %" in text or "cost 3.3 %" in text
-    assert "Of 30 layers the first 2 alone." in text
-    assert "| Its linear layers alone | 8,000 | 1,600 |" in text  # 8,000 tokens/s of 0.2 GFLOP
-    assert "reaches 62% of the rate of its matrix products" in text
+    assert "Measured with the first 2 of 30 layers." in text
+    assert "| Its linear layers only | 8,000 | 1,600 |" in text  # 8,000 tokens/s of 0.2 GFLOP
+    assert "reaches 62% of the speed of its matrix products" in text
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -253,7 +253,7 @@ def test_an_untrained_stage_has_no_loss_and_no_sparsity(untrained):
     assert [row.cells[key].ours.mean for key in ("lambda", "accumulated_steps", "accumulated_tokens")] == [0, 0, 0]
     for key in ("sparsity", "lm_loss"):
         assert row.cells[key].ours is None
-        assert row.cells[key].note.startswith("missing: the stage trains nothing")
+        assert row.cells[key].note.startswith("missing: this stage does not train")
     assert untrained.results.ledger("base") == []
 
 
@@ -341,8 +341,8 @@ def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
     assert rows["7B, t = 0.01"]["average_performance"].ours is not None
     assert rows["7B, t = 0.03"]["average_performance"].ours is None
     notes = tables.build("table9", chosen.results).notes
-    assert any("asks for none: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes)
-    assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {"this experiment does not ask it"}
+    assert any("Not benchmarked in this experiment: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes)
+    assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {"not benchmarked in this experiment"}
     assert rows["7B, t = 0.03"]["average_sparsity"].ours is not None
 
 
