@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import prosparse.operators  # noqa: F401 - registers the operator
@@ -17,6 +17,9 @@ from prosparse.inference.attention import IMPLEMENTATION, LEAST_CAPACITY, Growin
 # a bfloat16 result is rounded once, at the end: half a unit in its last place
 TOLERANCE = {torch.bfloat16: 2**-8, torch.float16: 2**-10, torch.float32: 2e-6}
 
+TWO_LAYERS = SimpleNamespace(
+    config=LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+)
 native = pytest.mark.skipif(
     not hasattr(torch.ops.prosparse, "attention"), reason="the native CPU operators could not be built"
 )
@@ -216,13 +219,13 @@ def test_generates_as_with_transformers_cache(tiny_llama, implementation, batch,
     model = tiny(tiny_llama)
     expected = model.generate(prompt(batch), **options(max_new_tokens=30, past_key_values=DynamicCache(), **more))
     model.set_attn_implementation(implementation)
-    ours = model.generate(prompt(batch), **options(max_new_tokens=30, past_key_values=cache(), **more))
+    ours = model.generate(prompt(batch), **options(max_new_tokens=30, past_key_values=cache(model), **more))
     assert torch.equal(ours, expected)
 
 
 def test_grows_past_its_capacity(tiny_llama):
     model = tiny(tiny_llama, 4 * LEAST_CAPACITY)
-    ours = cache()
+    ours = cache(model)
     expected = model.generate(prompt(), **options(max_new_tokens=LEAST_CAPACITY + 30))
     assert torch.equal(
         model.generate(prompt(), **options(max_new_tokens=LEAST_CAPACITY + 30, past_key_values=ours)), expected
@@ -232,7 +235,7 @@ def test_grows_past_its_capacity(tiny_llama):
 
 def test_several_turns_with_one_cache(tiny_llama):
     model, found = tiny(tiny_llama), []
-    for past in (DynamicCache(), cache()):
+    for past in (DynamicCache(), cache(model)):
         ids = prompt()
         for turn in range(3):
             ids = model.generate(ids, **options(max_new_tokens=6, past_key_values=past))
@@ -242,7 +245,7 @@ def test_several_turns_with_one_cache(tiny_llama):
 
 
 def both() -> tuple[GrowingLayer, DynamicCache]:
-    return cache(), DynamicCache()
+    return cache(TWO_LAYERS), DynamicCache()
 
 
 def update(pair, batch: int, length: int, seed: int):
@@ -309,7 +312,7 @@ def test_a_copy_goes_on_by_itself():
 
 
 def test_layers_are_apart():
-    past = cache()
+    past = cache(TWO_LAYERS)
     first = past.update(normal(1, 2, 3, 8), normal(1, 2, 3, 8), 0)
     second = past.update(normal(1, 2, 3, 8, seed=1), normal(1, 2, 3, 8, seed=1), 1)
     assert not torch.equal(first[0], second[0])

@@ -100,7 +100,7 @@ def test_exact_is_dense_bit_for_bit_over_long_generations(name, activation, dtyp
     for mode in ("dense", "exact"):
         decoder.mode = mode
         assert decoder.mode == mode
-        found[mode] = generate(decoder.model, tokens(batch, 12), 220, past_key_values=cache())
+        found[mode] = generate(decoder.model, tokens(batch, 12), 220, past_key_values=cache(decoder.model))
     assert torch.equal(found["dense"][0], found["exact"][0])
     assert torch.equal(found["dense"][1], found["exact"][1])
     assert len(set(found["dense"][0][0, 12:].tolist())) > 5, "a model that repeats itself would show little"
@@ -131,7 +131,7 @@ def test_generates_what_the_unprepared_model_does(name, activation, batch):
     decoder = prepare(model)
     for mode in ("dense", "exact"):
         decoder.mode = mode
-        ours, our_logits = generate(model, tokens(batch, 12), 30, past_key_values=cache())
+        ours, our_logits = generate(model, tokens(batch, 12), 30, past_key_values=cache(model))
         assert torch.equal(ours, expected)
         torch.testing.assert_close(our_logits, logits, rtol=1e-3, atol=1e-3)
 
@@ -151,7 +151,7 @@ def test_batches_of_prompts_of_different_lengths():
     options = {"attention_mask": mask, "max_new_tokens": 30, "do_sample": False}
     expected = model.generate(prompts, **options)
     prepare(model)
-    assert torch.equal(model.generate(prompts, **options, past_key_values=cache()), expected)
+    assert torch.equal(model.generate(prompts, **options, past_key_values=cache(model)), expected)
 
 
 def test_silu_decodes_dense():
@@ -160,7 +160,7 @@ def test_silu_decodes_dense():
     decoder = prepare(model)
     assert decoder.modes == ("dense",)
     assert decoder.mode == "dense"
-    ours, our_logits = generate(model, tokens(1, 12), 40, past_key_values=cache())
+    ours, our_logits = generate(model, tokens(1, 12), 40, past_key_values=cache(model))
     assert torch.equal(ours, expected)
     torch.testing.assert_close(our_logits, logits, rtol=1e-3, atol=1e-3)
 
@@ -170,7 +170,7 @@ def test_samples_alike_under_one_seed():
     for mode in ("dense", "exact"):
         decoder.mode = mode
         torch.manual_seed(5)
-        options = {"do_sample": True, "temperature": 1.3, "top_k": 20, "past_key_values": cache()}
+        options = {"do_sample": True, "temperature": 1.3, "top_k": 20, "past_key_values": cache(decoder.model)}
         found.append(generate(decoder.model, tokens(2, 6), 60, **options)[0])
     assert torch.equal(*found)
     assert not torch.equal(found[0][0], found[0][1])
@@ -192,10 +192,10 @@ def test_predicted_is_the_model_with_what_is_predicted_inactive_set_to_0(name, a
     assert decoder.modes == ("dense", "exact", "predicted")
     assert decoder.mode == "exact"
     torch.testing.assert_close(
-        generate(model, tokens(1, 6), 30, past_key_values=cache())[1], exact, rtol=1e-3, atol=1e-3
+        generate(model, tokens(1, 6), 30, past_key_values=cache(model))[1], exact, rtol=1e-3, atol=1e-3
     )
     decoder.mode = "predicted"
-    ours, our_logits = generate(model, tokens(1, 6), 30, past_key_values=cache())
+    ours, our_logits = generate(model, tokens(1, 6), 30, past_key_values=cache(model))
     assert torch.equal(ours, expected)
     torch.testing.assert_close(our_logits, logits, rtol=1e-3, atol=1e-3)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     GraniteConfig,
     LlamaConfig,
     PretrainedConfig,
@@ -18,7 +23,8 @@ from transformers import (
 from prosparse import devices
 from prosparse.allocator import keep_freed_memory
 from prosparse.config import Activation, Architecture, ConfigError, Precision, PretrainedInit
-from prosparse.method.activations import substitute
+from prosparse.method import whole_ffn
+from prosparse.method.activations import UnsupportedArchitecture, activation_key, gated_ffns, substitute
 from prosparse.released import configuration as configuration_of
 from prosparse.released import scalings
 
@@ -74,21 +80,32 @@ def unset(architecture: Architecture, vocabulary_size: int, context_length: int,
 
 
 def empty(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of this shape whose weights hold nothing yet, under an activation that transformers knows."""
-    config.hidden_act = "silu"
-    with torch.device("meta"):
+    """A model of this shape whose weights hold nothing yet, under an activation that transformers knows.
+
+    Its buffers hold what they should: those that are not saved (rotary frequencies, Gemma's scales) come from nowhere
+    else.
+    """
+    setattr(config, activation_key(config), "silu")
+    with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.to_empty(device="cpu")
-    rotary = model.base_model.rotary_emb
-    model.base_model.rotary_emb = type(rotary)(config=config)  # its frequencies are no weights, and were emptied too
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad))
     model.tie_weights()
     return model
 
 
-def pretrained(init: PretrainedInit, dtype: torch.dtype | Literal["auto"] = torch.float32) -> PreTrainedModel:
-    """A model from the hub, a local directory or a GGUF file; ``auto`` is the dtype it was saved in (not for GGUF)."""
+def pretrained(
+    init: PretrainedInit,
+    activation: Activation | None = None,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+) -> PreTrainedModel:
+    """A model from the hub, a local directory or a GGUF file, under its own activation or another one.
+
+    ``auto`` is the dtype it was saved in (not for GGUF).
+    """
     if init.gguf_file is None:
-        return load(init.pretrained, revision=init.revision, dtype=dtype)
+        return load(init.pretrained, activation, init.revision, dtype)
     loaded = AutoModelForCausalLM.from_pretrained(
         init.pretrained, gguf_file=init.gguf_file, revision=init.revision, dtype=torch.float32
     )
@@ -97,6 +114,9 @@ def pretrained(init: PretrainedInit, dtype: torch.dtype | Literal["auto"] = torc
     settings.pop("quantization_config", None)
     model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
+    check(model)
+    if activation is not None:
+        substitute(model, activation)
     return model
 
 
@@ -106,12 +126,13 @@ def own_activation(config: PretrainedConfig) -> Activation:
     Raises:
         ConfigError: one this project has no operator for (GELU, say).
     """
+    key = activation_key(config)
     try:
         parameter = getattr(config, "hidden_act_param", None)
-        return Activation(name=config.hidden_act, parameter=parameter)
+        return Activation(name=getattr(config, key), parameter=parameter)
     except (AttributeError, ValueError):
         raise ConfigError(
-            f"hidden_act {getattr(config, 'hidden_act', None)!r} of {config.model_type}: "
+            f"{key} {getattr(config, key, None)!r} of {config.model_type}: "
             "allowed are silu, relu, shiftrelu, fatrelu (the last two with hidden_act_param)"
         ) from None
 
@@ -125,17 +146,18 @@ def load(
     """A checkpoint under its own activation, or under another one with the same weights.
 
     Raises:
-        ConfigError: not a model directory, an unsupported activation or architecture, or weights that are not
-            those of the architecture.
+        ConfigError: not a model directory, an unsupported activation, or weights that are not those of the
+            architecture.
+        UnsupportedArchitecture: the activation would not reach all of the model's FFN computation.
     """
     config = configuration_of(directory, revision)
-    own = own_activation(config)
-    config.hidden_act = "silu"  # any that transformers knows: replaced below
+    activation = activation or own_activation(config)
+    setattr(config, activation_key(config), "silu")  # any that transformers knows: replaced below
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, config=config, revision=revision, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
         raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
     model, loading = loaded
     if wrong := [f"{name} is {kind}" for kind in ("missing", "unexpected") for name in sorted(loading[f"{kind}_keys"])]:
@@ -143,14 +165,64 @@ def load(
         raise ConfigError(f"{directory}: its weights are not those of {type(model).__name__}: {wrong[0]}{more}")
     if config.tie_word_embeddings and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a lm_head.weight of its own")
-    substitute(model, activation or own)
+    check(model)
+    substitute(model, activation)
     return model
+
+
+def check(model: PreTrainedModel) -> None:
+    """Raise UnsupportedArchitecture unless ``substitute`` reaches all of the FFN computation, and nothing else.
+
+    What is saved names one activation for the whole model, so another module that reads the same field (the mixers of
+    most hybrids do) would change when the checkpoint is loaded.
+    """
+    whole_ffn.check(model)
+    config = copy.deepcopy(model.config)
+    built = []
+    for activation in ("silu", "relu"):
+        setattr(config, activation_key(config), activation)
+        with torch.device("meta"):
+            built.append(AutoModelForCausalLM.from_config(config))
+    ffns = {ffn.name: ffn for ffn in gated_ffns(built[1])}
+    for ffn in ffns.values():
+        if not isinstance(ffn.activation, nn.ReLU):
+            raise UnsupportedArchitecture(
+                f"{ffn.name} ({type(ffn.module).__name__}) does not take its activation from {activation_key(config)}"
+            )
+    for (name, silu), (_, relu) in zip(built[0].named_modules(), built[1].named_modules(), strict=True):
+        of_ffn = name in ffns or name.rpartition(".")[0] in ffns
+        if not of_ffn and _described(silu) != _described(relu):
+            raise UnsupportedArchitecture(
+                f"{name} ({type(silu).__name__}) takes its activation from {activation_key(config)} as the FFNs do: "
+                "a checkpoint with another one would change it too"
+            )
+
+
+def _described(module: nn.Module) -> dict[str, Any]:
+    """A module's class and those of its attributes that name or are an activation."""
+    kept = {key: value for key, value in vars(module).items() if isinstance(value, str) or callable(value)}
+    return {"class": type(module).__name__, **{k: getattr(v, "__name__", v) for k, v in kept.items() if k[0] != "_"}}
 
 
 def load_to_measure(
     directory: str | Path, activation: Activation | None = None, precision: Precision = "float32"
 ) -> PreTrainedModel:
-    """As ``load``, in evaluation on the fastest device, in a process that keeps the memory it frees."""
+    """As ``load``, in evaluation on the fastest device, in a process that keeps the memory it frees.
+
+    It generates without the checkpoint's ``generation_config.json``: greedy means the argmax.
+    """
     keep_freed_memory()
     model = load(directory, activation, dtype=getattr(torch, precision)).eval()
+    forget_generation_settings(model)
     return model.to(devices.fastest())  # type: ignore[arg-type]
+
+
+def forget_generation_settings(model: PreTrainedModel) -> None:
+    """Make ``generate`` ignore what the checkpoint asks of it but its special tokens.
+
+    A repetition penalty, forbidden or forced tokens and minimum lengths change greedy decoding too, and
+    ``do_sample=False`` leaves them on.
+    """
+    own: Any = model.generation_config
+    tokens = {key: getattr(own, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**tokens)

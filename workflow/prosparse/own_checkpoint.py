@@ -146,7 +146,7 @@ def generate(
     clock = _FirstToken(tokenizer, skip_prompt=True)
     chosen = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     generated = model.generate(
-        **inputs, **chosen, past_key_values=cache(), max_new_tokens=new_tokens, streamer=clock,
+        **inputs, **chosen, past_key_values=cache(model), max_new_tokens=new_tokens, streamer=clock,
         pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     tokens, finished = generated.shape[1] - inputs["input_ids"].shape[1], time.perf_counter()

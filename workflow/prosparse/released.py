@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import (
     CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoTokenizer,
     GraniteConfig,
@@ -22,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from prosparse.config import ConfigError
 from prosparse.failures import damaged
@@ -58,15 +60,28 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
     """The config of a checkpoint, as of a model that transformers has; ``hidden_act`` may be any that it says.
 
     Raises:
-        ConfigError: no config there, a model type without an implementation here, or a field that is not carried over.
+        ConfigError: no config there, a model type without an implementation here, a field that is not carried over, or
+            something in the folder or the config that would change the model if it were not ignored.
     """
     if found := damaged(Path(directory)):
         raise ConfigError(found)
     try:
-        settings, _ = PretrainedConfig.get_config_dict(directory, revision=revision)
+        adapter = find_adapter_config_file(str(directory), revision=revision)
+        settings, _ = ({}, {}) if adapter else PretrainedConfig.get_config_dict(directory, revision=revision)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    if adapter:
+        raise ConfigError(
+            f"{directory} holds an adapter (adapter_config.json), which is not applied: merge it into the weights "
+            "(peft's merge_and_unload), or move it away"
+        )
     model_type = _model_type(settings)
+    quantized: Any = settings.get("quantization_config") or settings.get("compression_config")
+    if quantized:
+        raise ConfigError(
+            f"{directory} is quantized ({quantized.get('quant_method', 'unknown method')}): weights in float32, "
+            "bfloat16 or float16 are needed"
+        )
     if model_type in MODEL_TYPES:
         return _carried_over(str(directory), model_type, settings)
     if model_type not in CONFIG_MAPPING:
@@ -78,8 +93,19 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
-    if hasattr(config, "auto_map"):
-        del config.auto_map
+    code = [value for key, value in (settings.get("auto_map") or {}).items() if key.startswith("AutoModel")]
+    if code:
+        raise ConfigError(
+            f"{directory}: auto_map in config.json names code beside the weights ({code[0]}), which is not run; if "
+            f"transformers' own {model_type} computes the same, remove auto_map"
+        )
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(f"{directory}: {model_type} is not a decoder-only language model")
+    if config.sub_configs:
+        raise ConfigError(
+            f"{directory}: {model_type} is more than a language model ({', '.join(sorted(config.sub_configs))}): "
+            "save its language model as a checkpoint of its own"
+        )
     return config
 
 

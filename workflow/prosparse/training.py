@@ -154,7 +154,8 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, weights:
             model = from_scratch(architecture, size, specification.context_length, specification.seed)
         case PretrainedInit() as init:
             # what is not trained is saved as it was loaded
-            model = pretrained(init, dtype=torch.float32 if specification.total_steps else "auto")
+            dtype: Any = torch.float32 if specification.total_steps else "auto"
+            model = pretrained(init, specification.activation, dtype)
         case None:
             raise Refused("this stage starts from another checkpoint: none was given")
     substitute(model, specification.activation)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -17,6 +18,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 #: What a model's ``set_attn_implementation`` is given.
 IMPLEMENTATION = "prosparse_decoding"
 LEAST_CAPACITY = 256  # tokens
+#: Layers of transformers' cache that ours replaces; the attention mask keeps what is outside a sliding window away.
+GROWN = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 def attend(
@@ -35,7 +38,9 @@ def attend(
     """
     batch, _, tokens, size = query.shape
     alone = batch == tokens == 1 and attention_mask is None and key.device.type == "cpu"
-    if not alone or not hasattr(torch.ops.prosparse, "attention") or torch.is_grad_enabled():
+    # what else an architecture asks for (a bias on positions, values of another size), torch's attention computes
+    plain = options.get("position_bias") is None and value.shape == key.shape and size == key.shape[-1]
+    if not (alone and plain) or not hasattr(torch.ops.prosparse, "attention") or torch.is_grad_enabled():
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     scale = size**-0.5 if scaling is None else scaling
     return torch.ops.prosparse.attention(query[0, :, 0], key[0], value[0], scale)[None, None], None
@@ -78,6 +83,8 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def cache() -> Cache:
-    """An empty one, for ``past_key_values``."""
-    return Cache(layer_class_to_replicate=GrowingLayer)
+def cache(model: PreTrainedModel) -> Cache:
+    """An empty one for this model, for ``past_key_values``; layers that are no attention keep the state they need."""
+    past = DynamicCache(config=model.config)
+    past.layers = [GrowingLayer() if type(layer) in GROWN else layer for layer in past.layers]
+    return past

@@ -5,7 +5,7 @@
     from prosparse.inference.decoding import cache, prepare
 
     decoder = prepare(model)             # in place: the weights are laid out anew, none is held twice
-    model.generate(**prompt, past_key_values=cache())  # exact: the tokens of the dense model
+    model.generate(**prompt, past_key_values=cache(model))  # exact: the tokens of the dense model
 
     decoder = prepare(model, load(Path("predictors")))
     decoder.mode = "predicted"           # faster still, and no longer the same model
@@ -19,12 +19,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
 
 from prosparse.config import UserError
 from prosparse.inference.attention import IMPLEMENTATION, cache
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, feeding_norms
 from prosparse.inference.sparse_ffn import MODES, DecodingFFN, StreamingLinear, check, is_sparse
 from prosparse.method.activations import gated_ffns
+from prosparse.models import forget_generation_settings
+
+CHECKED_TOKENS = 16  # more at once than the operators take, then some one by one
+#: Relative differences of the logits that count as rounding, whatever the model.
+ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 class Decoder:
@@ -60,13 +66,17 @@ def prepare(
 ) -> Decoder:
     """Lay a model out for decoding, in place; afterwards it decodes exactly, for inference alone.
 
+    A short random prompt and a few tokens are decoded before and after: what transformers computes decides whether the
+    model can be prepared. Its ``generate`` then ignores the checkpoint's ``generation_config.json``, whose penalties
+    would change greedy decoding.
+
     Args:
-        model: LLaMA, Granite (MiniCPM), Mistral, Qwen or Phi-3, under any activation.
+        model: one whose gated FFNs have no biases, under any activation.
         predictors: one a layer, which allow the mode ``predicted``.
         decision_threshold: a neuron is predicted active where the sigmoid of its logit reaches it.
 
     Raises:
-        UserError: the operators cannot do what an FFN does, or the predictors do not fit. The model is then left as
+        UserError: the operators cannot do what the model does, or the predictors do not fit. The model is then left as
             it was.
     """
     if any(isinstance(module, DecodingFFN) for module in model.modules()):
@@ -81,6 +91,7 @@ def prepare(
     logit = decision_logit(decision_threshold)
     # before the FFNs go: the norms are found by them
     norms = feeding_norms(model) if predictors is not None else []
+    _stream(model)
     ffns = []
     for layer, ffn in enumerate(found):
         decoding = DecodingFFN(ffn, predictors[layer] if predictors is not None else None, logit)
@@ -88,12 +99,70 @@ def prepare(
         ffns.append(decoding)
     for norm, decoding in zip(norms, ffns, strict=False):
         norm.register_forward_pre_hook(_keep_residual(decoding))
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear:
-            model.set_submodule(name, StreamingLinear(module))
-    model.eval().requires_grad_(False)
-    model.set_attn_implementation(IMPLEMENTATION)
+    forget_generation_settings(model)
     return Decoder(model, ffns)
+
+
+def _stream(model: PreTrainedModel) -> None:
+    """Give all but the FFNs to the operators: linear layers, attention and cache.
+
+    Raises:
+        UserError: the model then computes something else than before; it is left as it was.
+    """
+    ffns = {ffn.name for ffn in gated_ffns(model)}
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and name.rpartition(".")[0] not in ffns
+    }
+    attention = model.config._attn_implementation
+    training, gradients = model.training, [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        whole, expected = _decoded(model, None), _decoded(model, DynamicCache(config=model.config))
+        for name, linear in linears.items():
+            model.set_submodule(name, StreamingLinear(linear))
+        if attention == "sdpa":  # what ours computes where it has no operator
+            model.set_attn_implementation(IMPLEMENTATION)
+        found = _decoded(model, cache(model))
+        # how much this model's rounding shows: the same tokens in one piece and one by one
+        allowed = max(ROUNDING[model.dtype], 4 * _difference(whole, expected))
+        difference = _difference(found, expected)
+        if not difference <= allowed:
+            raise UserError(
+                f"{type(model).__name__} cannot be decoded here: its logits would be off by {difference:.2g} of their "
+                f"size, where rounding explains {allowed:.2g}"
+            )
+    except Exception as error:
+        for name, linear in linears.items():
+            model.set_submodule(name, linear)
+        model.set_attn_implementation(attention)
+        model.train(training)
+        for parameter in gradients:
+            parameter.requires_grad_()
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{type(model).__name__} cannot be decoded here: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
+
+
+@torch.inference_mode()
+def _decoded(model: PreTrainedModel, past: Cache | None) -> Tensor:
+    """Logits [CHECKED_TOKENS, vocabulary] of random tokens: a prompt, then one by one where there is a cache."""
+    forward: Any = model
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(len(model.get_input_embeddings().weight), (1, CHECKED_TOKENS), generator=generator)  # type: ignore[arg-type]
+    tokens = tokens.to(model.device)
+    if past is None:
+        return forward(input_ids=tokens, use_cache=False).logits[0].float()
+    parts = [tokens[:, :-3], *tokens[:, -3:].split(1, dim=1)]
+    logits = [forward(input_ids=part, past_key_values=past, use_cache=True).logits[0] for part in parts]
+    return torch.cat(logits).float()
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
 def _keep_residual(ffn: DecodingFFN) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -123,11 +192,12 @@ def dense_bytes(decoder: Decoder) -> dict[str, int]:
     return {"attention": attention, "head": _bytes(head.weight)}  # type: ignore[arg-type]
 
 
+@torch.inference_mode()
 def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> list[int]:
-    """The most likely continuation of a prompt's token ids, without a stop at the end of text."""
+    """The continuation of a prompt's token ids by each token's argmax, without a stop at the end of text."""
     model: Any = decoder.model
-    generated = model.generate(
-        torch.tensor([list(prompt)], device=model.device),
-        past_key_values=cache(), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0,
-    )  # fmt: skip
-    return generated[0, len(prompt) :].tolist()
+    past, given, found = cache(decoder.model), torch.tensor([list(prompt)], device=model.device), []
+    for _ in range(new_tokens):
+        given = model(input_ids=given, past_key_values=past, use_cache=True).logits[:, -1:].argmax(-1)
+        found.append(int(given))
+    return found

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prosparse.config import ConfigError, UserError
-from prosparse.method.activations import GatedFFN, UnsupportedArchitecture, gated_ffns
+from prosparse.method.activations import UnsupportedArchitecture, gated_ffns
 
 
 class Predictor(nn.Module):
@@ -234,7 +234,7 @@ def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
         )
     predictors = []
     for norm, ffn in zip(feeding_norms(model), gated_ffns(model), strict=True):
-        weight = _gate_weight(ffn).float()
+        weight = ffn.gate_weight.float()
         # of ones, whose root mean square is 1: the weights as the norm applies them, be they w or 1 + w
         gate = weight * norm(torch.ones(size, dtype=model.dtype, device=weight.device)).float()
         right = torch.linalg.eigh(gate.T @ gate).eigenvectors[:, size - rank // 2 :]
@@ -252,10 +252,3 @@ def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
         predictor.fc2.weight.mul_(SVD_LOGIT_SCALE / math.sqrt(square / len(rows)))
         predictor.requires_grad_(False)
     return predictors
-
-
-def _gate_weight(ffn: GatedFFN) -> Tensor:
-    """[intermediate_size, hidden_size]."""
-    if hasattr(ffn.module, "gate_up_proj"):
-        return ffn.module.get_submodule("gate_up_proj").weight.chunk(2)[0]  # type: ignore[operator]
-    return ffn.module.get_submodule("gate_proj").weight  # type: ignore[return-value]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prosparse.config import UserError
 from prosparse.inference.predictors import Predictor
 from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU
+from prosparse.method.whole_ffn import check_formula
 from prosparse.operators import MAX_BATCH, dense_ffn, linear, sparse_down, sparse_ffn
 
 MODES = ("dense", "exact", "predicted")
@@ -50,31 +51,29 @@ class StreamingLinear(nn.Module):
 
 def _threshold(ffn: GatedFFN) -> float | None:
     """The gate's threshold, None where the activation's values and not its inputs say what is active."""
-    activation = getattr(ffn.module, ffn.activation_attribute)
-    match activation:
+    match ffn.activation:
         case nn.ReLU():
             return 0.0
-        case FATReLU():
-            return activation.threshold
+        case FATReLU(threshold=threshold):
+            return threshold
         case _:
             return None
 
 
 def check(ffn: GatedFFN) -> None:
     """Raise UserError unless the FFN is what ``DecodingFFN`` computes."""
-    for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj"):
-        projection = getattr(ffn.module, name, None)
-        if projection is None:
-            continue
+    for name in ffn.projections:
+        projection: Any = getattr(ffn.module, name)
         if type(projection) is not nn.Linear:
             raise UserError(f"{ffn.name}.{name} is a {type(projection).__name__}: a plain linear layer is needed")
         if projection.bias is not None:
             raise UserError(f"{ffn.name}.{name} has a bias, which the sparse operators do not add")
+    check_formula(ffn)
 
 
 def is_sparse(ffn: GatedFFN) -> bool:
     """Whether the activation has exact zeros to skip."""
-    return isinstance(getattr(ffn.module, ffn.activation_attribute), (nn.ReLU, FATReLU, ShiftedReLU))
+    return isinstance(ffn.activation, (nn.ReLU, FATReLU, ShiftedReLU))
 
 
 class DecodingFFN(nn.Module):
@@ -100,21 +99,17 @@ class DecodingFFN(nn.Module):
         module: Any = ffn.module
         self.mode = "dense"
         self.threshold, self.is_sparse = _threshold(ffn), is_sparse(ffn)
-        self.activation = getattr(module, ffn.activation_attribute)
-        gate_and_up = getattr(module, "gate_up_proj", None)
-        gate, up = (
-            (module.gate_proj.weight, module.up_proj.weight) if gate_and_up is None else gate_and_up.weight.chunk(2)
-        )
+        self.activation = ffn.activation
+        gate, up = ffn.gate_weight, ffn.up_weight
         neurons = torch.empty(len(up), 2, up.shape[1], dtype=up.dtype, device=up.device)
         neurons[:, 0] = up.detach()
-        neurons[:, 1] = module.down_proj.weight.detach().t()
+        neurons[:, 1] = getattr(module, ffn.projections[-1]).weight.detach().t()
         # what is kept of a joint matrix must not keep the other half alive
-        gate = gate.detach() if gate_and_up is None else gate.detach().clone()
+        gate = gate.detach() if len(ffn.projections) == 3 else gate.detach().clone()
         self.gate_weight = nn.Parameter(gate, requires_grad=False)
         self.neurons = nn.Parameter(neurons, requires_grad=False)
-        for name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj"):
-            if hasattr(module, name):
-                delattr(module, name)
+        for name in ffn.projections:
+            delattr(module, name)
         self.residual: Tensor | None = None
         self.decision_threshold = decision_threshold
         self.fc1_weight: nn.Parameter | None = None

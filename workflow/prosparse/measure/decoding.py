@@ -85,9 +85,9 @@ class _Clock(BaseStreamer):
 class _Text:
     """What one mode generates from one prompt, a turn at a time."""
 
-    def __init__(self, prompt: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, prompt: Sequence[int]) -> None:
         self.ids = torch.tensor([list(prompt)])
-        self.cache = cache()
+        self.cache = cache(model)
         self.first_token = 0.0  # seconds
         self.turns: list[float] = []  # seconds a token
 
@@ -144,9 +144,9 @@ def _decode(
     order, weights = random.Random(0), _streams(model)
     for arm in arms.values():  # to warm up
         arm.begin()
-        _Text(prompts[0]).take_turn(model, 3)
+        _Text(model, prompts[0]).take_turn(model, 3)
     for number, prompt in enumerate(prompts):
-        texts = {name: _Text(prompt) for name in arms}
+        texts = {name: _Text(model, prompt) for name in arms}
         while (done := len(next(iter(texts.values())).ids[0]) - len(prompt)) < new_tokens:
             bandwidth = _bandwidth(weights)
             for name, arm in order.sample(list(arms.items()), len(arms)):
@@ -222,7 +222,7 @@ def _count(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
     decoder.mode = decoder.modes[min(1, len(decoder.modes) - 1)]
     with torch.inference_mode(), counter.counting():
         for text in texts:
-            past = cache()
+            past = cache(decoder.model)
             for part in torch.tensor([list(text)]).split(MAX_BATCH, dim=1):
                 decoder.model(input_ids=part, past_key_values=past, use_cache=True)
     return counter.shares()

@@ -113,8 +113,7 @@ def trained_patterns(trained: TrainedPatterns) -> Patterns:
     gates: list[Tensor] = []
     ffns = gated_ffns(model)
     for ffn in ffns:
-        activation = getattr(ffn.module, ffn.activation_attribute)
-        activation.register_forward_hook(lambda module, inputs, output: gates.append(output.flatten(0, 1).float()))
+        ffn.activation.register_forward_hook(lambda module, inputs, output: gates.append(output.flatten(0, 1).float()))
     rows = torch.cat([rows[:1] for rows in load_heldout(trained.tokens).values()])
     model(input_ids=rows, use_cache=False)
     each = -(-PATTERNS // len(ffns))
