@@ -144,10 +144,13 @@ def test_generate_from_a_checkpoint_without_zeros_is_dense(own, capsys):
 def test_export(own, relu, capsys):
     output = own / "own.gguf"
     assert main(["export", str(own / "own"), "--engine", "llama.cpp", "--output", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output}: {own}/own for llama.cpp\n"
+    assert capsys.readouterr().out == f"{output}: {own}/own for llama.cpp, every value as it was saved\n"
     model = AutoModelForCausalLM.from_pretrained(own / "own")
     written = read_back(output)["blk.1.ffn_gate.weight"].float()
-    assert torch.equal(written, model.model.layers[1].mlp.gate_proj.weight.bfloat16().float())
+    assert torch.equal(written, model.model.layers[1].mlp.gate_proj.weight)
+    half = ["export", str(own / "own"), "--engine", "llama.cpp", "--dtype", "float16", "--output", str(output)]
+    assert main(half) == 0
+    assert " % of the values rounded" in capsys.readouterr().out
     for engine, message in (("llama.cpp", "relu"), ("powerinfer", "--predictors")):
         assert main(["export", str(relu), "--engine", engine, "--output", str(own / "no.gguf")]) == 1
         error = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Models against independent implementations, and round trips through the disk."""
 
+import json
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
-from prosparse.config import Activation, Architecture, ConfigError, PretrainedInit
+from prosparse.config import Activation, Architecture, ConfigError, PretrainedInit, UserError
 from prosparse.models import from_scratch, load, own_activation, pretrained
 
 TOKENS = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -148,3 +149,89 @@ def test_gguf_file_gives_the_weights_it_holds(tmp_path):
     loaded = pretrained(PretrainedInit(pretrained=str(tmp_path), gguf_file="m.gguf"))
     assert torch.allclose(loaded(TOKENS % 16).logits, model(TOKENS % 16).logits, atol=1e-5)
     loaded.save_pretrained(tmp_path / "saved")  # raises while a quantisation config is attached
+
+
+# ------------------------------------------------------------------- what must not be ignored without a word
+
+
+def change_config(**changes):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def quantized(method):
+    return change_config(quantization_config={"quant_method": method, "bits": 4})
+
+
+def adapter(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+
+def change_weights(change):
+    def changed(folder):
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+    return changed
+
+
+def truncated(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pointer(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+AUTO_MAP = {"AutoConfig": "configuration_mine.Config", "AutoModelForCausalLM": "modeling_mine.Model"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *((quantized(m), rf"quantized \({m}\)") for m in ("bitsandbytes", "gptq", "awq", "fp8", "bitnet")),
+        (change_config(compression_config={"format": "pack"}), r"quantized \(unknown method\)"),
+        (change_config(auto_map=AUTO_MAP), r"names code beside the weights \(modeling_mine\.Model\), which is not run"),
+        (change_config(auto_map={"AutoModel": "m.M"}), r"names code beside the weights \(m\.M\)"),
+        (adapter, r"holds an adapter .*merge it into the weights"),
+        (change_config(model_type="t5"), "t5 is not a decoder-only language model"),
+        (change_config(model_type="vit"), "vit is not a decoder-only language model"),
+        (change_config(model_type="gemma3"), r"gemma3 is more than a language model \(text_config, vision_config\)"),
+        (change_config(model_type="mllama"), "mllama is more than a language model"),
+        (change_config(tie_word_embeddings=True), "tie_word_embeddings is true, but there is a lm_head.weight"),
+        (change_weights(lambda state: state.pop("lm_head.weight")), "lm_head.weight is missing"),
+        (change_weights(lambda state: state.pop("model.layers.1.mlp.up_proj.weight")), "up_proj.weight is missing"),
+        (change_weights(lambda state: state.update(more=torch.zeros(2))), "more is unexpected"),
+        (change_config(intermediate_size=40), "no checkpoint that transformers can open"),
+        (truncated, "no checkpoint that transformers can open"),
+        (pointer, "no checkpoint that transformers can open"),
+        (change_config(num_attention_heads=0), "no checkpoint that transformers can open"),
+        (change_config(hidden_act="gelu"), "'gelu' of llama: allowed are silu, relu"),
+    ],
+)
+def test_refused(tiny_llama, tmp_path, change, message):
+    tiny_llama().save_pretrained(tmp_path)
+    change(tmp_path)
+    for dtype in (torch.float32, "auto"):
+        with pytest.raises(UserError, match=message):
+            load(tmp_path, dtype=dtype)
+
+
+def test_code_for_the_tokenizer_only_is_no_code_of_the_model(tiny_llama, tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    change_config(auto_map={"AutoTokenizer": ["mine.Tokenizer", None]})(tmp_path)
+    load(tmp_path)
+
+
+def test_any_activation_can_be_replaced(tiny_llama, tmp_path):
+    tiny_llama("gelu_pytorch_tanh").save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = tiny_llama("relu")(TOKENS).logits
+        assert torch.equal(load(tmp_path, Activation.parse("relu")).eval()(TOKENS).logits, expected)

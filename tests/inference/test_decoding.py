@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from families import tiny_config
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -44,6 +45,8 @@ CONFIGS = {
     "mistral": MistralConfig(**SIZES, sliding_window=None),
     "mistral_window": MistralConfig(**SIZES, sliding_window=16),
     "qwen2": Qwen2Config(**SIZES),  # biases in attention
+    # scores so capped that attention is another
+    "gemma2": Gemma2Config(**SIZES, head_dim=16, sliding_window=16, attn_logit_softcapping=0.5),
 }
 
 
@@ -122,6 +125,7 @@ def test_exact_is_dense_bit_for_bit_over_long_generations(name, activation, dtyp
         ("mistral_window", "fatrelu-0.2", 1),
         ("mistral_window", "relu", 3),
         ("qwen2", "relu", 1),
+        ("gemma2", "relu", 1),
         ("qwen2", "fatrelu-0.2", MAX_BATCH + 1),  # more tokens than the operators take
     ],
 )
@@ -134,6 +138,43 @@ def test_generates_what_the_unprepared_model_does(name, activation, batch):
         ours, our_logits = generate(model, tokens(batch, 12), 30, past_key_values=cache(model))
         assert torch.equal(ours, expected)
         torch.testing.assert_close(our_logits, logits, rtol=1e-3, atol=1e-3)
+
+
+def argmax_loop(model: PreTrainedModel, prompt: torch.Tensor, new_tokens: int) -> torch.Tensor:
+    """Without a cache: every token from scratch."""
+    for _ in range(new_tokens):
+        prompt = torch.cat([prompt, model(prompt, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
+    return prompt
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 3.0},
+        {"no_repeat_ngram_size": 1},
+        {"suppress_tokens": list(range(50))},
+        {"begin_suppress_tokens": list(range(150))},
+        {"bad_words_ids": [[i] for i in range(2, 100)]},
+        {"forced_eos_token_id": 7},
+        {"min_new_tokens": 30, "eos_token_id": [5, 6]},
+        {"sequence_bias": [[[9], 50.0]]},
+        {"do_sample": True, "temperature": 5.0, "top_p": 0.9, "top_k": 40},
+        {"num_beams": 3, "length_penalty": 2.0},
+        {"max_length": 13},
+        {"stop_strings": ["a"]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_greedy_is_the_argmax_whatever_the_generation_config_says(settings):
+    model = tiny("llama", "relu")
+    expected = argmax_loop(model, tokens(1, 12), 30)
+    model.generation_config.update(**settings)
+    decoder = prepare(model)
+    assert greedy(decoder, tokens(1, 12)[0].tolist(), 30) == expected[0, 12:].tolist()
+    eos = model.generation_config.eos_token_id
+    ours = generate(model, tokens(1, 12), 30, past_key_values=cache(model), eos_token_id=None)[0]
+    assert torch.equal(ours, expected)
+    assert eos == settings.get("eos_token_id")  # special tokens are the model's, not a setting
 
 
 def test_greedy_is_generate_and_needs_no_cache_of_ours():
@@ -339,6 +380,22 @@ def gemma2() -> PreTrainedModel:
     return model
 
 
+def falcon_h1() -> PreTrainedModel:
+    config = tiny_config("falcon_h1")  # with multipliers of the gate and of the output
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def bitnet() -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(tiny_config("bitnet")).eval()
+
+
+def unlike_without_a_cache() -> PreTrainedModel:
+    """A model whose linear layers do more than transformers' own."""
+    model = tiny("llama", "relu")
+    model.model.layers[1].self_attn.o_proj.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
 def other_size() -> list[Predictor]:
     return [*predictors()[:-1], Predictor(HIDDEN, RANK, INTERMEDIATE + 1)]
 
@@ -352,6 +409,9 @@ def other_size() -> list[Predictor]:
         (lambda: tiny("llama", "relu"), lambda: predictors()[:1], r"1 predictors for a model of 2 layers"),
         (lambda: tiny("llama", "relu"), other_size, r"predictor of layer 1 maps 64 to 151 values"),
         (gemma2, predictors, r"post_attention_layernorm"),
+        (falcon_h1, None, r"model\.layers\.0\.feed_forward \(FalconH1MLP\): the input of down_proj is not act"),
+        (bitnet, None, r"model\.layers\.0\.mlp \(BitNetMLP\): the input of down_proj is not act"),
+        (unlike_without_a_cache, None, r"LlamaForCausalLM cannot be decoded here: its logits would be off by"),
     ],
 )
 def test_a_refused_model_is_left_as_it_was(model, given, message):

@@ -252,6 +252,30 @@ def test_read_back_says_what_is_no_gguf_file(tmp_path):
         read_back(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("held", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_says_how_many_values_the_file_rounds(held, stored, tmp_path):
+    model = tiny(activation="silu")
+    generator = torch.Generator().manual_seed(5)
+    for weight in model.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator)
+    model.to(held)
+    rounded = export_llama_cpp(model, None, tmp_path / "model.gguf", stored)
+    weights = dict(model.named_parameters())
+    kept = {name: weight if weight.dim() == 1 else weight.to(stored) for name, weight in weights.items()}  # norms stay
+    differ = sum(int((kept[name].double() != weight.double()).sum()) for name, weight in weights.items())
+    assert rounded == differ / sum(weight.numel() for weight in weights.values())
+    assert (rounded == 0) == (stored in (held, torch.float32))
+
+
+def test_float16_reaches_powerinfer_as_it_was(tmp_path):
+    """On the way through bfloat16, seven of eight values would be rounded."""
+    model = tiny().half()
+    path = tmp_path / "model.gguf"
+    assert export_powerinfer(model, predictors(model), 0.5, None, path) == 0
+    assert torch.equal(read_back(path)["blk.1.ffn_up.weight"], model.model.layers[1].mlp.up_proj.weight)
+
+
 # ---------------------------------------------------------------------------------- vocabulary
 
 

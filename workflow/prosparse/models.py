@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -27,6 +27,8 @@ from prosparse.method import whole_ffn
 from prosparse.method.activations import UnsupportedArchitecture, activation_key, gated_ffns, substitute
 from prosparse.released import configuration as configuration_of
 from prosparse.released import scalings
+
+SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def configuration(architecture: Architecture, vocabulary_size: int, context_length: int) -> PretrainedConfig:
@@ -145,6 +147,10 @@ def load(
 ) -> PreTrainedModel:
     """A checkpoint under its own activation, or under another one with the same weights.
 
+    Args:
+        dtype: ``auto`` is the one the weights were saved in, whatever the config says; where they are of several, the
+            one that holds all of them.
+
     Raises:
         ConfigError: not a model directory, an unsupported activation, or weights that are not those of the
             architecture.
@@ -154,11 +160,13 @@ def load(
     activation = activation or own_activation(config)
     setattr(config, activation_key(config), "silu")  # any that transformers knows: replaced below
     try:
+        if dtype == "auto":
+            dtype = _stored_dtype(Path(directory)) or "auto"
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, config=config, revision=revision, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
-        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    except Exception as error:  # of transformers, on anybody's files
+        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from error
     model, loading = loaded
     if wrong := [f"{name} is {kind}" for kind in ("missing", "unexpected") for name in sorted(loading[f"{kind}_keys"])]:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -168,6 +176,16 @@ def load(
     check(model)
     substitute(model, activation)
     return model
+
+
+def _stored_dtype(directory: Path) -> torch.dtype | None:
+    """What holds every weight of a local folder's safetensors, by their headers; None where there are none."""
+    names = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    dtypes = [SAFETENSORS_DTYPES[name] for name in names if name in SAFETENSORS_DTYPES]
+    return functools.reduce(torch.promote_types, dtypes) if dtypes else None
 
 
 def check(model: PreTrainedModel) -> None:

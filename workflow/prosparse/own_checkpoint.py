@@ -41,13 +41,6 @@ from prosparse.runs import StageSpecification
 from prosparse.training import train_stage
 
 
-def swap(checkpoint: str, activation: Activation, output: Path) -> None:
-    """Save ``checkpoint`` with another activation; weights stay as they are."""
-    load(checkpoint, activation).save_pretrained(output)
-    open_tokenizer(checkpoint).save_pretrained(output)
-    print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
-
-
 def train(checkpoint: str, recipe: Path, files: list[str], output: Path, seed: int) -> None:
     """Train through the stages of a recipe; finished stages are kept, a stopped one goes on.
 
@@ -175,23 +168,29 @@ def export(
     engine: str,
     predictors: Path | None,
     decision_threshold: float,
-    dtype: str,
+    dtype: str | None,
     output: Path,
 ) -> None:
-    """Write a GGUF file for an engine.
+    """Write a GGUF file for an engine, and say how much of the weights its dtype rounds.
+
+    Args:
+        dtype: of the matrices for llama.cpp; None is the one they were saved in. PowerInfer's is float16.
 
     Raises:
         UserError: the engine would compute this model wrongly.
     """
-    model = load(checkpoint, activation, dtype=getattr(torch, dtype))
+    if engine != "llama.cpp" and dtype not in (None, "float16"):
+        raise ConfigError(f"--dtype {dtype}: PowerInfer's sparse operators take float16 only")
+    model = load(checkpoint, activation, dtype="auto")
     tokenizer = open_tokenizer(checkpoint)
     if engine == "llama.cpp":
-        export_llama_cpp(model, tokenizer, output, getattr(torch, dtype))
+        rounded = export_llama_cpp(model, tokenizer, output, getattr(torch, dtype) if dtype else model.dtype)
     elif predictors is None:
         raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
     else:
-        export_powerinfer(model, load_predictors(predictors), decision_threshold, tokenizer, output)
-    print(f"{output}: {checkpoint} for {engine}")
+        rounded = export_powerinfer(model, load_predictors(predictors), decision_threshold, tokenizer, output)
+    lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g} % of the values rounded"
+    print(f"{output}: {checkpoint} for {engine}, {lossless}")
 
 
 def _packed(files: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:

@@ -91,8 +91,8 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         )
     try:
         config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+    except Exception as error:  # of transformers, on anybody's file
+        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from error
     code = [value for key, value in (settings.get("auto_map") or {}).items() if key.startswith("AutoModel")]
     if code:
         raise ConfigError(

@@ -65,6 +65,7 @@ class Entry:
     name: str
     weight: Tensor
     change: Callable[[Tensor], Tensor] = lambda weight: weight
+    of_model: bool = True  # not a predictor's
 
     def shape(self) -> torch.Size:
         return self.change(torch.empty_like(self.weight, device="meta")).shape
@@ -145,11 +146,11 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, config: PretrainedConfig) -> N
     writer.add_vocab_size(config.vocab_size)
 
 
-def _raw(tensor: Tensor, name: str, dtype: torch.dtype) -> np.ndarray:
-    converted = tensor.to(dtype).contiguous().cpu()
+def _converted(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    converted = tensor.to(dtype)
     if dtype == torch.float16 and not torch.stack(converted.aminmax()).isfinite().all():  # no copy of the matrix
         raise UserError(f"{name} holds values that are not finite in float16, beyond 65504: write bfloat16 or float32")
-    return (converted.view(torch.uint16) if dtype == torch.bfloat16 else converted).numpy()
+    return converted
 
 
 def _write(
@@ -159,11 +160,16 @@ def _write(
     entries: Sequence[Entry],
     dtype: torch.dtype,
     magic: bytes | None = None,
-) -> None:
-    """Write the file whole or not at all, one tensor at a time; matrices in ``dtype``, norms in float32."""
+) -> float:
+    """Write the file whole or not at all, one tensor at a time; matrices in ``dtype``, norms in float32.
+
+    Returns:
+        The share of the model's values that the file's dtypes round.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(temporary, architecture)
+    rounded, values = 0, 0
     try:
         add_fields(writer)
         writer.add_file_type(FILE_TYPES[dtype][1])
@@ -175,12 +181,19 @@ def _write(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for entry, stored in zip(entries, dtypes, strict=True):
-            writer.write_tensor_data(_raw(entry.data(), entry.name, stored))
+            data = entry.data()
+            converted = _converted(data, entry.name, stored)
+            if entry.of_model:
+                rounded += int(torch.count_nonzero(converted.to(data.dtype) != data))
+                values += data.numel()
+            raw = converted.contiguous().cpu()
+            writer.write_tensor_data((raw.view(torch.uint16) if stored == torch.bfloat16 else raw).numpy())
         writer.close()
         if magic is not None:
             with open(temporary, "r+b") as file:
                 file.write(magic)
         os.replace(temporary, path)
+        return rounded / values
     finally:
         writer.close()
         temporary.unlink(missing_ok=True)
@@ -212,12 +225,15 @@ def export_llama_cpp(
     path: Path,
     dtype: torch.dtype,
     activation_ignored: bool = False,
-) -> None:
+) -> float:
     """A GGUF file that llama.cpp loads, of architecture ``llama`` or ``granite`` (MiniCPM with its scales).
 
     The model may hold any dtype; the file's matrices get ``dtype`` (bfloat16, float16 or float32), its norms float32.
     Tensors are written one at a time, so no second copy of the weights is held. Without a tokenizer, pieces
     ``<|id|>`` stand for the token ids.
+
+    Returns:
+        The share of the model's values that the file's dtypes round; 0 where ``dtype`` is the model's.
 
     Raises:
         UserError: the model is no such LLaMA or Granite, or its activation is not SiLU and not ignored.
@@ -241,7 +257,7 @@ def export_llama_cpp(
         entries.append(Entry(f"blk.{index}.ffn_down.weight", layer.mlp.down_proj.weight))
     if model.lm_head.weight is not model.model.embed_tokens.weight:
         entries.append(Entry("output.weight", model.lm_head.weight))
-    _write(path, config.model_type, add_fields, entries, dtype)
+    return _write(path, config.model_type, add_fields, entries, dtype)
 
 
 @torch.inference_mode()
@@ -252,7 +268,7 @@ def export_powerinfer(
     tokenizer: PreTrainedTokenizerBase | None,
     path: Path,
     activation_ignored: bool = False,
-) -> None:
+) -> float:
     """A file for PowerInfer, in float16, the only unquantised type its sparse operators take.
 
     Adds to llama.cpp's layout the predictors (``fc1.weight`` [rank, hidden_size] and ``fc2.weight``
@@ -262,6 +278,9 @@ def export_powerinfer(
     Args:
         decision_threshold: probability from which on a neuron is predicted active; the file holds its logit, since
             PowerInfer compares the predictor's output without a sigmoid.
+
+    Returns:
+        The share of the model's values, a MiniCPM's scales multiplied in, that float16 rounds.
 
     Raises:
         UserError: the model is no such LLaMA or Granite, has a shape that PowerInfer cannot compute, or an activation
@@ -295,11 +314,11 @@ def export_powerinfer(
         if (fc1.shape[1], *fc2.shape) != (config.hidden_size, config.intermediate_size, fc1.shape[0]):
             raise UserError(f"the predictor of layer {index} has weights {[*fc1.shape]} and {[*fc2.shape]}")
         entries.append(Entry(f"blk.{index}.ffn_down_t.weight", layer.mlp.down_proj.weight, transposed))
-        entries.append(Entry(f"blk.{index}.fc1.weight", fc1))
-        entries.append(Entry(f"blk.{index}.fc2.weight", fc2))
+        entries.append(Entry(f"blk.{index}.fc1.weight", fc1, of_model=False))
+        entries.append(Entry(f"blk.{index}.fc2.weight", fc2, of_model=False))
     # PowerInfer knows no tied embeddings
     entries.append(Entry("output.weight", model.lm_head.weight, _scaled(scales.logits)))
-    _write(path, "llama", add_fields, entries, torch.float16, POWERINFER_MAGIC)
+    return _write(path, "llama", add_fields, entries, torch.float16, POWERINFER_MAGIC)
 
 
 def reader(path: Path) -> gguf.GGUFReader:

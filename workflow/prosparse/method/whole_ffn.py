@@ -47,7 +47,7 @@ def check(model: nn.Module) -> None:
     try:
         for ffn in ffns:
             check_formula(ffn)
-        with _calls(ffns) as calls, _judging(model, {ffn.name for ffn in ffns}) as unjudged:
+        with _calls(ffns) as calls, _judging(model, ffns) as unjudged:
             _forward(model)
         for ffn in ffns:
             if calls[ffn.name] != 1:
@@ -81,7 +81,7 @@ def _first_line(error: Exception) -> str:
 @torch.no_grad()
 def check_formula(ffn: GatedFFN) -> None:
     """Raise UnsupportedArchitecture unless the module computes ``down_proj(act(gate) * up)``."""
-    weight = ffn.gate_weight
+    weight, described = ffn.gate_weight, f"{ffn.name} ({type(ffn.module).__name__})"
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, TOKENS, weight.shape[1], generator=generator).to(weight.device, weight.dtype)
     activation, seen = ffn.activation, []
@@ -94,19 +94,13 @@ def check_formula(ffn: GatedFFN) -> None:
             output = ffn.module(scale * x)
             x1 = _Probe()(gate) * up
             if len(seen) != 1 or not _alike(seen[0], x1):
-                raise UnsupportedArchitecture(
-                    f"{ffn.name} ({type(ffn.module).__name__}): the input of {ffn.projections[-1]} is not act(gate) * up"
-                )
+                raise UnsupportedArchitecture(f"{described}: the input of {ffn.projections[-1]} is not act(gate) * up")
             if not _alike(output, ffn.down_proj(x1)):
-                raise UnsupportedArchitecture(
-                    f"{ffn.name} ({type(ffn.module).__name__}) does not return the output of {ffn.projections[-1]}"
-                )
+                raise UnsupportedArchitecture(f"{described} does not return the output of {ffn.projections[-1]}")
     except UnsupportedArchitecture:
         raise
     except Exception as error:  # the module is anybody's code
-        raise UnsupportedArchitecture(
-            f"{ffn.name} ({type(ffn.module).__name__}) is not a gated FFN of one input ({_first_line(error)})"
-        ) from error
+        raise UnsupportedArchitecture(f"{described} is not a gated FFN of one input ({_first_line(error)})") from error
     finally:
         hook.remove()
         setattr(ffn.module, ffn.activation_attribute, activation)
@@ -146,22 +140,23 @@ def _matrices(module: nn.Module, recurse: bool = True) -> bool:
     return any(parameter.dim() >= 2 for m in modules for parameter in m.parameters(recurse=False))
 
 
-def _others(model: Any, ffns: set[str]) -> Iterator[tuple[str, nn.Module]]:
+def _others(model: Any, ffns: list[GatedFFN]) -> Iterator[tuple[str, nn.Module]]:
     """The outermost modules with weight matrices that neither are gated FFNs nor contain them, embeddings aside.
 
     Lists are opened, and so are the layers in a list: one without a gated FFN may have experts in its place.
     """
     head = model.get_output_embeddings()
+    modules = {ffn.module for ffn in ffns}  # not names: layers may share one
 
     def walk(prefix: str, module: nn.Module, layers: bool) -> Iterator[tuple[str, nn.Module]]:
         if prefix and _matrices(module, recurse=False):
             raise UnsupportedArchitecture(f"{prefix} ({type(module).__name__}) has weights beside its gated FFN")
         for child_name, child in module.named_children():
             name = f"{prefix}.{child_name}" if prefix else child_name
-            if name in ffns or child is head or not _matrices(child):
+            if child in modules or child is head or not _matrices(child):
                 continue
             is_list = isinstance(child, (nn.ModuleList, nn.ModuleDict))
-            if is_list or layers or any(ffn.startswith(f"{name}.") for ffn in ffns):
+            if is_list or layers or any(ffn.name.startswith(f"{name}.") for ffn in ffns):
                 yield from walk(name, child, is_list)
             else:
                 yield name, child
@@ -170,7 +165,7 @@ def _others(model: Any, ffns: set[str]) -> Iterator[tuple[str, nn.Module]]:
 
 
 @contextmanager
-def _judging(model: Any, ffns: set[str]) -> Iterator[set[str]]:
+def _judging(model: Any, ffns: list[GatedFFN]) -> Iterator[set[str]]:
     """Judge each of the others when it runs, and yield the names of those that have not run yet."""
     others = dict(_others(model, ffns))
     unjudged = set(others)

@@ -1,0 +1,50 @@
+"""A checkpoint under another activation: the same files, but for what its config says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from prosparse.config import Activation, ConfigError
+from prosparse.files import replace_directory
+from prosparse.models import load
+from prosparse.released import configuration, tokenizer
+
+#: Weights in other formats than the one loaded, which would keep the old activation's name.
+OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]
+#: Written by a stage about its own checkpoint.
+OF_A_STAGE = ["ledger.csv", "provenance.json"]
+
+
+def swap(checkpoint: str, activation: Activation, output: Path) -> None:
+    """Write ``checkpoint`` with another activation to the folder ``output``, whole or not at all.
+
+    Weights in safetensors are copied byte for byte: dtypes and shards stay what they are. So are the files beside them
+    (generation config, chat template, license). Pickled weights become safetensors of the same dtype.
+
+    Raises:
+        ConfigError: ``output`` holds something, or ``checkpoint`` cannot be loaded.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(f"{output} exists already: swap writes a new folder")
+    configuration(checkpoint)  # first, since it says best what is no checkpoint
+    opened = tokenizer(checkpoint)
+    model = load(checkpoint, activation, dtype="auto")
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(checkpoint, ignore_patterns=OTHER_FORMATS))
+    staging = output.with_name(output.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not any(path.match(pattern) for pattern in [*OTHER_FORMATS, *OF_A_STAGE, "config.json"]):
+            shutil.copy2(path, staging)
+    if any(staging.glob("*.safetensors")):
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(staging)
+    else:
+        model.save_pretrained(staging)
+    opened.save_pretrained(staging)
+    replace_directory(staging, output)
