@@ -29,7 +29,7 @@ LATENT = {"num_key_value_heads": 4}
 LINEAR = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
 #: Given to some families.
 CHANGES = {
-    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note_text"), LATENT),
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"), LATENT),
     **dict.fromkeys(("glm4_moe_lite", "glm_moe_dsa", "minicpm3", "youtu"), LATENT),
     **dict.fromkeys(("olmo_hybrid", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"), LINEAR),
     "bailing_hybrid": LINEAR | LATENT,
@@ -38,6 +38,7 @@ CHANGES = {
         "layer_types": ["full_attention"] * 3,
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
     },
+    "dots3_note_text": LATENT | {"num_hidden_layers": 2},
     "dots1": {"n_shared_experts": 1},
     "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]]},
     "longcat_flash": {

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from prosparse.config import Activation, UserError
 from prosparse.inference.attention import cache
 from prosparse.inference.decoding import prepare
+from prosparse.inference.predictors import feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.models import check, empty, load, own_activation
 from prosparse.released import configuration
@@ -102,6 +103,22 @@ def test_what_is_substituted_is_the_whole_ffn(family, tmp_path):
                 if not name.endswith("bias"):
                     weight.mul_(-3)
     assert torch.equal(logits(model, DynamicCache(config=model.config)), without)
+
+
+@pytest.mark.parametrize("family", sorted(SUPPORTED))
+def test_predictors_read_the_residual_before_the_norm_that_feeds_the_ffn(family, tmp_path):
+    model = random_model(family, tmp_path)
+    try:
+        norms = feeding_norms(model)
+    except UserError:
+        return
+    normed, read = [], []
+    for norm, ffn in zip(norms, gated_ffns(model), strict=True):
+        norm.register_forward_hook(lambda module, inputs, output: normed.append(output))
+        ffn.module.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    logits(model, None)
+    assert len(normed) == len(read)
+    assert all(torch.equal(one, other) for one, other in zip(normed, read, strict=True))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "glm4", "granite", "qwen2"])

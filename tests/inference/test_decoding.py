@@ -331,7 +331,7 @@ def bytes_held(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("with_predictors", [False, True])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"gemma2"}))  # whose norms no predictor reads
 def test_weights_are_held_once(name, with_predictors):
     model = tiny(name, "relu", torch.bfloat16)
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -382,11 +382,14 @@ def gemma2() -> PreTrainedModel:
 
 def falcon_h1() -> PreTrainedModel:
     config = tiny_config("falcon_h1")  # with multipliers of the gate and of the output
+    config.vocab_size = 199
     return AutoModelForCausalLM.from_config(config).eval()
 
 
 def bitnet() -> PreTrainedModel:
-    return AutoModelForCausalLM.from_config(tiny_config("bitnet")).eval()
+    config = tiny_config("bitnet")
+    config.vocab_size = 199
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def unlike_without_a_cache() -> PreTrainedModel:

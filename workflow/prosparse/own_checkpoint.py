@@ -137,7 +137,7 @@ def generate(
     print(prompt, end="", flush=True)
     started = time.perf_counter()
     clock = _FirstToken(tokenizer, skip_prompt=True)
-    chosen = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    chosen = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     generated = model.generate(
         **inputs, **chosen, past_key_values=cache(model), max_new_tokens=new_tokens, streamer=clock,
         pad_token_id=tokenizer.eos_token_id,

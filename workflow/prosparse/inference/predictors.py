@@ -190,12 +190,12 @@ def predicting(model: PreTrainedModel, predictors: Sequence[nn.Module], decision
 
 def check_shapes(model: PreTrainedModel, predictors: Sequence[nn.Module]) -> None:
     """Raise UserError unless there is a predictor of the right shape for every layer."""
-    layers = len(gated_ffns(model))
-    if len(predictors) != layers:
-        raise UserError(f"{len(predictors)} predictors for a model of {layers} layers: they are another model's")
-    wanted = model.config.hidden_size, model.config.intermediate_size
-    for layer, predictor in enumerate(predictors):
+    ffns = gated_ffns(model)
+    if len(predictors) != len(ffns):
+        raise UserError(f"{len(predictors)} predictors for a model of {len(ffns)} layers: they are another model's")
+    for layer, (predictor, ffn) in enumerate(zip(predictors, ffns, strict=True)):
         if isinstance(predictor, Predictor):
+            wanted = tuple(reversed(ffn.gate_weight.shape))
             found = predictor.fc1.in_features, predictor.fc2.out_features
             if found != wanted:
                 raise UserError(
