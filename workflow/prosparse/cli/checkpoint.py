@@ -31,9 +31,10 @@ def swap(
     checkpoint: Checkpoint, activation: NewActivation, output: Annotated[Path, typer.Option(help="Directory.")]
 ) -> None:
     """Replace the activation; the weights stay as they are."""
-    from prosparse import own_checkpoint
+    from prosparse import swapping
 
-    own_checkpoint.swap(checkpoint, activation, output)
+    swapping.swap(checkpoint, activation, output)
+    print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
 
 
 def train(
@@ -135,7 +136,7 @@ def export(
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
-    dtype: Annotated[DataType, choice(DataType, "For llama.cpp.")] = "bfloat16",
+    dtype: Annotated[DataType | None, choice(DataType, "For llama.cpp; default: as the weights were saved.")] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""
     from prosparse import own_checkpoint
