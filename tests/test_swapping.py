@@ -88,7 +88,7 @@ def test_overwrites_nothing(source, tmp_path, what):
 def test_a_refused_checkpoint_leaves_nothing_behind(source, tmp_path):
     folder = source(torch.float32)
     next(folder.glob("*.safetensors")).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ConfigError, match="no checkpoint that transformers can open"):
+    with pytest.raises(ConfigError, match=r"\.safetensors"):
         swap(str(folder), RELU, tmp_path / "relu")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
