@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import CONTEXT, ledger, write_data
 from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 from prosparse import processes, training
 from prosparse.config import Activation, Architecture, ConfigError, Stage, Training, UserError
@@ -103,7 +105,29 @@ def alone(root):
     run(root, specification(micro_batch_size=4), "alone")
     run(root, specification(start=MINICPM, micro_batch_size=4), "minicpm alone")
     run(root, specification(share=0.5, micro_batch_size=4), "distilled alone", teacher=root / "alone")
+    with noted_dtypes(root / "bfloat16 alone.json"):
+        run(root, specification(precision="bfloat16"), "bfloat16 alone")
     return root
+
+
+@contextmanager
+def noted_dtypes(path):
+    """Write down the types of what each layer and norm is given, returns and has as weight, once per place."""
+    seen = {}
+
+    def note(module, inputs, output):
+        if isinstance(module, (LlamaDecoderLayer, LlamaRMSNorm, torch.nn.Embedding, torch.nn.Linear)):
+            kind = next(c.__name__ for c in type(module).__mro__ if not c.__name__.startswith("FSDP"))
+            of_layer = isinstance(module, LlamaDecoderLayer)
+            dtypes = inputs[0].dtype, output.dtype, None if of_layer else module.weight.dtype
+            seen.setdefault(kind, set()).add(str(dtypes))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+        path.write_text(json.dumps({kind: sorted(each) for kind, each in seen.items()}))
 
 
 #: Runs of two processes, the run of one process that they must equal, and how.
@@ -127,7 +151,10 @@ def _equal(root):
     torch.compile = functools.partial(torch.compile, backend="aot_eager")
     for name, (_, settings) in EQUAL.items():
         run(root, specification(**settings), name, teacher=root / "alone" if "share" in settings else None)
-    run(root, specification(precision="bfloat16", fsdp=True), "FSDP, bfloat16")
+    for way in ("FSDP", "DDP"):
+        with noted_dtypes(root / f"{way}, bfloat16, {processes.rank()}.json"):
+            run(root, specification(precision="bfloat16", fsdp=way == "FSDP"), f"{way}, bfloat16")
+    run(root, specification(precision="bfloat16", fsdp=True, activation_checkpointing=True), "FSDP, bfloat16, again")
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +195,21 @@ def test_fsdp_checkpoint_opens_in_stock_transformers(together):
     logits = LlamaForCausalLM.from_pretrained(directory)(input_ids=tokens).logits
     torch.testing.assert_close(load(directory)(input_ids=tokens).logits, logits)
     assert AutoTokenizer.from_pretrained(directory).bos_token == "t0"
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DDP"])
+@pytest.mark.parametrize("rank", range(2))
+def test_bfloat16_is_the_same_arithmetic_on_any_number_of_processes(together, way, rank):
+    """The residual stream, norms and embeddings in float32, products in bfloat16; and so the same course."""
+    found = json.loads((together / f"{way}, bfloat16, {rank}.json").read_text())
+    assert found == json.loads((together / "bfloat16 alone.json").read_text())
+    assert found["LlamaDecoderLayer"] == [str((torch.float32, torch.float32, None))]
+    assert found["LlamaRMSNorm"] == [str((torch.float32,) * 3)]
+    assert_same_course(ledger(together / f"{way}, bfloat16"), ledger(together / "bfloat16 alone"))
+
+
+def test_bfloat16_recomputing_is_the_same_arithmetic(together):
+    assert_same_course(ledger(together / "FSDP, bfloat16, again"), ledger(together / "bfloat16 alone"))
 
 
 def test_bfloat16_keeps_float32_weights_and_losses(together):

@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ LEDGER = (
     "tokens_per_second",
     "epoch",
 )
+
+#: Of a stage, sharded or not: recorded in its provenance.
+ARITHMETIC = {
+    "float32": "float32",
+    "bfloat16": "matrix products in bfloat16 (autocast); weights, optimizer, norms and the residual stream in float32",
+}
 
 
 class OutOfTime(UserError):
@@ -213,7 +219,8 @@ class _StageTrainer(Trainer):
             with torch.no_grad():
                 hidden = self.teacher(input_ids=inputs["input_ids"]).logits  # its head is detached
             self.fused_loss.teacher = hidden, self.teacher.get_output_embeddings().weight
-        return super().compute_loss(model, inputs, *arguments, **options)
+        with sharding.autocast(self.args) if self.is_fsdp_enabled else nullcontext():
+            return super().compute_loss(model, inputs, *arguments, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Nothing to do: the model was loaded from it."""
@@ -540,6 +547,7 @@ def _write_provenance(
             "stage": len(specification.stages) - 1,
             "seed": specification.seed,
             "specification": specification.model_dump(mode="json"),
+            "arithmetic": ARITHMETIC[specification.training.precision],
             "l1_reduction": "mean over tokens and intermediate neurons, sum over layers",
             "steps": steps,
             "tokens": tokens,
