@@ -1,10 +1,16 @@
+from snakemake.common.configfile import load_configfile
 from snakemake.utils import min_version
 
 min_version("9.19")
 
 
-# a file given with --configfile replaces the default if it names an experiment, else it is laid over it
-if "experiment" not in config:
+# a file given with --configfile replaces the default if it names an experiment, else it is laid over it;
+# values given with --config are laid over both
+named = any(
+    "experiment" in load_configfile(file)
+    for file in workflow.config_settings.configfiles
+)
+if not named:
 
     configfile: f"{workflow.basedir}/config.yaml"
 
@@ -73,6 +79,7 @@ for name in FIGURES:
         localrule: True
 
 
+include: "workflow/rules/invocation.smk"
 include: "workflow/rules/profile.smk"
 
 
@@ -84,6 +91,8 @@ onstart:
                 f"Slurm jobs of an earlier call still run here: wait for them, or stop them: scancel {' '.join(jobs)}"
             )
     if not workflow.touch:
+        if copied := copied_results():
+            raise WorkflowError(copied)
         if found := refusals(workflow.dag_settings.targets, workflow.local_exec):
             raise WorkflowError(
                 "\n".join(

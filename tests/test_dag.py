@@ -25,9 +25,13 @@ EXPERIMENTS = [  # that stand alone: other files are laid over one of them
 def snakemake(
     directory: Path, *arguments: str, config: Path = ROOT / "config.yaml", timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
+    return run_in(directory, *arguments, "--configfile", str(config), timeout=timeout)
+
+
+def run_in(directory: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Snakemake with these arguments and no others."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
-    command += [*arguments, "--configfile", str(config)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=timeout)
 
 
 def planned(directory: Path, *targets: str, config: Path = ROOT / "config.yaml") -> dict[str, set[str]]:

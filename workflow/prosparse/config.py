@@ -8,6 +8,7 @@ measured: a run's last checkpoint under an activation, written ``run`` or ``run@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -588,7 +589,13 @@ class Experiment(Section):
 
 def _known(name: str, allowed: Any, where: str) -> None:
     if name not in allowed:
-        raise ValueError(f"{where}: unknown name {name!r}; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{where}: unknown name {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """``; did you mean NAME?``, the closest of what is allowed; empty where nothing is close."""
+    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 # ------------------------------------------------------------------------------------- loading
@@ -601,9 +608,12 @@ def describe(error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"]) or "config"
         message = re.sub(r"^Value error, ", "", problem["msg"])
         if problem["type"] == "extra_forbidden":
-            message = f"unknown key; allowed here: {', '.join(_allowed_keys(problem['loc'][:-1]))}"
+            allowed = _allowed_keys(problem["loc"][:-1])
+            message = f"unknown key{did_you_mean(str(problem['loc'][-1]), allowed)}; allowed here: {', '.join(allowed)}"
         elif problem["type"] not in ("missing", "value_error"):
             message += f" (got {problem['input']!r})"
+            if problem["type"] == "literal_error":
+                message += did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", problem["ctx"]["expected"]))
         lines.append(f"{key}: {message}")
     return "\n".join(lines)
 

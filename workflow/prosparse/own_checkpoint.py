@@ -47,7 +47,7 @@ def train(checkpoint: str, recipe: Path, files: list[str], output: Path, seed: i
     Raises:
         ConfigError: a bad recipe, a missing file.
     """
-    settings = yaml.safe_load(recipe.read_text())
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     context_length = settings.pop("context_length", 1024)
     try:
         run = Run.model_validate({"init": {"pretrained": checkpoint}, "mixture": "text", **settings})

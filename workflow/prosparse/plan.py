@@ -276,7 +276,7 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], direc
             output = f"data/tokens/{tokenizer}/{name}/manifest.json"
             stored = disk = None
             if (manifest := directory / output).exists():
-                stored = json.loads(manifest.read_text())["tokens"]
+                stored = json.loads(manifest.read_text(encoding="utf-8"))["tokens"]
             elif corpus.character_limit is not None:
                 stored = corpus.character_limit // CHARACTERS_A_TOKEN + data.heldout_sequences * data.context_length
             if stored is not None:

@@ -6,6 +6,7 @@ A job of one process is the same code: nothing is then sent and nobody waited fo
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -41,6 +42,12 @@ def join() -> None:
         return
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", 0)))
+    if is_first() and "TORCHELASTIC_RUN_ID" not in os.environ:
+        # if nobody started the others, this says why nothing happens
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        print(
+            f"waiting for {count() - 1} other processes at {where} (WORLD_SIZE={count()})", file=sys.stderr, flush=True
+        )
     backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
 

@@ -26,7 +26,7 @@ def locked(resume: Path) -> Iterator[None]:
     Raises:
         Refused: another process holds it.
     """
-    with open(resume / "lock", "w") as lock:
+    with open(resume / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,7 +42,7 @@ def claim(resume: Path, specification: Section) -> None:
     """
     path, wanted = resume / "specification.json", specification.model_dump(mode="json")
     if path.exists():
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found != wanted:
             changed = sorted(key for key in wanted if found.get(key) != wanted[key])
             raise Refused(

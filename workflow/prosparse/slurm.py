@@ -43,7 +43,7 @@ def check(asked: Iterable[tuple[str, Mapping[str, int | str]]]) -> None:
         if "slurm_partition" in resources:
             rules.setdefault(submission(resources), {})[rule] = None
     if rules:
-        answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True)
+        answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, encoding="utf-8")
         if answer.returncode:
             raise ConfigError(f"Slurm does not answer on this machine: {_last_line(answer.stderr)}")
     for arguments, names in rules.items():
@@ -56,7 +56,9 @@ def check(asked: Iterable[tuple[str, Mapping[str, int | str]]]) -> None:
 
 def refusal(arguments: tuple[str, ...]) -> str | None:
     """Why this cluster would never run such a job, in Slurm's words; None where it would. Submits nothing."""
-    asked = subprocess.run(["sbatch", "--test-only", *arguments, "--wrap=true"], capture_output=True, text=True)
+    asked = subprocess.run(
+        ["sbatch", "--test-only", *arguments, "--wrap=true"], capture_output=True, text=True, encoding="utf-8"
+    )
     return None if asked.returncode == 0 else _last_line(asked.stderr)
 
 
@@ -70,7 +72,7 @@ def leftover_jobs(directory: Path) -> list[str]:
     Empty where no controller answers: Slurm's commands may be installed without one.
     """
     rows = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True
+        ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True, encoding="utf-8"
     ).stdout.splitlines()
     jobs = [row.split("\t") for row in rows]
     return [job for job, worked_in, comment in jobs if Path(worked_in) == directory and comment.startswith("rule_")]

@@ -399,10 +399,10 @@ class _StageCallback(TrainerCallback):
             return
         rows = []
         if self.ledger.exists():
-            with open(self.ledger, newline="") as file:
+            with open(self.ledger, newline="", encoding="utf-8") as file:
                 # rows after the checkpoint we resume from will be made again
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
-        with open(self.ledger, "w", newline="") as file:
+        with open(self.ledger, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, LEDGER)
             writer.writeheader()
             writer.writerows(rows)
@@ -472,7 +472,7 @@ class _StageCallback(TrainerCallback):
             "tokens_per_second": round(rate, 1),
             "epoch": math.ceil(max(self.epochs(state.global_step).values())),
         }
-        with open(self.ledger, "a", newline="") as file:
+        with open(self.ledger, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, LEDGER).writerow(row)
         remaining = (self.last_step - state.global_step) * tokens_per_step / rate
         print(
@@ -493,7 +493,7 @@ def _finish_untrained(
     """The start as it is, in the form of a stage: what others start from and are compared with."""
     model.save_pretrained(output)
     shutil.copytree(tokenizer, output, dirs_exist_ok=True)
-    (output / "ledger.csv").write_text(",".join(LEDGER) + "\n")
+    (output / "ledger.csv").write_text(",".join(LEDGER) + "\n", encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     final = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
     _write_provenance(specification, output, 0, 0, parameters, final, started, devices.name(model.device))
@@ -518,7 +518,7 @@ def _finish(
     shutil.copytree(source, output, copy_function=os.link, dirs_exist_ok=True)
     shutil.copytree(tokenizer, output, dirs_exist_ok=True)
     shutil.copy2(callback.ledger, output)
-    with open(callback.ledger, newline="") as file:
+    with open(callback.ledger, newline="", encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-1]
     final: dict[str, Any] = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
     final["epochs"] = callback.epochs(int(last["step"]))

@@ -8,12 +8,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-from prosparse import runs, slurm
+from prosparse import environment, invocation, memory, runs, slurm
 from prosparse.config import (
     Activation,
     ConfigError,
     PackageSource,
     PretrainedInit,
+    did_you_mean,
     load,
 )
 from prosparse.data.packages import archive_name, directory_name
@@ -31,16 +32,26 @@ from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables
 from prosparse.published.settings import scale_of, settings
 
+# how Snakemake was called; None in a job that it starts
+call = invocation.called() if workflow.is_main_process else None
 try:
+    if call is not None:
+        invocation.check_profile(call.workflow_profile, Path(workflow.basedir))
+        invocation.check_experiment(
+            workflow.config_settings.config.get("experiment"),
+            named,
+            Path(workflow.basedir),
+        )
     experiment = load(config)
     for name, corpus in experiment.data.corpora.items():
         check_source(name, corpus)
 except ConfigError as error:
     raise WorkflowError(str(error))
 
+environment.prepare_jobs()
 if shutil.which("prosparse") is None:
     raise WorkflowError(
-        "the command prosparse is not on PATH: activate its environment, as the README shows"
+        f"prosparse is not installed in the environment of {sys.executable}: pip install --no-deps --editable ."
     )
 
 directory = f"results/{experiment.experiment}"
@@ -73,6 +84,12 @@ pathvars:
     experiment=directory,
 
 
+# jobs on this machine share its memory; a single one that needs more gets all of it
+if workflow.resource_settings.nodes is None:
+    if "mem_mb" not in workflow.global_resources and memory.machine_bytes():
+        workflow.register_resource("mem_mb", memory.machine_bytes() // 1_000_000)
+
+
 wildcard_constraints:
     run="|".join(experiment.runs),
     seed=r"\d+",
@@ -82,6 +99,15 @@ wildcard_constraints:
     tokenizer="|".join(experiment.data.tokenizers),
     activation=r"silu|relu|(shiftrelu|fatrelu)-[0-9.e-]+",
     shape="|".join(experiment.decoding.shapes if experiment.decoding else ()) or "none",
+
+
+def ascii_json(model, **options):
+    """A command line carries it whatever the locale; text that is ASCII already stays as it is."""
+    return re.sub(
+        "[^\0-\x7f]+",
+        lambda found: json.dumps(found[0])[1:-1],
+        model.model_dump_json(**options),
+    )
 
 
 def archive(package):
@@ -239,15 +265,29 @@ def stage_processes(wildcards, resources):
     return f"--nodes {resources.nodes} --processes {resources.processes}"
 
 
+def stage_memory(wildcards):
+    return memory.training_megabytes(experiment, wildcards.run, Path(directory))
+
+
+def measuring_memory(wildcards):
+    return memory.measuring_megabytes(experiment, wildcards.run, Path(directory))
+
+
+def benchmarks_memory(wildcards):
+    return memory.benchmarks_megabytes(experiment, wildcards.run, Path(directory))
+
+
 def stage_budget(wildcards, resources):
     seconds = time_budget(resources.runtime)
     return "" if seconds is None else f"--max-seconds {seconds}"
 
 
 def stage_specification(wildcards):
-    return runs.specification(
-        experiment, wildcards.run, int(wildcards.stage), int(wildcards.seed)
-    ).model_dump_json()
+    return ascii_json(
+        runs.specification(
+            experiment, wildcards.run, int(wildcards.stage), int(wildcards.seed)
+        )
+    )
 
 
 # measurement
@@ -473,17 +513,24 @@ def refusals(targets, local):
     return [f"- {reason}" for reason in plan_page.refusals(experiment, targets, local)]
 
 
-def dry_run_targets():
-    """Targets on the command line: Snakemake tells them to a Snakefile only after it is read."""
-    known = plan_page.targets(experiment)
-    return [
-        word for word in sys.argv[1:] if word in known or word.startswith(directory)
+def copied_results():
+    """What to do where finished work would be done again since a copy did not keep its files' times; else nothing."""
+    # .snakemake knows nothing of these jobs, so they were not finished here
+    jobs = [
+        job
+        for job in workflow.dag.needrun_jobs()
+        if workflow.dag.reason(job).updated_input
+        and not workflow.dag.reason(job).missing_output
+        and not workflow.persistence.has_metadata(job)
     ]
+    return invocation.copied(
+        [str(output) for job in jobs for output in job.output], directory
+    )
 
 
-# a dry run calls no onstart
-if workflow.is_main_process and workflow.output_settings.dryrun:
+# a dry run calls no onstart, and Snakemake tells a Snakefile its targets only after it is read
+if call is not None and workflow.output_settings.dryrun:
     if found := refusals(
-        dry_run_targets(), local=workflow.resource_settings.nodes is None
+        call.targets or [], local=workflow.resource_settings.nodes is None
     ):
         print("This run would be refused:", *found, sep="\n", file=sys.stderr)

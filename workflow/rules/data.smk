@@ -48,8 +48,8 @@ rule benchmark_rows:
         "../../envs/prosparse.yaml"
     params:
         # how many rows are answered, and how, does not change which rows there are
-        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
-            include={"rows", "directory", "tasks"}
+        specification=lambda wildcards: ascii_json(
+            experiment.benchmarks, include={"rows", "directory", "tasks"}
         ),
         archives=lambda wildcards, input: " ".join(
             f"--archive {name}={path}" for name, path in input.items()
@@ -111,9 +111,9 @@ rule tokenizer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: experiment.data.tokenizers[
-            wildcards.tokenizer
-        ].model_dump_json(),
+        specification=lambda wildcards: ascii_json(
+            experiment.data.tokenizers[wildcards.tokenizer]
+        ),
     shell:
         "prosparse step tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 

@@ -52,6 +52,8 @@ rule powerinfer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: experiment.decoding.engines.powerinfer.model_dump_json(),
+        specification=lambda wildcards: ascii_json(
+            experiment.decoding.engines.powerinfer
+        ),
     shell:
         "prosparse step build-powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"

@@ -13,8 +13,10 @@ rule evaluate:
         "<experiment>/timings/evaluate/{run}.seed{seed}.{activation}.tsv"
     conda:
         "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=benchmarks_memory,
     params:
-        specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
+        specification=lambda wildcards: ascii_json(experiment.benchmarks),
         precision=experiment.precision,
     shell:
         "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"

@@ -10,7 +10,7 @@ rule resolved_config:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        experiment=lambda wildcards: experiment.model_dump_json(),
+        experiment=lambda wildcards: ascii_json(experiment),
     shell:
         "echo {params.experiment:q} > {output} 2> {log}"
 
@@ -22,7 +22,7 @@ rule table:
     output:
         report(
             multiext("<experiment>/tables/{table}", ".md", ".csv", ".tex"),
-            caption="../report/{table}.rst",
+            caption="../report/table.rst",
             category="Tables",
         ),
     log:
@@ -43,7 +43,7 @@ rule figure:
     output:
         report(
             multiext("<experiment>/figures/{figure}", ".png", ".svg", ".json"),
-            caption="../report/{figure}.rst",
+            caption="../report/figure.rst",
             category="Figures",
         ),
     log:
@@ -62,7 +62,11 @@ rule judge_claims:
         needed_files(claims.needs(experiment)),
         config=rules.resolved_config.output,
     output:
-        multiext("<experiment>/claims", ".md", ".json"),
+        report(
+            multiext("<experiment>/claims", ".md", ".json"),
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
     log:
         "<experiment>/logs/claims.log",
     localrule: True
@@ -103,7 +107,11 @@ rule page:
         compiled=rules.compiled_operators.output,
         config=rules.resolved_config.output,
     output:
-        "<experiment>/README.md",
+        report(
+            "<experiment>/README.md",
+            caption="../report/page.rst",
+            category="Page",
+        ),
     log:
         "<experiment>/logs/page.log",
     localrule: True

@@ -13,6 +13,8 @@ rule predictors:
         "<experiment>/timings/predictors/{run}.seed{seed}.{activation}.tsv"
     conda:
         "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=measuring_memory,
     params:
         specification=predictor_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
@@ -35,6 +37,8 @@ rule prediction:
         "<experiment>/timings/prediction/{run}.seed{seed}.{activation}.tsv"
     conda:
         "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=measuring_memory,
     params:
         specification=prediction_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
@@ -57,8 +61,10 @@ rule predicted_benchmarks:
         "<experiment>/timings/predicted_benchmarks/{run}.seed{seed}.{activation}.tsv"
     conda:
         "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=benchmarks_memory,
     params:
-        specification=lambda wildcards: experiment.benchmarks.model_dump_json(),
+        specification=lambda wildcards: ascii_json(experiment.benchmarks),
         precision=experiment.precision,
         predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{PREDICTOR_KIND}",
         decision_threshold=DECISION_THRESHOLD,

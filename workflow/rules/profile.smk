@@ -10,7 +10,8 @@ if workflow.is_main_process:
     for key, named in chosen.items():
         if unknown := named.keys() - every.keys():
             raise WorkflowError(
-                f"{key}: no rule is called {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(every))}"
+                f"{key}: no rule is called {', '.join(sorted(unknown))}{did_you_mean(min(unknown), every)}; "
+                f"allowed: {', '.join(sorted(every))}"
             )
     if shutil.which("sbatch"):
         try:

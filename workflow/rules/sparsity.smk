@@ -13,6 +13,8 @@ rule sparsity:
         "<experiment>/timings/sparsity/{run}.seed{seed}.tsv"
     conda:
         "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=measuring_memory,
     params:
         specification=sparsity_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),

@@ -15,12 +15,14 @@ rule speed:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing may run beside a time measurement
     params:
-        specification=lambda wildcards: runs.specification(
-            experiment,
-            SPEED_RUN,
-            len(experiment.runs[SPEED_RUN].stages) - 1,
-            experiment.seeds[0],
-        ).model_dump_json(),
+        specification=lambda wildcards: ascii_json(
+            runs.specification(
+                experiment,
+                SPEED_RUN,
+                len(experiment.runs[SPEED_RUN].stages) - 1,
+                experiment.seeds[0],
+            )
+        ),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         precision=experiment.precision,
         stage_threads=experiment.threads,

@@ -27,6 +27,7 @@ rule train_stage:
         nodes=1,
         processes=1,
         runtime=0,
+        mem_mb=stage_memory,
     params:
         processes=stage_processes,
         budget=stage_budget,

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from prosparse import environment
 from prosparse.cli import checkpoint, exit, step_data, step_measurement, step_paper, step_training
 from prosparse.cli.arguments import Command
 
@@ -72,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     own = words[: words.index("--")] if "--" in words else words
     words = [word for word in own if word != "--traceback"] + words[len(own) :]
+    environment.print_what_streams_cannot()
+    if ignored := environment.settle_launcher():
+        print(f"prosparse: {ignored}", file=sys.stderr)
     try:
         with _command().make_context("prosparse", list(words)) as context:
             status = _command().invoke(context)

@@ -8,6 +8,8 @@ import traceback
 
 import typer
 
+from prosparse import environment
+
 #: What the user can mend (a mistyped command line is 2, a job out of time 75: the exceptions carry their own).
 FAILED = 1
 #: A fault of this program, as sysexits.h has it.
@@ -44,7 +46,7 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
     if with_traceback or (explained is None and in_step):
         traceback.print_exception(_with_causes(error))
     if explained is not None:
-        if _speaks(in_step):
+        if environment.speaks_for_job():  # the processes of a job fail together: one says why
             print(f"prosparse: error: {explained}", file=sys.stderr)
         return getattr(error, "exit_status", FAILED)
     hint = "" if with_traceback or in_step else "; --traceback shows where"
@@ -57,12 +59,6 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
 
 def in_one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _speaks(in_step: bool) -> bool:
-    """The processes of a job fail together: the first says why. A user's command is always one process."""
-    several = in_step and os.environ.get("WORLD_SIZE", "1") != "1"
-    return not several or os.environ.get("RANK", "0") == "0"
 
 
 def _with_causes(error: BaseException) -> BaseException:

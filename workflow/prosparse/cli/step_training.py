@@ -39,9 +39,11 @@ def launch(
 ) -> int:
     """Run a step in as many processes as its job has."""
     from prosparse.cli.application import main
+    from prosparse.environment import leave_job
     from prosparse.launch import srun, torchrun
 
     if nodes * processes == 1:
+        leave_job()
         return main(["step", *command])
     if nodes > 1 and rendezvous is None:
         srun(command, nodes, processes)

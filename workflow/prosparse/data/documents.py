@@ -224,7 +224,7 @@ def contamination_index(rows: Path, ngram: int, output: Path) -> None:
         raise ConfigError(f"no benchmark rows in {rows}: nothing to decontaminate against")
     parts = [np.empty(0, np.uint64)]
     for file in files:
-        with open(file) as lines:
+        with open(file, encoding="utf-8") as lines:
             parts.append(ngram_hashes((text for line in lines for text in _strings(json.loads(line))), ngram))
     index = np.sort(np.concatenate(parts))
     index = index[np.flatnonzero(np.diff(index, prepend=~index[:1]))]  # distinct

@@ -65,8 +65,8 @@ def _pip_download(name: str, package: Package, directory: Path) -> None:
     command += ["--dest", str(directory), f"{name}=={package.version}"]
     print(f"fetching {name}=={package.version} ({package.format})", flush=True)
     started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as log:
-        with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True) as process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, encoding="utf-8") as process:
             while True:
                 try:
                     code = process.wait(timeout=10)

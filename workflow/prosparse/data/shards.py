@@ -31,7 +31,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
     Raises:
         ConfigError: they are of different commits of a data set.
     """
-    manifests = [json.loads((shard / "manifest.json").read_text()) for shard in shards]
+    manifests = [json.loads((shard / "manifest.json").read_text(encoding="utf-8")) for shard in shards]
     commit = _common_commit(manifests)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
@@ -76,7 +76,7 @@ def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
 def _refer(parts: list[Path], written: Path, final: Path) -> None:
     """Write the two JSON files of a ``datasets`` directory ``final`` whose rows are in the files of ``parts``."""
     written.mkdir()
-    states = [json.loads((part / "state.json").read_text()) for part in parts]
+    states = [json.loads((part / "state.json").read_text(encoding="utf-8")) for part in parts]
     files = [
         {"filename": os.path.relpath(part / file["filename"], final)}
         for part, state in zip(parts, states, strict=True)
@@ -84,5 +84,7 @@ def _refer(parts: list[Path], written: Path, final: Path) -> None:
     ]
     fingerprints = " ".join(state["_fingerprint"] for state in states)
     fingerprint = hashlib.sha256(fingerprints.encode()).hexdigest()[:16]
-    (written / "state.json").write_text(json.dumps({**states[0], "_data_files": files, "_fingerprint": fingerprint}))
+    (written / "state.json").write_text(
+        json.dumps({**states[0], "_data_files": files, "_fingerprint": fingerprint}), encoding="utf-8"
+    )
     shutil.copyfile(parts[0] / "dataset_info.json", written / "dataset_info.json")

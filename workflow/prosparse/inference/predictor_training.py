@@ -290,7 +290,8 @@ class _Session:
                 logits, label = trainee.predictor(residuals[layer]), labels[kind][layer]
                 predicted = logits >= threshold
                 counts = [(predicted & label).sum(), label.sum(), predicted.sum()]
-                values = torch.stack([*counts, weighted_loss(logits, label) * label.numel()]).double()
+                values = torch.stack([*counts, weighted_loss(logits, label) * label.numel()])
+                values = values.to(devices.widest_float(values.device))
                 totals[kind, layer] = totals.get((kind, layer), torch.zeros_like(values)) + values
         for kind, layer, trainee in learning:
             hits, active, predicted_active, loss = totals[kind, layer].tolist()

@@ -66,7 +66,7 @@ def extract(benchmarks: Benchmarks, archives: Mapping[str, Path], output_dir: Pa
                 by_subtask = groupby(rows, key=itemgetter("subtask"))
                 rows = [row for _, part in by_subtask for row in evenly(list(part), limit)]
             if task.package.stand_in:
-                stand_in_file.write_text(task.package.stand_in + "\n")
+                stand_in_file.write_text(task.package.stand_in + "\n", encoding="utf-8")
         _write(output_dir / f"{task.name}.jsonl", rows)
         if shots:
             _write(output_dir / f"{task.name}.shots.jsonl", shots)
@@ -95,7 +95,7 @@ def missing(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
 def stand_in(name: str, rows_dir: Path) -> str | None:
     """What the rows of a benchmark are, where they are not its own."""
     file = rows_dir / f"{name}.stand_in.txt"
-    return file.read_text().strip() if file.exists() else None
+    return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
 def read(path: Path, limit: int | None = None) -> list[Row]:

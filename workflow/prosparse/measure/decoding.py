@@ -178,6 +178,11 @@ def _nothing_read(model: nn.Module) -> Iterator[None]:
 # ------------------------------------------------------------------------------ what is active
 
 
+def _share(chosen: Tensor) -> float:
+    """Of each row's elements, summed over the rows."""
+    return float(chosen.count_nonzero()) / chosen.shape[1]
+
+
 class _Counter:
     """Shares of the neurons that are active and predicted, over tokens that a decoder is shown."""
 
@@ -200,14 +205,14 @@ class _Counter:
             ffn = self.ffns[layer]
             rows = inputs[0].reshape(-1, inputs[0].shape[-1])
             active = ffn.activation(linear(rows, ffn.gate_weight)) != 0
-            counts = [active.double().mean(1).sum(), *[torch.zeros(())] * 3, len(rows)]
+            counts = [_share(active), 0.0, 0.0, 0.0, len(rows)]
             if ffn.fc1_weight is not None:
                 assert ffn.residual is not None
                 residual = ffn.residual.reshape(rows.shape)
                 hidden = torch.relu(linear(residual, ffn.fc1_weight)) != 0
                 predicted = ffn.scores(residual) >= ffn.decision_threshold
-                counts[1:4] = [each.double().mean(1).sum() for each in (predicted, active & predicted, hidden)]
-            self.totals[layer] += torch.tensor([float(value) for value in counts], dtype=torch.float64)
+                counts[1:4] = [_share(each) for each in (predicted, active & predicted, hidden)]
+            self.totals[layer] += torch.tensor(counts, dtype=torch.float64)
 
         return count
 

@@ -44,7 +44,9 @@ def llama_cpp_interpreter() -> str:
     """
     interpreter = os.environ.get(LLAMA_CPP_INTERPRETER, sys.executable)
     try:
-        found = subprocess.run([interpreter, "-c", "import llama_cpp"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            [interpreter, "-c", "import llama_cpp"], capture_output=True, text=True, check=False, encoding="utf-8"
+        )
     except OSError as error:
         raise EngineMissing(f"{LLAMA_CPP_INTERPRETER}={interpreter}: {error}") from None
     if found.returncode:
@@ -110,6 +112,7 @@ def llama_cpp(path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, thr
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     if finished.returncode:
         raise UserError(f"llama.cpp failed on {path}:\n{_last_lines(finished.stderr)}")
@@ -151,7 +154,7 @@ def build_powerinfer(source: str, revision: str | None, target: Path) -> Path:
         raise EngineMissing("no C++ compiler is installed; PowerInfer is built with one")
     target.mkdir(parents=True, exist_ok=True)
     log = target / "build.log"
-    log.write_text("")
+    log.write_text("", encoding="utf-8")
     directory = Path(source)
     if directory.is_dir():
         if revision is not None:
@@ -176,8 +179,8 @@ def _cores() -> int:
 
 
 def _run(command: list[str], log: Path) -> str:
-    finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    with open(log, "a") as file:
+    finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, encoding="utf-8")
+    with open(log, "a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n{finished.stdout}{finished.stderr}")
     if finished.returncode:
         raise EngineMissing(f"{' '.join(command)} failed ({log}):\n{_last_lines(finished.stdout + finished.stderr)}")
@@ -224,7 +227,7 @@ def powerinfer(
             logs = sorted(Path(directory).glob("*.yml"))
             if finished.returncode or not logs:
                 raise UserError(f"PowerInfer failed on {path}:\n{_last_lines(errors)}")
-            log = logs[0].read_text(errors="replace")
+            log = logs[0].read_text(errors="replace", encoding="utf-8")
         if (read := _integers(log, "prompt_tokens")) != [*prompt]:
             raise UserError(f"PowerInfer reads the prompt {[*prompt]} as {read}: use prompts that its tokenizer keeps")
         if len(generated := _integers(log, "output_tokens")) != new_tokens:

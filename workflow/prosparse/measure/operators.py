@@ -57,7 +57,9 @@ def last_level_cache(device: torch.device) -> int:
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes: dict[tuple[int, str], int] = {}  # by level and the cores that share it
     for cache in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index*"):
-        level, shared, size = ((cache / name).read_text().strip() for name in ("level", "shared_cpu_list", "size"))
+        level, shared, size = (
+            (cache / name).read_text(encoding="utf-8").strip() for name in ("level", "shared_cpu_list", "size")
+        )
         sizes[int(level), shared] = int(size.removesuffix("K")) << 10
     last = max((level for level, _ in sizes), default=0)
     return sum(size for (level, _), size in sizes.items() if level == last) or 32 << 20
@@ -95,7 +97,7 @@ class Patterns:
 
     @property
     def density(self) -> float:
-        return float((self.values > 0).double().mean())
+        return int((self.values > 0).count_nonzero()) / self.values.numel()
 
 
 def random_patterns(hidden_size: int, intermediate_size: int, density: float) -> Patterns:

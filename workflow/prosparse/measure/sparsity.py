@@ -98,7 +98,7 @@ def measure_corpora(
         started = time.perf_counter()
         for name, corpus in corpora.items():
             values = measure(model, heldout[name], batch_size)
-            manifest = json.loads((tokens / name / "manifest.json").read_text())
+            manifest = json.loads((tokens / name / "manifest.json").read_text(encoding="utf-8"))
             bytes_per_token = manifest["heldout_bytes_per_token"]
             measured[name] = {
                 "stands_for": corpus.stands_for,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prosparse.devices import widest_float
 from prosparse.method.activations import gated_ffns
 from prosparse.method.rounding import HALF_PRECISION, add_sign, draw_key, draws
 
@@ -88,7 +89,7 @@ class SparsityRegularization:
         self._factor = 0.0
         self._active = False  # a bool: torch.compile would compile anew for each value of a float
         device = device or next(model.parameters()).device
-        self._scale = torch.zeros((), dtype=torch.float64, device=device)
+        self._scale = torch.zeros((), dtype=widest_float(device), device=device)
         self._probes = [torch.zeros(2, device=device, requires_grad=True) for _ in self._ffns]
         # tensors, not numbers, for the same reason; one per layer, since all layers share their compiled code
         self._draw_keys = [torch.zeros((), dtype=torch.int64, device=device) for _ in self._ffns]

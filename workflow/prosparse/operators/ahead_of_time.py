@@ -81,14 +81,18 @@ def code_facts(ptx: str, capability: int, *options: str) -> CodeFacts:
     """
     with tempfile.TemporaryDirectory() as directory:
         source, binary = Path(directory, "kernel.ptx"), Path(directory, "kernel.cubin")
-        source.write_text(ptx)
+        source.write_text(ptx, encoding="utf-8")
         # as in triton.backends.nvidia.compiler.CUDABackend.make_cubin
         command = [_tool("ptxas"), "-lineinfo", "-v", "--regAllocOptLevel=2", f"--gpu-name={_architecture(capability)}"]
         log = subprocess.run(
-            [*command, *options, str(source), "-o", str(binary)], check=True, capture_output=True, text=True
+            [*command, *options, str(source), "-o", str(binary)],
+            check=True,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         ).stderr
         machine_code = subprocess.run(
-            [_tool("cuobjdump"), "-sass", str(binary)], check=True, capture_output=True, text=True
+            [_tool("cuobjdump"), "-sass", str(binary)], check=True, capture_output=True, text=True, encoding="utf-8"
         ).stdout
     registers = re.findall(r"Used (\d+) registers", log)
     memory = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)

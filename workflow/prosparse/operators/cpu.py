@@ -27,7 +27,13 @@ def library() -> Path:
     """Where the built library is, or will be."""
     from torch.utils.cpp_extension import get_default_build_root
 
-    built_from = [SOURCE.read_text(), HEADER.read_text(), *FLAGS, torch.__version__, platform.machine()]
+    built_from = [
+        SOURCE.read_text(encoding="utf-8"),
+        HEADER.read_text(encoding="utf-8"),
+        *FLAGS,
+        torch.__version__,
+        platform.machine(),
+    ]
     digest = hashlib.sha256("\0".join(built_from).encode()).hexdigest()[:16]
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     return root / f"prosparse_cpu_{digest}.so"

@@ -92,4 +92,4 @@ def _included(path: Path, name: str) -> str:
     """A fragment's text, without a heading that repeats the section's."""
     if not path.exists():
         return f"_missing: {name} has not been made yet._"
-    return path.read_text().strip().removeprefix("### Claims").strip()
+    return path.read_text(encoding="utf-8").strip().removeprefix("### Claims").strip()

@@ -135,7 +135,7 @@ def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bo
     A row is as many texts as it has candidates, or the one that is gone on from.
     """
     counted = directory / "data" / "benchmark_rows" / "rows.json"
-    rows = json.loads(counted.read_text())["rows"] if counted.exists() else official_rows()
+    rows = json.loads(counted.read_text(encoding="utf-8"))["rows"] if counted.exists() else official_rows()
     total, partial = 0, False
     for name in experiment.benchmarks.tasks:
         task = tasks.load(name)

@@ -22,4 +22,6 @@ def published_claims() -> dict[int, Claim]:
     """The claims by number, in the paper's order."""
     import yaml
 
-    return {entry["number"]: Claim(**entry) for entry in yaml.safe_load((DATA / "claims.yaml").read_text())}
+    return {
+        entry["number"]: Claim(**entry) for entry in yaml.safe_load((DATA / "claims.yaml").read_text(encoding="utf-8"))
+    }

@@ -46,7 +46,7 @@ class DecoderShape:
     def read(cls, path: Path) -> DecoderShape | None:
         """From a checkpoint's config.json; None where there is none, or it is of another family."""
         try:
-            held = json.loads(path.read_text())
+            held = json.loads(path.read_text(encoding="utf-8"))
             heads = held["num_attention_heads"]
             return cls(
                 held["hidden_size"],
@@ -159,7 +159,7 @@ def _known(weights: int | None) -> int:
 @cache
 def published_shapes() -> dict[str, DecoderShape]:
     """Scale -> the shape of the paper's model (LLaMA2: Touvron et al. 2023; MiniCPM: Hu et al. 2024)."""
-    with open(DATA / "model_shapes.csv", newline="") as file:
+    with open(DATA / "model_shapes.csv", newline="", encoding="utf-8") as file:
         return {
             row["scale"]: DecoderShape(
                 hidden_size=int(row["hidden_size"]),

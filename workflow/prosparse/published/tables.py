@@ -69,7 +69,7 @@ FIGURE3_FIT = (-1.76, 0.30, 3.49)
 @cache
 def published_table(table: str) -> tuple[dict[str, str], ...]:
     """The rows of ``data/{table}.csv``, every cell as printed."""
-    with open(DATA / f"{table}.csv", newline="") as file:
+    with open(DATA / f"{table}.csv", newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
 

@@ -112,11 +112,11 @@ def fixed_shots(base: Path) -> list[dict[str, Any]]:
 
     That function is read, not called: MBPP's module fetches a metric from the hub when imported.
     """
-    samples = (yaml.load(base.read_text(), _PlainLoader).get("fewshot_config") or {}).get("samples", [])
+    samples = (yaml.load(base.read_text(encoding="utf-8"), _PlainLoader).get("fewshot_config") or {}).get("samples", [])
     if isinstance(samples, list):
         return [dict(sample) for sample in samples]
     module, _, function = samples.rpartition(".")
-    for node in ast.parse((base.parent / f"{module}.py").read_text()).body:
+    for node in ast.parse((base.parent / f"{module}.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             statement = node.body[-1]
             assert isinstance(statement, ast.Return)
@@ -148,6 +148,8 @@ def load(name: str) -> Task:
     if name not in names():
         raise ConfigError(f"benchmarks.tasks: unknown benchmark {name!r}; allowed: {', '.join(names())}")
     try:
-        return Task.model_validate({"name": name, **yaml.safe_load((DIRECTORY / f"{name}.yaml").read_text())})
+        return Task.model_validate(
+            {"name": name, **yaml.safe_load((DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8"))}
+        )
     except ValidationError as error:
         raise ConfigError(f"{name}.yaml: {describe(error)}") from None

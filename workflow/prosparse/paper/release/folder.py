@@ -41,7 +41,7 @@ def write(pair: str, experiment: Experiment, directory: Path) -> Path:
     for pattern in FILES:
         for source in checkpoint.glob(pattern):
             os.link(source, folder / source.name)
-    settings = portable_config(json.loads((checkpoint / "config.json").read_text()), activation)
+    settings = portable_config(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")), activation)
     write_text(folder / "config.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
     write_text(folder / "README.md", card.render(results, run, activation, settings))
     return folder / "README.md"

@@ -117,7 +117,7 @@ class Results:
     def _json(self, path: Path) -> Any:
         if path not in self._read:
             try:
-                self._read[path] = json.loads(path.read_text())
+                self._read[path] = json.loads(path.read_text(encoding="utf-8"))
             except FileNotFoundError:
                 raise MissingResult(f"{path}: no such result") from None
             except json.JSONDecodeError as error:
@@ -243,7 +243,7 @@ class Results:
             for seed in self.experiment.seeds:
                 path = self.stage_directory(run, stage, seed) / "ledger.csv"
                 try:
-                    with open(path, newline="") as file:
+                    with open(path, newline="", encoding="utf-8") as file:
                         seeds.append({int(float(row["step"])): row for row in csv.DictReader(file)})
                 except FileNotFoundError:
                     raise MissingResult(f"{path}: no such result") from None

@@ -12,7 +12,7 @@ def compiled_operators(path: Path) -> list[str]:
     """What the Triton kernels' machine code needs from a GPU (``measurements/operators_compiled.json``)."""
     if not path.exists():
         return ["Missing: not compiled."]
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     if "missing" in found:
         return [f"Missing: {found['missing']}."]
     rows = []

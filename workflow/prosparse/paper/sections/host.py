@@ -23,7 +23,7 @@ def provenance(results: Results, needs: Needs) -> tuple[dict[str, list[dict[str,
             if not path.exists():
                 absent[kind] = absent.get(kind, 0) + 1
                 continue
-            block = json.loads(path.read_text()).get("provenance")
+            block = json.loads(path.read_text(encoding="utf-8")).get("provenance")
             if block:
                 blocks.setdefault(kind, []).append(block)
     return blocks, absent

@@ -13,7 +13,7 @@ def overhead(path: Path) -> list[str]:
     """The overhead of the L1 gradient in training, and of counting zeros in measuring."""
     if not path.exists():
         return ["Missing: not measured. It is measured only in experiments with a regularized run."]
-    measured = json.loads(path.read_text())
+    measured = json.loads(path.read_text(encoding="utf-8"))
     names = {
         ("training_step", "plain"): "Training step without regularization",
         ("training_step", "regularized"): "Training step with the L1 gradient",

@@ -30,7 +30,7 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
         memory: dict[str, list[float]] = {}
         for path in benchmarks:
             kind = path.stem if path.parent.name == "timings" else path.parent.name
-            with open(path, newline="") as file:
+            with open(path, newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file, delimiter="\t"):
                     seconds.setdefault(kind, []).append(float(row["s"]))
                     if row.get("max_rss", "-") not in ("-", "", "NA", None):
@@ -67,10 +67,10 @@ def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
     for kind, pattern in TIMED.items():
         for path in benchmarks:
             if path.parent.name == kind:
-                with open(path, newline="") as file:
+                with open(path, newline="", encoding="utf-8") as file:
                     jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
         for path in directory.glob(pattern):
-            work += json.loads(path.read_text()).get("provenance", {}).get("wall_seconds", 0)
+            work += json.loads(path.read_text(encoding="utf-8")).get("provenance", {}).get("wall_seconds", 0)
     if not 0 < work <= jobs:  # not recorded, or results whose work was spread over several jobs
         return []
     return [

@@ -1,0 +1,71 @@
+"""What the environment says of this process: which of a job's it is, and where its own commands are.
+
+Imports nothing heavy: every command begins here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import sysconfig
+from collections.abc import MutableMapping
+
+#: What torchrun sets, all of them. Fewer are left over, or another program's (Kubeflow sets all but LOCAL_RANK).
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def settle_launcher(environment: MutableMapping[str, str] = os.environ) -> str | None:
+    """Keep a launcher's variables where they are complete, else drop them: this process is then a job of its own.
+
+    Without this, accelerate and torch.distributed would each read the variables that they know and wait for processes
+    that nobody started.
+
+    Returns:
+        One line that says what is ignored; None where there is nothing to say.
+    """
+    present = [name for name in LAUNCHER if name in environment]
+    if not present or (len(present) == len(LAUNCHER) and _is_process(environment)):
+        return None
+    shown = ", ".join(f"{name}={environment[name]}" for name in present)
+    leave_job(environment)
+    return f"ignored: {shown}: not what torchrun sets ({', '.join(LAUNCHER)}); this is a job of one process"
+
+
+def leave_job(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make this process a job of its own, whatever started it."""
+    for name in LAUNCHER:
+        environment.pop(name, None)
+
+
+def speaks_for_job(environment: MutableMapping[str, str] = os.environ) -> bool:
+    """Whether this process reports an error that every process of its job meets.
+
+    Only torchrun's others are silent: by ``RANK`` alone, a variable left in a shell would silence the only process.
+    """
+    return environment.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in environment
+
+
+def _is_process(environment: MutableMapping[str, str]) -> bool:
+    try:
+        rank, local, count = (int(environment[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+        port = int(environment["MASTER_PORT"])
+    except ValueError:
+        return False
+    return 0 <= local <= rank < count and 0 < port < 65536 and bool(environment["MASTER_ADDR"])
+
+
+def print_what_streams_cannot() -> None:
+    """Print characters that a terminal's or log's encoding does not have as escapes, instead of failing of them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def prepare_jobs(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let the jobs of this process find this Python's commands, activated or not, and read and write UTF-8."""
+    environment["PYTHONUTF8"] = "1"
+    scripts = sysconfig.get_path("scripts")
+    folders = environment.get("PATH", os.defpath).split(os.pathsep)
+    if scripts not in folders:
+        environment["PATH"] = os.pathsep.join([scripts, *folders])

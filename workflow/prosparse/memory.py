@@ -1,0 +1,82 @@
+"""Host memory: what a job is estimated to need and what this machine has, so that jobs side by side fit.
+
+Estimates are for computing in host memory. With GPUs, a model only passes through it and needs less.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from prosparse import plan
+from prosparse.config import Experiment
+
+#: A process that has imported torch, transformers and datasets, and what it keeps beside the model.
+PROCESS_BYTES = 750e6
+#: Sequences that ``measure_sparsity`` and ``measure_prediction`` read at once.
+MEASURED_SEQUENCES = 16
+
+#: Where Linux keeps the limit of a container or a Slurm job (control groups, version 2 and 1).
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def machine_bytes() -> int | None:
+    """Memory that this machine or container has; None where the system does not say."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([present, *filter(None, map(_limit, LIMITS))])
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no such control group, or "max"
+        return None
+
+
+def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
+    """Of a stage in one process: weights, gradients, AdamW, activations and logits, and a teacher's weights."""
+    chosen, shape = experiment.runs[run], plan.decoder(experiment, run, directory)
+    if shape is None or shape.parameters is None:
+        return _megabytes(PROCESS_BYTES)
+    if not chosen.stages[-1].until:  # taken as it is: opened and saved
+        return _megabytes(PROCESS_BYTES + 2 * plan.start_bytes(chosen.init) * shape.parameters)
+    needed = PROCESS_BYTES + plan.training_memory(experiment, chosen.training, shape).total
+    if chosen.distillation is not None:
+        needed += _weight_bytes(experiment, chosen.distillation.teacher, directory)
+    return _megabytes(needed)
+
+
+def benchmarks_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
+    """Of a batch of the longest prompts, each token's logits and their logarithms at once."""
+    tokens = experiment.benchmarks.batch_size * experiment.data.context_length
+    return measuring_megabytes(experiment, run, directory, tokens, logits=2)
+
+
+def measuring_megabytes(
+    experiment: Experiment, run: str, directory: Path, tokens: int | None = None, logits: int = 1
+) -> int:
+    """Of one pass of a run's checkpoint over ``tokens`` at once (default: as sparsity is measured).
+
+    Weights in float32; of each token, one layer's activations, the keys and values of all layers, and ``logits`` times
+    a value per token of the vocabulary.
+    """
+    shape = plan.decoder(experiment, run, directory)
+    if shape is None or shape.parameters is None or shape.vocabulary_size is None:
+        return _megabytes(PROCESS_BYTES)
+    tokens = tokens or MEASURED_SEQUENCES * experiment.data.context_length
+    layer = plan.activation_bytes(shape, experiment.runs[run].training, experiment.data.context_length)
+    cache = 2 * plan.WEIGHT_BYTES * shape.layers * shape.kv_heads * shape.head_dim
+    head = logits * plan.WEIGHT_BYTES * shape.vocabulary_size
+    return _megabytes(PROCESS_BYTES + plan.WEIGHT_BYTES * shape.parameters + tokens * (layer + cache + head))
+
+
+def _weight_bytes(experiment: Experiment, run: str, directory: Path) -> float:
+    shape = plan.decoder(experiment, run, directory)
+    return plan.WEIGHT_BYTES * (shape.parameters or 0) if shape is not None else 0
+
+
+def _megabytes(count: float) -> int:
+    return math.ceil(count / 1e6)

@@ -1,0 +1,25 @@
+# Targets that no rule makes, refused with what may be meant: Snakemake would say that it found no rule.
+
+if call is not None and call.targets:
+    targets = [each.name for each in workflow.rules if not each.has_wildcards()]
+    files = [
+        path.format(run=run, seed=seed, stage=len(experiment.runs[run].stages) - 1)
+        for run in experiment.runs
+        for seed in experiment.seeds
+        for path in (
+            f"{directory}/checkpoints/{{run}}/seed{{seed}}/stage{{stage}}/provenance.json",
+            f"{directory}/measurements/{{run}}/seed{{seed}}/sparsity.json",
+        )
+    ]
+    files += [f"{directory}/tables/{name}.md" for name in TABLES]
+    files += [f"{directory}/figures/{name}.png" for name in FIGURES]
+    made = [
+        target
+        for target in call.targets
+        if Path(target).exists()
+        or any(each.is_producer(target) for each in workflow.rules)
+    ]
+    try:
+        invocation.check_targets(call.targets, targets, files, made)
+    except ConfigError as error:
+        raise WorkflowError(str(error))
