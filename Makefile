@@ -2,9 +2,10 @@
 # make test        install, then the tests
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
+# relative: make would take a path with a space for two
+VENV := .venv
 INSTALLED := $(VENV)/.installed
-export PATH := $(VENV)/bin:$(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: reproduce test check install

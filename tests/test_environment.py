@@ -115,6 +115,16 @@ def test_jobs_run_whatever_the_path_and_the_environment(odd_place):
     assert "ignored: RANK=1, WORLD_SIZE=2" in (odd_place / "results/toy/logs/plan.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.commands("make")
+def test_make_installs_whatever_the_path(odd_place):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, odd_place / name)
+    run = subprocess.run(["make", "--dry-run", "install"], cwd=odd_place, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "-m venv .venv\n" in run.stdout
+    assert "touch .venv/.installed\n" in run.stdout
+
+
 # -------------------------------------------------------------------------------------- encodings
 
 SOURCES = sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))

@@ -108,6 +108,16 @@ def open_experiment():
     return lambda **over: load({**config, **over})
 
 
+@pytest.mark.parametrize("made", ["", "results", "results/scale"])
+def test_results_that_cannot_be_written_are_refused(open_experiment, roomy, tmp_path, monkeypatch, made):
+    (tmp_path / made).mkdir(parents=True, exist_ok=True)
+    directory = tmp_path / "results" / "scale"
+    assert refusals(open_experiment(), directory) == []
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / made)
+    (reason,) = refusals(open_experiment(), directory)
+    assert reason.startswith(f"disk: {tmp_path / made} is not writable")
+
+
 def test_a_disk_that_checkpoints_alone_would_fill_is_refused(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
     # six stages and vanilla's second, and one while the next takes its place; the original as it is released

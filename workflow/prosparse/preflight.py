@@ -31,6 +31,7 @@ def refusals(
     waiting = [job for job in jobs if not job.done]
     return [
         *_access(remotes),
+        *_read_only(directory, waiting),
         *_disk(directory, waiting),
         *_gpu_memory(experiment, waiting),
         *(_host_memory(experiment, waiting) if local else []),
@@ -93,8 +94,19 @@ def _cached(remote: Remote) -> bool:
 
 def free_disk(directory: Path) -> int:
     """Bytes free where ``directory`` is or will be."""
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(directory)).free
+
+
+def _existing(directory: Path) -> Path:
+    """The directory, or the closest one above it that is there."""
+    return next(path for path in (directory, *directory.absolute().parents) if path.exists())
+
+
+def _read_only(directory: Path, waiting: list[Job]) -> list[str]:
+    existing = _existing(directory)
+    if not waiting or os.access(existing, os.W_OK | os.X_OK):
+        return []
+    return [f"disk: {existing} is not writable: change its permissions, or make results a link to a folder that is"]
 
 
 def _disk(directory: Path, waiting: list[Job]) -> list[str]:
