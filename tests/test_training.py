@@ -243,7 +243,7 @@ def test_time_budget_stops_saves_and_continues(data, staged, tmp_path):
 def test_refuses_another_configs_progress(data, tmp_path):
     with pytest.raises(OutOfTime):
         run(data, specification(STAGES), tmp_path / "x", max_seconds=0)
-    with pytest.raises(Refused, match=r"another config \(training differ\)"):
+    with pytest.raises(Refused, match=r"training.learning_rate is 0.001, was 0.01"):
         run(data, specification(STAGES, learning_rate=1e-3), tmp_path / "x")
 
 

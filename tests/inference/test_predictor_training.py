@@ -252,9 +252,9 @@ def test_refuses_other_progress_and_a_second_process(checkpoint, tokens, tmp_pat
     monkeypatch.setattr(_Session, "_report", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(checkpoint, specification(), tokens, tmp_path / "output")
-    with pytest.raises(Refused, match=r"another config \(settings differ\)"):
+    with pytest.raises(Refused, match=r"settings.rank is 8, was 16"):
         train(checkpoint, specification(rank=8), tokens, tmp_path / "output")
-    with pytest.raises(Refused, match=r"another config \(precision differ\)"):
+    with pytest.raises(Refused, match=r"precision is .bfloat16., was .float32."):
         train(checkpoint, specification().model_copy(update={"precision": "bfloat16"}), tokens, tmp_path / "output")
     with open(tmp_path / "output" / "resume" / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -332,14 +332,12 @@ class Distillation(Section):
     share: Annotated[float, Field(gt=0, le=1)]
 
 
-class Run(Section):
-    init: Init
+class Recipe(Section):
+    """How a run trains, wherever it starts and whatever it trains on."""
+
     activation: Activation
-    mixture: Name
-    tokenizer: Name | None = None  # of data.tokenizers; default: the only one
     stages: list[Stage] = Field(min_length=1)
     training: Training
-    distillation: Distillation | None = None
 
     @field_validator("activation", mode="before")
     @classmethod
@@ -366,6 +364,13 @@ class Run(Section):
                 )
             previous = stage
         return self
+
+
+class Run(Recipe):
+    init: Init
+    mixture: Name
+    tokenizer: Name | None = None  # of data.tokenizers; default: the only one
+    distillation: Distillation | None = None
 
 
 # --------------------------------------------------------------------------------- measurement
@@ -601,14 +606,14 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 # ------------------------------------------------------------------------------------- loading
 
 
-def describe(error: ValidationError) -> str:
-    """One line a problem: the key, what is wrong, what is allowed."""
+def describe(error: ValidationError, section: type[Section] | None = None) -> str:
+    """One line per problem of a section (default: an experiment): the key, what is wrong, what is allowed."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "config"
         message = re.sub(r"^Value error, ", "", problem["msg"])
         if problem["type"] == "extra_forbidden":
-            allowed = _allowed_keys(problem["loc"][:-1])
+            allowed = _allowed_keys(problem["loc"][:-1], section or Experiment)
             message = f"unknown key{did_you_mean(str(problem['loc'][-1]), allowed)}; allowed here: {', '.join(allowed)}"
         elif problem["type"] not in ("missing", "value_error"):
             message += f" (got {problem['input']!r})"
@@ -618,9 +623,8 @@ def describe(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
+def _allowed_keys(location: tuple[int | str, ...], current: Any) -> list[str]:
     """Field names of the section at ``location``, walking the models' annotations."""
-    current: Any = Experiment
     for part in location:
         if type(None) in get_args(current):  # an optional section
             current = next(member for member in get_args(current) if member is not type(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -10,9 +11,9 @@ from typing import Any
 
 import datasets
 import torch
-import yaml
 from transformers import TextStreamer
 
+from prosparse import checkpoints
 from prosparse.config import (
     Activation,
     ConfigError,
@@ -20,68 +21,96 @@ from prosparse.config import (
     FileSource,
     Predictors,
     PretrainedInit,
-    Run,
     ValidationError,
     describe,
 )
 from prosparse.data import sources
 from prosparse.data.documents import clean
+from prosparse.data.shards import replace_rows, rewriting
 from prosparse.data.tokens import copy_tokenizer, pack, predicted_bytes, spread
+from prosparse.files import copy, write_json, write_through
 from prosparse.inference.decoding import cache, prepare
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.inference.predictor_training import PredictorSpecification
+from prosparse.inference.predictor_training import check as check_predictors
 from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
 from prosparse.models import load, load_to_measure, own_activation
+from prosparse.own_files import check_context_length, check_output_file, output_folder, text_files
+from prosparse.recipe import read as read_recipe
 from prosparse.released import configuration
 from prosparse.released import tokenizer as open_tokenizer
 from prosparse.runs import StageSpecification
+from prosparse.system import identity
 from prosparse.training import train_stage
 
 
 def train(checkpoint: str, recipe: Path, files: list[str], output: Path, seed: int) -> None:
-    """Train through the stages of a recipe; finished stages are kept, a stopped one goes on.
+    """Train through the stages of a recipe; finished stages are kept, a stopped one continues.
+
+    ``output`` becomes a checkpoint, that of the last stage, with the ledger of all. ``stage{index}`` in it are the
+    stages'.
 
     Raises:
-        ConfigError: a bad recipe, a missing file.
+        ConfigError: a bad recipe, a missing file, a context length that the model cannot have, too little text.
+        Refused: ``output`` holds something else, or the work of a call with other arguments.
     """
-    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    context_length = settings.pop("context_length", 1024)
-    try:
-        run = Run.model_validate({"init": {"pretrained": checkpoint}, "mixture": "text", **settings})
-    except ValidationError as error:
-        raise ConfigError(f"{recipe}: {describe(error)}") from None
-    tokens, tokenizer = output / "tokens", output / "tokenizer"
-    if not tokens.exists():
-        _packed(files, checkpoint, context_length).save_to_disk(tokens / "text" / "train")
-        copy_tokenizer(checkpoint, tokenizer)
-    previous = None
-    for index, stage in enumerate(run.stages):
-        directory = output / f"stage{index}"
-        if not (directory / "provenance.json").exists():
-            print(f"stage {index} of {len(run.stages) - 1}: {stage}", flush=True)
+    wanted = read_recipe(recipe)
+    texts = text_files(files)
+    check_context_length(configuration(checkpoint), wanted.context_length)
+    open_tokenizer(checkpoint)
+    made_from = {
+        "command": "train",
+        "recipe": wanted.model_dump(mode="json"),
+        "seed": seed,
+        "checkpoint": identity.of_checkpoint(checkpoint),
+        "tokenizer": identity.of_tokenizer(checkpoint),
+        "text": identity.of_texts(texts),
+    }
+    with output_folder(output, made_from):
+        if (output / "provenance.json").exists():
+            print(f"{output}: trained already, nothing to do")
+            return
+        tokens, tokenizer = output / "tokens", output / "tokenizer"
+        rows = _write_tokens(texts, checkpoint, wanted.context_length, tokens)
+        if not (tokenizer / "tokenizer_config.json").exists():
+            copy_tokenizer(checkpoint, tokenizer)
+        sequences = wanted.stages[-1].until * wanted.training.batch_size
+        print(
+            f"{sequences:,} sequences of {wanted.context_length} tokens in {wanted.stages[-1].until:,} steps, "
+            f"of {rows:,} in the text: {sequences / rows:.2f} epochs",
+            flush=True,
+        )
+        stages = [output / f"stage{index}" for index in range(len(wanted.stages))]
+        for index, directory in enumerate(stages):
+            print(f"stage {index} of {len(stages) - 1}: {wanted.stages[index]}", flush=True)
             specification = StageSpecification(
                 seed=seed,
                 start=PretrainedInit(pretrained=checkpoint),
-                activation=run.activation,
+                activation=wanted.activation,
                 mixture={"text": 1.0},
-                context_length=context_length,
-                stages=run.stages[: index + 1],
-                total_steps=run.stages[-1].until,
-                training=run.training,
+                context_length=wanted.context_length,
+                stages=wanted.stages[: index + 1],
+                total_steps=wanted.stages[-1].until,
+                training=wanted.training,
             )
-            train_stage(specification, tokens, tokenizer, previous, directory)
-        previous = directory
-    print(f"{previous}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {previous}")
+            train_stage(specification, tokens, tokenizer, stages[index - 1] if index else None, directory)
+        checkpoints.publish(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, "ledger.csv", "provenance.json"))
+        checkpoints.join_ledgers([stage / "ledger.csv" for stage in stages], output / "ledger.csv")
+        write_through(output)
+        copy(stages[-1] / "provenance.json", output / "provenance.json")  # last: with it, the work is finished
+    print(f"{output}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {output}")
 
 
 def sparsity(
     checkpoint: str, activations: list[Activation] | None, files: list[str], context_length: int, sequences: int
 ) -> None:
     """Print sparsity, by layer too, and the loss under each activation (default: the checkpoint's own)."""
-    rows = spread(_packed(files, checkpoint, context_length), sequences)
+    texts = text_files(files)
+    check_context_length(configuration(checkpoint), context_length)
+    rows = spread(_packed(texts, checkpoint, context_length), sequences)
     model = load_to_measure(checkpoint)
     bytes_per_token = predicted_bytes(rows, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
     for activation in activations or [own_activation(model.config)]:
@@ -106,14 +135,33 @@ def predictors(
     context_length: int,
     output: Path,
 ) -> None:
-    """Train predictors of each kind into ``output/{kind}``, with the paper's recipe; a stopped training goes on."""
-    settings = Predictors.model_validate({"kinds": kinds, "rank": rank, "tokens": tokens})
-    folder = output / "tokens"
-    if not folder.exists():
-        _packed(files, checkpoint, context_length).save_to_disk(folder / "text" / "train")
-    chosen = activation or own_activation(configuration(checkpoint))
+    """Train predictors of each kind into ``output/{kind}``, with the paper's recipe; a stopped training continues.
+
+    Raises:
+        ConfigError: an activation under which no neuron is zero, a rank or context length that the model cannot have, a
+            missing file, too little text.
+        Refused: ``output`` holds something else, or the work of a call with other arguments.
+    """
+    try:
+        settings = Predictors.model_validate({"kinds": kinds, "rank": rank, "tokens": tokens})
+    except ValidationError as error:
+        raise ConfigError(describe(error, Predictors)) from None
+    texts, config = text_files(files), configuration(checkpoint)
+    chosen = activation or own_activation(config)
     specification = PredictorSpecification(activation=chosen, settings=settings, mixture={"text": 1.0}, seed=0)
-    train_predictors(Path(checkpoint), specification, folder, output)
+    check_predictors(specification, checkpoint)
+    check_context_length(config, context_length)
+    made_from = {
+        "command": "predictors",
+        "specification": specification.model_dump(mode="json"),
+        "context_length": context_length,
+        "checkpoint": identity.of_checkpoint(checkpoint),
+        "tokenizer": identity.of_tokenizer(checkpoint),
+        "text": identity.of_texts(texts),
+    }
+    with output_folder(output, made_from):
+        _write_tokens(texts, checkpoint, context_length, output / "tokens")
+        train_predictors(checkpoint, specification, output / "tokens", output)
     print(f"next: prosparse generate {checkpoint} --predictors {output / kinds[0]} --prompt ...")
 
 
@@ -179,22 +227,38 @@ def export(
     Raises:
         UserError: the engine would compute this model wrongly.
     """
+    check_output_file(output)
     if engine != "llama.cpp" and dtype not in (None, "float16"):
         raise ConfigError(f"--dtype {dtype}: PowerInfer's sparse operators take float16 only")
+    if engine != "llama.cpp" and predictors is None:
+        raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
     model = load(checkpoint, activation, dtype="auto")
     tokenizer = open_tokenizer(checkpoint)
     if engine == "llama.cpp":
         rounded = export_llama_cpp(model, tokenizer, output, getattr(torch, dtype) if dtype else model.dtype)
-    elif predictors is None:
-        raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
     else:
+        assert predictors is not None
         rounded = export_powerinfer(model, load_predictors(predictors), decision_threshold, tokenizer, output)
     lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g} % of the values rounded"
     print(f"{output}: {checkpoint} for {engine}, {lossless}")
 
 
-def _packed(files: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:
-    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=files))
+def _write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens: Path) -> int:
+    """Packed rows of the files as corpus ``text`` of ``tokens``, unless they are there; how many there are."""
+    output = tokens / "text"
+    if not (output / "manifest.json").exists():
+        with rewriting(output) as temporary:
+            rows = _packed(files, checkpoint, context_length)
+            rows.save_to_disk(temporary / "train")
+            content = identity.of_rows(temporary / "train")
+            replace_rows(temporary, output)
+        write_json(output / "manifest.json", {"train_sequences": len(rows), "sha256": {"train": content}})
+    return json.loads((output / "manifest.json").read_text(encoding="utf-8"))["train_sequences"]
+
+
+def _packed(files: list[Path], checkpoint: str, context_length: int) -> datasets.Dataset:
+    names = [str(file) for file in files]
+    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=names))
     texts = [clean(text, prose=False) for text in sources.read("text", corpus)]
     rows = pack(datasets.Dataset.from_dict({"text": texts}), open_tokenizer(checkpoint), context_length)
     if not len(rows):

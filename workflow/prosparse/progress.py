@@ -1,18 +1,23 @@
-"""The folder of a job that can be stopped and continued: one process at a time, one specification."""
+"""The folder of a job that can be stopped and continued: one process at a time, one identity."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
-import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prosparse.config import Section, UserError
+from prosparse.config import UserError
 from prosparse.files import write_json
+from prosparse.system.identity import Identity, differences
+
+#: What file systems without locks answer: NFS without its lock daemon, Lustre mounted without flock, some of FUSE.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 class Refused(UserError):
@@ -20,37 +25,66 @@ class Refused(UserError):
 
 
 @contextmanager
-def locked(resume: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder while the block is open: one process of a job does.
+
+    On a file system without locks that is said, and the job goes on: nothing then notices a second process.
 
     Raises:
         Refused: another process holds it.
     """
-    with open(resume / "lock", "w", encoding="utf-8") as lock:
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(f"another process is training in {resume}: wait for it or stop it") from None
+            raise Refused(f"another process is training in {folder}: wait for it or stop it") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(f"{folder}: no locks here ({error.strerror}); start no second process in it", file=sys.stderr)
         yield
 
 
-def claim(resume: Path, specification: Section) -> None:
-    """Refuse to mix two configs' progress in one folder.
+def claim(folder: Path, identity: Identity) -> None:
+    """Say once what the folder's progress is made from; refuse to mix it with anything else.
 
     Raises:
-        Refused: the folder holds the progress of another specification; the message names what differs.
+        Refused: the folder holds the progress of another identity, or of none; the message names what differs.
     """
-    path, wanted = resume / "specification.json", specification.model_dump(mode="json")
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != wanted:
-            changed = sorted(key for key in wanted if found.get(key) != wanted[key])
-            raise Refused(
-                f"{resume} holds the progress of another config ({', '.join(changed)} differ): "
-                "restore that config to continue it, or delete the folder to start over"
-            )
+    path = folder / "identity.json"
+    held = _held(folder)
+    if held and path.exists():
+        agree(json.loads(path.read_text(encoding="utf-8")), identity, folder)
+    elif held:
+        names = ", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
+        raise Refused(f"{folder} holds {names}, and not what it was made from: choose another folder, or empty it")
     else:
-        write_json(path, wanted)
+        write_json(path, identity)
+
+
+def _held(folder: Path) -> list[str]:
+    """Names of files, and folders with files in them, beside those of this module."""
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.name not in ("lock", "identity.json", "identity.json.partial")
+        and (not entry.is_dir() or any(path.is_file() for path in entry.rglob("*")))
+    )
+
+
+def agree(found: Identity, wanted: Identity, folder: Path) -> None:
+    """Refuse what was made from anything but ``wanted``.
+
+    Raises:
+        Refused: the message names what differs.
+    """
+    different = list(differences(found, json.loads(json.dumps(wanted))))
+    if different:
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        raise Refused(
+            f"{folder} was made from something else ({'; '.join(different[:5])}{more}): "
+            "make the call that began it, choose another folder, or delete this one"
+        )
 
 
 @contextmanager
@@ -65,13 +99,3 @@ def asked_to_stop() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def write_through(directory: Path) -> None:
-    """Return when the directory and its files are on the disk, not in the kernel's memory alone."""
-    for path in (*directory.iterdir(), directory):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

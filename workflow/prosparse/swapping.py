@@ -15,7 +15,7 @@ from prosparse.released import configuration, tokenizer
 #: Weights in other formats than the one loaded, which would keep the old activation's name.
 OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]
 #: Written by a stage about its own checkpoint.
-OF_A_STAGE = ["ledger.csv", "provenance.json"]
+OF_A_STAGE = ["ledger.csv", "provenance.json", "identity.json", "lock"]
 
 
 def swap(checkpoint: str, activation: Activation, output: Path) -> None:

@@ -2,7 +2,8 @@
 
 A stage continues the optimizer, the learning-rate schedule and the data order of the one before,
 so that a run split into stages equals the same run in one piece. While it runs, everything lives
-in ``{output}/resume``; a finished stage is linked into ``{output}``, ``provenance.json`` last.
+in ``{output}/resume``; a finished stage is linked or copied into ``{output}``, ``provenance.json`` last. A call that
+was stopped anywhere, in between too, is finished by the same call; of a finished stage it changes nothing.
 
 Any number of processes does the same work: the batch of a step is theirs together. The first of
 them owns the folder; what it cannot do, none does.
@@ -11,8 +12,8 @@ them owns the folder; what it cannot do, none does.
 from __future__ import annotations
 
 import csv
+import json
 import math
-import os
 import shutil
 import threading
 import time
@@ -25,18 +26,19 @@ from torch.utils.data import SequentialSampler
 from transformers import AutoTokenizer, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from prosparse import devices, processes, provenance, sharding
+from prosparse import checkpoints, devices, processes, provenance, sharding
 from prosparse.allocator import keep_freed_memory
 from prosparse.config import Architecture, PretrainedInit, Training, UserError
 from prosparse.data.mixture import Mixture
-from prosparse.files import write_json
+from prosparse.files import discard, write_json, write_through
 from prosparse.loss import FusedLoss, fuse_loss
 from prosparse.method.activations import substitute
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor
 from prosparse.models import empty, from_scratch, load, pretrained
-from prosparse.progress import Refused, asked_to_stop, claim, locked, write_through
+from prosparse.progress import Refused, agree, asked_to_stop, claim, locked
 from prosparse.runs import StageSpecification
+from prosparse.system import identity
 
 # epoch: of the corpus that has been read most often, the runs before this one included
 LEDGER = (
@@ -92,7 +94,8 @@ def train_stage(
         teacher: the checkpoint directory to distil from, where the specification has a share for it.
 
     Raises:
-        Refused: another process trains here, or the directory holds another config's progress.
+        Refused: another process trains here, or the directory holds what was made from another config, other tokens,
+            or another checkpoint.
         ConfigError: the batch cannot be divided among this many processes.
         OutOfTime: the time is used up, or SIGTERM came; progress is saved, the same call continues.
         Diverged: the loss is not finite; the last checkpoint is kept.
@@ -106,30 +109,40 @@ def train_stage(
     processes.join()
     with ExitStack() as held:
 
-        def open_folder() -> Path | None:
+        def open_folder() -> tuple[bool, Path | None]:
+            """Whether the stage is finished, and the checkpoint to continue from."""
+            made_from.update(_inputs(specification, tokens, tokenizer, previous, teacher))
+            if _is_finished(output, specification, made_from):
+                discard(resume)
+                return True, None
             resume.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(resume))
-            claim(resume, specification)
-            checkpoint = _newest_checkpoint(resume)
-            return previous if checkpoint is None and len(specification.stages) > 1 else checkpoint
+            compared = _compared(specification.model_dump(mode="json"))
+            claim(resume, {"specification": compared, "inputs": made_from})
+            checkpoint = checkpoints.newest(resume)
+            if checkpoint is None and specification.total_steps == 0:
+                checkpoint = _save_untrained(_starting_model(specification, tokenizer, previous), resume)
+            if checkpoint is not None and checkpoints.step(checkpoint) == specification.stages[-1].until:
+                finish()
+                return True, None
+            return False, previous if checkpoint is None and len(specification.stages) > 1 else checkpoint
 
         def starting_model() -> PreTrainedModel:
             model = _starting_model(specification, tokenizer, continue_from or previous)
             _check_disk(output, model)
             return model
 
-        continue_from = processes.from_first(open_folder)
-        if specification.total_steps == 0:
-            processes.from_first(
-                lambda: _finish_untrained(
-                    specification,
-                    _starting_model(specification, tokenizer, previous),
-                    tokenizer,
-                    resume,
-                    output,
-                    started,
-                )
-            )
+        def finish() -> None:
+            checkpoint = resume / f"checkpoint-{specification.stages[-1].until}"
+            checkpoints.publish(checkpoint, output)
+            checkpoints.copy_all(tokenizer, output)
+            steps = specification.stages[-1].until
+            epochs = _mixture(specification, tokens).epochs(steps * training.batch_size) if steps else {}
+            _finish(specification, checkpoint, output, epochs, made_from, started)
+
+        made_from: identity.Identity = {}
+        finished, continue_from = processes.from_first(open_folder)
+        if finished:
             return
         accumulation_steps = training.accumulation_steps(processes.count())
         with processes.together():
@@ -140,7 +153,7 @@ def train_stage(
         asked = held.enter_context(asked_to_stop())
         deadline = math.inf if max_seconds is None else started + max_seconds
         with processes.together():
-            trainer, callback = _trainer(
+            trainer = _trainer(
                 specification, model, tokens, resume, accumulation_steps, shard, deadline, asked, label, teacher
             )
         trainer.train(resume_from_checkpoint=str(continue_from) if continue_from else None)
@@ -148,7 +161,7 @@ def train_stage(
             raise OutOfTime(
                 f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: run again to go on"
             )
-        processes.from_first(lambda: _finish(specification, trainer, callback, tokenizer, resume, output, started))
+        processes.from_first(finish)
 
 
 def _starting_model(specification: StageSpecification, tokenizer: Path, weights: Path | None) -> PreTrainedModel:
@@ -184,20 +197,6 @@ def _check_disk(output: Path, model: PreTrainedModel) -> None:
     free = shutil.disk_usage(output).free
     if free < needed:
         raise Refused(f"{output}: {free / 1e9:.2f} GB free, checkpoints of this stage need {needed / 1e9:.2f} GB")
-
-
-def _newest_checkpoint(resume: Path) -> Path | None:
-    """The last checkpoint that was written whole: its state file is written when all processes are done with others."""
-    for path in sorted(resume.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        try:
-            if TrainerState.load_from_json(str(path / "trainer_state.json")).global_step == int(
-                path.name.split("-")[1]
-            ):
-                return path
-        except (OSError, ValueError, TypeError):
-            pass
-        shutil.rmtree(path)
-    return None
 
 
 class _StageTrainer(Trainer):
@@ -288,7 +287,7 @@ def _trainer(
     asked: threading.Event,
     label: str,
     teacher: Path | None,
-) -> tuple[Trainer, _StageCallback]:
+) -> Trainer:
     training = specification.training
     fused_loss, taught_by = prepare(model, training, specification.distillation_share), None
     if specification.distillation_share:
@@ -297,8 +296,7 @@ def _trainer(
         taught_by = _teacher(teacher, specification)  # before accelerate says how a sharded model is loaded
     arguments = _arguments(specification, resume, accumulation_steps, shard)
     device = arguments.device
-    samples = specification.total_steps * training.batch_size
-    dataset = Mixture.load(tokens, specification.mixture, samples, specification.seed, specification.earlier)
+    dataset = _mixture(specification, tokens)
     if processes.is_first():
         _warn_of_repeats(dataset, label)
     if shard:
@@ -317,7 +315,12 @@ def _trainer(
     # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
-    return trainer, callback
+    return trainer
+
+
+def _mixture(specification: StageSpecification, tokens: Path) -> Mixture:
+    samples = specification.total_steps * specification.training.batch_size
+    return Mixture.load(tokens, specification.mixture, samples, specification.seed, specification.earlier)
 
 
 def _warn_of_repeats(dataset: Mixture, label: str) -> None:
@@ -387,25 +390,14 @@ class _StageCallback(TrainerCallback):
         self.asked = asked
         self.last_step = specification.stages[-1].until
         self.l1 = self.sparsity = math.nan
-        self.parameters = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
-    ) -> None:
-        self.parameters = sum(parameter.numel() for parameter in given["model"].parameters())
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock, self.clock_step = time.perf_counter(), state.global_step
         self.step_ended, self.longest = time.time(), 0.0
         if not state.is_world_process_zero:
             return
-        rows = []
-        if self.ledger.exists():
-            with open(self.ledger, newline="", encoding="utf-8") as file:
-                # rows after the checkpoint we resume from will be made again
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= state.global_step]
-        with open(self.ledger, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, LEDGER)
-            writer.writeheader()
-            writer.writerows(rows)
+        # rows after the checkpoint we resume from will be made again
+        checkpoints.write_ledger(self.ledger, LEDGER, checkpoints.read_ledger(self.ledger, state.global_step))
 
     def epochs(self, step: int) -> dict[str, float]:
         """How often each corpus has been gone through by the end of a step."""
@@ -429,14 +421,8 @@ class _StageCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        resume = self.ledger.parent
-        newest = resume / f"checkpoint-{state.global_step}"
-        write_through(newest)  # a node that fails must not take the old checkpoint and the new one
-        for checkpoint in resume.glob("checkpoint-*"):
-            if checkpoint != newest:
-                shutil.rmtree(checkpoint)
+        if state.is_world_process_zero:
+            checkpoints.keep(self.ledger.parent / f"checkpoint-{state.global_step}")
 
     def on_log(
         self,
@@ -482,65 +468,77 @@ class _StageCallback(TrainerCallback):
         )
 
 
-def _finish_untrained(
-    specification: StageSpecification,
-    model: PreTrainedModel,
-    tokenizer: Path,
-    resume: Path,
-    output: Path,
-    started: float,
-) -> None:
+# ------------------------------------------------------------------------------------ the result
+
+
+def _inputs(
+    specification: StageSpecification, tokens: Path, tokenizer: Path, previous: Path | None, teacher: Path | None
+) -> identity.Identity:
+    """What the stage's weights depend on besides the specification."""
+    found: identity.Identity = {"tokenizer": identity.of_tokenizer(tokenizer)}
+    if specification.total_steps:
+        found["tokens"] = {corpus: identity.of_tokens(tokens / corpus) for corpus in sorted(specification.mixture)}
+    if previous is not None:
+        found["previous"] = identity.of_checkpoint(previous)
+    elif isinstance(start := specification.start, PretrainedInit):
+        found["start"] = identity.of_checkpoint(start.pretrained, start.revision, start.gguf_file)
+    if teacher is not None and specification.distillation_share:
+        found["teacher"] = identity.of_checkpoint(teacher)
+    return found
+
+
+def _compared(specification: dict[str, Any]) -> dict[str, Any]:
+    """The specification without the name of its start, whose content is among the inputs."""
+    start = specification["start"]
+    if isinstance(start, dict):
+        start = {key: value for key, value in start.items() if key != "pretrained"}
+    return {**specification, "start": start}
+
+
+def _is_finished(output: Path, specification: StageSpecification, made_from: identity.Identity) -> bool:
+    """Whether ``output`` holds this stage.
+
+    Raises:
+        Refused: it holds another.
+    """
+    if not (output / "provenance.json").exists():
+        return False
+    record = json.loads((output / "provenance.json").read_text(encoding="utf-8"))
+    agree(
+        {"specification": _compared(record["specification"]), "inputs": record.get("inputs")},
+        {"specification": _compared(specification.model_dump(mode="json")), "inputs": made_from},
+        output,
+    )
+    print(f"{output}: trained already, nothing to do", flush=True)
+    return True
+
+
+def _save_untrained(model: PreTrainedModel, resume: Path) -> Path:
     """The start as it is, in the form of a stage: what others start from and are compared with."""
-    model.save_pretrained(output)
-    shutil.copytree(tokenizer, output, dirs_exist_ok=True)
-    (output / "ledger.csv").write_text(",".join(LEDGER) + "\n", encoding="utf-8")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    final = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
-    _write_provenance(specification, output, 0, 0, parameters, final, started, devices.name(model.device))
-    shutil.rmtree(resume)
+    checkpoint = resume / "checkpoint-0"
+    model.save_pretrained(checkpoint)
+    checkpoints.write_ledger(resume / "ledger.csv", LEDGER, [])
+    checkpoints.keep(checkpoint)
+    return checkpoint
 
 
 def _finish(
     specification: StageSpecification,
-    trainer: Trainer,
-    callback: _StageCallback,
-    tokenizer: Path,
-    resume: Path,
+    checkpoint: Path,
     output: Path,
+    epochs: dict[str, float],
+    made_from: identity.Identity,
     started: float,
 ) -> None:
-    source = resume / f"checkpoint-{trainer.state.global_step}"
-    (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-    for stale in output.iterdir():
-        if stale.is_file():
-            stale.unlink()
-    # links, since a checkpoint of the paper's models is hundreds of gigabytes
-    shutil.copytree(source, output, copy_function=os.link, dirs_exist_ok=True)
-    shutil.copytree(tokenizer, output, dirs_exist_ok=True)
-    shutil.copy2(callback.ledger, output)
-    with open(callback.ledger, newline="", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]
-    final: dict[str, Any] = {key: float(last[key]) for key in ("lambda", "lm_loss", "sparsity")}
-    final["epochs"] = callback.epochs(int(last["step"]))
-    _write_provenance(
-        specification, output, int(last["step"]), int(last["tokens"]), callback.parameters, final, started,
-        devices.name(trainer.args.device), processes.count(),
-    )  # fmt: skip
-    shutil.rmtree(resume)
-
-
-def _write_provenance(
-    specification: StageSpecification,
-    output: Path,
-    steps: int,
-    tokens: int,
-    parameters: int,
-    final: dict[str, Any],
-    started: float,
-    device: str,
-    processes_at_end: int = 1,
-) -> None:
-    """Written last: a stage that has it is finished."""
+    """Make the last checkpoint the stage's result; ``provenance.json`` comes last: a stage that has it is finished."""
+    resume = checkpoint.parent
+    rows = checkpoints.read_ledger(resume / "ledger.csv", checkpoints.step(checkpoint))
+    checkpoints.write_ledger(output / "ledger.csv", LEDGER, rows)
+    write_through(output)
+    last = rows[-1] if rows else {"step": "0", "tokens": "0"}
+    final: dict[str, Any] = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
+    if rows:
+        final = {**{key: float(last[key]) for key in final}, "epochs": epochs}
     write_json(
         output / "provenance.json",
         {
@@ -548,12 +546,16 @@ def _write_provenance(
             "seed": specification.seed,
             "specification": specification.model_dump(mode="json"),
             "arithmetic": ARITHMETIC[specification.training.precision],
+            "inputs": made_from,
             "l1_reduction": "mean over tokens and intermediate neurons, sum over layers",
-            "steps": steps,
-            "tokens": tokens,
-            "parameters": parameters,
+            "steps": int(last["step"]),
+            "tokens": int(last["tokens"]),
+            "parameters": checkpoints.parameters(output),
             "final": final,
-            "processes": processes_at_end,
-            "provenance": provenance.record(specification.model_dump(mode="json"), started, device),
+            "processes": processes.count(),
+            "provenance": provenance.record(
+                specification.model_dump(mode="json"), started, devices.name(devices.fastest())
+            ),
         },
     )
+    discard(resume)

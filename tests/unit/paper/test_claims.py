@@ -271,8 +271,7 @@ def test_claim9_needs_the_papers_speedup_at_its_density(synthetic, arm, step, pa
     verdict = at("7B", 0.1068, papers - 0.01)
     assert verdict.verdict == FAILS
     assert (
-        f"7B (4096 × 11008), density 10.68%: step (2) is {'1.99' if step == 2 else '8.87'}× as fast"
-        in verdict.evidence
+        f"7B (4096 × 11008), density 10.68%: step (2) is {'1.99' if step == 2 else '8.87'}× as fast" in verdict.evidence
     )
     assert f"step ({step}) is {papers - 0.01:.2f}× as fast as our own dense kernel (paper {papers:.2f};" in (
         verdict.evidence

@@ -341,8 +341,12 @@ def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
     assert rows["7B, t = 0.01"]["average_performance"].ours is not None
     assert rows["7B, t = 0.03"]["average_performance"].ours is None
     notes = tables.build("table9", chosen.results).notes
-    assert any("Not benchmarked in this experiment: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes)
-    assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {"not benchmarked in this experiment"}
+    assert any(
+        "Not benchmarked in this experiment: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes
+    )
+    assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {
+        "not benchmarked in this experiment"
+    }
     assert rows["7B, t = 0.03"]["average_sparsity"].ours is not None
 
 

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prosparse.config import ConfigError
-from prosparse.files import replace_directory, write_json
+from prosparse.files import discard, replace_directory, write_json
+from prosparse.system import identity
 
 
 def share(total: int, shard: int, shards: int) -> range:
@@ -33,12 +35,10 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
     """
     manifests = [json.loads((shard / "manifest.json").read_text(encoding="utf-8")) for shard in shards]
     commit = _common_commit(manifests)
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
+    with rewriting(output) as temporary:
         for split in ("train", "heldout"):
-            _refer([shard / split for shard in shards], Path(temporary) / split, output / split)
-        for split in ("train", "heldout"):
-            replace_directory(Path(temporary) / split, output / split)
+            _refer([shard / split for shard in shards], temporary / split, output / split)
+        replace_rows(temporary, output)
     sums = {
         key: sum(manifest[key] for manifest in manifests)
         for key in ("train_sequences", "heldout_sequences", "tokens", "heldout_bytes")
@@ -51,9 +51,33 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
         "context_length": context_length,
         **sums,
         "heldout_bytes_per_token": sums["heldout_bytes"] / (sums["heldout_sequences"] * (context_length - 1)),
+        "sha256": {split: _content(manifests, output, split) for split in ("train", "heldout")},
     }
     write_json(output / "manifest.json", manifest)
     return manifest
+
+
+@contextmanager
+def rewriting(output: Path) -> Iterator[Path]:
+    """A folder inside ``output`` for rows that will take the place of those there: see :func:`replace_rows`."""
+    temporary = output / ".partial"
+    discard(temporary)  # of a call that was stopped
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        discard(temporary)
+
+
+def replace_rows(temporary: Path, output: Path) -> None:
+    """Put new rows in place of ``output/train`` and ``output/heldout``, as far as there are any.
+
+    Their manifest is removed first and written last, by the caller: rows of two calls are never taken for a corpus.
+    """
+    (output / "manifest.json").unlink(missing_ok=True)
+    for split in ("train", "heldout"):
+        if (temporary / split).exists():
+            replace_directory(temporary / split, output / split)
 
 
 def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
@@ -71,6 +95,14 @@ def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
         f"twice ({parts}): set data.corpora.{corpus}.source.revision to {most} and run again, which reads all shards "
         "of it anew"
     )
+
+
+def _content(manifests: list[dict[str, Any]], output: Path, split: str) -> str:
+    """Of all shards' rows, as their manifests say; rows without such a manifest are read."""
+    contents = [manifest.get("sha256", {}).get(split) for manifest in manifests]
+    if None in contents:
+        return identity.of_rows(output / split)
+    return hashlib.sha256("".join(contents).encode()).hexdigest()
 
 
 def _refer(parts: list[Path], written: Path, final: Path) -> None:

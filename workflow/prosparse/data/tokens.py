@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,9 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from prosparse import provenance
 from prosparse.config import ConfigError, SpecialToken
-from prosparse.data.shards import share
-from prosparse.files import replace_directory, write_json
+from prosparse.data.shards import replace_rows, rewriting, share
+from prosparse.files import discard, replace_directory, write_json
 from prosparse.released import tokenizer as open_tokenizer
+from prosparse.system import identity
 
 BOS, EOS = "<s>", "</s>"
 SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
@@ -95,10 +95,10 @@ def copy_tokenizer(
 
 
 def _save(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as temporary:
-        tokenizer.save_pretrained(Path(temporary) / "tokenizer")
-        replace_directory(Path(temporary) / "tokenizer", output)
+    temporary = output.with_name(f".{output.name}.partial")
+    discard(temporary)  # of a call that was stopped
+    tokenizer.save_pretrained(temporary)
+    replace_directory(temporary, output)
 
 
 def _sample(documents: list[Path]) -> Iterator[str]:
@@ -128,7 +128,7 @@ def tokenize(
     is dropped. Special tokens spelled out in a text are ordinary text.
 
     Writes ``output/train`` and ``output/heldout`` (``datasets``, column ``input_ids``) and
-    ``output/manifest.json``, which is returned. ``heldout_bytes`` counts UTF-8 bytes of
+    ``output/manifest.json``, last, which is returned. ``heldout_bytes`` counts UTF-8 bytes of
     the tokens that a model predicts (all but the first of each row), special tokens as 0.
 
     Args:
@@ -142,8 +142,7 @@ def tokenize(
     label = corpus if shards == 1 else f"{corpus}, shard {shard} of {shards}"
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     commit = (pq.read_schema(documents).metadata or {}).get(b"commit")
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".partial-") as temporary:
+    with rewriting(output) as temporary:
         rows: dict[str, datasets.Dataset] = {}
         for split in ("train", "heldout"):
             texts = datasets.Dataset.from_parquet(
@@ -157,7 +156,7 @@ def tokenize(
                     f"corpus {label}: {len(rows[split])} {split} sequences of {context_length} tokens, needs at least "
                     f"{fewest}; give it more text or lower data.context_length"
                 )
-            rows[split].save_to_disk(f"{temporary}/{split}")
+            rows[split].save_to_disk(temporary / split)
         manifest = {
             "corpus": corpus,
             "commit": commit.decode() if commit else None,
@@ -168,8 +167,8 @@ def tokenize(
             "heldout_bytes": predicted_bytes(rows["heldout"], encoder),
         }
         del rows  # their files are in the temporary directory
-        for split in ("train", "heldout"):
-            replace_directory(Path(temporary) / split, output / split)
+        manifest["sha256"] = {split: identity.of_rows(temporary / split) for split in ("train", "heldout")}
+        replace_rows(temporary, output)
     specification = {"corpus": corpus, "context_length": context_length, "heldout_sequences": heldout_sequences}
     specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     manifest["provenance"] = provenance.record(specification, started)

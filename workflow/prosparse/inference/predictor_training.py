@@ -7,9 +7,8 @@ never stored: each epoch runs the model over the same tokens again and drops wha
 
 from __future__ import annotations
 
+import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,10 +23,12 @@ from transformers import PreTrainedModel
 from prosparse import devices, provenance
 from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
 from prosparse.data.mixture import Mixture
-from prosparse.files import write_json
-from prosparse.inference.predictors import Predictor, decision_logit, observing, save, svd
+from prosparse.files import discard, write_json
+from prosparse.inference.predictors import Predictor, check_rank, decision_logit, observing, save, save_whole, svd
 from prosparse.models import load_to_measure
-from prosparse.progress import claim, locked
+from prosparse.progress import agree, claim, locked
+from prosparse.released import configuration
+from prosparse.system import identity
 
 VALIDATION_SHARE = 0.05
 BUFFER = 4  # batches whose tokens are shuffled together, so that a batch is not one text
@@ -138,13 +139,13 @@ class _Trainee:
 # ------------------------------------------------------------------------------------ training
 
 
-def train(checkpoint: Path, specification: PredictorSpecification, tokens: Path, output: Path) -> None:
+def train(checkpoint: str | Path, specification: PredictorSpecification, tokens: Path, output: Path) -> None:
     """Train a checkpoint's predictors under one activation, or continue where an earlier call was stopped.
 
     Writes ``{kind}/model_{layer}.pt`` for every kind, ``marginal.pt`` (a list of each layer's activation frequencies
     on the training tokens, [intermediate_size] float32) and, last, ``training.json``. Progress is saved after every
     epoch in ``resume``; an interrupted call and its continuation give the predictors of an uninterrupted one, bit for
-    bit.
+    bit. Where they are finished already, nothing is done.
 
     Args:
         checkpoint: a Hugging Face directory.
@@ -152,14 +153,28 @@ def train(checkpoint: Path, specification: PredictorSpecification, tokens: Path,
         output: the predictors' directory.
 
     Raises:
-        Refused: another process trains here, or the directory holds another specification's progress.
-        ConfigError: too few tokens, or a rank that kind svd cannot have.
+        Refused: another process trains here, or the directory holds what was made from another specification, other
+            tokens, or another checkpoint.
+        ConfigError: too few tokens, an activation without zeros, or a rank that kind svd cannot have.
     """
     started = time.time()
+    check(specification, checkpoint)
     resume = output / "resume"
+    inputs: identity.Identity = {
+        "checkpoint": identity.of_checkpoint(checkpoint),
+        "tokens": {corpus: identity.of_tokens(tokens / corpus) for corpus in sorted(specification.mixture)},
+    }
+    made_from = {"specification": specification.model_dump(mode="json"), "inputs": inputs}
+    if (output / "training.json").exists():
+        agree(
+            json.loads((output / "training.json").read_text(encoding="utf-8")).get("made_from", {}), made_from, output
+        )
+        discard(resume)
+        print(f"{output}: predictors trained already, nothing to do", flush=True)
+        return
     resume.mkdir(parents=True, exist_ok=True)
     with locked(resume):
-        claim(resume, specification)
+        claim(resume, made_from)
         model = load_to_measure(checkpoint, specification.activation, specification.precision)
         training, validation = _sequences(specification, tokens)
         session = _Session(specification, model, training, validation)
@@ -169,7 +184,22 @@ def train(checkpoint: Path, specification: PredictorSpecification, tokens: Path,
         while not session.finished:
             session.epoch()
             session.save(resume / "state.pt")
-        _finish(session, resume, output, started)
+        _finish(session, made_from, resume, output, started)
+
+
+def check(specification: PredictorSpecification, checkpoint: str | Path) -> None:
+    """What can be known before a model is loaded.
+
+    Raises:
+        ConfigError: every neuron is active under the activation, or kind svd cannot have the rank.
+    """
+    if specification.activation.name == "silu":
+        raise ConfigError(
+            "predictors say which neurons are zero, and under silu none is: give a checkpoint trained with relu, "
+            "or --activation relu, fatrelu-0.01, shiftrelu-0.1"
+        )
+    if "svd" in specification.settings.kinds:
+        check_rank(specification.settings.rank, configuration(checkpoint).hidden_size)
 
 
 def _sequences(specification: PredictorSpecification, tokens: Path) -> tuple[Tensor, Tensor]:
@@ -324,15 +354,13 @@ class _Session:
         )
 
     def save(self, path: Path) -> None:
-        temporary = path.with_name(path.name + ".partial")
         state = {
             "epochs": self.epochs,
             "seconds": self.seconds,
             "active": self.active,
             "trainees": {kind: [trainee.state() for trainee in each] for kind, each in self.trainees.items()},
         }
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        save_whole(state, path)
 
     def restore(self, path: Path) -> None:
         if not path.exists():
@@ -344,7 +372,7 @@ class _Session:
                 trainee.restore(saved)
 
 
-def _finish(session: _Session, resume: Path, output: Path, started: float) -> None:
+def _finish(session: _Session, made_from: identity.Identity, resume: Path, output: Path, started: float) -> None:
     kinds = {}
     for kind, trainees in session.trainees.items():
         save([Predictor.of(each.best["fc1.weight"], each.best["fc2.weight"]) for each in trainees], output / kind)
@@ -354,7 +382,7 @@ def _finish(session: _Session, resume: Path, output: Path, started: float) -> No
             "layers": [{"best_epoch": each.best_epoch + 1, "epochs": each.epochs} for each in trainees],
         }
     tokens = session.training.numel()
-    torch.save([active.cpu() / tokens for active in session.active], output / "marginal.pt")
+    save_whole([active.cpu() / tokens for active in session.active], output / "marginal.pt")
     specification = session.specification
     write_json(
         output / "training.json",
@@ -366,12 +394,13 @@ def _finish(session: _Session, resume: Path, output: Path, started: float) -> No
             "validation_tokens": session.validation.numel(),
             "seconds": session.seconds,  # of all trained kinds together
             "kinds": kinds,  # the trained ones; an epoch's values: on the validation tokens, by the kind's own labels
+            "made_from": made_from,
             "provenance": provenance.record(
                 specification.model_dump(mode="json"), started, devices.name(session.model.device)
             ),
         },
     )
-    shutil.rmtree(resume)
+    discard(resume)
 
 
 def load_marginal(output: Path) -> list[Tensor]:

@@ -70,10 +70,18 @@ def save(predictors: Sequence[Predictor], directory: Path) -> None:
     for stale in directory.glob("model_*.pt"):
         stale.unlink()  # layers of another model would be loaded with ours
     for layer, predictor in enumerate(predictors):
-        path = directory / f"model_{layer}.pt"
-        temporary = path.with_name(path.name + ".partial")
-        torch.save({name: weight.cpu() for name, weight in predictor.state_dict().items()}, temporary)
-        os.replace(temporary, path)
+        weights = {name: weight.cpu() for name, weight in predictor.state_dict().items()}
+        save_whole(weights, directory / f"model_{layer}.pt")
+
+
+def save_whole(value: Any, path: Path) -> None:
+    """``torch.save``, atomically; the same value gives the same bytes under any name."""
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:  # to a name, torch would write the name too
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def load(directory: Path, dtype: torch.dtype = torch.float32) -> list[Predictor]:
@@ -210,6 +218,15 @@ def check_shapes(model: PreTrainedModel, predictors: Sequence[nn.Module]) -> Non
 SVD_LOGIT_SCALE = 1.5
 
 
+def check_rank(rank: int, hidden_size: int) -> None:
+    """Raise ConfigError for a rank that :func:`svd` cannot give."""
+    if rank % 2 or rank > 2 * hidden_size:
+        raise ConfigError(
+            f"predictors.rank is {rank}: kind svd needs an even number, at most {2 * hidden_size} "
+            "(twice the hidden size)"
+        )
+
+
 @torch.no_grad()
 def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
     """Predictors without training: the sign of the gate, from the truncated SVD of the gate's matrix.
@@ -228,10 +245,7 @@ def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
         ConfigError: the rank.
     """
     size = model.config.hidden_size
-    if rank % 2 or rank > 2 * size:
-        raise ConfigError(
-            f"predictors.rank is {rank}: kind svd needs an even number, at most {2 * size} (twice the hidden size)"
-        )
+    check_rank(rank, size)
     predictors = []
     for norm, ffn in zip(feeding_norms(model), gated_ffns(model), strict=True):
         weight = ffn.gate_weight.float()

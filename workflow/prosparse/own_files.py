@@ -1,0 +1,76 @@
+"""What commands on a checkpoint of one's own are given and where they write, checked before any work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from prosparse.config import ConfigError, FileSource
+from prosparse.data import sources
+from prosparse.progress import claim, locked
+from prosparse.system.identity import Identity
+
+
+def text_files(patterns: list[str]) -> list[Path]:
+    """The files that ``--text`` names.
+
+    Raises:
+        ConfigError: a pattern names none, a file is of another format, cannot be read, or all are empty.
+    """
+    files = sources.files_of(FileSource(files=patterns), "--text")
+    empty = []
+    for file in files:
+        try:
+            with open(file, "rb") as content:
+                if not content.read(1):
+                    empty.append(file)
+        except OSError as error:
+            raise ConfigError(f"--text: {file} cannot be read: {error.strerror}") from None
+    if len(empty) == len(files):
+        raise ConfigError(f"--text: {files[0]} is empty" if len(files) == 1 else f"--text: all {len(files)} are empty")
+    if empty:
+        print(f"--text: {len(empty)} of {len(files)} files are empty, {empty[0]} for one", flush=True)
+    return files
+
+
+def check_context_length(config: PretrainedConfig, context_length: int) -> None:
+    """Raise ConfigError where the model has no position for a text's last token."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and context_length > positions:
+        raise ConfigError(f"the context length is {context_length}: the model has positions for {positions} tokens")
+
+
+def check_output_file(path: Path) -> None:
+    """Raise ConfigError where a file of that name cannot be written."""
+    if path.is_dir():
+        raise ConfigError(f"--output: {path} is a directory: give the name of a file")
+    _check_writable(path.absolute().parent)
+
+
+@contextmanager
+def output_folder(path: Path, identity: Identity) -> Iterator[None]:
+    """Hold ``--output`` for a work; the folder is new, empty, or holds the same work, begun or finished.
+
+    Raises:
+        ConfigError: it is a file, or cannot be written.
+        Refused: it holds another work, something else, or another process works there.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--output: {path} is a file: give the name of a folder")
+    _check_writable(path.absolute())
+    path.mkdir(parents=True, exist_ok=True)
+    claim(path, identity)  # before anything is written into a folder that may be someone else's
+    with locked(path):
+        yield
+
+
+def _check_writable(directory: Path) -> None:
+    existing = next(each for each in (directory, *directory.parents) if each.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--output: {existing} is a file, and a folder is needed there")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output: {existing} cannot be written")

@@ -1,0 +1,56 @@
+"""The recipe file of ``prosparse train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from prosparse.config import ConfigError, Recipe, ValidationError, describe
+
+
+class OwnRecipe(Recipe):
+    """What a run of an experiment says of itself, but for its start and its data, which are the command's."""
+
+    context_length: Annotated[int, Field(ge=16)] = 1024
+
+    @model_validator(mode="after")
+    def something_is_trained(self) -> Self:
+        if self.stages[0].until == 0:
+            raise ValueError("stages.0.until is 0: a recipe trains for at least one step")
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once: of two, the reader means one and the parser takes the other."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read(path: Path) -> OwnRecipe:
+    """A recipe file.
+
+    Raises:
+        ConfigError: it cannot be read, is no YAML mapping, or says what a recipe cannot say.
+    """
+    try:
+        held = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(held, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of {', '.join(OwnRecipe.model_fields)}")
+    try:
+        return OwnRecipe.model_validate(held)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe(error, OwnRecipe)}") from None

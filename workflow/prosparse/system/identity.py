@@ -1,0 +1,90 @@
+"""What a result is made from, with inputs by content: only a call that would make the same result reuses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from prosparse.provenance import digest
+
+#: A JSON object. Contents are in it as SHA-256, 64 hex digits.
+Identity = dict[str, Any]
+
+#: The first that a directory has is what transformers loads.
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.model", "vocab.*", "merges.txt")
+
+
+def of_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_texts(files: Iterable[Path]) -> dict[str, str]:
+    """Files by name, wherever they lie; their order counts."""
+    found: dict[str, str] = {}
+    for number, path in enumerate(files):
+        name = path.name if path.name not in found else f"{path.name} ({number})"
+        found[name] = of_file(path)
+    return found
+
+
+def of_checkpoint(name: str | Path, revision: str | None = None, gguf_file: str | None = None) -> Identity:
+    """Config and weights of a directory; of an id on the hub, the commit."""
+    directory = Path(name)
+    if not directory.is_dir():
+        settings, _ = PretrainedConfig.get_config_dict(name, revision=revision, gguf_file=gguf_file)
+        return {"hub": str(name), "commit": settings.get("_commit_hash"), "file": gguf_file}
+    if gguf_file is not None:
+        return {"weights": of_file(directory / gguf_file)}
+    weights = next((found for pattern in WEIGHTS if (found := sorted(directory.glob(pattern)))), [])
+    return {"config": of_file(directory / "config.json"), "weights": _of_files(weights)}
+
+
+def of_tokenizer(name: str | Path) -> str:
+    """Of a directory; of an id on the hub, nothing but its name: ``of_checkpoint`` has the commit."""
+    directory = Path(name)
+    if not directory.is_dir():
+        return str(name)
+    return _of_files(sorted({path for pattern in TOKENIZER for path in directory.glob(pattern)}))
+
+
+def of_rows(directory: Path) -> str:
+    """Of what ``datasets`` saved, whose files may lie elsewhere."""
+    files = json.loads((directory / "state.json").read_text(encoding="utf-8"))["_data_files"]
+    return hashlib.sha256("".join(of_file(directory / file["filename"]) for file in files).encode()).hexdigest()
+
+
+def of_tokens(corpus: Path) -> str:
+    """Of a corpus's train rows: as its manifest says, since reading terabytes again takes hours."""
+    manifest = corpus / "manifest.json"
+    found = json.loads(manifest.read_text(encoding="utf-8")).get("sha256", {}) if manifest.exists() else {}
+    return found.get("train") or of_rows(corpus / "train")
+
+
+def _of_files(files: Iterable[Path]) -> str:
+    return hashlib.sha256(digest({path.name: of_file(path) for path in files}).encode()).hexdigest()
+
+
+def differences(found: Any, wanted: Any, key: str = "") -> Iterator[str]:
+    """Dotted keys in which two JSON values differ, with both values unless they are contents."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in dict.fromkeys((*found, *wanted)):
+            where = f"{key}.{name}" if key else str(name)
+            if name not in wanted or name not in found:
+                yield f"{where} is {'new' if name in wanted else 'gone'}"
+            else:
+                yield from differences(found[name], wanted[name], where)
+        if found == wanted and [*found] != [*wanted]:
+            yield f"{key} is in another order"
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for index, pair in enumerate(zip(found, wanted, strict=True)):
+            yield from differences(*pair, f"{key}.{index}")
+    elif found != wanted:
+        contents = all(isinstance(value, str) and len(value) == 64 for value in (found, wanted))
+        yield f"{key} has other content" if contents else f"{key} is {wanted!r:.60}, was {found!r:.60}"
