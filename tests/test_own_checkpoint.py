@@ -184,7 +184,7 @@ def no_model(monkeypatch):
 
 
 BAD_RECIPES = {
-    "unknown key; allowed here: activation, stages, training, context_length": {"distillation": {"share": 1}},
+    "allowed here: activation, stages, training, context_length": {"distillation": {"share": 1}},
     "init: unknown key": {"init": {"pretrained": "x"}},
     "mixture: unknown key": {"mixture": "text"},
     "training.lr: unknown key; allowed here: learning_rate": {"training": {**RECIPE["training"], "lr": 1}},
