@@ -51,7 +51,8 @@ def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int
 
 def benchmarks_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
     """Of a batch of the longest prompts, each token's logits and their logarithms at once."""
-    tokens = experiment.benchmarks.batch_size * experiment.data.context_length
+    settings = experiment.benchmarks
+    tokens = getattr(settings, "batch_tokens", None) or settings.batch_size * experiment.data.context_length
     return measuring_megabytes(experiment, run, directory, tokens, logits=2)
 
 
