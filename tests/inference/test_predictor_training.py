@@ -17,7 +17,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosparse.config import Activation, ConfigError, Predictors
-from prosparse.data.mixture import Mixture
 from prosparse.inference import predictors
 from prosparse.inference.predictor_training import (
     PredictorSpecification,
@@ -27,8 +26,10 @@ from prosparse.inference.predictor_training import (
     load_marginal,
     logit_gradient,
     nonzero_labels,
+    pack,
     top_labels,
     train,
+    unpack,
     weighted_loss,
 )
 from prosparse.inference.predictors import Predictor, observing
@@ -125,13 +126,68 @@ def test_stops_without_a_better_recall_and_keeps_the_first_best():
 # ------------------------------------------------------------------------------------ training
 
 
+def write_rows(root, **corpora):
+    for name, rows in corpora.items():
+        datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(root / name / "train")
+    return root
+
+
+def as_set(rows):
+    return {tuple(row) for row in rows.tolist()}
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (20, 4), (1, 60), (150, 150), (1000, 10)])
+@pytest.mark.parametrize("wanted", [64, 2000, 400_000])
+def test_rows_to_judge_by_are_not_trained_on(tmp_path, capsys, sizes, wanted):
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randint(9, (size, CONTEXT), generator=generator).tolist() for size in sizes)
+    rows = {"a": a, "b": b}
+    training, validation = _sequences(specification(tokens=wanted), write_rows(tmp_path, **rows))
+    assert as_set(training).isdisjoint(as_set(validation))
+    assert as_set(training) | as_set(validation) <= {tuple(row) for each in rows.values() for row in each}
+    for part in (training, validation):
+        assert len(part) == len(as_set(part)) > 0, "no row twice"
+    short = len(training) + len(validation) < -(-wanted // CONTEXT)
+    assert short == ("warning: the text has only" in capsys.readouterr().out)
+    assert short or len(validation) == max(1, round(0.05 * wanted / CONTEXT))
+
+
+def test_text_that_repeats_is_judged_by_none_of_its_training_rows(tmp_path):
+    rows = [[number] * CONTEXT for number in range(30)]
+    training, validation = _sequences(specification(tokens=10**6), write_rows(tmp_path, a=rows, b=rows))
+    assert as_set(training).isdisjoint(as_set(validation))
+
+
+@pytest.mark.parametrize("rows", [[[1] * CONTEXT], [[1] * CONTEXT] * 40])
+def test_text_without_two_different_rows_is_refused(tmp_path, rows):
+    with pytest.raises(ConfigError, match=r"corpora with so many sequences: a \d+, b \d+; it takes at least two"):
+        _sequences(specification(), write_rows(tmp_path, a=rows, b=rows))
+
+
+@pytest.mark.parametrize("neurons", [1, 8, 31, 96])
+def test_packed_labels_are_the_labels(neurons):
+    labels = torch.rand(50, neurons, generator=torch.Generator().manual_seed(0)) < 0.3
+    assert pack(labels).numel() == 50 * -(-neurons // 8)
+    assert torch.equal(unpack(pack(labels), neurons), labels)
+
+
+@pytest.mark.parametrize("context", [256, 2048])
+def test_a_batch_is_of_many_sequences_however_long_they_are(checkpoint, context):
+    """Each of 16 sequences has tokens of its own, which the first layer's residuals tell apart."""
+    wanted = specification(batch_size=256)
+    model = load(checkpoint, wanted.activation).eval()
+    rows = torch.arange(16)[:, None].expand(16, context)
+    session = _Session(wanted, model, rows, rows[:1])
+    residuals, _ = next(session._buffers(np.random.default_rng(0)))
+    for batch in residuals[0].split(256)[:4]:
+        assert len(torch.unique(batch.round(decimals=3), dim=0)) >= 8
+
+
 def test_an_epoch_shows_every_training_token_once_shuffled_with_its_own_labels(checkpoint, tokens):
     wanted = specification(batch_size=64)
     model = load(checkpoint, wanted.activation).eval()
     training, validation = _sequences(wanted, tokens)
     assert (len(training), len(validation)) == (119, 6)  # of 125 sequences of 16 tokens
-    samples = Mixture.load(tokens, wanted.mixture, 125, 5)
-    assert torch.equal(torch.cat([validation, training]), torch.stack([samples[i]["input_ids"] for i in range(125)]))
 
     expected = {}
     with torch.no_grad(), observing(model, lambda layer, residual, x1: expected.update({layer: (residual, x1)})):
@@ -142,7 +198,7 @@ def test_an_epoch_shows_every_training_token_once_shuffled_with_its_own_labels(c
         assert max(len(residuals[0]) for residuals, _ in buffers) == 4 * 64, "no more than a buffer at a time"
         for layer, (residual, x1) in expected.items():
             found = torch.cat([residuals[layer] for residuals, _ in buffers])
-            labels = torch.cat([labels["nonzero"][layer] for _, labels in buffers])
+            labels = torch.cat([unpack(labels["nonzero"][layer], 96) for _, labels in buffers])
             ours, theirs = found[:, 0].argsort(), residual.flatten(0, 1)[:, 0].argsort()
             if layer == 1:  # in which no two tokens have the same residual: attention has mixed them
                 torch.testing.assert_close(found[ours], residual.flatten(0, 1)[theirs], rtol=1e-4, atol=1e-4)
@@ -277,7 +333,9 @@ def test_a_bfloat16_models_own_activations_train_float32_predictors(checkpoint, 
 
 
 def test_refuses_what_cannot_be_trained(checkpoint, tokens, tmp_path):
-    with pytest.raises(ConfigError, match=r"predictors\.tokens is 16: two sequences of 16 tokens"):
+    with pytest.raises(
+        ConfigError, match=r"predictors\.tokens is 16, of corpora with so many sequences: a 150, b 150; "
+    ):
         train(checkpoint, specification(tokens=16), tokens, tmp_path / "few")
     with pytest.raises(ConfigError, match=r"predictors\.rank is 15"):
         train(checkpoint, specification(rank=15), tokens, tmp_path / "odd")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from prosparse import devices, provenance
 from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
-from prosparse.data.mixture import Mixture
+from prosparse.data.mixture import Mixture, Rows, open_rows
 from prosparse.files import discard, write_json
 from prosparse.inference.predictors import Predictor, check_rank, decision_logit, observing, save, save_whole, svd
 from prosparse.models import load_to_measure
@@ -31,7 +31,8 @@ from prosparse.released import configuration
 from prosparse.system import identity
 
 VALIDATION_SHARE = 0.05
-BUFFER = 4  # batches whose tokens are shuffled together, so that a batch is not one text
+BATCHES_SHUFFLED = 4  # together, or more:
+SEQUENCES_SHUFFLED = 8  # so that a batch is not one text, however long the context
 
 
 class PredictorSpecification(Section):
@@ -203,16 +204,64 @@ def check(specification: PredictorSpecification, checkpoint: str | Path) -> None
 
 
 def _sequences(specification: PredictorSpecification, tokens: Path) -> tuple[Tensor, Tensor]:
-    """Token ids to train on and to judge by, [sequences, context_length] each."""
-    wanted, mixture, seed = specification.settings.tokens, specification.mixture, specification.seed
-    length = len(Mixture.load(tokens, mixture, 1, seed)[0]["input_ids"])
-    count = math.ceil(wanted / length)
-    if count < 2:
-        raise ConfigError(f"predictors.tokens is {wanted}: two sequences of {length} tokens are the least")
-    samples = Mixture.load(tokens, mixture, count, seed)
-    rows = torch.stack([samples[index]["input_ids"] for index in range(count)])
-    held_out = max(1, round(VALIDATION_SHARE * count))
-    return rows[held_out:], rows[:held_out]
+    """Token ids to train on and to judge by, [sequences, context_length] each, of different rows.
+
+    Each corpus's last rows are set aside to judge by; the row before them, which may end in the same document, and
+    training rows that equal one of them are left out. No row comes twice: little text gives fewer tokens than wanted.
+    """
+    settings, mixture, seed = specification.settings, specification.mixture, specification.seed
+    corpora = {name: open_rows(tokens / name / "train") for name in mixture}
+    count = math.ceil(settings.tokens / len(next(iter(corpora.values()))[0]["input_ids"]))
+    for_judging = max(1, round(VALIDATION_SHARE * count))
+    training: dict[str, Rows] = {}
+    validation: dict[str, Rows] = {}
+    for name, rows in corpora.items():
+        aside = max(1, round(VALIDATION_SHARE * len(rows)))
+        if len(rows) == 1:  # to train on
+            aside = 0
+        gap = 1 if len(rows) > aside + 1 else 0
+        training[name] = rows.select(range(len(rows) - aside - gap))
+        validation[name] = rows.select(range(len(rows) - aside, len(rows))) if aside else ()
+    judged = _drawn(validation, mixture, for_judging, seed)
+    learned = _drawn(training, mixture, count - for_judging, seed)
+    known = {row.numpy().tobytes() for row in judged}
+    learned = [row for row in learned if row.numpy().tobytes() not in known]
+    if not learned or not judged:
+        sizes = ", ".join(f"{name} {len(rows)}" for name, rows in corpora.items())
+        raise ConfigError(
+            f"predictors.tokens is {settings.tokens}, of corpora with so many sequences: {sizes}; it takes at least "
+            "two different ones, one to train on and one to judge by: give more text, more tokens or a shorter context"
+        )
+    if (found := len(learned) + len(judged)) < count:
+        print(
+            f"warning: the text has only {found} different sequences for predictors, not the {count} of "
+            "predictors.tokens",
+            flush=True,
+        )
+    return torch.stack(learned), torch.stack(judged)
+
+
+def _drawn(corpora: Mapping[str, Rows], mixture: dict[str, float], count: int, seed: int) -> list[Tensor]:
+    """At most ``count`` rows by the mixture's weights, none twice."""
+    weights = {name: weight for name, weight in mixture.items() if len(corpora[name])}
+    if not weights or not count:
+        return []
+    samples = Mixture(corpora, weights, count, seed)
+    return [samples[index]["input_ids"] for index in samples.first_reads()]
+
+
+def pack(labels: Tensor) -> Tensor:
+    """Labels [tokens, neurons] as bits: [tokens, neurons / 8, rounded up] uint8."""
+    padded = nn.functional.pad(labels, (0, -labels.shape[1] % 8)).unflatten(1, (-1, 8))
+    return (padded * _BITS.to(labels.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpack(packed: Tensor, neurons: int) -> Tensor:
+    """The labels that :func:`pack` was given."""
+    return (packed[..., None] & _BITS.to(packed.device)).ne(0).flatten(1)[:, :neurons]
+
+
+_BITS = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8)
 
 
 class _Session:
@@ -266,7 +315,7 @@ class _Session:
                     strict=True,
                 )
                 for residual, label in pairs:
-                    trainee.learn(residual, label)
+                    trainee.learn(residual.float(), unpack(label, len(self.active[layer])))
         self._validate(learning)
         self.epochs += 1
         seconds = time.perf_counter() - clock
@@ -274,9 +323,9 @@ class _Session:
         self._report(learning, seconds)
 
     def _buffers(self, generator: np.random.Generator) -> Iterator[tuple[list[Tensor], dict[str, list[Tensor]]]]:
-        """Residuals and labels of every layer, shuffled within a few batches' worth of sequences."""
+        """Residuals and packed labels of every layer, shuffled within a few batches' worth of sequences."""
         order = torch.from_numpy(generator.permutation(len(self.training)))
-        for part in order.split(self._sequences(BUFFER)):
+        for part in order.split(max(SEQUENCES_SHUFFLED, self._sequences(BATCHES_SHUFFLED))):
             residuals, labels = self._activations(self.training[part], counting=self.epochs == 0)
             shuffled = torch.from_numpy(generator.permutation(len(residuals[0]))).to(self.model.device)
             yield (
@@ -289,15 +338,18 @@ class _Session:
 
     @torch.no_grad()
     def _activations(self, rows: Tensor, counting: bool) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
-        """Residuals and labels of every layer, [tokens, ...], of token ids [sequences, length]; the head is not run."""
+        """Residuals and packed labels of every layer, [tokens, ...], of token ids [sequences, length].
+
+        The head is not run, and residuals stay in the model's precision.
+        """
         residuals: list[list[Tensor]] = [[] for _ in self.active]
         labels: dict[str, list[list[Tensor]]] = {kind: [[] for _ in self.active] for kind in self.trainees}
 
         def keep(layer: int, residual: Tensor, x1: Tensor) -> None:
             x1 = x1.flatten(0, 1)
-            residuals[layer].append(residual.flatten(0, 1).float())
+            residuals[layer].append(residual.flatten(0, 1))
             for kind, found in labels.items():
-                found[layer].append(LABEL_RULES[kind](x1, self.settings.top))
+                found[layer].append(pack(LABEL_RULES[kind](x1, self.settings.top)))
             if counting:
                 self.active[layer] += torch.count_nonzero(x1, dim=0)
 
@@ -314,10 +366,11 @@ class _Session:
         """Recall, predicted sparsity and loss on the held-out sequences, by each kind's own labels."""
         threshold = decision_logit(self.settings.decision_threshold)
         totals: dict[tuple[str, int], Tensor] = {}
-        for part in self.validation.split(self._sequences(BUFFER)):
+        for part in self.validation.split(self._sequences(BATCHES_SHUFFLED)):
             residuals, labels = self._activations(part, counting=False)
             for kind, layer, trainee in learning:
-                logits, label = trainee.predictor(residuals[layer]), labels[kind][layer]
+                logits = trainee.predictor(residuals[layer].float())
+                label = unpack(labels[kind][layer], logits.shape[1])
                 predicted = logits >= threshold
                 counts = [(predicted & label).sum(), label.sum(), predicted.sum()]
                 values = torch.stack([*counts, weighted_loss(logits, label) * label.numel()])
