@@ -272,7 +272,7 @@ def test_a_corpus_takes_its_limit_on_disk_or_what_it_was_found_to_be(tmp_path):
 
     job = data_job(paper())
     assert job.stored == pytest.approx(35e9, rel=1e-4)
-    assert job.disk == pytest.approx(4 * 35e9 + 140e9, rel=1e-4)  # tokens as int32, and documents
+    assert job.disk == pytest.approx(4 * 35e9 + 2 * 140e9, rel=1e-4)  # tokens as int32, candidates and documents
     config = paper_config()
     del config["data"]["corpora"]["text"]["character_limit"]
     assert data_job(load(config)).disk is None

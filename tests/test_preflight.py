@@ -154,11 +154,11 @@ def test_a_target_needs_less_disk_than_the_whole(open_experiment, roomy, tmp_pat
 
 def test_disk_that_only_the_estimate_exceeds_is_a_doubt(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
-    roomy(disk=670e9)  # 580 GB of checkpoints, 81 GB for a while; 140 GB of documents and as much of tokens
+    roomy(disk=670e9)  # 580 GB of checkpoints, 81 GB for a while; 140 GB of tokens, twice as much of documents
     assert refusals(experiment, tmp_path) == []
     listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
     (doubt,) = preflight.doubts(experiment, tmp_path, listed)
-    assert doubt.startswith("disk: about 863 GB")
+    assert doubt.startswith("disk: about 1,003 GB")
 
 
 def test_a_model_that_no_gpu_can_hold_is_refused(open_experiment, roomy, tmp_path):

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosparse.config import ConfigError, Corpus
-from prosparse.data import documents
-from prosparse.data.documents import build, identity
+from prosparse.data import candidates
+from prosparse.data.candidates import build, split_hash
 from prosparse.data.mixture import Mixture, load_heldout
 from prosparse.data.shards import join, share
 from prosparse.data.tokens import tokenize, train_tokenizer
@@ -56,7 +56,7 @@ def corpus(source, shards=1, limit=None):
 def built(directory, source, shard=0, shards=1, limit=None, wanted=0):
     """({split: texts}, counts) of a shard, written to ``directory/{shard}.parquet``."""
     out = directory / f"{shard}.parquet", directory / f"{shard}.json"
-    build("c", corpus(source, shards, limit), None, None, 13, wanted, 0, *out, shard=shard)
+    build("c", corpus(source, shards, limit), None, wanted, 0, *out, shard=shard)
     rows = pq.read_table(out[0]).to_pylist()
     split = {name: [row["text"] for row in rows if row["split"] == name] for name in ("train", "heldout")}
     return split, json.loads(out[1].read_text())
@@ -111,7 +111,7 @@ def test_a_text_of_two_shards_is_in_the_same_split_of_both(tmp_path):
     parts = [built(tmp_path, {"hub": str(tmp_path / "set")}, shard, 2, limit=10**7)[0] for shard in range(2)]
     common = [{name: set(part[name]) & set(LINES) for name in part} for part in parts]
     assert common[0] == common[1]
-    low = {text for text in LINES if identity(text, 0) < documents.HELDOUT_FRACTION * 2**64}
+    low = {text for text in LINES if split_hash(text, 0) < candidates.HELDOUT_FRACTION * 2**64}
     assert common[0]["heldout"] == low
     assert 2 <= len(low) <= 30
 
@@ -119,13 +119,24 @@ def test_a_text_of_two_shards_is_in_the_same_split_of_both(tmp_path):
 def test_heldout_share_of_shards_grows_with_need(data_set, tmp_path):
     source, limit = {"hub": str(data_set / "jsonl")}, 10**6
     tenth, most = (built(tmp_path, source, 0, 2, limit, wanted)[0]["heldout"] for wanted in (limit // 10, limit))
-    assert tenth == [text for text in sorted_by_hash(0, 2) if identity(text, 0) < 0.1 * 2**64]
-    assert most == [text for text in sorted_by_hash(0, 2) if identity(text, 0) < 0.2 * 2**64]
+    assert tenth == [text for text in sorted_by_hash(0, 2) if split_hash(text, 0) < 0.1 * 2**64]
+    assert most == [text for text in sorted_by_hash(0, 2) if split_hash(text, 0) < 0.2 * 2**64]
 
 
 def sorted_by_hash(shard, shards):
     files = share(FILES, shard, shards)
-    return sorted((text for number in files for text in LINES[number::FILES]), key=lambda text: identity(text, 0))
+    return sorted((text for number in files for text in LINES[number::FILES]), key=lambda text: split_hash(text, 0))
+
+
+def test_a_shard_holds_out_its_part_of_a_multiple_of_what_is_wanted(data_set, tmp_path):
+    """Of 4 % that are not trained on, which two shards that hold the same text agree on."""
+    source, limit = {"hub": str(data_set / "jsonl")}, 10**6
+    rows, counts = built(tmp_path, source, 0, 2, limit, wanted=1)
+    low = [text for text in sorted_by_hash(0, 2) if split_hash(text, 0) < candidates.HELDOUT_FRACTION * 2**64]
+    assert len(low) > 1
+    assert rows["heldout"] == low[:1]
+    assert not set(low) & set(rows["train"])
+    assert counts["reserved"] == len(low) - 1
 
 
 def test_the_character_limit_is_of_all_shards_and_reading_stops_there(data_set, tmp_path):
@@ -140,34 +151,34 @@ def test_the_character_limit_is_of_all_shards_and_reading_stops_there(data_set, 
 def test_texts_larger_than_a_row_group_keep_their_order(data_set, tmp_path, monkeypatch):
     source = {"hub": str(data_set / "jsonl")}
     whole = built(tmp_path, source)[0]
-    monkeypatch.setattr(documents, "ROW_GROUP_CHARACTERS", 1000)
+    monkeypatch.setattr(candidates, "ROW_GROUP_CHARACTERS", 1000)
     assert built(tmp_path, source)[0] == whole
     file = pq.ParquetFile(tmp_path / "0.parquet")
     assert file.num_row_groups > 20
     groups = [file.read_row_group(i).column("text").to_pylist() for i in range(file.num_row_groups)]
     assert max(sum(map(len, group)) for group in groups) < 1000 + max(map(len, LINES))
-    assert [text for group in groups for text in group] == sorted(LINES, key=lambda text: identity(text, 0))
+    assert [text for group in groups for text in group] == sorted(LINES, key=lambda text: split_hash(text, 0))
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from prosparse.data import documents
+from prosparse.data import candidates
 from prosparse.config import Corpus
 if sys.argv[3] == "killed":
-    keep = documents.clean
+    keep = candidates.clean
     def clean(text, prose, calls=[]):
         calls.append(text)
         return keep(text, prose) if len(calls) < 40 else os._exit(9)
-    documents.clean = clean
+    candidates.clean = clean
 corpus = Corpus(stands_for="pile", kind="language_modelling", source={"hub": sys.argv[1]}, shards=3)
 out = Path(sys.argv[2])
-documents.build("c", corpus, None, None, 13, 0, 0, out / "1.parquet", out / "1.json", shard=1)
+candidates.build("c", corpus, None, 0, 0, out / "1.parquet", out / "1.json", shard=1)
 """
 
 
 def test_a_killed_shard_leaves_nothing_and_again_gives_the_same_bytes(data_set, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(documents.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(candidates.__file__).parents[2])}
 
     def run(directory, how):
         command = [sys.executable, "-c", KILLED, str(data_set / "jsonl"), str(tmp_path / directory), how]
@@ -226,8 +237,8 @@ def test_shards_of_different_commits_are_not_joined(data_set, tokenised, tmp_pat
     shards = [tmp_path / "shards" / str(shard) for shard in range(3)]
 
     def made(shard, commit):
-        monkeypatch.setattr(documents.hub, "commit", lambda source, where: commit)
-        monkeypatch.setattr(documents.sources.hub, "rows", lambda *_: iter([{"text": line} for line in LINES]))
+        monkeypatch.setattr(candidates.hub, "commit", lambda source, where: commit)
+        monkeypatch.setattr(candidates.sources.hub, "rows", lambda *_: iter([{"text": line} for line in LINES]))
         built(tmp_path, {"hub": str(data_set / "jsonl")}, shard, 3)
         tokenize("c", tmp_path / f"{shard}.parquet", root.parent / "tokenizer", 16, 7, shards[shard], shard, 3)
 

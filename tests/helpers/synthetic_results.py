@@ -199,7 +199,9 @@ class Synthetic:
             self.json(self.results.decoding_file(shape), self.decoded(shape))
         for corpus in self.experiment.data.corpora:
             counts = {
-                "read": 1200, "after_cleaning": 1150, "duplicates_removed": 80, "contaminated_removed": 3,
+                "read": 1200, "after_cleaning": 1150, "duplicates_removed": 80, "benchmark_removed": 3,
+                "heldout_removed": 5, "heldout_shortened": 2, "heldout_coverage": {corpus: 0.975},
+                "benchmark_coverage": {"copa": {"rows": 100, "matchable": 0.98}},
                 "documents": {"train": 1000, "heldout": 67}, "characters": {"train": 900_000, "heldout": 45_678},
                 "provenance": self.provenance(3.0),
             }  # fmt: skip

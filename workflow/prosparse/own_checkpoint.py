@@ -25,7 +25,7 @@ from prosparse.config import (
     describe,
 )
 from prosparse.data import sources
-from prosparse.data.documents import clean
+from prosparse.data.candidates import clean
 from prosparse.data.shards import replace_rows, rewriting
 from prosparse.data.tokens import copy_tokenizer, pack, predicted_bytes, spread
 from prosparse.files import copy, write_json, write_through

@@ -280,7 +280,8 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], direc
             elif corpus.character_limit is not None:
                 stored = corpus.character_limit // CHARACTERS_A_TOKEN + data.heldout_sequences * data.context_length
             if stored is not None:
-                documents = CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0  # at most: compressed
+                # candidates and what is left of them, at most: compressed
+                documents = 2 * CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0
                 disk = TOKEN_BYTES * stored + documents
             label = name if len(tokenizers) == 1 else f"{name} ({tokenizer})"
             found.append(Job("data", label, output, disk=disk, stored=stored, corpus=name))

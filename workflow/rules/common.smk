@@ -167,16 +167,23 @@ def corpus_archive(wildcards):
     return archive(source.package) if isinstance(source, PackageSource) else []
 
 
-def documents_specification(wildcards):
+def candidates_specification(wildcards):
     data = experiment.data
     return json.dumps(
         {
             "corpus": data.corpora[wildcards.corpus].model_dump(),
-            "ngram": data.decontamination_ngram,
             # six characters a token is more than any tokenizer of ours needs
             "heldout_characters": 6 * data.heldout_sequences * data.context_length,
         }
     )
+
+
+def all_candidates(wildcards):
+    return [
+        f"{directory}/data/candidates/{name}/{shard}.parquet"
+        for name, corpus in experiment.data.corpora.items()
+        for shard in range(corpus.shards)
+    ]
 
 
 def tokenizer_documents(wildcards):

@@ -1,4 +1,5 @@
-# Packages -> benchmark rows and documents -> tokenizer -> packed tokens.
+# Packages -> benchmark rows and candidates -> index of what must not be trained on -> documents -> tokenizer -> packed
+# tokens.
 
 
 rule fetch_package:
@@ -58,27 +59,55 @@ rule benchmark_rows:
         "prosparse step benchmark-rows --specification {params.specification:q} {params.archives} --output {output} 2>&1 | tee {log}"
 
 
-rule contamination_index:
+rule candidates:
     input:
-        rules.benchmark_rows.output,
+        archive=corpus_archive,
     output:
-        "<experiment>/data/contamination.npy",
+        documents="<experiment>/data/candidates/{corpus}/{shard}.parquet",
+        counts="<experiment>/data/candidates/{corpus}/{shard}.json",
     log:
-        "<experiment>/logs/contamination_index.log",
+        "<experiment>/logs/candidates/{corpus}.{shard}.log",
     benchmark:
-        "<experiment>/timings/contamination_index.tsv"
+        "<experiment>/timings/candidates/{corpus}.{shard}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        specification=candidates_specification,
+        archive=lambda wildcards, input: (
+            f"--archive {input.archive}" if input.archive else ""
+        ),
+    shell:
+        "prosparse step candidates {wildcards.corpus} --specification {params.specification:q} {params.archive}"
+        " --shard {wildcards.shard} --output {output.documents} 2>&1 | tee {log}"
+
+
+# What is held out is known of every corpus before any training text is checked against it.
+rule contamination:
+    input:
+        rows=rules.benchmark_rows.output,
+        candidates=all_candidates,
+    output:
+        index="<experiment>/data/contamination.npz",
+        coverage="<experiment>/data/contamination.json",
+    log:
+        "<experiment>/logs/contamination.log",
+    benchmark:
+        "<experiment>/timings/contamination.tsv"
     conda:
         "../../envs/prosparse.yaml"
     params:
         ngram=experiment.data.decontamination_ngram,
     shell:
-        "prosparse step contamination-index --rows {input} --ngram {params.ngram} --output {output} 2>&1 | tee {log}"
+        "prosparse step contamination {input.candidates} --rows {input.rows} --ngram {params.ngram}"
+        " --output {output.index} 2>&1 | tee {log}"
 
 
 rule documents:
     input:
-        archive=corpus_archive,
-        contamination=rules.contamination_index.output,
+        candidates=rules.candidates.output.documents,
+        counts=rules.candidates.output.counts,
+        contamination=rules.contamination.output.index,
+        coverage=rules.contamination.output.coverage,
     output:
         documents="<experiment>/data/documents/{corpus}/{shard}.parquet",
         counts="<experiment>/data/documents/{corpus}/{shard}.json",
@@ -88,14 +117,9 @@ rule documents:
         "<experiment>/timings/documents/{corpus}.{shard}.tsv"
     conda:
         "../../envs/prosparse.yaml"
-    params:
-        specification=documents_specification,
-        archive=lambda wildcards, input: (
-            f"--archive {input.archive}" if input.archive else ""
-        ),
     shell:
-        "prosparse step documents {wildcards.corpus} --specification {params.specification:q} {params.archive}"
-        " --contamination {input.contamination} --shard {wildcards.shard} --output {output.documents} 2>&1 | tee {log}"
+        "prosparse step documents {input.candidates} --contamination {input.contamination}"
+        " --output {output.documents} 2>&1 | tee {log}"
 
 
 rule tokenizer:

@@ -40,9 +40,10 @@ def test_page_holds_everything_that_was_made(synthetic):
     assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
     assert "Imaginary CPU, 2 cores" in text
     assert (
-        "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 1,067 | 945,678 |"
-        in text
+        "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 5 | 2 | 1,067 "
+        "| 945,678 | 250,000 | 97.5 % |" in text
     )
+    assert "Benchmark rows that can be recognized inside a text: copa 98.0 % of 100." in text
     assert str(synthetic.directory) not in text
 
 

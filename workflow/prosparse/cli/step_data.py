@@ -51,41 +51,53 @@ def benchmark_rows(
     write_json(output, {"rows": counts, "provenance": record(specification, started)})
 
 
-def contamination_index(
-    rows: Annotated[Path, typer.Option(help="rows.json in the rows' directory.")],
-    ngram: Annotated[int, typer.Option(min=1, help="Words.")],
-    output: File,
-) -> None:
-    """Hash the benchmark rows' n-grams."""
-    from prosparse.data import documents
-
-    documents.contamination_index(rows.parent, ngram, output)
-
-
-def documents(
+def candidates(
     corpus: str,
     specification: Specification,
     output: File,
     archive: Annotated[Path | None, typer.Option(help="Fetched package.")] = None,
-    contamination: Annotated[Path | None, typer.Option(help="Index of the benchmark rows' n-grams.")] = None,
     shard: int = 0,
 ) -> None:
-    """Read, clean, deduplicate, decontaminate and split a corpus, or a shard of it."""
+    """Read, clean, deduplicate and split a corpus, or a shard of it."""
     from prosparse.config import Corpus
-    from prosparse.data import documents
+    from prosparse.data import candidates
 
-    documents.build(
+    candidates.build(
         corpus,
         Corpus.model_validate(specification["corpus"]),
         archive,
-        contamination,
-        specification["ngram"],
         specification["heldout_characters"],
         0,
         output,
         output.with_suffix(".json"),
         shard,
     )
+
+
+def contamination(
+    candidates: Annotated[list[Path], typer.Argument(help="{corpus}/{shard}.parquet of every corpus.")],
+    rows: Annotated[Path, typer.Option(help="rows.json in the rows' directory.")],
+    ngram: Annotated[int, typer.Option(min=1, help="Words.")],
+    output: File,
+) -> None:
+    """Index the n-grams of benchmark rows and held-out documents."""
+    from prosparse.data import contamination
+
+    corpora: dict[str, list[Path]] = {}
+    for path in candidates:
+        corpora.setdefault(path.parent.name, []).append(path)
+    contamination.build(rows.parent, corpora, ngram, output)
+
+
+def documents(
+    candidates: Path,
+    contamination: Annotated[Path, typer.Option(help="Index that training text is checked against.")],
+    output: File,
+) -> None:
+    """Leave out of a corpus's training text what benchmarks ask and what is held out."""
+    from prosparse.data import documents
+
+    documents.build(candidates, contamination, output, output.with_suffix(".json"))
 
 
 def tokenizer(
@@ -134,5 +146,5 @@ def join_shards(
 
 COMMANDS = {
     each.__name__.replace("_", "-"): each
-    for each in (fetch, unpack, benchmark_rows, contamination_index, documents, tokenizer, tokens, join_shards)
+    for each in (fetch, unpack, benchmark_rows, candidates, contamination, documents, tokenizer, tokens, join_shards)
 }

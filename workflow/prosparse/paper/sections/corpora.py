@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from prosparse.config import PackageSource
@@ -15,7 +16,9 @@ def corpora(results: Results) -> list[str]:
         "read": "Read",
         "after_cleaning": "After cleaning",
         "duplicates_removed": "Duplicates",
-        "contaminated_removed": "Contaminated",
+        "benchmark_removed": "In a benchmark",
+        "heldout_removed": "In held-out text",
+        "heldout_shortened": "Shortened",
         "documents": "Kept",
         "characters": "Characters kept",
     }
@@ -35,15 +38,33 @@ def corpora(results: Results) -> list[str]:
                 corpus.kind.replace("_", " "),
                 *(_total(counts and [shard[key] for shard in counts]) for key in counted),
                 *(_total(manifest and manifest["tokens"]) for manifest in manifests),
+                _percent(statistics.fmean(shard["heldout_coverage"][name] for shard in counts) if counts else None),
             ]
         )
     tokens = ["Tokens"] if len(tokenizers) == 1 else [f"Tokens ({tokenizer})" for tokenizer in tokenizers]
-    header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), *tokens]
-    note = (
-        "Counts are of documents unless stated otherwise. Contaminated: shares a word n-gram with a benchmark row; "
-        "removed."
-    )
-    return [*markdown_table(header, rows, numbers=len(counted) + len(tokens)), "", note]
+    header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), *tokens, "Recognized"]
+    notes = [
+        "Counts are of documents unless stated otherwise. In a benchmark: training documents removed for a word",
+        "n-gram of a benchmark row. In held-out text: those removed because they share one with a held-out document",
+        "of any corpus and would lose more than half of their text without it. Shortened: those that lost only the",
+        "lines in question. Recognized: held-out documents with an n-gram that is not a phrase of many training",
+        "documents.",
+        *_benchmark_coverage(results),
+    ]
+    return [*markdown_table(header, rows, numbers=len(counted) + len(tokens) + 1), "", " ".join(notes)]
+
+
+def _benchmark_coverage(results: Results) -> list[str]:
+    """How much of each benchmark training text was checked against: the same of every corpus and shard."""
+    found = next((counts[0]["benchmark_coverage"] for counts in results.corpora.values() if counts), None)
+    if found is None:
+        return []
+    shares = [f"{name} {_percent(row['matchable'])} of {row['rows']:,}" for name, row in found.items()]
+    return [f"Benchmark rows that can be recognized inside a text: {', '.join(shares)}."]
+
+
+def _percent(share: float | None) -> str:
+    return "missing" if share is None else f"{100 * share:.1f} %"
 
 
 def _total(value: Any) -> str:

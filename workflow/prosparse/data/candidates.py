@@ -1,0 +1,223 @@
+"""Candidate documents of a corpus: cleaned, deduplicated, split into train and held-out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import tempfile
+import time
+import unicodedata
+from array import array
+from collections import Counter
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prosparse import provenance
+from prosparse.config import ConfigError, Corpus, HubSource
+from prosparse.data import hub, sources
+from prosparse.data.ngrams import words
+from prosparse.data.shards import share
+from prosparse.files import write_json
+
+MINIMUM_CHARACTERS = 20
+HELDOUT_FRACTION = 0.04  # of the characters, or more where the wanted held-out text needs it
+HELDOUT_LARGEST_FRACTION = 0.2
+HELDOUT_LARGEST_MULTIPLE = (
+    16  # of the wanted held-out text: more would only lengthen what training text is checked against
+)
+ROW_GROUP_CHARACTERS = 1 << 24
+SCHEMA = pa.schema({"text": pa.string(), "split": pa.string()})
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
+
+
+def build(
+    name: str,
+    corpus: Corpus,
+    archive: Path | None,
+    heldout_characters: int,
+    seed: int,
+    output_parquet: Path,
+    output_json: Path,
+    shard: int = 0,
+) -> None:
+    """Write a shard of a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
+
+    The parquet's metadata name the ``commit`` of a Hugging Face data set that was read.
+
+    A document's place is decided by a hash of its words and ``seed``: documents are in order of hash, those of lowest
+    hash are held out (see :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. The
+    hash knows nothing of the corpus, of case, punctuation and white space, so that a text of two corpora or shards
+    tends to be on the same side of both; what is not is for :mod:`prosparse.data.documents` to find. A Hugging Face
+    data set, and any corpus of several shards, is read only until the limit is reached.
+
+    Texts wait for their order in a temporary file beside the output; memory holds some 100 bytes per document, and a
+    row group. Duplicates are found within a shard only.
+
+    Args:
+        archive: the fetched package, for a package source.
+        heldout_characters: held-out text that is wanted of the whole corpus.
+
+    Raises:
+        ConfigError: the source's options, files or columns, no access to it, no document is left.
+    """
+    started = time.time()
+    where, label = f"data.corpora.{name}.source", name
+    if corpus.shards > 1:
+        label = f"{name}, shard {shard} of {corpus.shards}"
+    limit = len(share(corpus.character_limit, shard, corpus.shards)) if corpus.character_limit else None
+    stop = limit if isinstance(corpus.source, HubSource) or corpus.shards > 1 else None
+    commit = hub.commit(corpus.source, where) if isinstance(corpus.source, HubSource) else None
+    prose = sources.is_prose(corpus)
+    count = {"read": 0, "too_short": 0, "duplicates_removed": 0}
+    without: Counter[str] = Counter()  # column -> rows that are no document, having nothing there
+    seen: set[int] = set()
+    places, identities = array("Q"), array("Q")
+    lengths, ends = array("q"), array("q", [0])  # lengths in characters, ends in bytes of the file
+    characters = 0
+    output_parquet.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output_parquet.parent) as texts:
+        for document in sources.read(name, corpus, archive, shard, commit, without):
+            count["read"] += 1
+            text = clean(document, prose)
+            if len(text) < MINIMUM_CHARACTERS:
+                count["too_short"] += 1
+                continue
+            key = identity(text, seed)
+            if key in seen:
+                count["duplicates_removed"] += 1
+                continue
+            seen.add(key)
+            places.append(split_hash(text, seed))
+            identities.append(key)
+            lengths.append(len(text))
+            ends.append(ends[-1] + texts.write(text.encode()))
+            characters += len(text)
+            if stop is not None and characters >= stop:
+                break
+            if count["read"] % 20000 == 0:
+                speed = count["read"] / (time.time() - started)
+                print(f"{label}: {count['read']} documents read, {speed:.0f}/s", flush=True)
+
+        if not places:
+            raise ConfigError(
+                f"corpus {label}: no document left of {count['read']} read ({count}, rows without: {dict(without)})"
+            )
+        hashes = np.frombuffer(places, np.uint64)
+        order = np.lexsort((np.frombuffer(identities, np.uint64), hashes))
+        cumulative = np.cumsum(np.frombuffer(lengths, np.int64)[order])
+        if limit is not None:
+            order = order[: _reach(cumulative, limit)]
+        cumulative = cumulative[: len(order)]
+        over_limit = len(places) - len(order)
+        heldout, reserved = _held_out(hashes[order], cumulative, corpus, heldout_characters)
+        order = np.delete(order, slice(heldout, reserved))
+        cumulative = np.cumsum(np.frombuffer(lengths, np.int64)[order])
+        schema = SCHEMA.with_metadata({"commit": commit} if commit else None)
+        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, schema, output_parquet)
+
+    total, heldout_total = int(cumulative[-1]), int(cumulative[heldout - 1]) if heldout else 0
+    counts: dict[str, Any] = {
+        "corpus": name,
+        "stands_for": corpus.stands_for,
+        "stand_in": corpus.stand_in,
+        "kind": corpus.kind,
+        "shard": shard,
+        "commit": commit,
+        **count,
+        "rows_without": without,
+        "after_cleaning": count["read"] - count["too_short"],
+        "over_character_limit": over_limit,
+        "reserved": reserved - heldout,  # neither trained on nor held out
+        "documents": {"train": len(order) - heldout, "heldout": heldout},
+        "characters": {"train": total - heldout_total, "heldout": heldout_total},
+    }
+    specification = {"corpus": corpus.model_dump(), "seed": seed, "heldout": heldout_characters}
+    write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
+    seconds = time.time() - started
+    print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
+    for column, rows in without.items():
+        print(f"{label}: {rows} rows left out, whose column {column} is empty", flush=True)
+
+
+def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted: int) -> tuple[int, int]:
+    """How many of the documents, in order of hash, are held out, and how many are not trained on.
+
+    A corpus of one shard holds out those of lowest hash until they have the wanted characters (at least 4 %, at most
+    20 % of the corpus, and at most 16 times what is wanted). The shards of a larger one cannot know of each other, and
+    a text that two of them have must not be held out in one and trained on in the other: there no hash below a fixed
+    share of all is trained on, and the first of them are held out.
+    """
+    most = HELDOUT_LARGEST_MULTIPLE * wanted or math.inf
+    if corpus.shards == 1:
+        total = cumulative[-1]
+        enough = min(max(HELDOUT_FRACTION * total, wanted), HELDOUT_LARGEST_FRACTION * total, most)
+        return (heldout := _reach(cumulative, enough)), heldout
+    needed = wanted / corpus.character_limit if corpus.character_limit else 0.0
+    fraction = min(max(HELDOUT_FRACTION, needed), HELDOUT_LARGEST_FRACTION)
+    reserved = int(np.searchsorted(hashes, np.uint64(fraction * 2**64)))
+    return min(_reach(cumulative, most / corpus.shards), reserved), reserved
+
+
+def _reach(cumulative: np.ndarray, characters: float) -> int:
+    """How many of the first texts reach ``characters`` (at least one)."""
+    return min(int(np.searchsorted(cumulative, characters)) + 1, len(cumulative))
+
+
+def _write(
+    texts: IO[bytes],
+    ends: np.ndarray,
+    order: np.ndarray,
+    cumulative: np.ndarray,
+    heldout: int,
+    schema: pa.Schema,
+    output: Path,
+) -> None:
+    """Write the texts in this order, a row group at a time; ``output`` exists only when it is whole."""
+    texts.flush()
+    boundaries = np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1
+    temporary = output.with_name(output.name + ".partial")
+    with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        written = 0
+        for group in np.split(order, boundaries):
+            columns = {
+                "text": [os.pread(texts.fileno(), ends[i + 1] - ends[i], ends[i]).decode() for i in group.tolist()],
+                "split": ["heldout" if row < heldout else "train" for row in range(written, written + len(group))],
+            }
+            writer.write_table(pa.table(columns, schema))
+            written += len(group)
+    os.replace(temporary, output)
+
+
+def clean(text: str, prose: bool) -> str:
+    """NFC, ``\\n`` line ends, no control characters or trailing spaces, at most two blank lines.
+
+    In ``prose`` runs of spaces become one and there is at most one blank line; in code the
+    indentation stays.
+    """
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub(r"[ \t]+\n", "\n", _CONTROL.sub("", text))
+    if prose:
+        text = re.sub(r"[ \t\u00a0]+", " ", text)
+        return re.sub(r"\n{3,}", "\n\n", text).strip()
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip("\n").rstrip()
+
+
+def identity(text: str, seed: int) -> int:
+    """64-bit hash of the text without regard to case and white space; equal means duplicate."""
+    return _hash(" ".join(text.casefold().split()), seed)
+
+
+def split_hash(text: str, seed: int) -> int:
+    """64-bit hash of the text's words: texts that differ in case, punctuation and white space only are split alike."""
+    return _hash(" ".join(words(text)) or text, seed)
+
+
+def _hash(text: str, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest(), "big")

@@ -1,0 +1,148 @@
+"""Runs of words as 64-bit hashes, and which of them texts share with an index."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+REMEMBERED_WORDS = 1 << 20
+FEWEST_WORDS = 8  # that identify a passage: shorter texts are matched with whole documents only
+_WORD = re.compile(r"[^\W_]+")
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def words(text: str) -> list[str]:
+    """The alphanumeric words of a text, lower-cased: what is left without case, white space and punctuation."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where each of :func:`words` is: (first character, one behind the last)."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+def word_hashes(text: str) -> np.ndarray:
+    """uint64 hash of each of :func:`words`."""
+    return np.array([_remembered[word] for word in _WORD.findall(text)], np.uint64)
+
+
+class _Remembered(dict[str, int]):
+    """Hashes of words, each computed once as long as there is room; code and numbers never run out of new words."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= REMEMBERED_WORDS:
+            self.clear()
+        digest = hashlib.blake2b(word.lower().encode(), digest_size=8).digest()
+        value = self[word] = int.from_bytes(digest, "big")
+        return value
+
+
+_remembered = _Remembered()
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Runs of consecutive words: of which text each is, where it starts there, how long it is, and its hash."""
+
+    text: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    hash: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> Grams:
+        return Grams(self.text[chosen], self.start[chosen], self.length[chosen], self.hash[chosen])
+
+
+def grams(texts: Sequence[np.ndarray], ngram: int) -> Grams:
+    """Every ``ngram`` consecutive words of each text (as :func:`word_hashes`), or all its words where it has fewer."""
+    joined = _Joined(texts)
+    wanted = np.minimum(joined.counts, ngram)[joined.text]
+    parts = [
+        joined.grams(np.flatnonzero(wanted[: len(hashes)] == length), length, hashes)
+        for length, hashes in joined.windows(range(1, ngram + 1))
+    ]
+    found = _concatenated(parts)
+    return found[np.lexsort((found.start, found.text))]
+
+
+class _Joined:
+    """Texts one behind the other, so that their windows are computed together."""
+
+    def __init__(self, texts: Sequence[np.ndarray]) -> None:
+        self.counts = np.array([len(text) for text in texts], np.int64)
+        self.values = np.concatenate([np.empty(0, np.uint64), *texts])
+        self.text = np.repeat(np.arange(len(texts)), self.counts)
+        self.start = np.arange(len(self.values)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
+
+    def windows(self, lengths: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """(length, hashes of all windows of that many words): polynomials of the words' hashes modulo 2^64."""
+        hashes = self.values
+        for length in range(1, max(lengths, default=0) + 1):
+            if length > len(self.values):
+                return
+            if length > 1:
+                hashes = hashes[:-1] * _FACTOR + self.values[length - 1 :]
+            if length in lengths:
+                yield length, hashes
+
+    def grams(self, windows: np.ndarray, length: int, hashes: np.ndarray) -> Grams:
+        """Those of the windows (positions) that lie within one text."""
+        inside = windows[self.text[windows] == self.text[windows + length - 1]]
+        return Grams(self.text[inside], self.start[inside], np.full(len(inside), length), hashes[inside])
+
+
+def _concatenated(parts: Sequence[Grams]) -> Grams:
+    empty = np.empty(0, np.int64)
+    return Grams(
+        np.concatenate([empty, *(part.text for part in parts)]),
+        np.concatenate([empty, *(part.start for part in parts)]),
+        np.concatenate([empty, *(part.length for part in parts)]),
+        np.concatenate([empty.astype(np.uint64), *(part.hash for part in parts)]),
+    )
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values in order, each once: ``np.unique``, which takes ten times as long for millions of hashes."""
+    if (values[1:] > values[:-1]).all():
+        return values
+    values = np.sort(values)
+    return values[np.concatenate([[True], values[1:] != values[:-1]])]
+
+
+class Index:
+    """Runs of words to look for.
+
+    Args:
+        hashes: of :func:`grams`.
+        lengths: the runs' lengths in words. One of fewer than ``FEWEST_WORDS`` words is found only where it is all of
+            a text.
+    """
+
+    def __init__(self, hashes: np.ndarray, lengths: np.ndarray) -> None:
+        self.hashes, self.lengths = distinct(hashes), np.flatnonzero(np.bincount(lengths)).tolist()
+        bits = max(16, len(self.hashes).bit_length() + 4)
+        self._shift = np.uint64(64 - bits)
+        self._seen = np.zeros(1 << bits, bool)  # by a hash's first bits: rules out nearly all before a search
+        self._seen[self.hashes >> self._shift] = True
+
+    def find(self, texts: Sequence[np.ndarray]) -> tuple[Grams, np.ndarray]:
+        """The runs of the index in these texts (as :func:`word_hashes`), and the place of each in ``hashes``."""
+        joined = _Joined(texts)
+        parts = []
+        for length, hashes in joined.windows(self.lengths):
+            if length < FEWEST_WORDS:
+                whole = (joined.start == 0) & (joined.counts[joined.text] == length)
+                windows = np.flatnonzero(whole[: len(hashes)])
+            else:
+                windows = np.flatnonzero(self._seen[hashes >> self._shift])
+            parts.append(joined.grams(windows, length, hashes))
+        found = _concatenated(parts)
+        if not len(self.hashes):
+            return found, found.text
+        places = np.minimum(np.searchsorted(self.hashes, found.hash), len(self.hashes) - 1)
+        exact = self.hashes[places] == found.hash
+        return found[exact], places[exact]
