@@ -18,7 +18,6 @@ from prosparse.measure.decoding import (
     TrainedModel,
     bytes_of_a_token,
     measure,
-    spread,
 )
 from prosparse.method.activations import substitute
 
@@ -121,11 +120,6 @@ def test_nothing_read_is_undone():
         stopped()
     assert torch.equal(model(prompt).logits, expected)
     assert not any("forward" in vars(module) for module in model.modules())
-
-
-def test_spread():
-    assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == {"median": 3, "lower_quartile": 2, "upper_quartile": 4}
-    assert spread([7.0]) == {"median": 7, "lower_quartile": 7, "upper_quartile": 7}
 
 
 def check_layout(found, modes, keys):
