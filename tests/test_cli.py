@@ -127,7 +127,7 @@ def test_predictors_and_generate(own, relu, capsys):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(relu), AutoTokenizer.from_pretrained(relu)
     inputs = tokenizer("Paragraph", return_tensors="pt", return_token_type_ids=False)
     ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]
-    text = tokenizer.decode(ids)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
     assert generated("--dtype", "float32").out.strip() == text.strip()
     # sampled from nearly nothing but the most likely token
     assert generated("--dtype", "float32", "--temperature", "1e-5").out.strip() == text.strip()

@@ -308,17 +308,21 @@ def released_tokenizer(directory, tokenizer_class, add_bos_token, begins, model_
 @pytest.mark.parametrize("add_bos_token", [True, False, None])
 @pytest.mark.parametrize("tokenizer_class", ["LlamaTokenizer", "LlamaTokenizerFast"])
 @pytest.mark.parametrize("model_type", ["sparsellama", "minicpm", "llama"])
-def test_llama_tokenizers_begin_every_text(tmp_path, model_type, tokenizer_class, add_bos_token, begins):
+def test_llama_tokenizers_begin_every_text_unless_told_otherwise(
+    tmp_path, model_type, tokenizer_class, add_bos_token, begins
+):
     original = released_tokenizer(tmp_path / "released", tokenizer_class, add_bos_token, begins, model_type)
     copy_tokenizer(str(original), tmp_path / "copy")
     # beside weights that were converted: MiniCPM's are Granite's there
     converted = {"minicpm": "granite"}.get(model_type, "llama")
     (tmp_path / "copy" / "config.json").write_text(json.dumps({"model_type": converted}))
-    for found in (tokenizer(original), AutoTokenizer.from_pretrained(tmp_path / "copy")):
+    head = [] if model_type == "llama" and add_bos_token is False else ["<s>"]
+    copied = [opened(tmp_path / "copy") for opened in (tokenizer, AutoTokenizer.from_pretrained)]
+    for found in (tokenizer(original), *copied):
         ids = found("hello")["input_ids"]
-        assert found.convert_ids_to_tokens(ids) == ["<s>", "▁h", "e", "ll", "o"]
+        assert found.convert_ids_to_tokens(ids) == [*head, "▁h", "e", "ll", "o"]
         assert found.decode(ids, skip_special_tokens=True) == "hello"
-        assert found.encode("hello", add_special_tokens=False) == ids[1:]
+        assert found.encode("hello", add_special_tokens=False) == ids[len(head) :]
         assert found.pad_token is None
 
 
@@ -349,8 +353,7 @@ def test_a_tokenizer_that_needs_its_own_code_is_refused(tmp_path):
 @pytest.mark.parametrize("add_bos_token", [True, False])
 def test_benchmarks_with_a_llama_tokenizer_without_padding(tmp_path, monkeypatch, add_bos_token):
     from lm_eval.api.instance import Instance
-
-    from prosparse.measure.benchmarks import BeginningOfSequenceLM
+    from prosparse.measure.language_model import LanguageModel
 
     found = tokenizer(
         released_tokenizer(tmp_path / "released", "LlamaTokenizer", add_bos_token, add_bos_token, "minicpm")
@@ -360,7 +363,7 @@ def test_benchmarks_with_a_llama_tokenizer_without_padding(tmp_path, monkeypatch
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         state[name] = 0.2 * torch.randn(len(found), 32, generator=torch.Generator().manual_seed(1))
     model = load(released(tmp_path / "model", config, state)).eval()
-    lm = BeginningOfSequenceLM(model, found, batch_size=2)
+    lm = LanguageModel(model, found, batch_tokens=16)
 
     pieces = ["<s>", "▁h", "e", "ll", "o", "▁", "▁h"]  # "hello" goes on by "  h"
     ids = torch.tensor([found.convert_tokens_to_ids(pieces)])
@@ -371,18 +374,17 @@ def test_benchmarks_with_a_llama_tokenizer_without_padding(tmp_path, monkeypatch
 
     seen = []
 
-    def generate(self, context, max_length, stop, attention_mask, **_):
-        seen.extend([row[kept.bool()].tolist() for row, kept in zip(context, attention_mask, strict=True)])
-        answer = found.convert_tokens_to_ids(["▁", "▁h", "e", "</s>"])
-        return torch.cat([context, torch.tensor(answer).expand(len(context), -1)], 1)
+    def generate(self, prompts, new_tokens, stop):
+        seen.extend(prompts)
+        return [found.convert_tokens_to_ids(["▁", "▁h", "e"]) for _ in prompts]
 
-    monkeypatch.setattr(BeginningOfSequenceLM, "_model_generate", generate)
+    monkeypatch.setattr(LanguageModel, "_generate", generate)
     options = {"until": ["@"], "max_gen_toks": 4, "do_sample": False}
     prompts = ["hello", "hello hello"]
     answers = lm.generate_until([Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts])
     assert answers == ["  he", "  he"]  # decoded alone, it would have lost a space
     assert found.decode(found.convert_tokens_to_ids(["▁", "▁h", "e"])) == " he"
-    assert sorted(seen, key=len)[0] == found.convert_tokens_to_ids(pieces[:5])
+    assert list(min(seen, key=len)) == found.convert_tokens_to_ids(pieces[:5])
     assert all(row.count(found.bos_token_id) == 1 for row in seen)
 
 

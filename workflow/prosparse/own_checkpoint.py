@@ -6,12 +6,12 @@ import json
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from transformers import TextStreamer
 
 from prosparse import checkpoints
 from prosparse.config import (
@@ -35,6 +35,7 @@ from prosparse.inference.predictor_training import PredictorSpecification
 from prosparse.inference.predictor_training import check as check_predictors
 from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.inference.predictors import load as load_predictors
+from prosparse.inference.text import TextStream, encode, plain_generation
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
 from prosparse.models import load, load_to_measure, own_activation
@@ -176,21 +177,26 @@ def generate(
     temperature: float,
     dtype: str,
 ) -> None:
-    """Print a continuation as it is generated, then its speed."""
+    """Print the prompt and its continuation as it is generated: the text of all token ids; then the speed."""
     tokenizer = open_tokenizer(checkpoint)
     model: Any = load(checkpoint, activation, dtype=getattr(torch, dtype))
     decoder = prepare(model, load_predictors(predictors) if predictors is not None else None, decision_threshold)
     decoder.mode = mode if mode in decoder.modes or mode == "predicted" else "dense"
-    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-    print(prompt, end="", flush=True)
+    inputs = torch.tensor([encode(tokenizer, prompt)])
+    if not inputs.numel():
+        raise ConfigError(f"the prompt {prompt!r} has no tokens, and {checkpoint} no token that begins a text")
     started = time.perf_counter()
-    clock = _FirstToken(tokenizer, skip_prompt=True)
-    chosen = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    clock = _FirstToken(tokenizer, partial(print, end="", flush=True))
     generated = model.generate(
-        **inputs, **chosen, past_key_values=cache(model), max_new_tokens=new_tokens, streamer=clock,
-        pad_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    tokens, finished = generated.shape[1] - inputs["input_ids"].shape[1], time.perf_counter()
+        inputs,
+        attention_mask=torch.ones_like(inputs),
+        generation_config=plain_generation(model, tokenizer, temperature),
+        past_key_values=cache(model),
+        max_new_tokens=new_tokens,
+        streamer=clock,
+    )
+    print()
+    tokens, finished = generated.shape[1] - inputs.shape[1], time.perf_counter()
     speed = (tokens - 1) / (finished - clock.first) if tokens > 1 else math.nan
     print(
         f"{tokens} tokens, {decoder.mode}: {speed:.2f} tokens/s after the first, "
@@ -199,14 +205,17 @@ def generate(
     )
 
 
-class _FirstToken(TextStreamer):
-    """Prints the text, and notes when its first token was there."""
+class _FirstToken(TextStream):
+    """Writes the text, and notes when its first token was there."""
 
     first = math.nan
+    _prompted = False
 
     def put(self, value: torch.Tensor) -> None:
-        if not self.next_tokens_are_prompt and math.isnan(self.first):
+        """The first call brings the prompt."""
+        if self._prompted and math.isnan(self.first):
             self.first = time.perf_counter()
+        self._prompted = True
         super().put(value)
 
 

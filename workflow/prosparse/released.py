@@ -7,11 +7,12 @@ is either carried over, known not to change what is computed, or refused.
 
 from __future__ import annotations
 
+import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -25,8 +26,9 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from prosparse.config import ConfigError
+from prosparse.config import ConfigError, is_local
 from prosparse.failures import damaged
+from prosparse.files import write_json
 
 # else transformers asks a service to open a pull request wherever it finds pickled weights
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
@@ -54,6 +56,8 @@ INERT = {
 ONLY = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None}
 
 MODEL_TYPES = ("sparsellama", "minicpm")
+
+NO_VOCABULARY = "has no tokenizer: none of its files holds a vocabulary (tokenizer.json, say)"
 
 
 def configuration(directory: str | Path, revision: str | None = None) -> PretrainedConfig:
@@ -158,13 +162,15 @@ def scalings(
 def tokenizer(
     pretrained: str | Path, revision: str | None = None, gguf_file: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer. LLaMA's, and that of the two formats, begins every text with ``<s>``: these models need it.
+    """A tokenizer. That of the two formats begins every text with ``<s>``: these models need it.
 
-    transformers 5 leaves that to ``tokenizer.json`` alone: not to ``add_bos_token``, nor to what LLaMA's once did
-    by itself.
+    Elsewhere an explicit ``add_bos_token`` is heeded, and without one LLaMA's tokenizers begin with ``<s>``, as they
+    did by themselves before transformers 5, which reads neither and leaves it to ``tokenizer.json``.
+    ``init_kwargs["add_bos_token"]`` of the tokenizer says what was decided, where anything was.
 
     Raises:
-        ConfigError: there is none that transformers can open without running code that lies beside it.
+        ConfigError: there is none that transformers can open without running code that lies beside it, or it is
+            not that of the model beside it.
     """
     try:
         found = AutoTokenizer.from_pretrained(
@@ -172,11 +178,68 @@ def tokenizer(
         )
         said = {} if gguf_file else get_tokenizer_config(str(pretrained), revision=revision)
         settings = {} if gguf_file else PretrainedConfig.get_config_dict(pretrained, revision=revision)[0]
-    except (OSError, ValueError, ImportError) as error:
-        hint = "" if find_spec("sentencepiece") else "; without a tokenizer.json, sentencepiece must be installed"
-        raise ConfigError(f"{pretrained} has no tokenizer that transformers can open: {error}{hint}") from None
+    except Exception as error:  # a broken file gives any: KeyError, AttributeError, what the Rust library raises
+        raise ConfigError(_why_not_opened(pretrained, error)) from None
+    if not found.get_vocab().keys() - found.all_special_tokens:
+        raise ConfigError(f"{pretrained} {NO_VOCABULARY}")  # transformers makes an empty one for some families
+    _check_size(pretrained, found, settings)
     of_llama = (said.get("tokenizer_class") or "").removesuffix("Fast") == "LlamaTokenizer"
-    begins = found("a")["input_ids"][:1] == [found.bos_token_id]
-    if (of_llama or _model_type(settings) in MODEL_TYPES) and found.bos_token_id is not None and not begins:
-        found.add_bos_token = True  # type: ignore[misc]  # its setter is defined twice
+    begins = said.get("add_bos_token", True if of_llama else None)
+    if _model_type(settings) in MODEL_TYPES:
+        begins = True
+    if begins is not None and found.bos_token_id is not None:
+        ids = found("a")["input_ids"]
+        if (ids[:1] == [found.bos_token_id]) != begins:
+            ends = found.eos_token_id is not None and ids[-1:] == [found.eos_token_id]
+            found.add_eos_token = ends  # type: ignore[misc]  # its setter is defined twice
+            found.add_bos_token = begins  # type: ignore[misc]
+        found.init_kwargs["add_bos_token"] = begins
     return found
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Files that ``tokenizer`` above opens as the same: transformers does not write ``add_bos_token``."""
+    tokenizer.save_pretrained(directory)
+    if (begins := tokenizer.init_kwargs.get("add_bos_token")) is not None:
+        path = directory / "tokenizer_config.json"
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "add_bos_token": begins})
+
+
+def _why_not_opened(pretrained: str | Path, error: Exception) -> str:
+    """One line, which names the file where one is broken."""
+    if is_local(str(pretrained)) and not Path(pretrained).is_dir():
+        return f"{pretrained} is not a directory"
+    if Path(pretrained).is_dir():
+        if found := damaged(Path(pretrained)):
+            return found
+        if (path := Path(pretrained) / "tokenizer.json").is_file():
+            try:
+                Tokenizer.from_file(str(path))
+            except Exception as broken:  # the Rust library raises nothing more special
+                return f"{path} is no tokenizer: {str(broken).partition(chr(10))[0]}"
+    reason = str(error).partition("\n")[0]
+    if reason.startswith("Couldn't instantiate the backend tokenizer"):
+        return f"{pretrained} {NO_VOCABULARY}"
+    if not isinstance(error, OSError | ValueError | ImportError):
+        reason = f"{type(error).__name__}: {reason}"
+    needs_reader = any(name in reason.lower() for name in ("sentencepiece", "tiktoken"))
+    hint = "; without a tokenizer.json, sentencepiece must be installed" if needs_reader else ""
+    return f"{pretrained} has no tokenizer that transformers can open: {reason}{hint}"
+
+
+def _check_size(pretrained: str | Path, found: PreTrainedTokenizerBase, settings: dict[str, Any]) -> None:
+    """Every token that a text can hold must have its row in the embedding; a special one only if it is used."""
+    size = settings.get("vocab_size") or (settings.get("text_config") or {}).get("vocab_size")
+    if not isinstance(size, int):
+        return
+    used = {found.eos_token_id, *found("a")["input_ids"]}
+    if found.bos_token_id is not None and found.bos_token_id >= size and found.bos_token_id not in used:
+        found.bos_token = None  # a default of its class that neither the vocabulary nor the model has
+    unused = {index for index, token in found.added_tokens_decoder.items() if token.special and index not in used}
+    over = {token: index for token, index in found.get_vocab().items() if index >= size and index not in unused}
+    if over:
+        token, index = min(over.items(), key=lambda item: item[1])
+        raise ConfigError(
+            f"{pretrained}: the tokenizer has token {token!r} with id {index}, the model {size} rows for tokens: "
+            "the tokenizer is another model's, or the model was not resized"
+        )

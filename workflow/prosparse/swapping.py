@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from prosparse.config import Activation, ConfigError
 from prosparse.files import replace_directory
 from prosparse.models import load
-from prosparse.released import configuration, tokenizer
+from prosparse.released import configuration, save_tokenizer, tokenizer
 
 #: Weights in other formats than the one loaded, which would keep the old activation's name.
 OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]
@@ -46,5 +46,5 @@ def swap(checkpoint: str, activation: Activation, output: Path) -> None:
         model.config.save_pretrained(staging)
     else:
         model.save_pretrained(staging)
-    opened.save_pretrained(staging)
+    save_tokenizer(opened, staging)
     replace_directory(staging, output)

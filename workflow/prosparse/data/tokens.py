@@ -17,6 +17,7 @@ from prosparse import provenance
 from prosparse.config import ConfigError, SpecialToken
 from prosparse.data.shards import replace_rows, rewriting, share
 from prosparse.files import discard, replace_directory, write_json
+from prosparse.released import save_tokenizer
 from prosparse.released import tokenizer as open_tokenizer
 from prosparse.system import identity
 
@@ -97,7 +98,7 @@ def copy_tokenizer(
 def _save(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     temporary = output.with_name(f".{output.name}.partial")
     discard(temporary)  # of a call that was stopped
-    tokenizer.save_pretrained(temporary)
+    save_tokenizer(tokenizer, temporary)
     replace_directory(temporary, output)
 
 
@@ -179,7 +180,15 @@ def tokenize(
 
 
 def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_length: int) -> datasets.Dataset:
-    """Rows of exactly ``context_length`` tokens from column ``text``, each document closed by end-of-text."""
+    """Rows of exactly ``context_length`` tokens from column ``text``, each document closed by end-of-text.
+
+    Raises:
+        ConfigError: the tokenizer has no end-of-text token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"{tokenizer.name_or_path}: the tokenizer has no end-of-text token, which separates documents"
+        )
     pending: list[int] = []  # tokens that do not fill a row yet: one process, batches in order
 
     def batch(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
