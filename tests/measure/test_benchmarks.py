@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from prosparse.config import Architecture, Benchmarks, ConfigError
+from prosparse.config import Benchmarks, ConfigError
 from prosparse.measure import benchmarks, sandbox, tasks
-from prosparse.measure.benchmarks import BeginningOfSequenceLM, evaluate, spread
-from prosparse.models import from_scratch
+from prosparse.measure.benchmarks import evaluate, spread
+from prosparse.measure.language_model import LanguageModel
 
 BEGIN = 256
 torch.set_num_threads(1)  # more only slow a model this small
@@ -58,7 +57,7 @@ def tiny(context: int = 256, seed: int = 0) -> LlamaForCausalLM:
 
 
 def settings(*names: str, **options: Any) -> Benchmarks:
-    return Benchmarks(rows="packages", tasks=list(names), batch_size=7, **options)
+    return Benchmarks(rows="packages", tasks=list(names), batch_tokens=700, **options)
 
 
 def write(directory: Path, name: str, rows: list[dict[str, Any]]) -> Path:
@@ -110,67 +109,6 @@ def test_multiple_choice_takes_the_candidate_of_highest_mean_log_likelihood(toke
     assert {key: entry[key] for key in ("n", "chance", "shots", "truncated", "stand_in")} == {
         "n": 24, "chance": 0.5, "shots": 0, "truncated": 0.0, "stand_in": None,
     }  # fmt: skip
-
-
-def test_log_likelihoods_are_those_of_single_unpadded_passes(tokenizer: Any) -> None:
-    from lm_eval.api.instance import Instance
-
-    model = tiny(seed=3)
-    pairs = [("Question: a\nAnswer:", " yes, certainly"), ("A longer question, no?", " no"), ("", "alone")]
-    requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
-    answers = BeginningOfSequenceLM(model, tokenizer, batch_size=3).loglikelihood(requests)
-    for (context, answer), (mean, _) in zip(pairs, answers, strict=True):
-        assert mean == pytest.approx(float(log_probabilities(model, tokenizer, context, answer).mean()), abs=1e-4)
-
-
-MINICPM = Architecture(
-    type="minicpm", hidden_size=64, intermediate_size=128, layers=2, heads=4, kv_heads=2,
-    scale_emb=12, scale_depth=1.4, dim_model_base=16,
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("architecture", ["llama", "minicpm"])
-@pytest.mark.parametrize("batch_size", [1, 4, 50])
-def test_log_likelihoods_are_those_of_lm_eval(tokenizer: Any, architecture: str, batch_size: int) -> None:
-    model = tiny(seed=5) if architecture == "llama" else from_scratch(MINICPM, 258, 256, seed=5).eval()
-    lm = BeginningOfSequenceLM(model, tokenizer, batch_size)
-    texts = [(f"Question: {row['goal']}\nAnswer:", f" {row[c]}") for row in PIQA[:8] for c in ("sol1", "sol2")]
-    requests = [(None, *lm._encode_pair(*pair)) for pair in [*texts, ("One token", "a"), ("One token", "b")]]
-    requests.append((None, [BEGIN, *b"One"], [*b" tokenc"]))  # lets the model read what the last two do
-    likeliest = [BEGIN, *b"Say"]
-    with torch.no_grad():
-        for _ in range(3):
-            likeliest.append(int(model(torch.tensor([likeliest])).logits[0, -1].argmax()))
-    requests.append((None, likeliest[:-3], likeliest[-3:]))
-
-    theirs = HFLM._loglikelihood_tokens(lm, requests, disable_tqdm=True)
-    headed = []
-    model.lm_head.register_forward_hook(lambda head, inputs, output: headed.append(inputs[0].shape[:-1].numel()))
-    with torch.inference_mode():
-        ours = lm._loglikelihood_tokens(requests, disable_tqdm=True)
-    for (mean, greedy), (total, same), (_, _, answer) in zip(ours, theirs, requests, strict=True):
-        assert mean == pytest.approx(total / len(answer), abs=1e-5)
-        assert greedy == same
-    assert ours[-1][1]
-    assert not ours[0][1]
-    distinct = {(*context, *answer[:-1]): 0 for _, context, answer in requests}
-    for _, context, answer in requests:
-        row = (*context, *answer[:-1])
-        distinct[row] = max(distinct[row], len(answer))
-    assert sum(headed) == sum(distinct.values()), "the head is computed where an answer is scored, nowhere else"
-
-
-def test_log_likelihoods_of_a_bfloat16_model_are_taken_in_float32(tokenizer: Any) -> None:
-    model = tiny(seed=6)
-    pair = ("Question: a\nAnswer:", " yes, certainly")
-    exact = float(log_probabilities(model, tokenizer, *pair).mean())
-    lm = BeginningOfSequenceLM(model.to(torch.bfloat16), tokenizer, 1)
-    ((mean, _),) = lm._loglikelihood_tokens([(None, *lm._encode_pair(*pair))])
-    assert mean == pytest.approx(exact, abs=0.05)  # of about 6 nats; bfloat16 has 8 bits
-    with torch.no_grad():
-        (scores,) = lm._last_log_probabilities([[BEGIN, 1, 2, 3]], [2])
-    assert scores.dtype == torch.float32
-    assert scores.double().exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_lambada_asks_for_the_greedy_last_word(tokenizer: Any, tmp_path: Path) -> None:
@@ -229,18 +167,6 @@ def test_the_beginning_of_sequence_heads_every_context(
     assert result["gsm8k"]["max_new_tokens"] == context // 8
 
 
-def test_rows_cut_to_the_context_are_scored_from_their_end(tokenizer: Any) -> None:
-    from lm_eval.api.instance import Instance
-
-    model = tiny(context=32)
-    text, answer = "0123456789" * 5, " yes"
-    lm = BeginningOfSequenceLM(model, tokenizer, batch_size=1)
-    ((mean, _),) = lm.loglikelihood([Instance("loglikelihood", {}, (text, answer), 0)])
-    kept = text[-(32 - len(answer)) :]  # <s>, these and the answer but its last token fill the 32
-    assert mean == pytest.approx(float(log_probabilities(model, tokenizer, kept, answer).mean()), abs=1e-4)
-    assert lm.truncated == {text}
-
-
 # --------------------------------------------------------------------------- generated answers
 
 
@@ -252,46 +178,8 @@ def answered(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[str]:
         prompts.extend(request.args[0] for request in requests)
         return [answer(request.args[0]) for request in requests]
 
-    monkeypatch.setattr(BeginningOfSequenceLM, "generate_until", generate)
+    monkeypatch.setattr(LanguageModel, "generate_until", generate)
     return prompts
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_generation_ends_when_each_row_has_said_one_of_the_stop_strings(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
-    from lm_eval.api.instance import Instance
-
-    model = tiny(seed=7)
-    silent = [token for token in range(258) if not chr(token).islower() or token > 127]
-    model.lm_head.weight.data[silent] = 0  # it says letters
-    model.to(dtype)
-    lm = BeginningOfSequenceLM(model, tokenizer, 3)
-    prompts = ["The first", "Another, the second", "3"]
-
-    def answers(until: list[str], generate: Any) -> list[str]:
-        monkeypatch.setattr(BeginningOfSequenceLM, "_model_generate", generate)
-        options = {"until": until, "max_gen_toks": 40, "do_sample": False}
-        return lm.generate_until([Instance("generate_until", {}, (prompt, options), 0) for prompt in prompts])
-
-    ours = BeginningOfSequenceLM._model_generate
-    free = answers(["@"], ours)
-    assert free == answers(["@"], HFLM._model_generate)
-    assert [len(text) for text in free] == [40] * 3
-    stops = [text[4 + 3 * row : 7 + 3 * row] for row, text in enumerate(free)]
-    ends = [min(text.index(stop) + len(stop) for stop in stops if stop in text) for text in free]
-    read, forward = [], model.forward
-
-    def record(input_ids: torch.Tensor, **rest: Any) -> Any:
-        read.append(input_ids.shape[1])
-        return forward(input_ids=input_ids, **rest)
-
-    monkeypatch.setattr(model, "forward", record)
-    found = answers(stops, ours)
-    assert len(read) == max(ends) < 40
-    assert set(read[1:]) == {1}, "a step reads one token: the others are in the cache"
-    assert found == answers(stops, HFLM._model_generate)
-    assert found == [min((text[: text.index(stop)] for stop in stops if stop in text), key=len) for text in free]
 
 
 def test_mmlu_is_answered_by_a_letter_after_five_dev_questions(
@@ -372,22 +260,27 @@ def test_programs_are_not_run_unasked_or_without_a_sandbox(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "humaneval", HUMANEVAL)
-    result = evaluate(tiny(), tokenizer, settings("humaneval", "mbpp"), tmp_path)
-    assert result["benchmarks"] == {}
-    assert "execute_code is false" in result["missing"]["humaneval"]
-    assert result["missing"]["mbpp"] == "no mbpp.jsonl among the benchmark rows"
+    with pytest.raises(ConfigError) as refused:
+        evaluate(tiny(), tokenizer, settings("humaneval", "mbpp"), tmp_path)
+    assert "execute_code is false" in str(refused.value)
+    assert "no mbpp.jsonl among the benchmark rows" in str(refused.value)
+    write(tmp_path, "piqa", PIQA[:2])
     monkeypatch.setattr(benchmarks.sandbox, "available", lambda: "no namespaces here")
-    result = evaluate(tiny(), tokenizer, settings("humaneval", execute_code=True), tmp_path)
+    result = evaluate(tiny(), tokenizer, settings("humaneval", "piqa", execute_code=True), tmp_path)
     assert result["missing"] == {"humaneval": "no namespaces here"}
 
 
 # ------------------------------------------------------------------------------------ the rest
 
 
-def test_missing_benchmarks_are_reported_with_their_reason(tokenizer: Any, tmp_path: Path) -> None:
+def test_missing_benchmarks_are_reported_with_their_reason(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = evaluate(tiny(), tokenizer, settings("piqa", "agi_eval"), write(tmp_path, "piqa", PIQA[:2]))
     assert set(result["benchmarks"]) == {"piqa"}
-    assert result["missing"] == {"agi_eval": tasks.load("agi_eval").missing}
+    reason = tasks.load("agi_eval").missing
+    assert result["missing"] == {"agi_eval": reason}
+    assert f"agi_eval: left out: {reason}\n" in capsys.readouterr().out
 
 
 def test_a_benchmarks_own_limit_is_over_the_common_one(tokenizer: Any, tmp_path: Path) -> None:
@@ -478,11 +371,6 @@ def test_tydiqa_and_agi_eval_work_on_official_columns(tokenizer: Any, tmp_path: 
     assert (result["agi_eval"]["n"], result["agi_eval"]["score"]) == (2, 0.5)
 
 
-def test_a_tokenizer_without_a_beginning_token_and_an_unknown_benchmark_are_refused(
-    tokenizer: Any, tmp_path: Path
-) -> None:
-    headless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>")
-    with pytest.raises(ValueError, match="beginning-of-sequence"):
-        evaluate(tiny(), headless, settings("piqa"), tmp_path)
+def test_an_unknown_benchmark_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown benchmark 'arc'"):
         evaluate(tiny(), tokenizer, settings("arc"), tmp_path)

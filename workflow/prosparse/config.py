@@ -383,7 +383,8 @@ class Benchmarks(Section):
     limit: Annotated[int, Field(gt=0)] | None = None  # rows a benchmark (for MMLU, BBH: in all, spread over subjects)
     limits: dict[str, Annotated[int, Field(gt=0)]] = {}  # of single benchmarks, over `limit`
     execute_code: bool = False  # run model-written programs, sandboxed, for HumanEval and MBPP
-    batch_size: Annotated[int, Field(gt=0)] = 16
+    # rows times padded length, answers included, of a batch; fewer where the device's memory does not hold as many
+    batch_tokens: Annotated[int, Field(gt=0)] = 8192
 
     @model_validator(mode="after")
     def limits_are_of_tasks(self) -> Self:

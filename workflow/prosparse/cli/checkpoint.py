@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +20,6 @@ from prosparse.cli.arguments import (
     Text,
     choice,
 )
-from prosparse.cli.step_measurement import scores
 
 Predictors = Annotated[Path | None, typer.Option(help="Directory of predictors, from `prosparse predictors`.")]
 
@@ -74,23 +71,15 @@ def evaluate(
         bool, typer.Option("--execute-code", help="Run the model's programs in a sandbox.")
     ] = False,
 ) -> None:
-    """Answer benchmarks through lm-eval."""
+    """Answer benchmarks through lm-eval; called again after a stop, only those not finished."""
     from prosparse.config import Benchmarks
-    from prosparse.files import write_json
-    from prosparse.measure import benchmark_rows
-    from prosparse.models import load_to_measure
+    from prosparse.measure.evaluation import Evaluation, run
 
-    started = time.time()
     benchmarks = Benchmarks(
         rows="files" if rows else "hub", directory=str(rows) if rows else None, tasks=task, limit=limit,
         execute_code=execute_code,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = rows or Path(temporary)
-        if not rows:
-            benchmark_rows.extract(benchmarks, {}, folder)
-        model = load_to_measure(checkpoint, activation)
-        write_json(output, scores(model, checkpoint, benchmarks, folder, started))
+    run(Evaluation(checkpoint, benchmarks, output, rows, activation, complete=True))
 
 
 def predictors(

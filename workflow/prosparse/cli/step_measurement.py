@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,33 +59,23 @@ def measure_benchmarks(
     predictors: Annotated[Path | None, typer.Option(help="Compute only the neurons that these predict active.")] = None,
     decision_threshold: DecisionThreshold = 0.5,
 ) -> None:
-    """Answer benchmarks under one activation."""
+    """Answer benchmarks under one activation, or continue."""
     from prosparse.config import Benchmarks
-    from prosparse.files import write_json
-    from prosparse.inference.predictors import load, predicting
-    from prosparse.models import load_to_measure
+    from prosparse.measure import evaluation
 
-    started = time.time()
-    model = load_to_measure(checkpoint.parent, activation, precision)
-    loaded = [each.to(model.device) for each in load(predictors)] if predictors else []
-    benchmarks = Benchmarks.model_validate(specification)
-    with predicting(model, loaded, decision_threshold) if predictors else nullcontext():
-        found = scores(model, checkpoint.parent, benchmarks, rows.parent, started)
-    write_json(output, {"run": run, "seed": seed, **found})
-
-
-def scores(model: Any, checkpoint: Path | str, benchmarks: Any, rows: Path, started: float) -> dict[str, Any]:
-    """A model's benchmark scores, its activation and their provenance."""
-    from prosparse import devices
-    from prosparse.measure.benchmarks import evaluate
-    from prosparse.models import own_activation
-    from prosparse.provenance import record
-    from prosparse.released import tokenizer
-
-    result = evaluate(model, tokenizer(checkpoint), benchmarks, rows)
-    settings = {**benchmarks.model_dump(), "precision": str(model.dtype).removeprefix("torch.")}
-    provenance = record(settings, started, devices.name(model.device))
-    return {"activation": str(own_activation(model.config)), **result, "provenance": provenance}
+    evaluation.run(
+        evaluation.Evaluation(
+            checkpoint=checkpoint.parent,
+            benchmarks=Benchmarks.model_validate(specification),
+            output=output,
+            rows=rows.parent,
+            activation=activation,
+            precision=precision,
+            predictors=predictors,
+            decision_threshold=decision_threshold,
+            names={"run": run, "seed": seed},
+        )
+    )
 
 
 def measure_prediction(

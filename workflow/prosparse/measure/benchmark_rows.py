@@ -9,6 +9,7 @@ No row to answer is ever shown as a shot.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import shutil
@@ -96,6 +97,16 @@ def stand_in(name: str, rows_dir: Path) -> str | None:
     """What the rows of a benchmark are, where they are not its own."""
     file = rows_dir / f"{name}.stand_in.txt"
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
+
+
+def fingerprint(name: str, rows_dir: Path) -> str:
+    """sha256 of a benchmark's files."""
+    found = hashlib.sha256()
+    for suffix in (".jsonl", ".shots.jsonl", ".stand_in.txt"):
+        file = rows_dir / f"{name}{suffix}"
+        content = file.read_bytes() if file.exists() else b""
+        found.update(f"{suffix} {len(content)}\n".encode() + content)
+    return found.hexdigest()
 
 
 def read(path: Path, limit: int | None = None) -> list[Row]:

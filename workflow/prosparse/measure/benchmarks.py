@@ -1,10 +1,9 @@
 """Benchmark scores of a model through lm-eval, as the paper takes them (its evaluation section).
 
-What lm-eval's defaults do differently is changed here and in ``tasks/*.yaml``:
+What lm-eval's defaults do differently is changed in ``language_model``, here, and in ``tasks/*.yaml``:
 
-- ``<s>`` heads every context, also one cut on the left: without it these models score abnormally (model card);
 - an answer keeps the space it begins with, which LLaMA's tokenizers drop;
-- "candidate of lowest perplexity" compares the mean log-likelihood a token, not its sum;
+- "candidate of lowest perplexity" compares the mean log-likelihood per token, not its sum;
 - rows are in memory, so nothing is fetched; programs run in ``sandbox``, not in the hub's metric.
 """
 
@@ -21,19 +20,18 @@ from typing import Any
 import lm_eval.api.task
 import lm_eval.utils
 import pyarrow
-import torch
 from datasets import Dataset, disable_progress_bars
 from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
-from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prosparse.config import Benchmarks, ConfigError
 from prosparse.measure import benchmark_rows, sandbox, tasks
 from prosparse.measure.benchmark_rows import Row, evenly
+from prosparse.measure.finished import FinishedTasks
+from prosparse.measure.language_model import LanguageModel
 from prosparse.measure.tasks import Task
 from prosparse.provenance import digest
 
@@ -44,10 +42,36 @@ disable_progress_bars()
 lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)  # type: ignore[method-assign]
 
 
+def unanswerable(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
+    """Why each benchmark that cannot be answered here cannot; needs no model.
+
+    Raises:
+        ConfigError: for an unknown benchmark, or where none can be answered.
+    """
+    missing = benchmark_rows.missing(benchmarks, rows_dir)
+    for task in map(tasks.load, benchmarks.tasks):
+        if task.answer == "pass_at_1" and task.name not in missing:
+            if not benchmarks.execute_code:
+                missing[task.name] = "benchmarks.execute_code is false: model-written programs are not run"
+            elif reason := sandbox.available():
+                missing[task.name] = reason
+    if len(missing) == len(set(benchmarks.tasks)):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        raise ConfigError(f"no benchmark can be answered: {reasons or 'none is asked for'}")
+    return missing
+
+
 def evaluate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, benchmarks: Benchmarks, rows_dir: Path
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    benchmarks: Benchmarks,
+    rows_dir: Path,
+    finished: FinishedTasks | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score ``model`` on every benchmark that has rows in ``rows_dir``.
+
+    Args:
+        finished: keeps the scores of each benchmark as soon as it is answered, and gives those of a stopped evaluation.
 
     Returns:
         ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``chance``,
@@ -56,44 +80,37 @@ def evaluate(
         generated answers ``max_new_tokens``; ``missing``: by name, the reason.
 
     Raises:
-        ConfigError: for an unknown benchmark.
-        ValueError: for a tokenizer without a beginning-of-sequence token.
+        ConfigError: for an unknown benchmark, or where none can be answered.
+        UserError: memory does not hold a single prompt.
     """
-    if tokenizer.bos_token_id is None:
-        raise ConfigError("the tokenizer has no beginning-of-sequence token; every context must begin with it")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    missing = benchmark_rows.missing(benchmarks, rows_dir)
-    if not benchmarks.execute_code:
-        no_programs: str | None = "benchmarks.execute_code is false: model-written programs are not run"
-    else:
-        no_programs = sandbox.available()
-    language_model = BeginningOfSequenceLM(model, tokenizer, benchmarks.batch_size)
-
-    chosen: dict[str, dict[str, ConfigurableTask]] = {}
-    for task in map(tasks.load, benchmarks.tasks):
-        if task.answer == "pass_at_1" and no_programs:
-            missing.setdefault(task.name, no_programs)
-        if task.name not in missing:
-            limit = benchmarks.limits.get(task.name, benchmarks.limit)
-            chosen[task.name] = _lm_eval_tasks(task, rows_dir, limit, language_model.max_length)
-    if not chosen:
-        return {"benchmarks": {}, "missing": missing}
-
-    everything = {name: part for parts in chosen.values() for name, part in parts.items()}
-    with torch.inference_mode():
-        result = evaluator.evaluate(language_model, {"tasks": everything, "groups": {}}, bootstrap_iters=0)
+    missing = unanswerable(benchmarks, rows_dir)
+    language_model = LanguageModel(model, tokenizer, benchmarks.batch_tokens)
     scores = {}
-    for name, parts in chosen.items():
-        task = tasks.load(name)
-        samples = [sample for part in parts for sample in result["samples"][part]]
-        scores[name] = _entry(task, samples, language_model)
-        scores[name]["stand_in"] = benchmark_rows.stand_in(name, rows_dir)
-        print(f"{name}: {scores[name]['score']:.4f}, {scores[name]['n']} rows", flush=True)
+    for name in dict.fromkeys(benchmarks.tasks):
+        if name in missing:
+            print(f"{name}: left out: {missing[name]}", flush=True)
+            continue
+        task, limit = tasks.load(name), benchmarks.limits.get(name, benchmarks.limit)
+        asked = {"task": task.model_dump(), "rows": benchmark_rows.fingerprint(name, rows_dir), "limit": limit}
+        kept = finished.read(name, asked) if finished else None
+        scores[name] = _answer(task, limit, rows_dir, language_model) if kept is None else kept
+        if finished and kept is None:
+            finished.write(name, asked, scores[name])
+        before = "" if kept is None else ", finished before"
+        print(f"{name}: {scores[name]['score']:.4f}, {scores[name]['n']} rows{before}", flush=True)
     return {"benchmarks": scores, "missing": missing}
 
 
+def _answer(task: Task, limit: int | None, rows_dir: Path, language_model: LanguageModel) -> dict[str, Any]:
+    parts = _lm_eval_tasks(task, rows_dir, limit, language_model.max_length)
+    result = evaluator.evaluate(language_model, {"tasks": parts, "groups": {}}, bootstrap_iters=0)
+    samples = [sample for part in parts for sample in result["samples"][part]]
+    return {**_entry(task, samples, language_model), "stand_in": benchmark_rows.stand_in(task.name, rows_dir)}
+
+
 def spread(rows: Sequence[Row], limit: int | None) -> list[Row]:
-    """``limit`` rows, as equally many a subtask as there are, at even distances in file order.
+    """``limit`` rows, equally many per subtask as far as there are, at even distances in file order.
 
     The same rows for every model; all of them where ``limit`` is None or large.
     """
@@ -112,7 +129,7 @@ def spread(rows: Sequence[Row], limit: int | None) -> list[Row]:
     return [row for name, group in groups.items() for row in evenly(group, quota[name])]
 
 
-def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: BeginningOfSequenceLM) -> dict[str, Any]:
+def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: LanguageModel) -> dict[str, Any]:
     samples = [sample for sample in samples if sample["filter"] == task.score.filter]
     values = [float(sample[task.score.metric]) for sample in samples]
     contexts = [{arguments[0] for arguments in sample["arguments"]} for sample in samples]
@@ -136,7 +153,7 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Beg
 
 
 def _lm_eval_tasks(task: Task, rows_dir: Path, limit: int | None, context: int) -> dict[str, ConfigurableTask]:
-    """One lm-eval task a subtask that has rows, by a name unique to it."""
+    """One lm-eval task per subtask that has rows, by a name unique to it."""
     file = rows_dir / f"{task.name}.jsonl"
     rows = spread(benchmark_rows.read(file), limit) if None not in task.bases() else benchmark_rows.read(file, limit)
     shots_file = rows_dir / f"{task.name}.shots.jsonl"
@@ -205,140 +222,3 @@ def _mbpp_program(row: Row, answer: str) -> str:
 
 
 PROGRAMS: dict[str, Callable[[Row, str], str]] = {"humaneval": _humaneval_program, "mbpp": _mbpp_program}
-
-
-# ---------------------------------------------------------------------------------- the model
-
-
-class BeginningOfSequenceLM(HFLM):
-    """lm-eval's Hugging Face model with ``<s>`` before every context and log-likelihoods a token.
-
-    A prompt longer than the model's context loses tokens after ``<s>``; ``truncated`` holds such contexts.
-    """
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
-        model.eval()
-        self.beginning: int = tokenizer.bos_token_id  # type: ignore[assignment]
-        self.truncated: set[str] = set()
-
-    @property
-    def prefix_token_id(self) -> int:
-        """Heads an empty context."""
-        return self.beginning
-
-    def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
-        """Tokens of ``string`` alone: ``<s>`` is added where a context is complete."""
-        return self.tokenizer.encode(string, add_special_tokens=False)
-
-    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
-        """What ``tokens`` add to a text: LLaMA's tokenizers drop a text's first space, which indents code."""
-        before = [] if isinstance(tokens, int) else self.tok_encode("a")
-        tokens = [tokens] if isinstance(tokens, int) else [*before, *tokens]
-        text = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
-        return text[len(self.tokenizer.decode(before)) :]
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        prompt, answer = super()._encode_pair(context, continuation)
-        # the last token of an answer is predicted, never read: <s>, prompt and answer may be one token longer
-        room = max(self.max_length - len(answer), 0)
-        if len(prompt) > room or len(answer) > self.max_length:
-            self.truncated.add(context)
-            prompt, answer = prompt[len(prompt) - min(room, len(prompt)) :], answer[: self.max_length]
-        return [self.beginning, *prompt], answer
-
-    def _loglikelihood_tokens(
-        self,
-        requests: Sequence[tuple[Any, list[int], list[int]]],
-        disable_tqdm: bool = False,
-        override_bs: int | None = None,
-    ) -> list[tuple[float, bool]]:
-        """The mean log-likelihood a token, and whether each is the likeliest, of (name, context, continuation).
-
-        HFLM's values over the number of tokens, without its logits and their softmax at every position of every row:
-        over a large vocabulary these take as long as the layers. In float32, whatever the model's precision.
-        """
-        asked: dict[tuple[int, ...], list[int]] = {}  # which requests let the model read the same tokens
-        for index, (_, context, continuation) in enumerate(requests):
-            asked.setdefault((*context, *continuation[:-1]), []).append(index)
-        found: dict[int, tuple[float, bool]] = {}
-        longest_first = sorted(asked, key=len, reverse=True)
-        with tqdm(total=len(requests), disable=disable_tqdm, desc="Log-likelihoods") as progress:
-            for start in range(0, len(asked), self.batch_size):
-                rows = longest_first[start : start + self.batch_size]
-                scored = [max(len(requests[index][2]) for index in asked[row]) for row in rows]
-                for row, scores in zip(rows, self._last_log_probabilities(rows, scored), strict=True):
-                    for index in asked[row]:
-                        answer = torch.tensor(requests[index][2], device=scores.device)
-                        own = scores[-len(answer) :]
-                        mean = own.gather(1, answer[:, None]).mean().item()
-                        found[index] = mean, torch.equal(own.argmax(1), answer)
-                        progress.update()
-        return [found[index] for index in range(len(requests))]
-
-    def _last_log_probabilities(self, rows: Sequence[Sequence[int]], counts: Sequence[int]) -> Sequence[torch.Tensor]:
-        """Of each row's last ``counts[row]`` positions, what comes next: [counts[row], vocabulary] float32 a row."""
-        ids = [torch.tensor(row) for row in rows]
-        # causal attention keeps padding on the right from what is scored
-        batch = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
-        length = torch.tensor([len(row) for row in rows], device=self.device)[:, None]
-        count = torch.tensor(counts, device=self.device)[:, None]
-        place = torch.arange(batch.shape[1], device=self.device)
-        wanted = (place >= length - count) & (place < length)
-
-        def choose(head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-            return inputs[0][wanted]
-
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(choose)
-        try:
-            logits = self._model_call(batch)
-        finally:
-            hook.remove()
-        return logits.float().log_softmax(-1).split(list(counts))
-
-    def tok_batch_encode(
-        self, strings: Sequence[str], padding_side: str = "left", left_truncate_len: int | None = None, **_: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask [batch, length], each row ``<s>`` and the end of its prompt."""
-        room = (left_truncate_len or self.max_length) - 1
-        rows = []
-        for string in strings:
-            prompt = self.tok_encode(string)
-            if len(prompt) > room:
-                self.truncated.add(string)
-            rows.append([self.beginning, *prompt[max(len(prompt) - room, 0) :]])
-        assert padding_side == "left"  # generation continues at the right end
-        length = max(map(len, rows))
-        ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-        return ids, mask
-
-    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
-        """Token ids of contexts and greedy answers [batch, length], as HFLM's up to an answer's first stop string.
-
-        HFLM goes on until all rows have said the same one of them: where there are several, mostly to ``max_length``.
-        """
-        assert not options.get("do_sample")
-        return self.model.generate(
-            input_ids=context,
-            attention_mask=options["attention_mask"],
-            max_length=max_length,
-            do_sample=False,
-            use_cache=True,
-            stopping_criteria=[_StopStrings(self.tokenizer, stop, context.shape[1])],
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-
-
-class _StopStrings(StoppingCriteria):
-    """Which rows have just said any of ``strings`` after the ``prompt`` tokens they began with."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], prompt: int) -> None:
-        self._tokenizer, self._strings, self._prompt = tokenizer, strings, prompt
-        # two more: text can be cut into tokens in other ways than the tokenizer's
-        self._reach = 2 + max(len(tokenizer.encode(string, add_special_tokens=False)) for string in strings)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # type: ignore[override]
-        ends = self._tokenizer.batch_decode(input_ids[:, self._prompt :][:, -self._reach :])
-        said = [any(string in end for string in self._strings) for end in ends]
-        return torch.tensor(said, device=input_ids.device)

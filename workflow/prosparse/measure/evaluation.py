@@ -1,0 +1,129 @@
+"""Benchmarks of a checkpoint: from its directory to the JSON of its scores, continued where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import prosparse
+from prosparse import devices
+from prosparse.config import Activation, Benchmarks, ConfigError, Precision
+from prosparse.files import write_json
+from prosparse.inference.predictors import load as load_predictors
+from prosparse.inference.predictors import predicting
+from prosparse.measure import benchmark_rows
+from prosparse.measure.benchmarks import evaluate, unanswerable
+from prosparse.measure.finished import FinishedTasks
+from prosparse.models import load_to_measure, own_activation
+from prosparse.provenance import record
+from prosparse.released import configuration, tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated and how; ``names`` go into the output."""
+
+    checkpoint: Path | str
+    benchmarks: Benchmarks
+    output: Path
+    rows: Path | None = None  # directory; None: fetched from the hub
+    activation: Activation | None = None  # None: the checkpoint's own
+    precision: Precision = "float32"
+    predictors: Path | None = None  # only the neurons that these predict active are computed
+    decision_threshold: float = 0.5
+    complete: bool = False  # a benchmark that cannot be answered is an error
+    names: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(wanted: Evaluation) -> None:
+    """Write the scores to ``wanted.output``.
+
+    What is cheap to check is checked first. Scores of finished benchmarks are kept beside the output until it is
+    written: a second call after a stop answers only the others.
+
+    Raises:
+        ConfigError: no checkpoint or tokenizer there, unknown benchmarks, or benchmarks that cannot be answered.
+    """
+    configuration(wanted.checkpoint)
+    encoder = tokenizer(wanted.checkpoint)
+    if wanted.output.is_dir():
+        raise ConfigError(f"{wanted.output} is a directory; the scores are one JSON file")
+    if wanted.rows is not None:
+        return _run(wanted, encoder, wanted.rows)
+    with tempfile.TemporaryDirectory() as temporary:
+        benchmark_rows.extract(wanted.benchmarks, {}, Path(temporary))
+        return _run(wanted, encoder, Path(temporary))
+
+
+def _run(wanted: Evaluation, encoder: PreTrainedTokenizerBase, rows: Path) -> None:
+    started = time.time()
+    missing = unanswerable(wanted.benchmarks, rows)
+    if wanted.complete and missing:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        raise ConfigError(f"cannot be answered: {reasons}; leave it out to answer the others")
+    predictors = [] if wanted.predictors is None else load_predictors(wanted.predictors)
+    model = load_to_measure(wanted.checkpoint, wanted.activation, wanted.precision)
+    finished = FinishedTasks(
+        wanted.output.with_name(f".{wanted.output.stem}.finished"), _origin(wanted, model, encoder)
+    )
+    predicted = predicting(model, [each.to(model.device) for each in predictors], wanted.decision_threshold)
+    with predicted if predictors else nullcontext():
+        scores = evaluate(model, encoder, wanted.benchmarks, rows, finished)
+    settings = {**wanted.benchmarks.model_dump(), "precision": wanted.precision}
+    provenance = record(settings, started, devices.name(model.device))
+    activation = str(own_activation(model.config))
+    write_json(wanted.output, {**wanted.names, "activation": activation, **scores, "provenance": provenance})
+    finished.clear()
+
+
+def _origin(wanted: Evaluation, model: PreTrainedModel, encoder: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What decides the scores, by content."""
+    predicted = None
+    if wanted.predictors is not None:
+        files = sorted(wanted.predictors.glob("model_*.pt"))
+        predicted = [_sha256(files, wanted.predictors), wanted.decision_threshold]
+    package = Path(prosparse.__file__).parent
+    code = sorted(path for suffix in ("py", "yaml", "cpp", "h") for path in package.rglob(f"*.{suffix}"))
+    config = model.config.to_dict()
+    config.pop("_name_or_path", None)
+    return {
+        "weights": _weights(model),
+        "configuration": repr(sorted(config.items())),
+        "tokenizer": [
+            encoder.backend_tokenizer.to_str(),
+            encoder.special_tokens_map,
+            encoder.init_kwargs.get("add_bos_token"),
+        ],
+        "activation": str(own_activation(model.config)),
+        "precision": wanted.precision,
+        "predictors": predicted,
+        "device": devices.name(model.device),
+        "code": _sha256(code, package),
+        "packages": {name: version(name) for name in ("torch", "transformers", "tokenizers", "lm_eval")},
+    }
+
+
+def _weights(model: PreTrainedModel) -> str:
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _sha256(files: list[Path], root: Path) -> str:
+    found = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        found.update(f"{file.relative_to(root)} {len(content)}\n".encode() + content)
+    return found.hexdigest()
