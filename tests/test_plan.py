@@ -429,3 +429,50 @@ def test_the_papers_hardware_fits_its_stages():
 
 def test_official_rows_are_of_benchmarks():
     assert set(plan_page.official_rows()) <= set(BENCHMARKS)
+
+
+LLAMA2_13B = LLAMA2_7B | {"hidden_size": 5120, "intermediate_size": 13824, "layers": 40, "heads": 40, "kv_heads": 40}
+
+
+def of_scale(scale: str, **over: Any) -> Experiment:
+    """An experiment whose llama2-7b is of this scale."""
+    shape = {"7B": LLAMA2_7B, "13B": LLAMA2_13B}[scale]
+    return paper(architectures={"llama2-7b": shape}, **over)
+
+
+@pytest.mark.parametrize(
+    ("precision", "scale", "kv_cache", "weights"),
+    # two (keys, values) x layers x width x bytes
+    [
+        ("bfloat16", "7B", 2 * 32 * 4096 * 2, 2 * 6_738_415_616),
+        ("float32", "7B", 2 * 32 * 4096 * 4, 4 * 6_738_415_616),
+        ("bfloat16", "13B", 2 * 40 * 5120 * 2, 2 * 13_015_864_320),
+    ],
+)
+def test_batches_of_benchmarks_fit_the_gpu_and_are_shown(tmp_path, precision, scale, kv_cache, weights):
+    experiment = of_scale(
+        scale,
+        precision=precision,
+        benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 32768},
+    )
+    memory = plan.answering_memory(experiment, "llama2-7b", tmp_path)
+    assert memory is not None
+    assert (memory.token.kv_cache, memory.weights) == (kv_cache, weights)
+    assert memory.batch_tokens == min(32768, int(0.8 * (80e9 - weights)) // memory.token.total)
+    assert weights + memory.batch_tokens * memory.token.total < 80e9
+    text = plan_page.write(experiment, tmp_path, ask=False)
+    line = next(line for line in text.splitlines() if line.startswith("- llama2-7b: ") and "tokens per batch" in line)
+    assert line.startswith(f"- llama2-7b: {memory.batch_tokens:,} tokens per batch")
+    assert f"{memory.batch_tokens * kv_cache / 1e9:.1f} GB of KV cache" in " ".join(text.split())
+
+
+def test_a_batch_that_the_gpu_does_not_hold_is_lowered(tmp_path):
+    experiment = of_scale(
+        "13B",
+        precision="bfloat16",
+        benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 10**6},
+    )
+    memory = plan.answering_memory(experiment, "llama2-7b", tmp_path)
+    assert memory is not None
+    assert 30_000 < memory.batch_tokens < 60_000
+    assert "(the 1,000,000 of benchmarks.batch_tokens do not fit)" in plan_page.write(experiment, tmp_path, ask=False)

@@ -415,3 +415,17 @@ def test_the_target_plan_is_made_where_a_run_would_be_refused(workplace):
     assert "| prosparse " in run.stdout + run.stderr
     assert "README.md" not in run.stdout + run.stderr  # there is none yet
     assert "would be refused: runs.llama2-7b.init" in (workplace / "results/scale/plan.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("memory", "refused", "doubted"), [(80, False, False), (28, False, False), (14, False, True), (12, True, False)]
+)
+def test_a_gpu_that_cannot_answer_benchmarks_is_known_before(tmp_path, roomy, memory, refused, doubted):
+    """LLaMA2-7B in bfloat16: 13.5 GB of weights, and 3 GB for a prompt of 4,096 tokens."""
+    over = {"precision": "bfloat16", "hardware": A100 | {"memory_gigabytes": memory}}
+    experiment = paper(**over)
+    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
+    said = [line for line in refusals(experiment, tmp_path, local=False) if "benchmarks cannot be answered" in line]
+    assert bool(said) == refused
+    doubts = [line for line in preflight.doubts(experiment, tmp_path, listed) if "may not be answered" in line]
+    assert bool(doubts) == doubted

@@ -30,6 +30,7 @@ from prosparse.config import (
     Training,
     is_local,
 )
+from prosparse.measure.token_memory import TokenMemory
 from prosparse.published.shapes import DecoderShape
 
 WEIGHT_BYTES = 4  # float32
@@ -109,6 +110,20 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class AnsweringMemory:
+    """Bytes on the device that answers benchmarks, with ``batch_tokens`` tokens per batch."""
+
+    weights: int
+    batch_tokens: int
+    token: TokenMemory
+
+    @property
+    def kv_cache(self) -> int:
+        """Of a full batch."""
+        return self.batch_tokens * self.token.kv_cache
+
+
+@dataclass(frozen=True)
 class Job:
     """What one output costs. None is unknown; ``output`` lies below ``results/{experiment}``."""
 
@@ -122,6 +137,7 @@ class Job:
     stored: int | None = 0  # tokens among them
     partial: bool = False  # tokens and FLOPs leave out something unknown
     memory: Memory | None = None
+    answering: AnsweringMemory | None = None  # of a model that answers benchmarks
     timed: bool = False  # its time is what it measures, and no count of FLOPs
     parameters: int | None = None  # of the model that it trains
     run: str = ""
@@ -234,7 +250,28 @@ def benchmarks_job(
     tokens = requests * experiment.data.context_length
     flops = forward_flops(experiment, pair[0], tokens, directory)
     name = f"{pair[0]}@{pair[1]}, seed {seed}"
-    return Job(target, name, output, tokens, flops, run=pair[0], partial=partial)
+    answering = answering_memory(experiment, pair[0], directory)
+    return Job(target, name, output, tokens, flops, run=pair[0], partial=partial, answering=answering)
+
+
+def answering_memory(experiment: Experiment, run: str, directory: Path) -> AnsweringMemory | None:
+    """As the evaluation will take it: fewer tokens per batch where the device's memory does not hold as many."""
+    shape, hardware = decoder(experiment, run, directory), experiment.hardware
+    if shape is None or shape.parameters is None or shape.vocabulary_size is None:
+        return None
+    size = 2 if experiment.precision == "bfloat16" else 4
+    token = TokenMemory.of(
+        layers=shape.layers,
+        kv_width=shape.kv_heads * shape.head_dim,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        vocabulary_size=shape.vocabulary_size,
+        size=size,
+    )
+    weights, tokens = size * shape.parameters, experiment.benchmarks.batch_tokens
+    if hardware is not None:
+        tokens = min(tokens, token.tokens(hardware.memory_gigabytes * 1e9 - weights))
+    return AnsweringMemory(weights, tokens, token)
 
 
 def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:

@@ -34,6 +34,7 @@ def refusals(
         *_read_only(directory, waiting),
         *_disk(directory, waiting),
         *_gpu_memory(experiment, waiting),
+        *_answering(experiment, waiting),
         *(_host_memory(experiment, waiting) if local else []),
         *_batches(experiment, waiting),
     ]
@@ -48,6 +49,14 @@ def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list
             found.append(
                 f"runs.{run}: about {memory.total / 1e9:,.0f} GB of each {hardware.gpu} with "
                 f"{hardware.memory_gigabytes:g} GB: lower training.micro_batch_size or set activation_checkpointing"
+            )
+    for run, answering in {job.run: job.answering for job in waiting if job.answering is not None}.items():
+        prompt = answering.token.total * experiment.data.context_length
+        if hardware is not None and answering.weights < hardware.memory_gigabytes * 1e9 < answering.weights + prompt:
+            found.append(
+                f"runs.{run}: a prompt of {experiment.data.context_length:,} tokens takes about {prompt / 1e9:,.1f} GB "
+                f"beside {answering.weights / 1e9:,.0f} GB of weights on one {hardware.gpu} with "
+                f"{hardware.memory_gigabytes:g} GB: benchmarks may not be answered"
             )
     needed, free = sum(job.disk or 0 for job in waiting), free_disk(directory)
     if needed > free and not _disk(directory, waiting):
@@ -143,6 +152,18 @@ def _gpu_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
                 f"{hardware.gpu} with {hardware.memory_gigabytes:g} GB: {advice}"
             )
     return found
+
+
+def _answering(experiment: Experiment, waiting: list[Job]) -> list[str]:
+    """A model answers benchmarks on one device."""
+    hardware = experiment.hardware
+    weights = {job.run: job.answering.weights for job in waiting if job.answering is not None}
+    return [
+        f"runs.{run}: its weights in {experiment.precision} take {size / 1e9:,.0f} GB of one {hardware.gpu} with "
+        f"{hardware.memory_gigabytes:g} GB, so that benchmarks cannot be answered: lower precision, or a larger GPU"
+        for run, size in weights.items()
+        if hardware is not None and size > hardware.memory_gigabytes * 1e9
+    ]
 
 
 def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:

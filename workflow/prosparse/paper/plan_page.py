@@ -309,6 +309,7 @@ def _render(
     lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
     lines += _cost_table(experiment, listed)
     lines += ["", "## One target alone, what is still to do", "", *_target_table(experiment, alone)]
+    lines += ["", "## Batches of the benchmarks", "", *_batch_lines(experiment, listed)]
     lines += ["", "## The paper's own training", "", *_paper_lines(beside)]
     lines += ["", "## What is fetched", "", *_download_table(fetched, answers)]
     free = preflight.free_disk(directory)
@@ -405,6 +406,19 @@ def _target_table(experiment: Experiment, alone: dict[str, Total]) -> list[str]:
         rows.append([*row, _known(total, "disk", _gigabytes(total.disk) if total.disk else NONE)])
     lines = _aligned(header, rows) if rows else []
     return [*lines, "", *_item(f"none of these jobs: {', '.join(idle)}")] if idle else lines
+
+
+def _batch_lines(experiment: Experiment, listed: list[Job]) -> list[str]:
+    """Tokens per batch and what they take, of each run that answers benchmarks."""
+    lines = []
+    for run, memory in {job.run: job.answering for job in listed if job.answering is not None}.items():
+        tokens, wanted = memory.batch_tokens, experiment.benchmarks.batch_tokens
+        fewer = "" if tokens == wanted else f" (the {wanted:,} of benchmarks.batch_tokens do not fit)"
+        lines += _item(
+            f"{run}: {tokens:,} tokens per batch{fewer}, at most {_gigabytes(memory.kv_cache)} GB of KV cache beside "
+            f"{_gigabytes(memory.weights)} GB of weights"
+        )
+    return lines or ["None, or of models whose shape is not known yet."]
 
 
 def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
