@@ -353,6 +353,7 @@ def test_a_tokenizer_that_needs_its_own_code_is_refused(tmp_path):
 @pytest.mark.parametrize("add_bos_token", [True, False])
 def test_benchmarks_with_a_llama_tokenizer_without_padding(tmp_path, monkeypatch, add_bos_token):
     from lm_eval.api.instance import Instance
+
     from prosparse.measure.language_model import LanguageModel
 
     found = tokenizer(

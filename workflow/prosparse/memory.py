@@ -51,8 +51,8 @@ def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int
 
 def benchmarks_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
     """Of a batch of the longest prompts, each token's logits and their logarithms at once."""
-    settings = experiment.benchmarks
-    tokens = getattr(settings, "batch_tokens", None) or settings.batch_size * experiment.data.context_length
+    # a batch holds a single prompt at least
+    tokens = max(experiment.benchmarks.batch_tokens, experiment.data.context_length)
     return measuring_megabytes(experiment, run, directory, tokens, logits=2)
 
 
