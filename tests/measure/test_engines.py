@@ -330,6 +330,18 @@ def test_builds_a_revision_of_what_git_can_clone(source, tmp_path):
 
 
 @pytest.mark.commands("git", "cmake", "c++")
+def test_a_clone_is_reused_only_whole_and_of_the_same_source(source, tmp_path):
+    directory, (first, _) = source
+    (tmp_path / "target" / ".source.partial" / ".git").mkdir(parents=True)  # a clone that was stopped
+    assert says(engines.build_powerinfer(f"file://{directory}", first, tmp_path / "target")) == "1"
+    fork = tmp_path / "fork"
+    subprocess.run(["git", "clone", "--quiet", directory, fork], check=True)
+    (fork / "main.cpp").write_text('#include <cstdio>\nint main() { std::puts("fork"); }\n')
+    subprocess.run(["git", "-C", fork, *IDENTITY, "commit", "--quiet", "-am", "fork"], check=True)
+    assert says(engines.build_powerinfer(f"file://{fork}", None, tmp_path / "target")) == "fork"
+
+
+@pytest.mark.commands("git", "cmake", "c++")
 def test_builds_a_directory_and_leaves_it_as_it_was(source, tmp_path):
     directory, (first, second) = source
     assert says(engines.build_powerinfer(str(directory), second[:12], tmp_path / "target")) == "2"

@@ -25,6 +25,7 @@ from typing import Any
 import gguf
 
 from prosparse.config import UserError
+from prosparse.files import discard
 from prosparse.inference.export import reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.measure.quartiles import quartiles
@@ -163,8 +164,14 @@ def build_powerinfer(source: str, revision: str | None, target: Path) -> Path:
                 raise EngineMissing(f"powerinfer.source {source} is at {found}, not at revision {revision}")
     else:
         directory = target / "source"
+        if directory.exists() and _run(["git", "-C", str(directory), "config", "remote.origin.url"], log) != source:
+            discard(directory)
+            discard(target / "build")
         if not directory.exists():
-            _run(["git", "clone", "--quiet", source, str(directory)], log)
+            partial = target / ".source.partial"
+            discard(partial)  # of a call that was stopped
+            _run(["git", "clone", "--quiet", source, str(partial)], log)
+            os.replace(partial, directory)
         _run(["git", "-C", str(directory), "checkout", "--quiet", revision or "HEAD"], log)
     if not (directory / "CMakeLists.txt").exists():
         raise EngineMissing(f"powerinfer.source {source} has no CMakeLists.txt")
