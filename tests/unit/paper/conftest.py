@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
+
+GGUF = {"pretrained": "results/packages/some-model-1.0", "gguf_file": "Some-135M.Q4_1.gguf"}
 
 
 @pytest.fixture
@@ -24,3 +28,32 @@ def nothing(tmp_path: Path) -> Synthetic:
     sections = ("ours", "search", "stages", "figures", "supervised_finetuning", "operators", "predictors", "decoding")
     raw = {key: value for key, value in CONFIG.items() if key not in sections}
     return Synthetic(tmp_path / "nothing", {**raw, "rows": {}})
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Synthetic:
+    """The original is a GGUF file used as it is; it is also the first of the 7B model's stages."""
+    base = {**CONFIG["runs"]["base"], "init": GGUF, "stages": [{"until": 0}]}
+    raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": base}, "stages": {"7B": ["base", "progressive"]}}
+    return Synthetic(tmp_path / "untrained", {**raw, "search": ["base"]}).write()
+
+
+@pytest.fixture
+def decoding(synthetic: Synthetic) -> dict[str, Any]:
+    """The decoding times of the trained models, as measured."""
+    return json.loads(synthetic.results.decoding_file().read_text())
+
+
+@pytest.fixture
+def on_gpu(synthetic: Synthetic) -> Synthetic:
+    """The operators were timed on a GPU."""
+
+    def edit(value: dict[str, Any]) -> None:
+        value["device"] = "Imaginary GPU"
+        for case in value["cases"]:
+            del case["cold"]["rows"]
+            for arm in case["cold"].values():
+                del arm["share_of_rows"]
+
+    synthetic.edit(synthetic.results.operators_file, edit)
+    return synthetic

@@ -1,14 +1,13 @@
+"""Figure 3's fit recovers what its points were made with."""
+
 from __future__ import annotations
 
-import json
 import math
 import random
 
 import pytest
-from helpers.synthetic_results import CONFIG, FIT, Synthetic
+from helpers.synthetic_results import FIT
 
-from prosparse.config import ConfigError
-from prosparse.paper.figures import registry as figures
 from prosparse.paper.results.fit import curve, fit
 from prosparse.published.tables import FIGURE3_FIT, published_table
 
@@ -73,64 +72,3 @@ def test_the_published_fit_is_near_the_published_sparsities():
         if row["scale"] == "7B" and row["lambda"] != "ProSparse":
             assert curve(float(row["lambda"]), *FIGURE3_FIT) == pytest.approx(float(row["average_sparsity"]), abs=2.5)
     assert curve(0.2, -1.76, 0.30, 3.49) == pytest.approx(100 - math.exp(-1.76 * 0.2**0.3 + 3.49))
-
-
-def test_figure3_finds_what_the_runs_were_made_with(synthetic):
-    figures.write("figure3", synthetic.experiment, synthetic.directory)
-    data = json.loads((synthetic.directory / "figures" / "figure3.json").read_text())
-    # the synthetic seed adds 0.1 points to every run
-    assert [data["fit"][key] for key in "abc"] == pytest.approx(FIT, abs=0.02)
-    assert len(data["data"]) == 6
-
-
-@pytest.mark.parametrize("name", figures.FIGURES)
-def test_figures_are_drawn(several_seeds, name):
-    png, svg, data = figures.write(name, several_seeds.experiment, several_seeds.directory)
-    assert png.read_bytes()[:4] == b"\x89PNG"
-    assert "synthetic" in svg.read_text()
-    assert json.loads(data.read_text())["figure"] == name
-    assert not list(png.parent.glob("*partial*"))
-
-
-def test_figures_without_runs_say_missing(nothing):
-    for name in figures.FIGURES:
-        _, svg, _ = figures.write(name, nothing.experiment, nothing.directory)
-        assert "missing" in svg.read_text().lower(), name
-
-
-def test_published_stages_peak_where_the_tables_say():
-    _, data = figures.build("figure1", _NoResults())
-    curves = {}
-    for row in data["data"]:
-        curves.setdefault(row["series"], []).append((row["progress"], row["lambda"]))
-    assert curves["7B"][-1] == pytest.approx((16.5, 0.2))
-    assert curves["13B"][-1] == pytest.approx((16.0, 0.02))
-    assert curves["1B"][-1] == pytest.approx((35.0, 0.05))
-    middle = min(curves["7B"], key=lambda point: abs(point[0] - 8))  # halfway up stage 2
-    assert middle[1] == pytest.approx((5e-3 + 5e-2) / 2, abs=1e-3)
-
-
-class _NoResults:
-    class experiment:
-        experiment = "none"
-        seeds = (1,)
-
-        class figures:
-            schedule = ()
-
-
-def test_unknown_figure():
-    with pytest.raises(ConfigError, match="figure4"):
-        figures.needs("figure9", None)
-
-
-def test_runs_that_were_not_trained_draw_no_curve(tmp_path):
-    still = {"init": {"pretrained": "some-model"}, "activation": "relu", "mixture": "mixed", "stages": [{"until": 0}]}
-    runs = {**CONFIG["runs"], "base-still": still}
-    for names, drawn in ((["base-still"], set()), (["base-still", "vanilla"], {"vanilla"})):
-        chosen = {**CONFIG["figures"], "schedule": names, "sparsity_curves": names}
-        synthetic = Synthetic(tmp_path / str(len(names)), {**CONFIG, "runs": runs, "figures": chosen}).write()
-        _, first = figures.build("figure1", synthetic.results)
-        assert {row["series"] for row in first["data"] if row["panel"] == "ours"} == drawn
-        _, second = figures.build("figure2", synthetic.results)
-        assert {row["series"] for row in second["data"]} == drawn

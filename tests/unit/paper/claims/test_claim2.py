@@ -1,0 +1,72 @@
+"""Claim 2 flips when its numbers flip."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.claims import change_measurements, precise, verdicts_of
+from helpers.synthetic_results import CONFIG, Synthetic
+
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.claims.registry import FAILS, HOLDS, UNTESTABLE
+
+
+@pytest.mark.parametrize(("key", "value"), [("sparsity", 0.80), ("loss", 3.60)])
+def test_claim2_needs_sparsity_and_quality(synthetic, key, value):
+    change_measurements(synthetic, "progressive", lambda entry: entry.update({key: value}), ["fatrelu-0.01"])
+    assert verdicts_of(synthetic)[2].verdict == FAILS
+
+
+def test_claim2_is_undecided_where_more_training_hides_the_cost(tmp_path):
+    base = {**CONFIG["runs"]["base"], "stages": [{"until": 400}]}  # 180 more steps are 45 % more
+    raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": base}}
+    synthetic = Synthetic(tmp_path, raw).write()
+    assert verdicts_of(synthetic)[2].verdict == HOLDS  # 0.012 behind vanilla ReLU: within the tolerance
+    change_measurements(synthetic, "vanilla", lambda entry: entry.update(loss=3.40))
+    verdict = verdicts_of(synthetic)[2]
+    assert verdict.verdict == UNTESTABLE
+    assert "45% more tokens" in verdict.evidence
+
+
+def test_claim2_is_undecided_where_other_data_hides_the_cost(tmp_path):
+    data = {**CONFIG["data"], "mixtures": {**CONFIG["data"]["mixtures"], "prose": {"prose": 1.0}}}
+    base = {**CONFIG["runs"]["base"], "mixture": "prose"}
+    raw = {**CONFIG, "data": data, "runs": {**CONFIG["runs"], "base": base}}
+    synthetic = Synthetic(tmp_path, raw).write()
+    change_measurements(synthetic, "vanilla", lambda entry: entry.update(loss=3.40))
+    verdict = verdicts_of(synthetic)[2]
+    assert verdict.verdict == UNTESTABLE
+    assert "mixture `mixed` after `prose`" in verdict.evidence
+
+
+def _pretrained(directory, until):
+    origin = {"pretrained": "results/packages/some-model-1.0", "gguf_file": "Some-135M.Q4_1.gguf"}
+    base = {**CONFIG["runs"]["base"], "init": origin, "stages": [{"until": until}]}
+    return Synthetic(directory, {**CONFIG, "runs": {**CONFIG["runs"], "base": base}}).write()
+
+
+@pytest.mark.parametrize("until", [0, 1])
+def test_claim2_takes_a_pretrained_original_as_it_is_by_benchmarks(tmp_path, until):
+    synthetic = _pretrained(tmp_path, until)
+    for run, activation in claims.needs(synthetic.experiment).benchmarks:
+        path = synthetic.results.benchmarks_file(run, activation, 1)
+        synthetic.edit(path, precise(0.05 if run == "vanilla" else 0.0))
+    verdict = verdicts_of(synthetic)[2]
+    assert verdict.verdict == HOLDS
+    assert "Beside the original" not in verdict.evidence
+
+
+@pytest.mark.parametrize("until", [0, 1])
+def test_claim2_is_undecided_by_loss_on_text_that_a_pretrained_original_was_not_trained_on(tmp_path, until):
+    synthetic = _pretrained(tmp_path, until)
+    assert verdicts_of(synthetic)[2].verdict == HOLDS  # 0.012 behind vanilla ReLU: within the tolerance
+    change_measurements(synthetic, "vanilla", lambda entry: entry.update(loss=3.40))
+    verdict = verdicts_of(synthetic)[2]
+    assert verdict.verdict == UNTESTABLE
+    amounts = f"{(until + 180) * 2048:,} tokens of this experiment's corpora, the original on {until * 2048:,}"
+    assert amounts in verdict.evidence
+
+
+def test_an_untrained_original_from_scratch_is_judged(tmp_path):
+    base = {**CONFIG["runs"]["base"], "stages": [{"until": 0}]}
+    synthetic = Synthetic(tmp_path, {**CONFIG, "runs": {**CONFIG["runs"], "base": base}}).write()
+    assert "the original on 0" in verdicts_of(synthetic)[2].evidence
