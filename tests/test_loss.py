@@ -40,7 +40,7 @@ def loss_and_gradients(model, **given):
 
 @pytest.mark.parametrize("special", [{}, {"tied_embeddings": False}, MINICPM], ids=["tied", "untied", "minicpm"])
 @pytest.mark.parametrize("items", [None, 41])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.commands("c++"))])
 def test_equals_the_loss_of_transformers(special, items, compiled):
     if compiled and (items or special):
         pytest.skip("compiled once")

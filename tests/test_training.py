@@ -74,6 +74,7 @@ def test_staged_equals_unstaged_bit_for_bit(data, staged, tmp_path):
 FAST = {"precision": "bfloat16", "compile": True, "attention": "eager"}
 
 
+@pytest.mark.commands("c++")
 def test_bfloat16_compiled_stages_equal_unstaged_and_stay_near_float32(data, staged, tmp_path):
     previous = None
     for index in range(len(STAGES)):
