@@ -36,7 +36,7 @@ def build(candidates: Path, contamination: Path, output_parquet: Path, output_js
         contamination: index of :func:`prosparse.data.contamination.build`.
     """
     started = time.time()
-    counts = json.loads(candidates.with_suffix(".json").read_text())
+    counts = json.loads(candidates.with_suffix(".json").read_text(encoding="utf-8"))
     index = Contamination.load(contamination)
     leaked, suspected, documents_with, heldout = _survey(candidates, index)
     distinctive, coverage = index.distinctive(heldout, documents_with)
@@ -60,7 +60,7 @@ def build(candidates: Path, contamination: Path, output_parquet: Path, output_js
             yield rest, split
 
     _write(checked(), pq.read_schema(candidates).metadata, output_parquet)
-    benchmarks = json.loads(contamination.with_suffix(".json").read_text())["benchmarks"]
+    benchmarks = json.loads(contamination.with_suffix(".json").read_text(encoding="utf-8"))["benchmarks"]
     counts |= {
         **removed,
         **{key: {split: kept[key][split] for split in ("train", "heldout")} for key in kept},
