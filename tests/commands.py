@@ -33,7 +33,11 @@ PLAIN = [
 
 #: Commands that another one calls by name: they come with it where the machine has them.
 COMPANIONS = {
-    "c++": ["g++", "gcc", "cc", "clang", "clang++", "as", "ld", "ld.gold", "ld.lld", "ar", "ranlib", "nm", "strip"],
+    # openssl: torch.compile fingerprints headers with it
+    "c++": [
+        "g++", "gcc", "cc", "clang", "clang++", "as", "ld", "ld.gold", "ld.lld", "ar", "ranlib", "nm", "strip",
+        "openssl",
+    ],
     "cmake": ["make", "gmake", "ninja"],
     "slurmctld": [
         "slurmd", "slurmstepd", "munged", "mungekey", "munge", "unmunge", "sbatch", "srun", "salloc", "squeue", "sinfo",
