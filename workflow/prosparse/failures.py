@@ -60,8 +60,9 @@ def explain(error: BaseException) -> str | None:
             return f"a file is damaged or not of its format: {said}"
         case RuntimeError() if any(words in said for words in NOT_WRITTEN):
             return f"a file could not be written, perhaps since the disk is full: {said}"
-    if package in ("yaml", "pyarrow", "safetensors_rust", "safetensors", "gguf"):
-        return f"a file is damaged or not of its format ({package.removesuffix('_rust')}): {said}"
+    # the tokenizers library has no classes of its own
+    if type(error) is Exception or package in ("yaml", "pyarrow", "safetensors_rust", "safetensors", "gguf"):
+        return f"a file is damaged or not of its format: {said}"
     return None
 
 
@@ -77,6 +78,12 @@ JSON_FILES = (
     "added_tokens.json", "vocab.json", "model.safetensors.index.json", "pytorch_model.bin.index.json",
 )  # fmt: skip
 BINARY_FILES = ("*.safetensors", "*.bin", "tokenizer.model", "*.gguf")
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("tokenizer_class", "model_type"), (str,)),
+    **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), (str, dict)),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), (int, list)),
+    "model_max_length": (int, float),
+}  # of what libraries use without a look
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -112,6 +119,13 @@ def _of_json(path: Path) -> str | None:
         return f"{path}: {explain(error)}"
     if not isinstance(held, dict):
         return f"{path} holds no JSON object"
+    for token in (held.get("added_tokens") or []) if path.name == "tokenizer.json" else []:
+        if not isinstance(token, dict) or not isinstance(token.get("special", False), bool):
+            return f"{path}: added_tokens holds {token!r}"
+    for key in TYPES.keys() & held.keys():
+        value = held[key]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, TYPES[key])):
+            return f"{path}: {key} is {value!r}: {' or '.join(each.__name__ for each in TYPES[key])} is needed"
     if path.name.endswith(".index.json"):
         shards = held.get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):

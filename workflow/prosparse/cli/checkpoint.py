@@ -38,7 +38,7 @@ def train(
     checkpoint: Checkpoint,
     recipe: Annotated[Path, typer.Option(help="YAML: activation, context_length, stages, training.")],
     text: Text,
-    output: Annotated[Path, typer.Option(help="Directory; the last stage's checkpoint is in its last stageN.")],
+    output: Annotated[Path, typer.Option(help="Directory: a checkpoint once all is trained.")],
     seed: int = 0,
 ) -> None:
     """Train through the stages of a recipe, or continue."""
@@ -65,7 +65,9 @@ def evaluate(
     task: Annotated[list[str], typer.Option(help="piqa, mmlu, ...; repeat for several.")],
     output: Annotated[Path, typer.Option(help="JSON file.")],
     activation: OwnActivation = None,
-    rows: Annotated[Path | None, typer.Option(help="Directory of benchmark rows. Default: from the hub.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(exists=True, help="Directory of benchmark rows. Default: the hub.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows per task.")] = None,
     execute_code: Annotated[
         bool, typer.Option("--execute-code", help="Run the model's programs in a sandbox.")
