@@ -9,8 +9,9 @@ import pytest
 import yaml
 from test_dag import ROOT
 
-from prosparse import memory, plan
+from prosparse import memory
 from prosparse.config import load
+from prosparse.plan import costs
 from prosparse.published.shapes import DecoderShape
 
 PUBLISHED = ROOT / "results" / "published"
@@ -37,7 +38,7 @@ def test_an_estimate_is_no_less_than_was_taken_and_no_more_than_twice_that(name,
     experiment = load(yaml.safe_load((ROOT / config).read_text(encoding="utf-8")))
     prompts = PROMPTS * experiment.data.context_length
     if name == "smollm2":
-        monkeypatch.setattr(plan, "decoder", lambda *_: SMOLLM2)
+        monkeypatch.setattr(costs, "decoder", lambda *_: SMOLLM2)
     compared = 0
     for run in experiment.runs:
         measuring = memory.measuring_megabytes(experiment, run, folder)

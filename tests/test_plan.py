@@ -16,10 +16,10 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosparse import plan
 from prosparse.config import Architecture, Experiment, Training, load
-from prosparse.paper import plan_page
-from prosparse.plan import Total, activation_bytes, of_architecture
+from prosparse.plan import costs, downloads, jobs, page, papers, targets
+from prosparse.plan.costs import activation_bytes, of_architecture
+from prosparse.plan.jobs import Total
 from prosparse.published.shapes import DecoderShape
 from prosparse.published.tables import BENCHMARKS, DATA, published_table
 
@@ -99,8 +99,8 @@ def paper(**over: Any) -> Experiment:
     return load(paper_config(**over))
 
 
-def planned(experiment: Experiment, directory: Path) -> list[plan.Job]:
-    return plan_page.jobs(experiment, directory, plan_page.targets(experiment)["all"])
+def planned(experiment: Experiment, directory: Path) -> list[jobs.Job]:
+    return targets.jobs_behind(experiment, directory, targets.targets(experiment)["all"])
 
 
 # --------------------------------------------------------------------------------------- counts
@@ -224,9 +224,9 @@ def test_hours_of_the_papers_7b(tmp_path):
     assert total.tokens == 16500 * 512 * 4096
     assert total.tokens / 1e9 == pytest.approx(34.60, abs=0.005)
     seconds = total.tokens * 3 * (2 * 6_607_077_376 + 4 * 32 * 4096 * 4096) / (312e12 * 0.4)
-    assert plan.gpu_hours(experiment, total.flops) == pytest.approx(seconds / 3600, rel=1e-9)
-    assert plan.gpu_hours(experiment, total.flops) / 24 / 8 == pytest.approx(18.5, abs=0.1)  # days
-    beside = plan_page.papers(experiment, own)[0]
+    assert costs.gpu_hours(experiment, total.flops) == pytest.approx(seconds / 3600, rel=1e-9)
+    assert costs.gpu_hours(experiment, total.flops) / 24 / 8 == pytest.approx(18.5, abs=0.1)  # days
+    beside = papers.papers(experiment, own)[0]
     assert beside["gpu_hours"] == [1920, 1920]
     assert beside["our_gpu_hours"] / 1920 == pytest.approx(1.85, abs=0.01)
     # which at our count would be 74 % of the GPUs' peak
@@ -234,7 +234,7 @@ def test_hours_of_the_papers_7b(tmp_path):
 
 
 def test_the_page_prints_the_ratio_to_the_paper(tmp_path):
-    text = plan_page.write(paper(), tmp_path, ask=False)
+    text = page.write(paper(), tmp_path, ask=False)
     assert "8 x A100 80GB, about 10 days = 1,920 GPU-hours for 34.6 B tokens" in text
     assert "1.85 times as many" in text
     assert "32 x A100 80GB, about 20-30 days = 15,360-23,040 GPU-hours" in text
@@ -263,11 +263,11 @@ def test_memory_and_disk_of_llama2_7b(tmp_path):
     whole = paper()
     plain = whole.runs["prosparse"].training.model_copy(update={"activation_checkpointing": False})
     shape = of_architecture(whole.architectures["llama2-7b"])
-    assert plan.training_memory(whole, plain, shape).activations > 8 * job.memory.activations
+    assert costs.training_memory(whole, plain, shape).activations > 8 * job.memory.activations
 
 
 def test_a_corpus_takes_its_limit_on_disk_or_what_it_was_found_to_be(tmp_path):
-    def data_job(experiment: Experiment) -> plan.Job:
+    def data_job(experiment: Experiment) -> jobs.Job:
         return next(job for job in planned(experiment, tmp_path) if job.target == "data")
 
     job = data_job(paper())
@@ -284,11 +284,11 @@ def test_a_corpus_takes_its_limit_on_disk_or_what_it_was_found_to_be(tmp_path):
 
 
 def test_benchmarks_are_bounded_by_their_requests(tmp_path):
-    assert plan_page.benchmark_requests(paper(), tmp_path) == (2 * 1838 + 1319, False)  # PIQA has two candidates
+    assert targets.benchmark_requests(paper(), tmp_path) == (2 * 1838 + 1319, False)  # PIQA has two candidates
     limited = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "limit": 10})
-    assert plan_page.benchmark_requests(limited, tmp_path) == (2 * 10 + 10, False)
+    assert targets.benchmark_requests(limited, tmp_path) == (2 * 10 + 10, False)
     unknown = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "agi_eval"]})
-    assert plan_page.benchmark_requests(unknown, tmp_path) == (2 * 1838, True)
+    assert targets.benchmark_requests(unknown, tmp_path) == (2 * 1838, True)
     total = Total.of(job for job in planned(unknown, tmp_path) if job.target == "benchmarks")
     assert total.tokens == 3 * 2 * 1838 * 4096
     assert "flops" in total.unknown
@@ -296,7 +296,7 @@ def test_benchmarks_are_bounded_by_their_requests(tmp_path):
     rows = tmp_path / "data/benchmark_rows/rows.json"
     rows.parent.mkdir(parents=True)
     rows.write_text(json.dumps({"rows": {"piqa": 7}}))
-    assert plan_page.benchmark_requests(unknown, tmp_path) == (14, False)
+    assert targets.benchmark_requests(unknown, tmp_path) == (14, False)
 
 
 def test_what_is_done_is_no_longer_to_do(tmp_path):
@@ -309,7 +309,7 @@ def test_what_is_done_is_no_longer_to_do(tmp_path):
     assert {job.output for job in listed if job.done} == {
         f"checkpoints/prosparse/seed0/stage{stage}/provenance.json" for stage in (0, 1)
     }
-    assert "| prosparse " in plan_page.write(experiment, tmp_path, ask=False)
+    assert "| prosparse " in page.write(experiment, tmp_path, ask=False)
     row = next(line for line in (tmp_path / "plan.md").read_text().splitlines() if line.startswith("| prosparse "))
     assert "2/6" in row
 
@@ -318,9 +318,9 @@ def test_a_teacher_is_trained_before_and_computes_a_forward_pass(tmp_path):
     config = paper_config()
     config["runs"]["student"] = {**config["runs"]["prosparse"], "distillation": {"teacher": "vanilla", "share": 1}}
     experiment = load(config)
-    order = plan.stages_behind(experiment, [("student", 0)])
+    order = jobs.stages_behind(experiment, [("student", 0)])
     assert order.index(("vanilla", 1)) < order.index(("student", 0))
-    student, plain = (plan.stage_job(experiment, run, 0, 0, tmp_path) for run in ("student", "prosparse"))
+    student, plain = (jobs.stage_job(experiment, run, 0, 0, tmp_path) for run in ("student", "prosparse"))
     assert student.flops / plain.flops == pytest.approx(4 / 3)
 
 
@@ -329,7 +329,7 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
     del config["runs"]["llama2-7b"]["init"]["architecture"]
     experiment = load(config)
     assert all(job.flops is None for job in planned(experiment, tmp_path) if job.target == "prosparse")
-    row = next(line for line in plan_page.write(experiment, tmp_path, ask=False).splitlines() if "| prosparse" in line)
+    row = next(line for line in page.write(experiment, tmp_path, ask=False).splitlines() if "| prosparse" in line)
     assert "34.6 B" in row
     assert row.count("unknown") == 4  # FLOPs, recomputed, GPU-hours, disk
     # until a checkpoint of it is there
@@ -341,12 +341,12 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
 
 def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
     """Two bytes of each weight, the characters of the corpus; the tokenizer and two benchmarks are unknown."""
-    text = plan_page.write(paper(), tmp_path, ask=False)
+    text = page.write(paper(), tmp_path, ask=False)
     assert f"STILL TO FETCH: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
     manifest = tmp_path / "data/tokens/llama/text/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"tokens": 4096000}))
-    text = plan_page.write(paper(), tmp_path, ask=False)
+    text = page.write(paper(), tmp_path, ask=False)
     assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
 
 
@@ -355,14 +355,15 @@ def test_revisions_are_those_of_the_config(tmp_path):
     config["data"]["tokenizers"]["llama"]["revision"] = "f00d"
     experiment = load(config)
     found = {
-        remote.kind: remote.revision for remote in plan.remotes(experiment, planned(experiment, tmp_path), tmp_path)
+        remote.kind: remote.revision
+        for remote in downloads.remotes(experiment, planned(experiment, tmp_path), tmp_path)
     }
     assert found == {"model": "01c7", "tokenizer": "f00d", "data set": "abc"}
     assert '"revision"' not in paper().data.tokenizers["llama"].model_dump_json()  # as it was before there was one
 
 
 def requested(experiment: Experiment, *names: str) -> set[str]:
-    return {job.output for job in plan_page.requested(experiment, names)}
+    return {job.output for job in targets.requested(experiment, names)}
 
 
 def test_a_file_is_planned_as_the_target_that_it_belongs_to():
@@ -392,7 +393,7 @@ def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
 
 
 def test_without_hardware_hours_are_not_printed(tmp_path):
-    text = plan_page.write(paper(hardware=None), tmp_path, ask=False)
+    text = page.write(paper(hardware=None), tmp_path, ask=False)
     assert "give the experiment `hardware:`" in text
     assert "| GPU-hours" not in text
 
@@ -403,7 +404,7 @@ def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkey
     raw = yaml.safe_load(file.read_text())
     if "experiment" not in raw:
         pytest.skip("laid over another config, or none")
-    text = plan_page.write(load(raw), tmp_path, ask=False)
+    text = page.write(load(raw), tmp_path, ask=False)
     assert max(len(line) for line in text.splitlines()) <= 120
     assert "| IN ALL" in text
 
@@ -411,8 +412,8 @@ def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkey
 def test_a_plan_imports_neither_torch_nor_transformers(tmp_path):
     program = (
         "import sys, yaml; from pathlib import Path; from prosparse.config import load;"
-        "from prosparse.paper import plan_page;"
-        "plan_page.write(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1]), ask=False);"
+        "from prosparse.plan import page;"
+        "page.write(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1]), ask=False);"
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=True)
@@ -423,12 +424,12 @@ def test_the_papers_hardware_fits_its_stages():
     for row in published_table("hardware"):
         assert any(stage["model"] == row["model"] for stage in published_table("table6_stages_llama2"))
         assert float(row["days_at_least"]) <= float(row["days_at_most"])
-    for entry in plan_page.papers(paper(), []):
+    for entry in papers.papers(paper(), []):
         assert all(0.2 < implied < 1 for implied in entry["implied_utilization"])
 
 
 def test_official_rows_are_of_benchmarks():
-    assert set(plan_page.official_rows()) <= set(BENCHMARKS)
+    assert set(targets.official_rows()) <= set(BENCHMARKS)
 
 
 LLAMA2_13B = LLAMA2_7B | {"hidden_size": 5120, "intermediate_size": 13824, "layers": 40, "heads": 40, "kv_heads": 40}
@@ -455,12 +456,12 @@ def test_batches_of_benchmarks_fit_the_gpu_and_are_shown(tmp_path, precision, sc
         precision=precision,
         benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 32768},
     )
-    memory = plan.answering_memory(experiment, "llama2-7b", tmp_path)
+    memory = costs.answering_memory(experiment, "llama2-7b", tmp_path)
     assert memory is not None
     assert (memory.token.kv_cache, memory.weights) == (kv_cache, weights)
     assert memory.batch_tokens == min(32768, int(0.8 * (80e9 - weights)) // memory.token.total)
     assert weights + memory.batch_tokens * memory.token.total < 80e9
-    text = plan_page.write(experiment, tmp_path, ask=False)
+    text = page.write(experiment, tmp_path, ask=False)
     line = next(line for line in text.splitlines() if line.startswith("- llama2-7b: ") and "tokens per batch" in line)
     assert line.startswith(f"- llama2-7b: {memory.batch_tokens:,} tokens per batch")
     assert f"{memory.batch_tokens * kv_cache / 1e9:.1f} GB of KV cache" in " ".join(text.split())
@@ -472,7 +473,7 @@ def test_a_batch_that_the_gpu_does_not_hold_is_lowered(tmp_path):
         precision="bfloat16",
         benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 10**6},
     )
-    memory = plan.answering_memory(experiment, "llama2-7b", tmp_path)
+    memory = costs.answering_memory(experiment, "llama2-7b", tmp_path)
     assert memory is not None
     assert 30_000 < memory.batch_tokens < 60_000
-    assert "(the 1,000,000 of benchmarks.batch_tokens do not fit)" in plan_page.write(experiment, tmp_path, ask=False)
+    assert "(the 1,000,000 of benchmarks.batch_tokens do not fit)" in page.write(experiment, tmp_path, ask=False)

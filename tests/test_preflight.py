@@ -22,10 +22,10 @@ import yaml
 from huggingface_hub import errors
 from test_plan import A100, paper, paper_config
 
-from prosparse import plan, preflight
 from prosparse.config import Experiment, load
-from prosparse.paper import plan_page
-from prosparse.plan import Remote
+from prosparse.plan import downloads, preflight, targets
+from prosparse.plan import hub as plan_hub
+from prosparse.plan.downloads import Remote
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,8 +51,8 @@ def roomy(monkeypatch):
 
 
 def refusals(experiment: Experiment, directory: Path, local: bool = True, target: str = "all") -> list[str]:
-    listed = plan_page.jobs(experiment, directory, plan_page.targets(experiment)[target], target == "all")
-    return preflight.refusals(experiment, directory, listed, plan.remotes(experiment, listed, directory), local)
+    listed = targets.jobs_behind(experiment, directory, targets.targets(experiment)[target], target == "all")
+    return preflight.refusals(experiment, directory, listed, downloads.remotes(experiment, listed, directory), local)
 
 
 def finish(directory: Path, run: str, stage: int) -> None:
@@ -156,7 +156,7 @@ def test_disk_that_only_the_estimate_exceeds_is_a_doubt(open_experiment, roomy, 
     experiment = open_experiment()
     roomy(disk=670e9)  # 580 GB of checkpoints, 81 GB for a while; 140 GB of tokens, twice as much of documents
     assert refusals(experiment, tmp_path) == []
-    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
+    listed = targets.jobs_behind(experiment, tmp_path, targets.targets(experiment)["all"])
     (doubt,) = preflight.doubts(experiment, tmp_path, listed)
     assert doubt.startswith("disk: about 1,003 GB")
 
@@ -217,14 +217,14 @@ MODEL = Remote("model", "some/model", "abc", None, "https://huggingface.co/some/
 def test_offline_the_hub_is_not_asked(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("asked"))
-    assert preflight.ask_hub([MODEL]) is None
+    assert plan_hub.ask_hub([MODEL]) is None
 
 
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(preflight, "_question", lambda remote, timeout: time.sleep(60))
+    monkeypatch.setattr(plan_hub, "_question", lambda remote, timeout: time.sleep(60))
     started = time.monotonic()
-    assert preflight.ask_hub([MODEL, MODEL], timeout=0.2) is None
+    assert plan_hub.ask_hub([MODEL, MODEL], timeout=0.2) is None
     assert time.monotonic() - started < 5
 
 
@@ -269,27 +269,27 @@ def hub(monkeypatch):
 def test_what_the_hub_says(hub, error, said, refuses):
     kind = error and getattr(errors, error)
     asked = hub(**({"model": kind.__new__(kind)} if kind else {}))
-    (answer,) = preflight.ask_hub([MODEL]).values()
+    (answer,) = plan_hub.ask_hub([MODEL]).values()
     assert asked == ["some/model abc"]
     assert answer.text.startswith(said)
     assert answer.refuses == refuses
-    assert preflight.refused_by_hub([MODEL], {("model", "some/model"): answer}) == (
+    assert plan_hub.refused_by_hub([MODEL], {("model", "some/model"): answer}) == (
         [f"runs.base.init: the model some/model: {answer.text}"] if refuses else []
     )
     done = replace(MODEL, needed=False)
-    assert preflight.refused_by_hub([done], {("model", "some/model"): answer}) == []
+    assert plan_hub.refused_by_hub([done], {("model", "some/model"): answer}) == []
 
 
 def test_a_name_that_is_no_id_is_refused(hub):
     hub(**{"": errors.HFValidationError()})
     remote = replace(MODEL, name="some//model")
-    (reason,) = preflight.refused_by_hub([remote], preflight.ask_hub([remote]))
+    (reason,) = plan_hub.refused_by_hub([remote], plan_hub.ask_hub([remote]))
     assert reason.startswith("runs.base.init: the model some//model: NO DIRECTORY")
 
 
 def test_one_odd_remote_does_not_silence_the_others(hub):
     asked = hub(model=KeyError("sha"))
-    odd, other = preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]).values()
+    odd, other = plan_hub.ask_hub([MODEL, replace(MODEL, name="some/other")]).values()
     assert len(asked) == 2
     assert "KeyError('sha')" in odd.text
     assert not odd.refuses
@@ -299,7 +299,7 @@ def test_one_odd_remote_does_not_silence_the_others(hub):
 @pytest.mark.parametrize("error", [httpx2.ConnectError("no route"), httpx2.ReadTimeout("slow"), ConnectionError("off")])
 def test_a_hub_that_is_not_reached_is_asked_once(hub, error):
     asked = hub(model=error)
-    assert preflight.ask_hub([MODEL, replace(MODEL, name="some/other")]) is None
+    assert plan_hub.ask_hub([MODEL, replace(MODEL, name="some/other")]) is None
     assert len(asked) == 1
 
 
@@ -310,7 +310,7 @@ def test_a_start_asks_about_what_is_still_needed(hub, roomy, tmp_path, monkeypat
     config["data"]["corpora"]["text"]["source"]["hub"] = str(tmp_path)
     name = "Llama-2-7b-hf"
     asked = hub(**{name: errors.RevisionNotFoundError.__new__(errors.RevisionNotFoundError)})
-    model, tokenizer = plan_page.refusals(load(config), ["table6"], local=True)
+    model, tokenizer = targets.target_refusals(load(config), ["table6"], local=True)
     assert (
         model
         == f"runs.llama2-7b.init: the model meta-llama/{name}: NO REVISION 01c7: correct runs.llama2-7b.init.revision"
@@ -319,22 +319,22 @@ def test_a_start_asks_about_what_is_still_needed(hub, roomy, tmp_path, monkeypat
     assert asked == [f"meta-llama/{name} 01c7", f"meta-llama/{name} None"]
     finish(tmp_path / "results/scale", "llama2-7b", 0)
     asked.clear()
-    plan_page.refusals(load(config), ["table6"], local=True)
+    targets.target_refusals(load(config), ["table6"], local=True)
     assert asked == [f"meta-llama/{name} None"]
-    assert plan_page.refusals(load(config), ["figure1"], local=True) == []
+    assert targets.target_refusals(load(config), ["figure1"], local=True) == []
     assert len(asked) == 1
 
 
 def test_a_benchmark_in_many_data_sets_is_asked_for_by_its_first(tmp_path):
     experiment = load(paper_config(benchmarks={"rows": "hub", "tasks": ["agi_eval", "mmlu", "bbh"]}))
-    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
-    found = [remote for remote in plan_page.remotes(experiment, tmp_path, listed) if remote.kind == "benchmark"]
+    listed = targets.jobs_behind(experiment, tmp_path, targets.targets(experiment)["all"])
+    found = [remote for remote in targets.every_remote(experiment, tmp_path, listed) if remote.kind == "benchmark"]
     assert [remote.name for remote in found] == ["SaylorTwift/bbh", "cais/mmlu", "hails/agieval-aqua-rat"]
     assert all(remote.needed for remote in found)
     rows = tmp_path / "data/benchmark_rows/rows.json"
     rows.parent.mkdir(parents=True)
     rows.write_text('{"rows": {}}')
-    assert not any(remote.needed for remote in plan_page.remotes(experiment, tmp_path, listed)[-3:])
+    assert not any(remote.needed for remote in targets.every_remote(experiment, tmp_path, listed)[-3:])
 
 
 # ------------------------------------------------------------------------------------ in Snakemake
@@ -424,7 +424,7 @@ def test_a_gpu_that_cannot_answer_benchmarks_is_known_before(tmp_path, roomy, me
     """LLaMA2-7B in bfloat16: 13.5 GB of weights, and 3 GB for a prompt of 4,096 tokens."""
     over = {"precision": "bfloat16", "hardware": A100 | {"memory_gigabytes": memory}}
     experiment = paper(**over)
-    listed = plan_page.jobs(experiment, tmp_path, plan_page.targets(experiment)["all"])
+    listed = targets.jobs_behind(experiment, tmp_path, targets.targets(experiment)["all"])
     said = [line for line in refusals(experiment, tmp_path, local=False) if "benchmarks cannot be answered" in line]
     assert bool(said) == refused
     doubts = [line for line in preflight.doubts(experiment, tmp_path, listed) if "may not be answered" in line]

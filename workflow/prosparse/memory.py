@@ -9,8 +9,8 @@ import math
 import os
 from pathlib import Path
 
-from prosparse import plan
 from prosparse.config import Experiment
+from prosparse.plan import costs
 
 #: A process that has imported torch, transformers and datasets, and what it keeps beside the model.
 PROCESS_BYTES = 750e6
@@ -38,12 +38,12 @@ def _limit(file: Path) -> int | None:
 
 def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
     """Of a stage in one process: weights, gradients, AdamW, activations and logits, and a teacher's weights."""
-    chosen, shape = experiment.runs[run], plan.decoder(experiment, run, directory)
+    chosen, shape = experiment.runs[run], costs.decoder(experiment, run, directory)
     if shape is None or shape.parameters is None:
         return _megabytes(PROCESS_BYTES)
     if not chosen.stages[-1].until:  # taken as it is: opened and saved
-        return _megabytes(PROCESS_BYTES + 2 * plan.start_bytes(chosen.init) * shape.parameters)
-    needed = PROCESS_BYTES + plan.training_memory(experiment, chosen.training, shape).total
+        return _megabytes(PROCESS_BYTES + 2 * costs.start_bytes(chosen.init) * shape.parameters)
+    needed = PROCESS_BYTES + costs.training_memory(experiment, chosen.training, shape).total
     if chosen.distillation is not None:
         needed += _weight_bytes(experiment, chosen.distillation.teacher, directory)
     return _megabytes(needed)
@@ -64,19 +64,19 @@ def measuring_megabytes(
     Weights in float32; of each token, one layer's activations, the keys and values of all layers, and ``logits`` times
     a value per token of the vocabulary.
     """
-    shape = plan.decoder(experiment, run, directory)
+    shape = costs.decoder(experiment, run, directory)
     if shape is None or shape.parameters is None or shape.vocabulary_size is None:
         return _megabytes(PROCESS_BYTES)
     tokens = tokens or MEASURED_SEQUENCES * experiment.data.context_length
-    layer = plan.activation_bytes(shape, experiment.runs[run].training, experiment.data.context_length)
-    cache = 2 * plan.WEIGHT_BYTES * shape.layers * shape.kv_heads * shape.head_dim
-    head = logits * plan.WEIGHT_BYTES * shape.vocabulary_size
-    return _megabytes(PROCESS_BYTES + plan.WEIGHT_BYTES * shape.parameters + tokens * (layer + cache + head))
+    layer = costs.activation_bytes(shape, experiment.runs[run].training, experiment.data.context_length)
+    cache = 2 * costs.WEIGHT_BYTES * shape.layers * shape.kv_heads * shape.head_dim
+    head = logits * costs.WEIGHT_BYTES * shape.vocabulary_size
+    return _megabytes(PROCESS_BYTES + costs.WEIGHT_BYTES * shape.parameters + tokens * (layer + cache + head))
 
 
 def _weight_bytes(experiment: Experiment, run: str, directory: Path) -> float:
-    shape = plan.decoder(experiment, run, directory)
-    return plan.WEIGHT_BYTES * (shape.parameters or 0) if shape is not None else 0
+    shape = costs.decoder(experiment, run, directory)
+    return costs.WEIGHT_BYTES * (shape.parameters or 0) if shape is not None else 0
 
 
 def _megabytes(count: float) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-from prosparse import environment, invocation, memory, runs, slurm
+from prosparse import environment, invocation, memory, runs
 from prosparse.config import (
     Activation,
     ConfigError,
@@ -21,7 +21,7 @@ from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
 from prosparse.launch import time_budget
 from prosparse.measure import benchmark_rows
-from prosparse.paper import page, plan_page
+from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration_page
 from prosparse.paper.claims import registry as claims
 from prosparse.paper.figures import registry as figures
@@ -30,6 +30,8 @@ from prosparse.paper.release import folder as release
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables
+from prosparse.plan import slurm
+from prosparse.plan import targets as plan_targets
 from prosparse.published.settings import scale_of, settings
 
 # how Snakemake was called; None in a job that it starts
@@ -517,7 +519,10 @@ def release_folders(wildcards):
 
 def refusals(targets, local):
     """Lines that say why the targets cannot be made, none where nothing is known to stop them."""
-    return [f"- {reason}" for reason in plan_page.refusals(experiment, targets, local)]
+    return [
+        f"- {reason}"
+        for reason in plan_targets.target_refusals(experiment, targets, local)
+    ]
 
 
 def copied_results():

@@ -53,9 +53,9 @@ def page(config: Config) -> None:
 
 def plan(config: Config) -> None:
     """Estimate what the experiment costs, and report what would stop it."""
-    from prosparse.paper import plan_page
+    from prosparse.plan import page
 
-    print(plan_page.write(_experiment(config), config.parent), end="")
+    print(page.write(_experiment(config), config.parent), end="")
 
 
 def release(pair: Annotated[str, typer.Argument(help="run, or run@activation.")], config: Config) -> None:

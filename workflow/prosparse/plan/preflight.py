@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from prosparse.config import ConfigError, Experiment
-from prosparse.plan import STATE_BYTES, WEIGHT_BYTES, Job, Remote
-
-TIMEOUT = 5.0  # seconds that one question to the hub may take
+from prosparse.plan.costs import STATE_BYTES, WEIGHT_BYTES
+from prosparse.plan.downloads import Remote
+from prosparse.plan.jobs import Job
 
 
 def refusals(
@@ -62,9 +60,6 @@ def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list
     if needed > free and not _disk(directory, waiting):
         found.append(f"disk: about {needed / 1e9:,.0f} GB are still to come, {free / 1e9:,.0f} GB are free")
     return found
-
-
-# --------------------------------------------------------------------------------- on this machine
 
 
 def _access(remotes: Iterable[Remote]) -> list[str]:
@@ -198,91 +193,3 @@ def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:
         except ConfigError as error:
             found.append(f"runs.{run}.{error} (hardware.gpus)")
     return found
-
-
-# -------------------------------------------------------------------------------------- the hub
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the hub says of a remote: its licence and access, or what is wrong."""
-
-    text: str
-    refuses: bool = False  # for certain
-
-
-def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], Answer] | None:
-    """(kind, name) -> what the hub says; None where no hub answers.
-
-    Metadata alone are read. Nothing waits much longer than ``timeout`` a question, and the first without an answer is
-    the last.
-    """
-    asked = [remote for remote in remotes if remote.kind != "package"]
-    if not asked:
-        return None
-    from huggingface_hub.constants import is_offline_mode  # imported where something is asked: it takes a moment
-
-    if is_offline_mode():
-        return None
-    found = {}
-    for remote in asked:
-        answer = _within(timeout, lambda remote=remote: _question(remote, timeout))  # type: ignore[misc]
-        if answer is None:
-            return None
-        found[remote.kind, remote.name] = answer
-    return found
-
-
-def refused_by_hub(remotes: Iterable[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
-    """What the hub refuses of what is still needed, one sentence each."""
-    needed = [remote for remote in remotes if remote.needed]
-    pairs = [(remote, (answers or {}).get((remote.kind, remote.name))) for remote in needed]
-    return [
-        f"{remote.key}: the {remote.kind} {remote.name}: {answer.text}"
-        for remote, answer in pairs
-        if answer is not None and answer.refuses and not _cached(remote)
-    ]
-
-
-def _within(seconds: float, question: Callable[[], Answer | None]) -> Answer | None:
-    """The answer, or None when it takes longer: looking up a name has no time limit of its own."""
-    answers: list[Answer | None] = []
-    thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
-    thread.start()
-    thread.join(2 * seconds)
-    return answers[0] if answers else None
-
-
-def _question(remote: Remote, timeout: float) -> Answer | None:
-    """None where no hub was reached."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    hub, kind = HfApi(), "dataset" if remote.kind in ("data set", "benchmark") else "model"
-    try:
-        found = hub.repo_info(remote.name, repo_type=kind, revision=remote.revision, timeout=timeout)
-        hub.auth_check(remote.name, repo_type=kind)
-    except GatedRepoError:
-        terms = remote.gated or f"{hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{remote.name}"
-        return Answer(f"NO ACCESS: accept its terms ({terms}) and log in", refuses=True)
-    except RevisionNotFoundError:
-        return Answer(f"NO REVISION {remote.revision}: correct {remote.key}.revision", refuses=True)
-    except RepositoryNotFoundError:
-        return Answer(f"NOT FOUND, or private: correct {remote.key}", refuses=True)
-    except HFValidationError:
-        return Answer(f"NO DIRECTORY, and no id that the hub could have: correct {remote.key}", refuses=True)
-    except HfHubHTTPError as error:
-        return Answer(f"the hub refuses to say: {error}".splitlines()[0])
-    except (HTTPError, ConnectionError, TimeoutError):  # of requests that reached no hub
-        return None
-    except Exception as error:  # of this remote alone: the others are asked all the same
-        return Answer(f"the hub's answer is not understood: {error!r}".splitlines()[0])
-    card = getattr(found, "card_data", None)
-    return Answer(f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}")

@@ -1,0 +1,178 @@
+"""What an experiment's jobs cost, by arithmetic from its config: tokens, FLOPs, memory, disk.
+
+Nothing here is measured and nothing is fetched. What cannot be known before it is fetched (the shape of a
+model that no config describes) is None, never guessed.
+
+**FLOPs** are model FLOPs (``published/shapes.py``). Attention counts all T keys of each query, as PaLM does; a kernel
+that skips the causal half computes less and reaches a higher MFU by this count. Activation checkpointing computes a
+forward pass of the layers again: ``recomputed``, which MFU leaves out by definition.
+
+**Memory** of a GPU that trains: float32 weights, gradients and two AdamW moments, 16 bytes a parameter, shared by all
+GPUs where ``training.fsdp``; what the backward pass keeps (``activation_bytes``); the logits of the fused loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prosparse import runs
+from prosparse.config import Architecture, Experiment, Init, PretrainedInit, ScratchInit, Training
+from prosparse.measure.token_memory import TokenMemory
+from prosparse.published.shapes import DecoderShape
+
+WEIGHT_BYTES = 4  # float32
+
+
+STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
+
+
+CHECKPOINT_BYTES = 3 * WEIGHT_BYTES  # and two moments
+
+
+RELEASED_BYTES = 2  # a weight of a released model
+
+
+def of_architecture(architecture: Architecture, vocabulary_size: int | None = None) -> DecoderShape:
+    """The shape that a config describes; ``vocabulary_size`` is used where it says none."""
+    return DecoderShape(
+        architecture.hidden_size,
+        architecture.intermediate_size,
+        architecture.layers,
+        architecture.heads,
+        architecture.kv_heads,
+        architecture.hidden_size // architecture.heads,
+        architecture.vocabulary_size or vocabulary_size,
+        architecture.tied_embeddings,
+    )
+
+
+def activation_bytes(shape: DecoderShape, training: Training, context: int) -> int:
+    """What a token of a micro batch leaves in one layer for the backward pass.
+
+    The residual stream and the norms stay in float32. Kept are: of two norms their input and what they
+    normalised; the inputs of the projections; queries, keys (repeated for every head), values and what attention
+    gives; the gate before and after its activation, up, and their product. Eager attention also keeps each
+    head's probabilities over the context, in float32 and as the product takes them.
+    """
+    size = 2 if training.precision == "bfloat16" else 4
+    norms = 4 * 4 * shape.hidden_size
+    inputs = 2 * size * shape.hidden_size
+    attention = 4 * size * shape.attention_width
+    ffn = 4 * size * shape.intermediate_size
+    eager = (4 + size) * shape.heads * context if training.attention == "eager" else 0
+    return norms + inputs + attention + ffn + eager
+
+
+def checkpoint_directory(experiment: Experiment, run: str, stage: int | None, seed: int) -> str:
+    return f"checkpoints/{runs.checkpoint(experiment, run, stage).format(seed=seed)}"
+
+
+def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape | None:
+    """The shape of a run's model: from the config, else from a config.json on this machine, else None.
+
+    Args:
+        directory: ``results/{experiment}``.
+    """
+    run, init = runs.start(experiment, run)
+    if init.architecture is not None:
+        architecture = experiment.architectures[init.architecture]
+        # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched
+        tokenizer = experiment.data.tokenizers[experiment.tokenizer(run)]
+        own = tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
+        return of_architecture(architecture, own)
+    finished = checkpoint_directory(experiment, run, 0, experiment.seeds[0])
+    folders = [directory / finished] if init.gguf_file else [Path(init.pretrained), directory / finished]
+    return next(filter(None, (DecoderShape.read(folder / "config.json") for folder in folders)), None)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one GPU, or of one process without GPUs."""
+
+    state: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        return self.state + self.activations + self.logits
+
+
+@dataclass(frozen=True)
+class AnsweringMemory:
+    """Bytes on the device that answers benchmarks, with ``batch_tokens`` tokens per batch."""
+
+    weights: int
+    batch_tokens: int
+    token: TokenMemory
+
+    @property
+    def kv_cache(self) -> int:
+        """Of a full batch."""
+        return self.batch_tokens * self.token.kv_cache
+
+
+def start_bytes(init: Init) -> int:
+    """Of a weight of a start that is not trained: it is opened and saved as it was released, a GGUF's as float32."""
+    return RELEASED_BYTES if isinstance(init, PretrainedInit) and init.gguf_file is None else WEIGHT_BYTES
+
+
+def training_memory(experiment: Experiment, training: Training, shape: DecoderShape) -> Memory:
+    """Of one GPU; without ``hardware``, of one process that trains alone.
+
+    Not counted: a distillation's teacher, the bfloat16 copies of weights in use, communication buffers, and
+    what an allocator wastes.
+    """
+    assert shape.parameters is not None
+    assert shape.vocabulary_size is not None
+    context = experiment.data.context_length
+    gpus = experiment.hardware.gpus if experiment.hardware is not None and training.fsdp else 1
+    tokens = training.micro_batch_size * context
+    layer = activation_bytes(shape, training, context)
+    # with checkpointing each layer keeps its input, and one layer at a time is whole
+    kept = shape.layers * 4 * shape.hidden_size + layer if training.activation_checkpointing else shape.layers * layer
+    size = 2 if training.precision == "bfloat16" else 4
+    return Memory(
+        state=STATE_BYTES * shape.parameters / gpus,
+        activations=tokens * kept,
+        logits=tokens * size * shape.vocabulary_size,
+    )
+
+
+def answering_memory(experiment: Experiment, run: str, directory: Path) -> AnsweringMemory | None:
+    """As the evaluation will take it: fewer tokens per batch where the device's memory does not hold as many."""
+    shape, hardware = decoder(experiment, run, directory), experiment.hardware
+    if shape is None or shape.parameters is None or shape.vocabulary_size is None:
+        return None
+    size = 2 if experiment.precision == "bfloat16" else 4
+    token = TokenMemory.of(
+        layers=shape.layers,
+        kv_width=shape.kv_heads * shape.head_dim,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        vocabulary_size=shape.vocabulary_size,
+        size=size,
+    )
+    weights, tokens = size * shape.parameters, experiment.benchmarks.batch_tokens
+    if hardware is not None:
+        tokens = min(tokens, token.tokens(hardware.memory_gigabytes * 1e9 - weights))
+    return AnsweringMemory(weights, tokens, token)
+
+
+def forward_flops(experiment: Experiment, run: str, tokens: int, directory: Path) -> int | None:
+    """Of a forward pass over so many tokens, in rows of the context's length."""
+    shape = decoder(experiment, run, directory)
+    each = None if shape is None else shape.forward_flops(experiment.data.context_length)
+    return None if each is None else tokens * each
+
+
+def gpu_hours(experiment: Experiment, flops: float) -> float | None:
+    """At the stated utilization; None without ``hardware``."""
+    hardware = experiment.hardware
+    return None if hardware is None else flops / (hardware.teraflops * 1e12 * hardware.utilization) / 3600
+
+
+def utilization(flops: float, gpus: int, teraflops: float, days: float) -> float:
+    """MFU that a training time implies."""
+    return flops / (gpus * teraflops * 1e12 * days * 86400)

@@ -1,0 +1,239 @@
+"""``plan.md`` and ``plan.json``: what an experiment costs, target by target."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prosparse.config import Experiment
+from prosparse.files import write_json, write_text
+from prosparse.plan.costs import gpu_hours
+from prosparse.plan.downloads import Remote
+from prosparse.plan.hub import Answer, ask_hub, refused_by_hub
+from prosparse.plan.jobs import Job, Total
+from prosparse.plan.papers import paper_lines, papers
+from prosparse.plan.preflight import doubts, free_disk, refusals
+from prosparse.plan.targets import WHOLE, every_remote, jobs_behind, targets
+from prosparse.plan.text import NONE, UNKNOWN, aligned, count, flops, gigabytes, hour_count, item
+
+FILE = "plan"
+
+
+def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
+    """Writes ``directory/plan.md`` and ``.json``; returns the text.
+
+    Args:
+        ask: ask the hub for revisions, licences and access, unless HF_HUB_OFFLINE; nothing is fetched.
+    """
+    known = targets(experiment)
+    listed = jobs_behind(experiment, directory, known["all"])
+    fetched = every_remote(experiment, directory, listed)
+    answers = ask_hub(fetched) if ask else None
+    refused = refusals(experiment, directory, listed, fetched, local=False)
+    refused += refused_by_hub(fetched, answers)
+    alone = {
+        name: Total.of(job for job in jobs_behind(experiment, directory, needs, name == "all") if not job.done)
+        for name, needs in known.items()
+        if name not in (WHOLE - {"all"}) | {"plan", "tables", "figures"}
+    }
+    beside = papers(experiment, listed)
+    text = _render(_Plan(experiment, directory, listed, alone, beside, fetched, answers, refused))
+    write_text(directory / f"{FILE}.md", text)
+    write_json(
+        directory / f"{FILE}.json",
+        {
+            "experiment": experiment.experiment,
+            "hardware": experiment.hardware.model_dump() if experiment.hardware else None,
+            "jobs": [{**asdict(job), "gpu_hours": _job_hours(experiment, job)} for job in listed],
+            "to_do": {name: _total_json(experiment, total) for name, total in alone.items()},
+            "paper": beside,
+            "downloads": [
+                {**asdict(remote), "hub": answer.text if (answer := _answer(remote, answers)) else None}
+                for remote in fetched
+            ],
+            "free_disk": free_disk(directory),
+            "would_be_refused": refused,
+        },
+    )
+    return text
+
+
+def _job_hours(experiment: Experiment, job: Job) -> float | None:
+    return None if job.flops is None or job.timed else gpu_hours(experiment, job.flops)
+
+
+def _total_json(experiment: Experiment, total: Total) -> dict[str, Any]:
+    return {
+        **asdict(total),
+        "unknown": sorted(total.unknown),
+        "gpu_hours": gpu_hours(experiment, total.flops),
+    }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the text shows."""
+
+    experiment: Experiment
+    directory: Path
+    jobs: list[Job]
+    alone: dict[str, Total]  # target -> what is still to do for it alone
+    papers: list[dict[str, Any]]
+    fetched: list[Remote]
+    answers: dict[tuple[str, str], Answer] | None
+    refused: list[str]
+
+
+def _render(plan: _Plan) -> str:
+    experiment = plan.experiment
+    lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
+    lines += _cost_table(experiment, plan.jobs)
+    lines += ["", "## One target alone, what is still to do", "", *_target_table(experiment, plan.alone)]
+    lines += ["", "## Batches of the benchmarks", "", *_batch_lines(experiment, plan.jobs)]
+    lines += ["", "## The paper's own training", "", *paper_lines(plan.papers)]
+    lines += ["", "## What is fetched", "", *_download_table(plan.fetched, plan.answers)]
+    free = free_disk(plan.directory)
+    lines += ["", "## Before the first job", "", f"Free disk: {free / 1e9:,.0f} GB.", ""]
+    lines += [line for reason in plan.refused for line in item(f"would be refused: {reason}")]
+    doubted = doubts(experiment, plan.directory, plan.jobs)
+    lines += [line for reason in doubted for line in item(f"may not fit: {reason}")]
+    lines += [] if plan.refused or doubted else ["Nothing known here stands in the way."]
+    lines += [
+        "",
+        "## Next",
+        "",
+        "- `snakemake -n TARGET` lists the jobs of a target and checks access and disk; the same without -n runs them.",
+        *item(f"every job with its numbers: {FILE}.json; this text: {FILE}.md; both in {plan.directory}"),
+        "- where the numbers come from: workflow/prosparse/plan/costs.py",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _assumptions(experiment: Experiment) -> list[str]:
+    hardware = experiment.hardware
+    lines = [
+        "FLOPs: 6 a weight and token in training, 2 in measuring, and attention's (no causal half). Memory and disk",
+        "are estimates, of corpora at most. Benchmarks at most: every request fills the context. Jobs done have their",
+        "output already. `+?`: and what nobody knows yet.",
+    ]
+    if hardware is None:
+        return [
+            *lines,
+            "GPU-hours: give the experiment `hardware:` (gpu, gpus, memory_gigabytes, teraflops, utilization).",
+        ]
+    return [
+        *lines,
+        f"GPU-hours: {hardware.gpus} x {hardware.gpu} a run, {hardware.teraflops:g} TFLOP/s each, of which "
+        f"{100 * hardware.utilization:g} % are reached (MFU, as `hardware:` states it).",
+        "MFU leaves out what activation checkpointing computes again: lower it where that is on. Measurements are",
+        "reckoned alike, though text that is written a token at a time reaches far less.",
+    ]
+
+
+def _cost_table(experiment: Experiment, listed: list[Job]) -> list[str]:
+    with_hours = experiment.hardware is not None
+    header = ["Target", "Jobs done", "Tokens", "FLOPs", "recomputed"]
+    header += ["GPU-hours", "days"] if with_hours else []
+    header += ["GB/GPU" if with_hours else "GB memory", "GB disk"]
+    rows = []
+    for name in dict.fromkeys(job.target for job in listed):
+        group = [job for job in listed if job.target == name]
+        rows.append([name, *_cells(experiment, group, is_run=name in experiment.runs)])
+    rows.append(["IN ALL", *_cells(experiment, listed, is_run=True)])
+    rows.append(["STILL TO DO", *_cells(experiment, [job for job in listed if not job.done], is_run=True)])
+    return aligned(header, rows)
+
+
+def _cells(experiment: Experiment, group: list[Job], is_run: bool) -> list[str]:
+    total = Total.of(group)
+    kept = "stored" if all(job.target == "data" for job in group) else "tokens"
+    if total.timed:
+        counted = ["timings", "", ""]
+    else:
+        counted = [
+            _known(total, kept, count(getattr(total, kept))),
+            _known(total, "flops", flops(total.flops)),
+            _known(total, "recomputed", flops(total.recomputed)),
+        ]
+    cells = [f"{total.done}/{total.jobs}", *counted]
+    if experiment.hardware is not None:
+        hours = gpu_hours(experiment, total.flops) or 0.0
+        cells += ["", ""] if total.timed else [_known(total, "flops", hour_count(hours) if hours else NONE)]
+        if not total.timed:
+            cells.append(f"{hours / 24 / experiment.hardware.gpus:,.1f}" if is_run and hours else NONE)
+    cells.append(NONE if total.memory is None else gigabytes(total.memory))
+    cells.append(_known(total, "disk", gigabytes(total.disk) if total.disk else NONE))
+    return cells
+
+
+def _known(total: Total, key: str, text: str) -> str:
+    """The sum, or how much of it is known."""
+    if key not in total.unknown:
+        return text
+    return UNKNOWN if getattr(total, key) == 0 else f"{text}+?"
+
+
+def _target_table(experiment: Experiment, alone: dict[str, Total]) -> list[str]:
+    header = ["Target", "Jobs", "Tokens", "FLOPs", *(["GPU-hours"] if experiment.hardware else []), "GB disk"]
+    rows, idle = [], [name for name, total in alone.items() if not total.jobs]
+    for name, total in alone.items():
+        if not total.jobs:
+            continue
+        row = [name, str(total.jobs), _known(total, "tokens", count(total.tokens))]
+        row.append(_known(total, "flops", flops(total.flops)))
+        if experiment.hardware is not None:
+            row.append(_known(total, "flops", hour_count(gpu_hours(experiment, total.flops) or 0.0)))
+        rows.append([*row, _known(total, "disk", gigabytes(total.disk) if total.disk else NONE)])
+    lines = aligned(header, rows) if rows else []
+    return [*lines, "", *item(f"none of these jobs: {', '.join(idle)}")] if idle else lines
+
+
+def _batch_lines(experiment: Experiment, listed: list[Job]) -> list[str]:
+    """Tokens per batch and what they take, of each run that answers benchmarks."""
+    lines = []
+    for run, memory in {job.run: job.answering for job in listed if job.answering is not None}.items():
+        tokens, wanted = memory.batch_tokens, experiment.benchmarks.batch_tokens
+        fewer = "" if tokens == wanted else f" (the {wanted:,} of benchmarks.batch_tokens do not fit)"
+        lines += item(
+            f"{run}: {tokens:,} tokens per batch{fewer}, at most {gigabytes(memory.kv_cache)} GB of KV cache beside "
+            f"{gigabytes(memory.weights)} GB of weights"
+        )
+    return lines or ["None, or of models whose shape is not known yet."]
+
+
+def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
+    if not fetched:
+        return ["Nothing."]
+    lines = []
+    for remote in fetched:
+        size = "" if remote.size is None else f", about {remote.size / 1e9:,.1f} GB"
+        revision = f" at {remote.revision}" if remote.revision else ""
+        done = "" if remote.needed else " (not needed any more)"
+        answer = _answer(remote, answers)
+        terms = _terms(remote) if answer is None else answer.text
+        lines += item(f"{remote.kind} {remote.name}{revision}{size}{done}: {terms}")
+    needed = [remote for remote in fetched if remote.needed]
+    known, unknown = sum(remote.size or 0 for remote in needed), sum(remote.size is None for remote in needed)
+    lines += item(
+        f"STILL TO FETCH: about {known / 1e9:,.1f} GB" + (f", and {unknown} of unknown size" if unknown else "")
+    )
+    if answers is None and any(remote.kind != "package" for remote in fetched):
+        lines += ["", "Offline, or the hub does not answer: revisions and access were not checked there."]
+    if any(remote.size is None and remote.kind == "data set" for remote in fetched):
+        lines.append("A data set without a size is read whole: give its corpus a `character_limit` to read less.")
+    return lines
+
+
+def _answer(remote: Remote, answers: dict[tuple[str, str], Answer] | None) -> Answer | None:
+    return (answers or {}).get((remote.kind, remote.name))
+
+
+def _terms(remote: Remote) -> str:
+    """Where the licence stands, and what must be accepted."""
+    if remote.gated:
+        return f"gated, needs an access token; terms: {remote.gated}"
+    if remote.kind == "package":
+        return f"licence: https://pypi.org/project/{remote.name}/{remote.revision}/"
+    place = "datasets/" if remote.kind in ("data set", "benchmark") else ""
+    return f"licence: https://huggingface.co/{place}{remote.name}"
