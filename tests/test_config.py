@@ -162,7 +162,11 @@ def test_runs_name_their_tokenizer(laptop, two_tokenizers):
     ("run", "changed", "message"),
     [
         ("small-base", {"tokenizer": None}, r"runs\.small-base\.tokenizer: say which of bpe, own"),
-        ("small-base", {"tokenizer": "bp"}, r"runs\.small-base\.tokenizer: unknown name 'bp'; allowed: bpe, own"),
+        (
+            "small-base",
+            {"tokenizer": "bp"},
+            r"runs\.small-base\.tokenizer: unknown name 'bp' \(did you mean bpe\?\); allowed: bpe, own",
+        ),
         ("minicpm-sft", {"tokenizer": "bpe"}, r"minicpm-sft\.tokenizer is bpe: that of init\.run minicpm-decay is own"),
         (
             "small-vanilla",
@@ -199,13 +203,21 @@ def change(config, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["lamda"], 1, r"lamda: unknown key; allowed here: experiment, description, seeds"),
-        (["runs", "small-vanilla", "stages", 0, "peek"], 1, r"peek: unknown key; allowed here: until, shape, peak"),
-        (["training", "lr"], 1, r"runs\.small-base\.training\.lr: unknown key; allowed here: learning_rate, schedule"),
+        (["lamda"], 1, r"lamda: unknown key( \(did you mean [^ ]+\?\))?; allowed here: experiment, description, seeds"),
+        (
+            ["runs", "small-vanilla", "stages", 0, "peek"],
+            1,
+            r"peek: unknown key \(did you mean peak\?\); allowed here: until, shape, peak",
+        ),
+        (
+            ["training", "lr"],
+            1,
+            r"runs\.small-base\.training\.lr: unknown key( \(did you mean [^ ]+\?\))?; allowed here: learning_rate, schedule",
+        ),
         (
             ["data", "tokenizers", "bpe", "size"],
             1,
-            r"data\.tokenizers\.bpe\.size: unknown key; allowed here: vocabulary_size",
+            r"data\.tokenizers\.bpe\.size: unknown key( \(did you mean [^ ]+\?\))?; allowed here: vocabulary_size",
         ),
         (["training", "schedule"], "cosin", r"training\.schedule: .*'cosine', 'linear' or 'constant'"),
         (["training", "micro_batch_size"], 3, r"batch_size must be a multiple of micro_batch_size"),
@@ -218,18 +230,34 @@ def change(config, path, value):
             r"stages\.0\.shape: the first stage must be constant",
         ),
         (["runs", "small-vanilla", "activation"], "fatrelu--0.1", r"activation.*at least 0"),
-        (["runs", "small-vanilla", "activation"], "gelu", r"'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
+        (
+            ["runs", "small-vanilla", "activation"],
+            "gelu",
+            "allowed are silu, relu, fatrelu-THRESHOLD and shiftrelu-BIAS",
+        ),
         (
             ["runs", "small-vanilla", "init"],
             {"run": "nobody"},
-            r"init\.run: unknown name 'nobody'; allowed: small-base",
+            r"init\.run: unknown name 'nobody'( \(did you mean [^ ]+\?\))?; allowed: small-base",
         ),
         (["runs", "small-base", "init"], {"run": "small-vanilla"}, r"a cycle, "),
         (["runs", "small-final-1", "init", "stage"], 9, r"init\.stage is 9: small-prosparse has stages 0 to 5"),
-        (["runs", "small-vanilla", "mixture"], "mixd", r"mixture: unknown name 'mixd'; allowed: mixed, instructions"),
+        (
+            ["runs", "small-vanilla", "mixture"],
+            "mixd",
+            r"mixture: unknown name 'mixd' \(did you mean mixed\?\); allowed: mixed, instructions",
+        ),
         (["rows", "LLaMA2-7B"], "small-base@fatrelu--1", r"at least 0"),
-        (["rows", "LLaMA3-8B"], "small-base", r"rows: unknown name 'LLaMA3-8B'; allowed: LLaMA2-7B, ReluLLaMA-7B"),
-        (["rows", "ProSparse-7B"], "small", r"rows\.ProSparse-7B: unknown name 'small'; allowed: small-base"),
+        (
+            ["rows", "LLaMA3-8B"],
+            "small-base",
+            r"rows: unknown name 'LLaMA3-8B'( \(did you mean [^ ]+\?\))?; allowed: LLaMA2-7B, ReluLLaMA-7B",
+        ),
+        (
+            ["rows", "ProSparse-7B"],
+            "small",
+            r"rows\.ProSparse-7B: unknown name 'small' \(did you mean small-base\?\); allowed: small-base",
+        ),
         (["data", "mixtures", "mixed", "books"], 1, r"mixtures\.mixed: unknown name 'books'"),
         (["data", "corpora", "django-docs", "stands_for"], "books", r"stands_for.*'starcoder', 'wikipedia'"),
         (["data", "packages", "sympy", "sha256"], "abc", r"packages\.sympy\.sha256"),
@@ -237,12 +265,24 @@ def change(config, path, value):
         (["architectures", "minicpm", "scale_emb"], ..., r"all for type minicpm, none for llama"),
         (["seeds"], [], r"seeds: "),
         (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),
-        (["benchmarks", "limits"], {"arc": 3}, r"benchmarks: limits: unknown name 'arc'; allowed: humaneval"),
+        (
+            ["benchmarks", "limits"],
+            {"arc": 3},
+            r"benchmarks: limits: unknown name 'arc'( \(did you mean [^ ]+\?\))?; allowed: humaneval",
+        ),
         (["benchmarks", "limits"], {"piqa": 0}, r"benchmarks\.limits\.piqa: .*greater than 0"),
         (["precision"], "float16", r"precision: .*'float32' or 'bfloat16'"),
-        (["ours"], {"Dense": "nobody@relu"}, r"ours\.Dense: unknown name 'nobody'; allowed: small-base"),
-        (["ours"], {"Dense": "small-base@gelu"}, r"'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
-        (["search"], ["small-base", "nobody"], r"search: unknown name 'nobody'; allowed: small-base"),
+        (
+            ["ours"],
+            {"Dense": "nobody@relu"},
+            r"ours\.Dense: unknown name 'nobody'( \(did you mean [^ ]+\?\))?; allowed: small-base",
+        ),
+        (["ours"], {"Dense": "small-base@gelu"}, "allowed are silu, relu, fatrelu-THRESHOLD and shiftrelu-BIAS"),
+        (
+            ["search"],
+            ["small-base", "nobody"],
+            r"search: unknown name 'nobody'( \(did you mean [^ ]+\?\))?; allowed: small-base",
+        ),
         (["figures", "schedule"], ["nobody"], r"figures\.schedule: unknown name 'nobody'"),
         (["predictors", "kinds"], ["nonzero", "mlp"], r"predictors\.kinds\.1: .*'nonzero', 'top' or 'svd'"),
         (["predictors", "kinds"], [], r"predictors\.kinds: .*at least 1 item"),
@@ -251,12 +291,24 @@ def change(config, path, value):
         (["predictors", "top"], 1.5, r"predictors\.top: .*less than or equal to 1"),
         (["predictors", "decision_threshold"], 1, r"predictors\.decision_threshold: .*less than 1"),
         (["predictors", "decision_threshold"], 0, r"predictors\.decision_threshold: .*greater than 0"),
-        (["predictors", "epoch"], 3, r"predictors\.epoch: unknown key; allowed here: kinds, rank, tokens, epochs"),
+        (
+            ["predictors", "epoch"],
+            3,
+            r"predictors\.epoch: unknown key( \(did you mean [^ ]+\?\))?; allowed here: kinds, rank, tokens, epochs",
+        ),
         (["decoding", "dtype"], "int8", r"decoding\.dtype: .*'bfloat16', 'float16' or 'float32'"),
         (["decoding", "prompts"], 0, r"decoding\.prompts: .*greater than 0"),
         (["decoding", "new_tokens"], 15, r"decoding\.new_tokens: .*a multiple of 16"),
-        (["decoding", "shape"], {}, r"decoding\.shape: unknown key; allowed here: dtype, prompts, new_tokens, shapes"),
-        (["decoding", "engines"], {"vllm": True}, r"decoding\.engines\.vllm: unknown key; allowed here: llama_cpp"),
+        (
+            ["decoding", "shape"],
+            {},
+            r"decoding\.shape: unknown key( \(did you mean [^ ]+\?\))?; allowed here: dtype, prompts, new_tokens, shapes",
+        ),
+        (
+            ["decoding", "engines"],
+            {"vllm": True},
+            r"decoding\.engines\.vllm: unknown key( \(did you mean [^ ]+\?\))?; allowed here: llama_cpp",
+        ),
         (["decoding", "engines"], {"powerinfer": {}}, r"decoding\.engines\.powerinfer\.source: "),
     ],
 )
@@ -274,7 +326,10 @@ SHAPE = {
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"rows": ["ProSparse-7B", "ProSparse-70B"]}, r"rows: unknown name 'ProSparse-70B'; allowed: .*ProSparse-13B"),
+        (
+            {"rows": ["ProSparse-7B", "ProSparse-70B"]},
+            r"rows: unknown name 'ProSparse-70B'( \(did you mean [^ ]+\?\))?; allowed: .*ProSparse-13B",
+        ),
         ({"rows": ["LLaMA2-7B"]}, r"rows: unknown name 'LLaMA2-7B'"),  # has no sparsity
         ({"rows": []}, r"\.rows: .*at least 1 item"),
         ({"heads": 5}, r"hidden_size must be a multiple of heads"),
@@ -282,7 +337,7 @@ SHAPE = {
         ({"rank": 0}, r"\.rank: .*greater than 0"),
         ({"vocabulary_size": 0}, r"\.vocabulary_size: .*greater than 0"),
         ({"type": "minicpm"}, r"all for type minicpm, none for llama"),
-        ({"vocabulary": 9}, r"\.vocabulary: unknown key; allowed here: type, hidden_size"),
+        ({"vocabulary": 9}, r"\.vocabulary: unknown key( \(did you mean [^ ]+\?\))?; allowed here: type, hidden_size"),
     ],
 )
 def test_bad_shapes_name_the_key_and_the_allowed(laptop, changed, message):

@@ -26,7 +26,7 @@ FILES = ["results/laptop/tables/table1.md", "results/laptop/measurements/small-b
 def test_a_mistyped_target_is_said_with_what_is_meant(target, meant):
     with pytest.raises(ConfigError) as caught:
         invocation.check_targets([target], NAMES, FILES, [])
-    assert str(caught.value) == f"no target or file is called {target}; did you mean {meant}?"
+    assert str(caught.value) == f"no target or file is called {target} (did you mean {meant}?)"
 
 
 def test_a_target_like_no_other_gets_the_list():
@@ -41,7 +41,7 @@ def test_a_target_like_no_other_gets_the_list():
 )
 def test_a_mistyped_profile_is_no_run_on_this_machine(tmp_path, monkeypatch, profile, meant):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"no such profile; did you mean {meant}\?"):
+    with pytest.raises(ConfigError, match=rf"no such profile \(did you mean {meant}\?\)"):
         invocation.check_profile(profile, ROOT)
 
 
@@ -62,11 +62,11 @@ def test_a_call_is_read_as_snakemake_reads_it(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tabel6"], "no target or file is called tabel6; did you mean table6?"),
-        (["table6", "--workflow-profile", "profiles/slrum"], "no such profile; did you mean slurm?"),
+        (["tabel6"], "no target or file is called tabel6 (did you mean table6?)"),
+        (["table6", "--workflow-profile", "profiles/slrum"], "no such profile (did you mean slurm?)"),
         (["table6", "--config", "experiment=paper"], "--configfile workflow/experiments/paper.yaml"),
-        (["table1", "--config", "rows={LLaMA2-7B: smal-base}"], "'smal-base'; did you mean small-base?"),
-        (["table1", "--config", "sedes=[1]"], "sedes: unknown key; did you mean seeds?"),
+        (["table1", "--config", "rows={LLaMA2-7B: smal-base}"], "'smal-base' (did you mean small-base?)"),
+        (["table1", "--config", "sedes=[1]"], "sedes: unknown key (did you mean seeds?)"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

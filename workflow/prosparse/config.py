@@ -599,9 +599,9 @@ def _known(name: str, allowed: Any, where: str) -> None:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """``; did you mean NAME?``, the closest of what is allowed; empty where nothing is close."""
+    """`` (did you mean NAME?)``, the closest of what is allowed; empty where nothing is close."""
     close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 # ------------------------------------------------------------------------------------- loading
