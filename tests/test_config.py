@@ -212,7 +212,7 @@ def change(config, path, value):
         (
             ["training", "lr"],
             1,
-            r"runs\.small-base\.training\.lr: unknown key( \(did you mean [^ ]+\?\))?; allowed here: learning_rate, schedule",
+            r"runs\.small-base\.training\.lr: unknown key( \(did you mean [^ ]+\?\))?; allowed here: learning_rate",
         ),
         (
             ["data", "tokenizers", "bpe", "size"],
@@ -302,7 +302,7 @@ def change(config, path, value):
         (
             ["decoding", "shape"],
             {},
-            r"decoding\.shape: unknown key( \(did you mean [^ ]+\?\))?; allowed here: dtype, prompts, new_tokens, shapes",
+            r"decoding\.shape: unknown key( \(did you mean [^ ]+\?\))?; allowed here: dtype, prompts, new_tokens",
         ),
         (
             ["decoding", "engines"],
