@@ -17,9 +17,13 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from prosparse.config import Activation, Architecture, Experiment, HubSource, PretrainedInit, load
 from prosparse.data.sources import template_columns
-from prosparse.models import from_scratch
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import HubSource
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.loading import load
+from prosparse.experiment.model import Architecture, PretrainedInit
+from prosparse.models.build import from_scratch
 
 CONTEXT_LENGTH = 32
 WORDS = Path(__file__).parents[1].joinpath("LICENSE").read_text().split()

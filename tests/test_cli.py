@@ -211,7 +211,7 @@ def test_help_and_version_are_quick():
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     *_, statuses, modules = said.splitlines()
     assert statuses == "0 0 0 0"
-    assert not {"torch", "transformers", "datasets", "rich", "prosparse.config"} & set(modules.split())
+    assert not {"torch", "transformers", "datasets", "rich", "prosparse.experiment"} & set(modules.split())
 
 
 def test_version(capsys):

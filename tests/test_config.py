@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prosparse.config import PAPER_DATASETS, ConfigError, Experiment, HubSource, Training, load
 from prosparse.data import sources
+from prosparse.experiment.data import PAPER_DATASETS, HubSource
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.loading import load
+from prosparse.experiment.training import Training
 from prosparse.published.tables import row_keys
+from prosparse.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 CORPORA = ROOT / "workflow" / "experiments" / "package_corpora.yaml"
@@ -161,7 +165,7 @@ def test_runs_name_their_tokenizer(laptop, two_tokenizers):
 @pytest.mark.parametrize(
     ("run", "changed", "message"),
     [
-        ("small-base", {"tokenizer": None}, r"runs\.small-base\.tokenizer: say which of bpe, own"),
+        ("small-base", {"tokenizer": None}, r"runs\.small-base\.tokenizer: name one of bpe, own"),
         (
             "small-base",
             {"tokenizer": "bp"},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prosparse.config import load
+from prosparse.experiment.loading import load
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.tables.registry import TABLES
 

@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from prosparse import devices
 from prosparse.method.regularization import SparsityRegularization
+from prosparse.system import devices
 
 
 class WithoutDoubles(TorchDispatchMode):

@@ -19,12 +19,16 @@ from tiny_training import CONTEXT, ledger, write_data
 from transformers import AutoTokenizer, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-from prosparse import processes, training
-from prosparse.config import Activation, Architecture, ConfigError, Stage, Training, UserError
-from prosparse.models import load
-from prosparse.progress import Refused
-from prosparse.runs import StageSpecification
-from prosparse.training import Diverged, OutOfTime, train_stage
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import Architecture
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.experiment.training import Stage, Training
+from prosparse.models.load import load
+from prosparse.system.errors import ConfigError, UserError
+from prosparse.system.locking import Refused
+from prosparse.training import distributed, stage
+from prosparse.training.callback import Diverged, StageCallback
+from prosparse.training.stage import OutOfTime, train_stage
 
 pytestmark = pytest.mark.skipif(torch.accelerator.is_available(), reason="two processes of one GPU cannot meet by NCCL")
 
@@ -78,7 +82,7 @@ def _process(rank, port, work, root):
     }  # fmt: skip
     torch.set_num_threads(1)
     work(root)
-    processes.leave()
+    distributed.leave()
 
 
 def in_two_processes(work, root):
@@ -152,7 +156,7 @@ def _equal(root):
     for name, (_, settings) in EQUAL.items():
         run(root, specification(**settings), name, teacher=root / "alone" if "share" in settings else None)
     for way in ("FSDP", "DDP"):
-        with noted_dtypes(root / f"{way}, bfloat16, {processes.rank()}.json"):
+        with noted_dtypes(root / f"{way}, bfloat16, {distributed.rank()}.json"):
             run(root, specification(precision="bfloat16", fsdp=way == "FSDP"), f"{way}, bfloat16")
     run(root, specification(precision="bfloat16", fsdp=True, activation_checkpointing=True), "FSDP, bfloat16, again")
 
@@ -266,7 +270,7 @@ def test_any_number_of_processes_continues(handed_over, way):
 
 
 def _goes_wrong(root):
-    first = processes.is_first()
+    first = distributed.is_first()
     text = expected_error(ConfigError, root, specification(micro_batch_size=4), "refused")
     assert text == "training.batch_size 4 is not a multiple of micro_batch_size 4 x 2 processes"
 
@@ -279,25 +283,25 @@ def _goes_wrong(root):
     def fail(*_):
         raise OSError("disk on fire")
 
-    starting_model = training._starting_model
+    starting_model = stage._starting_model
     if not first:
-        training._starting_model = fail
+        stage._starting_model = fail
     text = expected_error(UserError if first else OSError, root, specification(), "one fails")
     assert text == ("process 1 failed: OSError('disk on fire')" if first else "disk on fire")
-    training._starting_model = starting_model
+    stage._starting_model = starting_model
 
     # SIGTERM reaches one process: both stop at the end of the same step
-    begin = training._StageCallback.on_step_begin
+    begin = StageCallback.on_step_begin
 
     def interrupted(self, args, state, control, **given):
         begin(self, args, state, control, **given)
-        if state.global_step == 2 and not processes.is_first():
+        if state.global_step == 2 and not distributed.is_first():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    training._StageCallback.on_step_begin = interrupted
+    StageCallback.on_step_begin = interrupted
     text = expected_error(OutOfTime, root, specification(), "interrupted")
     assert text == "saved at step 3 of 6: run again to go on"
-    training._StageCallback.on_step_begin = begin
+    StageCallback.on_step_begin = begin
     run(root, specification(), "interrupted")
 
     wild = specification(learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)

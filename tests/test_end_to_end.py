@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import ModelCard
 from test_dag import ROOT, snakemake
 
-from prosparse.config import Activation
+from prosparse.experiment.activation import Activation
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.tables.registry import TABLES
 
@@ -206,7 +206,7 @@ print(json.dumps(found))
 
 
 def test_released_folders_load_elsewhere_or_refuse_to(toy, tmp_path):
-    from prosparse.models import load
+    from prosparse.models.load import load
 
     root, _ = toy
     run = snakemake(root, "release", "--cores", "1", config=root / "toy.yaml")

@@ -16,7 +16,7 @@ import yaml
 from test_dag import ROOT
 from test_end_to_end import toy_experiment
 
-from prosparse import environment
+from prosparse.system import environment
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 

@@ -42,7 +42,7 @@ from helpers.checkpoint import make_checkpoint
 
 from prosparse.__main__ import main
 from prosparse.cli import exit
-from prosparse.failures import damaged, explain
+from prosparse.system.failures import damaged, explain
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69\nsize 4096\n"
 

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, tiny_config
+from prosparse.system.errors import UserError
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from prosparse.config import Activation, UserError
+from prosparse.experiment.activation import Activation
 from prosparse.inference.attention import cache
 from prosparse.inference.decoding import prepare
 from prosparse.inference.predictors import feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
-from prosparse.models import check, empty, load, own_activation
-from prosparse.released import configuration
+from prosparse.models.build import empty
+from prosparse.models.load import check, load, own_activation
+from prosparse.models.third_party import configuration
 
 PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
 (LIST,) = re.findall(r"\n\n(`.*?)\n\n", PAGE.partition("## Supported")[2].partition("\n## ")[0], re.DOTALL)

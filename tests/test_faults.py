@@ -23,15 +23,19 @@ from tiny_training import CONTEXT, write_data
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prosparse import checkpoints, provenance
-from prosparse.config import Activation, Architecture, Predictors, PretrainedInit, Stage, Training
 from prosparse.data.shards import join
 from prosparse.data.tokens import copy_tokenizer, tokenize
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Predictors
+from prosparse.experiment.model import Architecture, PretrainedInit
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.experiment.training import Stage, Training
 from prosparse.inference.predictor_training import PredictorSpecification
 from prosparse.inference.predictor_training import train as train_predictors
-from prosparse.progress import Refused
-from prosparse.runs import StageSpecification
-from prosparse.training import OutOfTime, train_stage
+from prosparse.system import provenance
+from prosparse.system.locking import Refused
+from prosparse.training import checkpoints
+from prosparse.training.stage import OutOfTime, train_stage
 
 
 @pytest.fixture(scope="module", autouse=True)

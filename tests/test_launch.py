@@ -13,7 +13,7 @@ from test_training import STAGES, data, specification, weights  # noqa: F401 (da
 from tiny_training import ledger
 
 from prosparse.__main__ import main
-from prosparse.launch import step_environment, time_budget
+from prosparse.training.launch import step_environment, time_budget
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from prosparse import loss as fused
-from prosparse.config import Architecture
-from prosparse.models import from_scratch
+from prosparse.experiment.model import Architecture
+from prosparse.models.build import from_scratch
+from prosparse.training import loss as fused
 
 MINICPM = {"type": "minicpm", "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16}
 

@@ -9,9 +9,8 @@ import pytest
 import yaml
 from test_dag import ROOT
 
-from prosparse import memory
-from prosparse.config import load
-from prosparse.plan import costs
+from prosparse.experiment.loading import load
+from prosparse.plan import costs, memory
 from prosparse.published.shapes import DecoderShape
 
 PUBLISHED = ROOT / "results" / "published"

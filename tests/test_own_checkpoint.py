@@ -4,13 +4,16 @@ import shutil
 
 import pytest
 import yaml
+from prosparse.system.errors import ConfigError, UserError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from prosparse import own_checkpoint
-from prosparse.config import Activation, ConfigError, UserError
-from prosparse.progress import Refused
+from prosparse.commands.export import export_checkpoint
+from prosparse.commands.predictors import train_checkpoint_predictors
+from prosparse.commands.train import train_checkpoint
+from prosparse.experiment.activation import Activation
+from prosparse.system.locking import Refused
 
 RECIPE = {
     "activation": "relu",
@@ -47,11 +50,11 @@ def own(made, tmp_path):
 
 
 def train(root, output="out", seed=0):
-    own_checkpoint.train(str(root / "start"), root / "recipe.yaml", [str(root / "text*.txt")], root / output, seed)
+    train_checkpoint(str(root / "start"), root / "recipe.yaml", [str(root / "text*.txt")], root / output, seed)
 
 
 def predictors(root, output="predictors", activation=None, rank=4, context=16, tokens=64):
-    own_checkpoint.predictors(
+    train_checkpoint_predictors(
         str(root / "start"), activation and Activation.parse(activation), [str(root / "text*.txt")], ["nonzero"], rank,
         tokens, context, root / output,
     )  # fmt: skip
@@ -179,8 +182,8 @@ def no_model(monkeypatch):
     def opened(*_, **__):
         raise AssertionError("a model was opened")
 
-    for name in ("load", "load_to_measure", "train_stage", "train_predictors"):
-        monkeypatch.setattr(own_checkpoint, name, opened)
+    for name in ("train.train_stage", "predictors.train_predictors", "sparsity.load_to_measure", "export.load"):
+        monkeypatch.setattr(f"prosparse.commands.{name}", opened)
 
 
 BAD_RECIPES = {
@@ -257,9 +260,9 @@ def test_the_start_itself_is_no_output(own, no_model):
 
 def test_export_into_a_folder_is_refused_at_once(own, no_model):
     with pytest.raises(ConfigError, match="is a directory"):
-        own_checkpoint.export(str(own / "start"), None, "llama.cpp", None, 0.5, "float32", own / "out")
+        export_checkpoint(str(own / "start"), None, "llama.cpp", None, 0.5, "float32", own / "out")
     with pytest.raises(ConfigError, match="is a file, and a folder is needed"):
-        own_checkpoint.export(
+        export_checkpoint(
             str(own / "start"), None, "llama.cpp", None, 0.5, "float32", own / "text0.txt" / "x" / "model.gguf"
         )
 

@@ -16,7 +16,10 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosparse.config import Architecture, Experiment, Training, load
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.loading import load
+from prosparse.experiment.model import Architecture
+from prosparse.experiment.training import Training
 from prosparse.plan import costs, downloads, jobs, page, papers, targets
 from prosparse.plan.costs import activation_bytes, of_architecture
 from prosparse.plan.jobs import Total
@@ -411,7 +414,7 @@ def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkey
 
 def test_a_plan_imports_neither_torch_nor_transformers(tmp_path):
     program = (
-        "import sys, yaml; from pathlib import Path; from prosparse.config import load;"
+        "import sys, yaml; from pathlib import Path; from prosparse.experiment.loading import load;"
         "from prosparse.plan import page;"
         "page.write(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1]), ask=False);"
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"

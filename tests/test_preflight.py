@@ -22,7 +22,8 @@ import yaml
 from huggingface_hub import errors
 from test_plan import A100, paper, paper_config
 
-from prosparse.config import Experiment, load
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.loading import load
 from prosparse.plan import downloads, preflight, targets
 from prosparse.plan import hub as plan_hub
 from prosparse.plan.downloads import Remote

@@ -5,14 +5,16 @@ import math
 
 import pytest
 import torch
+from prosparse.system.errors import ConfigError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoTokenizer
 
-from prosparse.config import Activation, ConfigError, PretrainedInit
 from prosparse.data.tokens import copy_tokenizer, pack
-from prosparse.models import load, own_activation, pretrained
-from prosparse.released import configuration, tokenizer
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import PretrainedInit
+from prosparse.models.load import load, own_activation, pretrained
+from prosparse.models.third_party import configuration, tokenizer
 
 TOKENS = torch.randint(0, 64, (2, 12), generator=torch.Generator().manual_seed(0))
 T = 0.0625  # a threshold that floats hold exactly
@@ -392,9 +394,9 @@ def test_benchmarks_with_a_llama_tokenizer_without_padding(tmp_path, monkeypatch
 @pytest.mark.parametrize("activation", ["fatrelu-0.0625", "relu"])
 def test_an_untrained_run_is_the_released_model(tmp_path, activation):
     """Converted as any run that is not trained, under its own activation or another; in the dtype it has."""
-    from prosparse.config import Run
-    from prosparse.runs import StageSpecification
-    from prosparse.training import train_stage
+    from prosparse.experiment.specifications import StageSpecification
+    from prosparse.experiment.training import Run
+    from prosparse.training.stage import train_stage
 
     state = {key: value.bfloat16() for key, value in weights(tied=True).items()}
     directory = released(tmp_path / "released", MINICPM, state)

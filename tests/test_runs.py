@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prosparse import runs
-from prosparse.config import RunInit, load
 from prosparse.data.mixture import Mixture
+from prosparse.experiment import lineage
+from prosparse.experiment.loading import load
+from prosparse.experiment.model import RunInit
+from prosparse.experiment.specifications import stage_specification
 
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
 EXPERIMENT = load(CONFIG)
@@ -16,11 +18,11 @@ EXPERIMENT = load(CONFIG)
 
 def test_runs_that_share_a_prefix_share_its_checkpoint():
     for run in ("small-vanilla", "small-constant-low", "small-constant-high", "small-prosparse"):
-        assert runs.owner(EXPERIMENT, run, 0) == "small-prosparse"
-    assert runs.owner(EXPERIMENT, "small-vanilla", 1) == "small-vanilla"
+        assert lineage.owner(EXPERIMENT, run, 0) == "small-prosparse"
+    assert lineage.owner(EXPERIMENT, "small-vanilla", 1) == "small-vanilla"
     # another activation, another length of the learning-rate schedule: another stage 0
-    assert runs.owner(EXPERIMENT, "small-shifted", 0) == "small-shifted"
-    assert runs.owner(EXPERIMENT, "small-prosparse-long", 0) == "small-prosparse-long"
+    assert lineage.owner(EXPERIMENT, "small-shifted", 0) == "small-shifted"
+    assert lineage.owner(EXPERIMENT, "small-prosparse-long", 0) == "small-prosparse-long"
 
 
 def test_runs_of_two_tokenizers_share_no_checkpoint():
@@ -29,17 +31,17 @@ def test_runs_of_two_tokenizers_share_no_checkpoint():
     for run in config["runs"].values():
         run["tokenizer"] = "bpe"
     config["runs"]["again"] = copy.deepcopy(config["runs"]["small-base"])
-    assert runs.owner(load(config), "again", 0) == "small-base"
+    assert lineage.owner(load(config), "again", 0) == "small-base"
     config["runs"]["again"]["tokenizer"] = "own"
-    assert runs.owner(load(config), "again", 0) == "again"
+    assert lineage.owner(load(config), "again", 0) == "again"
 
 
 def test_predecessors():
-    assert runs.predecessor(EXPERIMENT, "small-base", 0) is None
-    assert runs.predecessor(EXPERIMENT, "small-prosparse", 0) == "small-base/seed{seed}/stage0"
-    assert runs.predecessor(EXPERIMENT, "small-vanilla", 1) == "small-prosparse/seed{seed}/stage0"
-    assert runs.predecessor(EXPERIMENT, "minicpm-sft", 0) == "minicpm-decay/seed{seed}/stage0"
-    assert runs.predecessor(EXPERIMENT, "small-final-1", 0) == "small-prosparse/seed{seed}/stage1"
+    assert lineage.predecessor(EXPERIMENT, "small-base", 0) is None
+    assert lineage.predecessor(EXPERIMENT, "small-prosparse", 0) == "small-base/seed{seed}/stage0"
+    assert lineage.predecessor(EXPERIMENT, "small-vanilla", 1) == "small-prosparse/seed{seed}/stage0"
+    assert lineage.predecessor(EXPERIMENT, "minicpm-sft", 0) == "minicpm-decay/seed{seed}/stage0"
+    assert lineage.predecessor(EXPERIMENT, "small-final-1", 0) == "small-prosparse/seed{seed}/stage1"
 
 
 def changed_stages(edit):
@@ -51,7 +53,7 @@ def changed_stages(edit):
         (run, stage)
         for run in EXPERIMENT.runs
         for stage in range(len(EXPERIMENT.runs[run].stages))
-        if runs.specification(EXPERIMENT, run, stage, 0) != runs.specification(other, run, stage, 0)
+        if stage_specification(EXPERIMENT, run, stage, 0) != stage_specification(other, run, stage, 0)
     }
 
 
@@ -71,27 +73,27 @@ def test_a_longer_run_changes_every_stage_of_it_since_the_learning_rate_spans_it
 
 
 def test_measured_activations_are_the_runs_own_and_those_of_its_rows():
-    assert [str(a) for a in runs.measured_activations(EXPERIMENT, "small-prosparse")] == [
+    assert [str(a) for a in lineage.measured_activations(EXPERIMENT, "small-prosparse")] == [
         "relu", "fatrelu-0.05", "fatrelu-0.025", "fatrelu-0.1", "fatrelu-0.15",
     ]  # fmt: skip
-    assert [str(a) for a in runs.measured_activations(EXPERIMENT, "small-base")] == ["silu"]
+    assert [str(a) for a in lineage.measured_activations(EXPERIMENT, "small-base")] == ["silu"]
     alone = load({**CONFIG, "ours": {"Shifted further": "small-prosparse@fatrelu-0.5"}})
-    added = set(runs.measured_activations(alone, "small-prosparse")) - set(
-        runs.measured_activations(EXPERIMENT, "small-prosparse")
+    added = set(lineage.measured_activations(alone, "small-prosparse")) - set(
+        lineage.measured_activations(EXPERIMENT, "small-prosparse")
     )
     assert {str(a) for a in added} == {"fatrelu-0.5"}
 
 
 def test_everything_a_checkpoint_needs():
-    assert list(runs.needed(EXPERIMENT, "small-vanilla")) == [
+    assert list(lineage.needed(EXPERIMENT, "small-vanilla")) == [
         ("small-vanilla", 1), ("small-prosparse", 0), ("small-base", 0),
     ]  # fmt: skip
 
 
 def test_what_made_a_checkpoint_begins_with_its_start():
-    made = runs.lineage(EXPERIMENT, "small-final-2", 0)
+    made = lineage.lineage(EXPERIMENT, "small-final-2", 0)
     assert made == [("small-base", 0), *(("small-prosparse", stage) for stage in range(4)), ("small-final-2", 0)]
-    assert runs.start(EXPERIMENT, "small-final-2") == ("small-base", EXPERIMENT.runs["small-base"].init)
+    assert lineage.start(EXPERIMENT, "small-final-2") == ("small-base", EXPERIMENT.runs["small-base"].init)
 
 
 class Numbered:
@@ -111,7 +113,7 @@ def rows_read(experiment, run, sizes, stage=None):
     """(corpus, row) of every sample that a run is trained on up to a stage, in order, as the stage before it ends."""
     chosen = experiment.runs[run]
     stage = len(chosen.stages) - 1 if stage is None else stage
-    job = runs.specification(experiment, run, stage, seed=3)
+    job = stage_specification(experiment, run, stage, seed=3)
     corpora = {name: Numbered(number, size) for number, (name, size) in enumerate(sizes.items())}
     mixture = Mixture(corpora, job.mixture, job.total_steps * job.training.batch_size, job.seed, job.earlier)
     trained = chosen.stages[stage].until * chosen.training.batch_size
@@ -156,10 +158,10 @@ def test_a_second_epoch_begins_where_a_corpus_ends(experiment, run):
 
 
 def test_an_instruction_run_reads_on_behind_the_mixed_runs():
-    earlier = runs.specification(EXPERIMENT, "minicpm-sft", 0, 0).earlier
+    earlier = stage_specification(EXPERIMENT, "minicpm-sft", 0, 0).earlier
     mixtures = EXPERIMENT.data.mixtures
     assert [draw.mixture for draw in earlier] == [mixtures["mixed"]] * 3
     assert [draw.samples for draw in earlier] == [480 * 4, 160 * 4, 160 * 4]
     # a run from another's stage 3 has seen that run's samples up to it only
-    assert [draw.samples for draw in runs.specification(EXPERIMENT, "small-final-2", 0, 0).earlier] == [2400, 175 * 4]
-    assert runs.specification(EXPERIMENT, "small-base", 0, 0).earlier == ()
+    assert [draw.samples for draw in stage_specification(EXPERIMENT, "small-final-2", 0, 0).earlier] == [2400, 175 * 4]
+    assert stage_specification(EXPERIMENT, "small-base", 0, 0).earlier == ()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from prosparse.system.errors import ConfigError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from prosparse.config import Activation, ConfigError
-from prosparse.models import load, own_activation
-from prosparse.swapping import swap
+from prosparse.experiment.activation import Activation
+from prosparse.models.load import load, own_activation
+from prosparse.models.swap import swap
 
 RELU = Activation.parse("relu")
 

@@ -14,11 +14,14 @@ from safetensors.torch import load_file
 from tiny_training import CONTEXT, ledger, write_data
 from transformers import LlamaForCausalLM
 
-from prosparse.config import Activation, Architecture, Draw, Stage, Training
-from prosparse.models import load
-from prosparse.progress import Refused
-from prosparse.runs import StageSpecification
-from prosparse.training import Diverged, OutOfTime, train_stage
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import Architecture
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.experiment.training import Draw, Stage, Training
+from prosparse.models.load import load
+from prosparse.system.locking import Refused
+from prosparse.training.callback import Diverged
+from prosparse.training.stage import OutOfTime, train_stage
 
 ARCHITECTURE = Architecture(hidden_size=32, intermediate_size=64, layers=2, heads=2, kv_heads=2)
 STAGES = [Stage(until=6), Stage(until=10, peak=0.5), Stage(until=20, shape="sine", peak=2.0)]
@@ -193,8 +196,8 @@ def test_regularization_makes_it_sparser(staged, data, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from prosparse.runs import StageSpecification
-from prosparse.training import train_stage
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.training.stage import train_stage
 spec, data, output = StageSpecification.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 train_stage(spec, data / "tokens", data / "tokenizer", None, output)
 """

@@ -55,7 +55,7 @@ def serve(path: str) -> None:
     # what the commands import, with what these import when first used
     for module in (
         "datasets", "lm_eval.evaluator", "transformers.models.granite.modeling_granite", "prosparse.measure.benchmarks",
-        "transformers.models.llama.modeling_llama", "prosparse.training", "prosparse.paper.page",
+        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page",
     ):  # fmt: skip
         importlib.import_module(module)
     import torch

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosparse.config import Corpus
 from prosparse.data.candidates import MINIMUM_CHARACTERS, build, clean, identity, split_hash
+from prosparse.experiment.data import Corpus
 
 WORDS = np.array([f"word{i}" for i in range(300)])
 

@@ -6,10 +6,11 @@ import zlib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from prosparse.system.errors import ConfigError
 
-from prosparse.config import ConfigError, Corpus
 from prosparse.data import candidates, contamination, documents
 from prosparse.data.ngrams import words
+from prosparse.experiment.data import Corpus
 
 WORDS = np.array([f"word{i}" for i in range(3000)])
 

@@ -12,9 +12,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from prosparse.system.errors import ConfigError, UserError
 
-from prosparse.config import ConfigError, HubSource, UserError
 from prosparse.data import hub
+from prosparse.experiment.data import HubSource
 
 WHERE = "data.corpora.c.source"
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosparse.config import Draw
 from prosparse.data.mixture import Mixture, load_heldout
+from prosparse.experiment.training import Draw
 
 SIZES = {"a": 7, "b": 13, "c": 101}
 

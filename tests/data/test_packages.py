@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from prosparse.__main__ import main
-from prosparse.config import Package
 from prosparse.data import packages
 from prosparse.data.packages import PackageError, archive_name, directory_name, fetch, member, members
+from prosparse.experiment.data import Package
 
 CONTENT = b"an archive"
 

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prosparse.system.errors import ConfigError
 
-from prosparse.config import ConfigError, Corpus
 from prosparse.data import candidates
 from prosparse.data.candidates import build, split_hash
 from prosparse.data.mixture import Mixture, load_heldout
 from prosparse.data.shards import join, share
 from prosparse.data.tokens import tokenize, train_tokenizer
+from prosparse.experiment.data import Corpus
 
 WORDS = np.array([f"word{i}" for i in range(300)])
 FILES = 6
@@ -164,7 +165,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from prosparse.data import candidates
-from prosparse.config import Corpus
+from prosparse.experiment.data import Corpus
 if sys.argv[3] == "killed":
     keep = candidates.clean
     def clean(text, prose, calls=[]):

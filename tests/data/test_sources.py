@@ -9,9 +9,10 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from prosparse.system.errors import ConfigError
 
-from prosparse.config import ConfigError, Corpus
 from prosparse.data import sources
+from prosparse.experiment.data import Corpus
 
 
 def corpus(**source) -> Corpus:

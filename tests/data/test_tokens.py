@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prosparse.system.errors import ConfigError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from prosparse import released
-from prosparse.config import ConfigError
 from prosparse.data.tokens import copy_tokenizer, pack, tokenize, train_tokenizer
+from prosparse.models import third_party
 
 
 def write_documents(path, train, heldout):
@@ -89,7 +89,7 @@ def test_the_wanted_revision_is_copied(trained, tmp_path, monkeypatch):
         return AutoTokenizer.from_pretrained(trained.directory)
 
     of_commit = SimpleNamespace(from_pretrained=from_pretrained)
-    monkeypatch.setattr(released, "AutoTokenizer", of_commit)
+    monkeypatch.setattr(third_party, "AutoTokenizer", of_commit)
     copy_tokenizer(str(trained.directory), tmp_path / "copy", revision="f00d")
     assert opened == [(str(trained.directory), "f00d")]
 

@@ -8,15 +8,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from prosparse import config, runs
-from prosparse.config import Experiment
+from prosparse.experiment import lineage, loading
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import tokens
 from prosparse.method.schedule import factor
 from prosparse.paper import page
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.reader import Results
 from prosparse.published.settings import scale_of, settings
 from prosparse.published.tables import BENCHMARKS
-from prosparse.runs import tokens
 
 STAGES = [
     {"until": 40, "peak": 0.0},
@@ -152,7 +152,7 @@ class Synthetic:
 
     def __init__(self, directory: Path, raw: dict[str, Any] | None = None) -> None:
         self.raw = copy.deepcopy(raw or CONFIG)
-        self.experiment: Experiment = config.load(self.raw)
+        self.experiment: Experiment = loading.load(self.raw)
         self.directory = directory
 
     @property
@@ -466,7 +466,7 @@ class Synthetic:
         if not chosen.stages[stage].until:
             final |= {"lm_loss": None, "sparsity": None}
         record = {
-            "run": runs.owner(self.experiment, run, stage), "seed": seed, "stage": stage,
+            "run": lineage.owner(self.experiment, run, stage), "seed": seed, "stage": stage,
             "steps": chosen.stages[stage].until,
             "tokens": tokens(self.experiment, run, stage),
             "final": final,

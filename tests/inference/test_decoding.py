@@ -9,6 +9,7 @@ import weakref
 import pytest
 import torch
 from families import tiny_config
+from prosparse.system.errors import UserError
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -20,7 +21,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from prosparse.config import Activation, UserError
+from prosparse.experiment.activation import Activation
 from prosparse.inference.decoding import cache, dense_bytes, greedy, prepare, weight_bytes
 from prosparse.inference.predictors import Predictor, predicting
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear

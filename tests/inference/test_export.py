@@ -8,11 +8,12 @@ import weakref
 import gguf
 import pytest
 import torch
+from prosparse.system.errors import UserError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
-from prosparse.config import Activation, UserError
+from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer, read_back, reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.method.activations import substitute

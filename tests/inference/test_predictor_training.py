@@ -14,9 +14,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from prosparse.system.errors import ConfigError
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosparse.config import Activation, ConfigError, Predictors
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Predictors
 from prosparse.inference import predictors
 from prosparse.inference.predictor_training import (
     PredictorSpecification,
@@ -33,8 +35,8 @@ from prosparse.inference.predictor_training import (
     weighted_loss,
 )
 from prosparse.inference.predictors import Predictor, observing
-from prosparse.models import load
-from prosparse.progress import Refused
+from prosparse.models.load import load
+from prosparse.system.locking import Refused
 
 CONTEXT = 16
 

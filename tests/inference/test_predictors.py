@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from prosparse.system.errors import ConfigError, UserError
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -19,7 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from prosparse.config import Activation, ConfigError, UserError
+from prosparse.experiment.activation import Activation
 from prosparse.inference import predictors
 from prosparse.inference.predictors import (
     Predictor,

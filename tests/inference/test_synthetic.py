@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from prosparse.config import Architecture
+from prosparse.experiment.model import Architecture
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.method.activations import gated_ffns
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow
 import pytest
+from prosparse.system.errors import ConfigError
 
-from prosparse.config import Benchmarks, ConfigError
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmark_rows, tasks
 from prosparse.measure.tasks import SourceTask
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from prosparse.system.errors import ConfigError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from prosparse.config import Benchmarks, ConfigError
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmarks, sandbox, tasks
 from prosparse.measure.benchmarks import evaluate, spread
 from prosparse.measure.language_model import LanguageModel

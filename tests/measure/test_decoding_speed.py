@@ -5,9 +5,11 @@ from __future__ import annotations
 import datasets
 import pytest
 import torch
+from prosparse.system.errors import UserError
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from prosparse.config import Activation, Decoding, Shape, UserError
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.inference import predictors
 from prosparse.inference.decoding import prepare
 from prosparse.inference.predictors import Predictor

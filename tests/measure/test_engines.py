@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from prosparse.system.errors import UserError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from prosparse.config import Activation, UserError
+from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.measure import engines
 from prosparse.method.activations import substitute

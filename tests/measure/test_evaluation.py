@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from prosparse.system.errors import ConfigError
 from tokenizer_kinds import KINDS, tiny_for
 from transformers import AutoModelForCausalLM
 
 from prosparse.__main__ import main
-from prosparse.config import Activation, Benchmarks, ConfigError
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmarks, evaluation
 from prosparse.measure.evaluation import Evaluation, run
 

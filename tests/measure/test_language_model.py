@@ -10,15 +10,16 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from prosparse.system.errors import UserError
 from tokenizer_kinds import KINDS, texts, tiny_for
 from torch import nn
 from transformers import GenerationConfig
 
-from prosparse.config import Architecture, UserError
+from prosparse.experiment.model import Architecture
 from prosparse.inference.text import continuation, decode
 from prosparse.measure import batches
 from prosparse.measure.language_model import LanguageModel
-from prosparse.models import from_scratch
+from prosparse.models.build import from_scratch
 
 torch.set_num_threads(1)  # more only slow a model this small
 COMPARED = [name for name in KINDS if name != "nothing_special"]  # lm-eval needs an end-of-text token

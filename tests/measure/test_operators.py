@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prosparse.config import Operators
+from prosparse.experiment.measurement import Operators
 from prosparse.measure.operators import (
     PATTERNS,
     Case,

@@ -9,8 +9,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from prosparse.system.errors import UserError
 
-from prosparse.config import Activation, Predictors, UserError
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Predictors
 from prosparse.inference import predictors
 from prosparse.inference.predictor_training import PredictorSpecification, load_marginal, train
 from prosparse.inference.predictors import Predictor, svd

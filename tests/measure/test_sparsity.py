@@ -7,7 +7,7 @@ import datasets
 import pytest
 import torch
 
-from prosparse.config import Activation
+from prosparse.experiment.activation import Activation
 from prosparse.measure.sparsity import MeasuredCorpus, measure, measure_corpora
 from prosparse.method.activations import gated_ffns, substitute
 

@@ -4,10 +4,12 @@ import datasets
 import pytest
 import torch
 
-from prosparse.config import Activation, Architecture, Stage, Training
-from prosparse.measure import speed
-from prosparse.models import from_scratch
-from prosparse.runs import StageSpecification
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import Architecture
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.experiment.training import Stage, Training
+from prosparse.measure import overhead
+from prosparse.models.build import from_scratch
 
 ARCHITECTURE = Architecture(hidden_size=32, intermediate_size=48, layers=2, heads=2, kv_heads=1)
 
@@ -29,7 +31,7 @@ def tokens(tmp_path):
 
 def test_a_step_is_timed_with_each_lever_and_beside_its_products(tokens):
     model = from_scratch(ARCHITECTURE, 64, 16, seed=0)
-    measured = speed.training(model, specification(precision="bfloat16", attention="eager"), tokens, repeats=3)
+    measured = overhead.training(model, specification(precision="bfloat16", attention="eager"), tokens, repeats=3)
     assert list(measured["levers"]) == [
         "transformers, float32", "bfloat16", "freed memory kept", "fused loss", "eager attention",
     ]  # fmt: skip
@@ -42,13 +44,13 @@ def test_a_step_is_timed_with_each_lever_and_beside_its_products(tokens):
 
 
 def test_levers_that_a_run_does_not_use_are_not_timed(tokens):
-    measured = speed.training(from_scratch(ARCHITECTURE, 64, 16, seed=0), specification(), tokens, repeats=3)
+    measured = overhead.training(from_scratch(ARCHITECTURE, 64, 16, seed=0), specification(), tokens, repeats=3)
     assert list(measured["levers"]) == ["transformers, float32", "freed memory kept", "fused loss"]
 
 
 def test_large_models_are_not_repeated_for_long(monkeypatch):
-    monkeypatch.setattr(speed, "ENOUGH_SECONDS", 0)
-    assert len(speed.interleaved({"arm": lambda: None}, repeats=20)["arm"]) == speed.FEWEST_REPEATS
+    monkeypatch.setattr(overhead, "ENOUGH_SECONDS", 0)
+    assert len(overhead.interleaved({"arm": lambda: None}, repeats=20)["arm"]) == overhead.FEWEST_REPEATS
 
 
 def test_a_model_keeps_as_many_layers_as_fit():
@@ -58,8 +60,8 @@ def test_a_model_keeps_as_many_layers_as_fit():
     rows = torch.arange(16)[None]
     with torch.no_grad():
         inner = model(input_ids=rows, output_hidden_states=True).hidden_states[1]
-        assert speed.shorten(model, rest + 2 * layer - 1) == (1, 2)
+        assert overhead.shorten(model, rest + 2 * layer - 1) == (1, 2)
         shortened = model.base_model(input_ids=rows).last_hidden_state
         assert torch.equal(shortened, model.base_model.norm(inner))
     assert sum(parameter.numel() for parameter in model.parameters()) == rest + layer
-    assert speed.shorten(model) == (1, 1)
+    assert overhead.shorten(model) == (1, 1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from prosparse.system.errors import ConfigError
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -14,7 +15,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from prosparse.config import Activation, ConfigError
+from prosparse.experiment.activation import Activation
 from prosparse.method.activations import FATReLU, ShiftedReLU, UnsupportedArchitecture, gated_ffns, substitute
 
 TOKENS = torch.arange(24).reshape(2, 12)

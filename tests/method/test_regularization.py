@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from prosparse.config import Activation
+from prosparse.experiment.activation import Activation
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.method.regularization import SparsityRegularization, _L1Gradient
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosparse.config import Stage
+from prosparse.experiment.training import Stage
 from prosparse.method.schedule import factor
 from prosparse.published.tables import DATA
 

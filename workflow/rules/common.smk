@@ -8,18 +8,15 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-from prosparse import environment, invocation, memory, runs
-from prosparse.config import (
-    Activation,
-    ConfigError,
-    PackageSource,
-    PretrainedInit,
-    did_you_mean,
-    load,
-)
 from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
-from prosparse.launch import time_budget
+from prosparse.experiment import lineage
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import PackageSource
+from prosparse.experiment.loading import load
+from prosparse.experiment.model import PretrainedInit
+from prosparse.experiment.problems import did_you_mean
+from prosparse.experiment.specifications import stage_specification as specify_stage
 from prosparse.measure import benchmark_rows
 from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration_page
@@ -30,9 +27,12 @@ from prosparse.paper.release import folder as release
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables
-from prosparse.plan import slurm
+from prosparse.plan import invocation, memory, slurm
 from prosparse.plan import targets as plan_targets
 from prosparse.published.settings import scale_of, settings
+from prosparse.system import environment
+from prosparse.system.errors import ConfigError
+from prosparse.training.launch import time_budget
 
 # how Snakemake was called; None in a job that it starts
 call = invocation.called() if workflow.is_main_process else None
@@ -61,7 +61,7 @@ results = Results(directory, experiment)
 TABLES = list(tables.TABLES)
 FIGURES = list(figures.FIGURES)
 
-SPEED_RUN = runs.speed_run(experiment)
+SPEED_RUN = lineage.speed_run(experiment)
 
 # what is taken as it is opened, and what is trained
 STARTS = [name for name, run in experiment.runs.items() if not run.stages[-1].until]
@@ -248,7 +248,7 @@ def stage_gguf(wildcards):
 
 
 def stage_predecessor(wildcards):
-    previous = runs.predecessor(experiment, wildcards.run, int(wildcards.stage))
+    previous = lineage.predecessor(experiment, wildcards.run, int(wildcards.stage))
     return (
         f"{directory}/checkpoints/{previous.format(seed=wildcards.seed)}/provenance.json"
         if previous
@@ -293,7 +293,7 @@ def stage_budget(wildcards, resources):
 
 def stage_specification(wildcards):
     return ascii_json(
-        runs.specification(
+        specify_stage(
             experiment, wildcards.run, int(wildcards.stage), int(wildcards.seed)
         )
     )
@@ -318,7 +318,7 @@ def sparsity_specification(wildcards):
     return json.dumps(
         {
             "activations": [
-                str(a) for a in runs.measured_activations(experiment, wildcards.run)
+                str(a) for a in lineage.measured_activations(experiment, wildcards.run)
             ],
             "corpora": mixed_weights(),
             "precision": experiment.precision,

@@ -16,7 +16,7 @@ rule speed:
     threads: workflow.cores  # nothing may run beside a time measurement
     params:
         specification=lambda wildcards: ascii_json(
-            runs.specification(
+            specify_stage(
                 experiment,
                 SPEED_RUN,
                 len(experiment.runs[SPEED_RUN].stages) - 1,

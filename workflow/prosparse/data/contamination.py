@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from prosparse.config import ConfigError
 from prosparse.data.ngrams import FEWEST_WORDS, Grams, Index, distinct, grams, word_hashes
-from prosparse.files import write_json
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import write_json
 
 SPREAD = 10  # documents of a shard that may share a run of words before it is a phrase of the format, not a copy
 _BLANK = re.compile(r"(?<!\w)_+(?!\w)")

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prosparse import provenance
 from prosparse.data.candidates import MINIMUM_CHARACTERS, ROW_GROUP_CHARACTERS, SCHEMA
 from prosparse.data.contamination import Contamination
 from prosparse.data.ngrams import Grams, Index, distinct, spans, word_hashes
-from prosparse.files import write_json
+from prosparse.system import provenance
+from prosparse.system.files import write_json
 
 BATCH = 500  # documents checked together
 LEAST_LEFT = 0.5  # of its characters, else a document goes as a whole

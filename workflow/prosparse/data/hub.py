@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from prosparse.config import ConfigError, HubSource, UserError, is_local
+from prosparse.experiment.data import HubSource, is_local
+from prosparse.system.errors import ConfigError, UserError
 
 
 def commit(source: HubSource, where: str) -> str | None:

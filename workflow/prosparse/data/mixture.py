@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import torch
 
-from prosparse.config import Draw
+from prosparse.experiment.training import Draw
 
 
 class Rows(Protocol):

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from prosparse.config import Package, UserError
+from prosparse.experiment.data import Package
+from prosparse.system.errors import UserError
 
 
 class PackageError(UserError):

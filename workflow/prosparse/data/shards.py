@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import ConfigError
-from prosparse.files import discard, replace_directory, write_json
 from prosparse.system import identity
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import discard, replace_directory, write_json
 
 
 def share(total: int, shard: int, shards: int) -> range:

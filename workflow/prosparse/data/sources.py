@@ -28,10 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from prosparse.config import ConfigError, Corpus, FileSource, HubSource, PackageSource
 from prosparse.data import hub
 from prosparse.data.packages import member, members
 from prosparse.data.shards import share
+from prosparse.experiment.data import Corpus, FileSource, HubSource, PackageSource
+from prosparse.system.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from prosparse import provenance
-from prosparse.config import ConfigError, SpecialToken
 from prosparse.data.shards import replace_rows, rewriting, share
-from prosparse.files import discard, replace_directory, write_json
-from prosparse.released import save_tokenizer
-from prosparse.released import tokenizer as open_tokenizer
-from prosparse.system import identity
+from prosparse.experiment.data import SpecialToken
+from prosparse.models.third_party import save_tokenizer
+from prosparse.models.third_party import tokenizer as open_tokenizer
+from prosparse.system import identity, provenance
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import discard, replace_directory, write_json
 
 BOS, EOS = "<s>", "</s>"
 SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
-from prosparse.config import UserError
 from prosparse.inference.attention import IMPLEMENTATION, cache
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, feeding_norms
 from prosparse.inference.sparse_ffn import MODES, DecodingFFN, StreamingLinear, check, is_sparse
 from prosparse.method.activations import gated_ffns
-from prosparse.models import forget_generation_settings
+from prosparse.models.load import forget_generation_settings
+from prosparse.system.errors import UserError
 
 CHECKED_TOKENS = 16  # more at once than the operators take, then some one by one
 #: Relative differences of the logits that count as rounding, whatever the model.

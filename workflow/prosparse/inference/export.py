@@ -21,10 +21,10 @@ from gguf import gguf_reader
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from prosparse.config import UserError
 from prosparse.inference import vocabulary
 from prosparse.inference.predictors import decision_logit
-from prosparse.models import own_activation
+from prosparse.models.load import own_activation
+from prosparse.system.errors import UserError
 
 #: How PowerInfer's files begin, where others have "GGUF".
 POWERINFER_MAGIC = b"PWRI"

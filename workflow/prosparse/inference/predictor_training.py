@@ -20,15 +20,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse import devices, provenance
-from prosparse.config import Activation, ConfigError, Precision, Predictors, Section
 from prosparse.data.mixture import Mixture, Rows, open_rows
-from prosparse.files import discard, write_json
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Predictors
+from prosparse.experiment.section import Precision, Section
 from prosparse.inference.predictors import Predictor, check_rank, decision_logit, observing, save, save_whole, svd
-from prosparse.models import load_to_measure
-from prosparse.progress import agree, claim, locked
-from prosparse.released import configuration
-from prosparse.system import identity
+from prosparse.models.load import load_to_measure
+from prosparse.models.third_party import configuration
+from prosparse.system import devices, identity, provenance
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import discard, write_json
+from prosparse.system.locking import agree, claim, locked
 
 VALIDATION_SHARE = 0.05
 BATCHES_SHUFFLED = 4  # together, or more:

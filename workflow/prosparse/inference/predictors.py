@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse.config import ConfigError, UserError
 from prosparse.method.activations import UnsupportedArchitecture, gated_ffns
+from prosparse.system.errors import ConfigError, UserError
 
 
 class Predictor(nn.Module):

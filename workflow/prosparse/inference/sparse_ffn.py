@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prosparse.config import UserError
 from prosparse.inference.predictors import Predictor
 from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU
 from prosparse.method.whole_ffn import check_formula
 from prosparse.operators import MAX_BATCH, dense_ffn, linear, sparse_down, sparse_ffn
+from prosparse.system.errors import UserError
 
 MODES = ("dense", "exact", "predicted")
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse.config import Activation, Architecture
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import Architecture
 from prosparse.inference.predictors import Predictor, feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
-from prosparse.models import unset
+from prosparse.models.build import unset
 
 CONSTANT = 8.0  # coordinate 0 of the residual stream, of every token: what biases are made of where there are none
 CALIBRATION_TOKENS = 64

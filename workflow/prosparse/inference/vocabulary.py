@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from prosparse.config import UserError
+from prosparse.system.errors import UserError
 
 #: PowerInfer's ``main`` tokenizes these whatever its prompt, and fails where a byte has no token.
 ALWAYS_TOKENIZED = "\n\n### Instruction:\n\n### Response:\n\n\u010a"

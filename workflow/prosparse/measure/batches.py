@@ -10,8 +10,8 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import PreTrainedModel
 
-from prosparse.config import UserError
 from prosparse.measure.token_memory import TokenMemory
+from prosparse.system.errors import UserError
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

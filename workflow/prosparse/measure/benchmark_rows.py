@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 
 import pyarrow.ipc
 
-from prosparse.config import Benchmarks, ConfigError
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import tasks
 from prosparse.measure.tasks import SourceTask, Task
+from prosparse.system.errors import ConfigError
 
 Row = dict[str, Any]
 Item = TypeVar("Item")

@@ -27,13 +27,14 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prosparse.config import Benchmarks, ConfigError
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmark_rows, sandbox, tasks
 from prosparse.measure.benchmark_rows import Row, evenly
 from prosparse.measure.finished import FinishedTasks
 from prosparse.measure.language_model import LanguageModel
 from prosparse.measure.tasks import Task
-from prosparse.provenance import digest
+from prosparse.system.errors import ConfigError
+from prosparse.system.provenance import digest
 
 # A progress bar for each of a hundred subtasks says nothing; those of the model's requests stay.
 lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # type: ignore[attr-defined]

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from prosparse.config import Activation, Decoding, Section, Shape, UserError
 from prosparse.data.mixture import load_heldout
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.decoding import Decoding, Shape
+from prosparse.experiment.section import Section
 from prosparse.inference import export, predictors
 from prosparse.inference.attention import cache
 from prosparse.inference.decoding import Decoder, dense_bytes, prepare, weight_bytes
@@ -32,8 +34,9 @@ from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.measure import engines
 from prosparse.measure.quartiles import quartiles
-from prosparse.models import load
+from prosparse.models.load import load
 from prosparse.operators import MAX_BATCH, linear
+from prosparse.system.errors import UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
 TURN = 16  # tokens that a mode generates before the next one's turn; the first of them is not timed

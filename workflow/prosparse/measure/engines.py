@@ -24,11 +24,11 @@ from typing import Any
 
 import gguf
 
-from prosparse.config import UserError
-from prosparse.files import discard
 from prosparse.inference.export import reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.measure.quartiles import quartiles
+from prosparse.system.errors import UserError
+from prosparse.system.files import discard
 
 LLAMA_CPP_INTERPRETER = "PROSPARSE_LLAMA_CPP"
 

@@ -16,17 +16,20 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import prosparse
-from prosparse import devices
-from prosparse.config import Activation, Benchmarks, ConfigError, Precision
-from prosparse.files import write_json
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Benchmarks
+from prosparse.experiment.section import Precision
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.predictors import predicting
 from prosparse.measure import benchmark_rows
 from prosparse.measure.benchmarks import evaluate, unanswerable
 from prosparse.measure.finished import FinishedTasks
-from prosparse.models import load_to_measure, own_activation
-from prosparse.provenance import record
-from prosparse.released import configuration, tokenizer
+from prosparse.models.load import load_to_measure, own_activation
+from prosparse.models.third_party import configuration, tokenizer
+from prosparse.system import devices
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import write_json
+from prosparse.system.provenance import record
 
 
 @dataclass(frozen=True)

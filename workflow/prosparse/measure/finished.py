@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prosparse.files import write_json
-from prosparse.provenance import digest
+from prosparse.system.files import write_json
+from prosparse.system.provenance import digest
 
 
 class FinishedTasks:

@@ -24,12 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prosparse.config import Activation, Operators, Section, UserError
 from prosparse.data.mixture import load_heldout
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Operators
+from prosparse.experiment.section import Section
 from prosparse.measure.quartiles import quartiles
 from prosparse.method.activations import gated_ffns
-from prosparse.models import load
+from prosparse.models.load import load
 from prosparse.operators import gathered, sparse_down, sparse_ffn, sparse_up
+from prosparse.system.errors import UserError
 
 ROUNDS_TO_WARM_UP = 3
 WARM_UPS, WARM_CALLS = 10, 100

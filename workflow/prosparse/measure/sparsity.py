@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse.config import Activation, Section
 from prosparse.data.mixture import load_heldout
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.section import Section
 from prosparse.method.activations import gated_ffns, substitute
 
 

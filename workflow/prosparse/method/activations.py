@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prosparse.config import Activation, UserError
+from prosparse.experiment.activation import Activation
+from prosparse.system.errors import UserError
 
 
 class ShiftedReLU(nn.Module):

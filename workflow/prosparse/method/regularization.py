@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prosparse.devices import widest_float
 from prosparse.method.activations import gated_ffns
 from prosparse.method.rounding import HALF_PRECISION, add_sign, draw_key, draws
+from prosparse.system.devices import widest_float
 
 
 class _L1Gradient(torch.autograd.Function):

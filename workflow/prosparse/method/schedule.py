@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from prosparse.config import Stage
+from prosparse.experiment.training import Stage
 
 
 def factor(stages: Sequence[Stage], step: float) -> float:

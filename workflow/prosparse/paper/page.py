@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prosparse.config import Experiment
-from prosparse.files import write_text
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.acceleration import page as acceleration
 from prosparse.paper.claims import registry as claims
 from prosparse.paper.figures import registry as figures
@@ -19,6 +18,7 @@ from prosparse.paper.sections.origins import origins
 from prosparse.paper.sections.overhead import overhead
 from prosparse.paper.sections.times import start_up, times
 from prosparse.paper.tables import registry as tables
+from prosparse.system.files import write_text
 
 
 def needs(experiment: Experiment) -> Needs:

@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prosparse import runs
-from prosparse.config import Architecture, Experiment, Init, PretrainedInit, ScratchInit, Training
+from prosparse.experiment import lineage
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.model import Architecture, Init, PretrainedInit, ScratchInit
+from prosparse.experiment.training import Training
 from prosparse.measure.token_memory import TokenMemory
 from prosparse.published.shapes import DecoderShape
 
@@ -65,7 +67,7 @@ def activation_bytes(shape: DecoderShape, training: Training, context: int) -> i
 
 
 def checkpoint_directory(experiment: Experiment, run: str, stage: int | None, seed: int) -> str:
-    return f"checkpoints/{runs.checkpoint(experiment, run, stage).format(seed=seed)}"
+    return f"checkpoints/{lineage.checkpoint(experiment, run, stage).format(seed=seed)}"
 
 
 def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape | None:
@@ -74,7 +76,7 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape |
     Args:
         directory: ``results/{experiment}``.
     """
-    run, init = runs.start(experiment, run)
+    run, init = lineage.start(experiment, run)
     if init.architecture is not None:
         architecture = experiment.architectures[init.architecture]
         # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prosparse.config import Experiment, HubSource, PretrainedInit, is_local
+from prosparse.experiment.data import HubSource, is_local
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.model import PretrainedInit
 from prosparse.plan.costs import RELEASED_BYTES, decoder
 from prosparse.plan.jobs import Job
 

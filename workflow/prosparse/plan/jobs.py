@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prosparse import runs
-from prosparse.config import Experiment
+from prosparse.experiment import lineage
+from prosparse.experiment.experiment import Experiment
 from prosparse.plan.costs import (
     CHECKPOINT_BYTES,
     WEIGHT_BYTES,
@@ -57,7 +57,7 @@ def stages_behind(experiment: Experiment, checkpoints: Iterable[tuple[str, int |
     found: dict[tuple[str, int], None] = {}
 
     def add(run: str, stage: int | None) -> None:
-        for key in list(runs.needed(experiment, run, stage))[::-1]:
+        for key in list(lineage.needed(experiment, run, stage))[::-1]:
             if key not in found:
                 if (distillation := experiment.runs[key[0]].distillation) is not None:
                     add(distillation.teacher, None)
@@ -98,7 +98,7 @@ def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory
 
 def sparsity_job(experiment: Experiment, run: str, seed: int, output: str, directory: Path) -> Job:
     data = experiment.data
-    rows = data.heldout_sequences * len(data.corpora) * len(runs.measured_activations(experiment, run))
+    rows = data.heldout_sequences * len(data.corpora) * len(lineage.measured_activations(experiment, run))
     tokens = rows * data.context_length
     flops = forward_flops(experiment, run, tokens, directory)
     return Job("sparsity", f"{run}, seed {seed}", output, tokens, flops, run=run)

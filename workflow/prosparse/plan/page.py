@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Experiment
-from prosparse.files import write_json, write_text
+from prosparse.experiment.experiment import Experiment
 from prosparse.plan.costs import gpu_hours
 from prosparse.plan.downloads import Remote
 from prosparse.plan.hub import Answer, ask_hub, refused_by_hub
@@ -16,6 +15,7 @@ from prosparse.plan.papers import paper_lines, papers
 from prosparse.plan.preflight import doubts, free_disk, refusals
 from prosparse.plan.targets import WHOLE, every_remote, jobs_behind, targets
 from prosparse.plan.text import NONE, UNKNOWN, aligned, count, flops, gigabytes, hour_count, item
+from prosparse.system.files import write_json, write_text
 
 FILE = "plan"
 

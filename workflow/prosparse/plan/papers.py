@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prosparse import runs
-from prosparse.config import Experiment
+from prosparse.experiment import lineage
+from prosparse.experiment.experiment import Experiment
 from prosparse.plan.costs import gpu_hours, utilization
 from prosparse.plan.jobs import Job, Total, stages_behind
 from prosparse.plan.text import count, hour_count, item
@@ -25,7 +25,9 @@ def papers(experiment: Experiment, listed: list[Job]) -> list[dict[str, Any]]:
         names = experiment.stages.get(scale, [])  # type: ignore[call-overload]
         stages = set(stages_behind(experiment, [(name, None) for name in names]))
         # the model's own stages, not those of what it starts from
-        owners = {runs.owner(experiment, name, index) for name in names for index in range(_stages(experiment, name))}
+        owners = {
+            lineage.owner(experiment, name, index) for name in names for index in range(_stages(experiment, name))
+        }
         ours = Total.of(job for job in listed if (job.run, job.stage) in stages and job.run in owners)
         found.append(
             {

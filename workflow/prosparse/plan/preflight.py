@@ -11,10 +11,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from prosparse.config import ConfigError, Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.plan.costs import STATE_BYTES, WEIGHT_BYTES
 from prosparse.plan.downloads import Remote
 from prosparse.plan.jobs import Job
+from prosparse.system.errors import ConfigError
 
 
 def refusals(

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from prosparse.config import ConfigError
+from prosparse.system.errors import ConfigError
 
 #: sbatch's option for a resource of a job, as Snakemake's plugin gives it.
 OPTIONS = {

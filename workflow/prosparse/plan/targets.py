@@ -8,8 +8,8 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from prosparse import runs
-from prosparse.config import Experiment
+from prosparse.experiment import lineage
+from prosparse.experiment.experiment import Experiment
 from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
 from prosparse.paper import page
@@ -90,7 +90,7 @@ def jobs_behind(experiment: Experiment, directory: Path, needs: Needs, whole: bo
         measured |= {experiment.pair(pair)[0] for pair in accelerated.pairs(experiment).values()}
     if needs.operators:
         measured |= {experiment.pair(pair)[0] for pair in operators.trained(experiment).values()}
-    speed_run = runs.speed_run(experiment) if whole else None
+    speed_run = lineage.speed_run(experiment) if whole else None
     if speed_run is not None:
         measured.add(speed_run)
     order = list(experiment.runs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from prosparse.provenance import digest
+from prosparse.system.provenance import digest
 
 #: A JSON object. Contents are in it as SHA-256, 64 hex digits.
 Identity = dict[str, Any]

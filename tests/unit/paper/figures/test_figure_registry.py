@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from prosparse.system.errors import ConfigError
 
-from prosparse.config import ConfigError
 from prosparse.paper.figures import registry as figures
 
 

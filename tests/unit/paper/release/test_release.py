@@ -10,7 +10,7 @@ import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
 from huggingface_hub import ModelCard
 
-from prosparse.config import Activation
+from prosparse.experiment.activation import Activation
 from prosparse.paper.release import card
 from prosparse.paper.release.folder import portable_config
 from prosparse.paper.release.loading import vllm_overrides

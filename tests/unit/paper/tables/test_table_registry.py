@@ -6,8 +6,8 @@ import csv
 import io
 
 import pytest
+from prosparse.system.errors import ConfigError
 
-from prosparse.config import ConfigError
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables

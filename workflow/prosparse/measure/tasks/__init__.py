@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from prosparse.config import ConfigError, Fraction, Section, describe
+from prosparse.experiment.problems import describe
+from prosparse.experiment.section import Fraction, Section
+from prosparse.system.errors import ConfigError
 
 DIRECTORY = Path(__file__).parent
 

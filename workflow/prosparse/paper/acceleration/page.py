@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prosparse.config import Experiment
-from prosparse.files import write_text
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.acceleration.ours import ours
 from prosparse.paper.acceleration.papers import attribution, dense_token, question, savings
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.settings import largest_speedup
+from prosparse.system.files import write_text
 
 FILE = "acceleration.md"
 

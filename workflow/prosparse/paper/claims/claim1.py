@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding
 from prosparse.paper.claims.pairs import pair_of
 from prosparse.paper.results.needs import Needs

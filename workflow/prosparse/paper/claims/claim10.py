@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding
 from prosparse.paper.claims.pairs import sparsity_of
 from prosparse.paper.claims.quality import quality

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.claims.finding import Finding, all_of
 from prosparse.paper.claims.pairs import pair_of, rows_needs, sparsity_of
 from prosparse.paper.claims.quality import quality
@@ -11,7 +12,6 @@ from prosparse.paper.results.origins import origin
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
 from prosparse.published.tables import SCALES, published_table
-from prosparse.runs import lineage_tokens
 
 
 def needs(experiment: Experiment) -> Needs:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.claims.finding import Finding, all_of
 from prosparse.paper.claims.pairs import pair_of, rows_needs, sparsity_of
 from prosparse.paper.claims.quality import quality
@@ -12,7 +13,6 @@ from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
 from prosparse.published.tables import published_table
-from prosparse.runs import lineage_tokens
 
 
 def needs(experiment: Experiment) -> Needs:

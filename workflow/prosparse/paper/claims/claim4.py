@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, all_of
 from prosparse.paper.claims.pairs import pair_of, rows_needs, sparsity_of
 from prosparse.paper.claims.quality import quality

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding
 from prosparse.paper.results.final_factor import final_points
 from prosparse.paper.results.fit import fit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, all_of
 from prosparse.paper.claims.pairs import mean, pair_of, rows_needs
 from prosparse.paper.results.needs import Needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, all_of
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import Model, best_model, every_decoding, synthetic_decoding, trained_decoding

@@ -9,12 +9,12 @@ from operator import or_
 from pathlib import Path
 from typing import Protocol
 
-from prosparse.config import Experiment
-from prosparse.files import write_json, write_text
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
+from prosparse.system.files import write_json, write_text
 
 #: Number of a claim in ``published/data/claims.yaml`` -> the module of this package that judges it.
 CLAIMS = {

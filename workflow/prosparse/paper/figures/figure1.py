@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prosparse.config import Experiment, Stage
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.training import Stage
 from prosparse.method.schedule import factor
 from prosparse.paper.figures.chart import HEIGHT, Drawn, chart_title, import_altair, ours_of, series_colour
 from prosparse.paper.results.needs import Needs

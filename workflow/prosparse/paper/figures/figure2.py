@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import tokens
 from prosparse.paper.figures.chart import GREY, Drawn, chart_title, empty_figure, import_altair, ours_of, series_colour
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
-from prosparse.runs import tokens
 
 
 def needs(experiment: Experiment) -> Needs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import (
     COLOURS,
     DASHES,

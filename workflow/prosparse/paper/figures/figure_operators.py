@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import Drawn, chart_title, empty_figure, import_altair, log_ticks, series_colour
 from prosparse.paper.results import operators
 from prosparse.paper.results.needs import Needs

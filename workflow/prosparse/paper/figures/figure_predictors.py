@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import COLOURS, DASHES, GREY, Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS

@@ -8,11 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from prosparse.config import ConfigError, Experiment
-from prosparse.files import write_json
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import Drawn, styled
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import write_json
 
 #: Modules of this package, one per figure.
 FIGURES = (

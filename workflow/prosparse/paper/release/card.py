@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prosparse import runs
-from prosparse.config import Activation, Experiment
+from prosparse.experiment import lineage
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.release.loading import loading
 from prosparse.paper.release.metadata import license_of, metadata
@@ -34,7 +35,7 @@ def needs(experiment: Experiment, pair: str) -> Needs:
     """What is measured before the card is written; predictions and decoding if the experiment measures them anyway."""
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
-    needs |= Needs(stages=set(runs.lineage(experiment, run)))
+    needs |= Needs(stages=set(lineage.lineage(experiment, run)))
     if named in accelerated.predicted_pairs(experiment).values():
         needs |= Needs(prediction={(run, str(activation))})
     if experiment.decoding is not None and named in accelerated.pairs(experiment).values():
@@ -99,7 +100,7 @@ def _introduction(experiment: Experiment, run: str, activation: Activation, sett
 def _training(results: Results, run: str) -> Iterator[str]:
     experiment, rows = results.experiment, []
     mixtures: dict[str, None] = {}
-    for name, index in runs.lineage(experiment, run):
+    for name, index in lineage.lineage(experiment, run):
         chosen, made = experiment.runs[name], results.stage(name, index)[0]
         stage = chosen.stages[index]
         before = made["tokens"] if index == 0 else made["tokens"] - results.stage(name, index - 1)[0]["tokens"]

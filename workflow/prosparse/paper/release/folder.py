@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, Experiment
-from prosparse.files import write_text
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.release import card
 from prosparse.paper.results.reader import Results
+from prosparse.system.files import write_text
 
 #: What a checkpoint directory holds for its users besides the config; the rest belongs to training.
 FILES = (

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from prosparse.config import Activation
+from prosparse.experiment.activation import Activation
 
 #: What transformers lacks, as its source.
 MODULES = {

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from huggingface_hub import ModelCardData
 
-from prosparse import runs
-from prosparse.config import Activation, Experiment, HubSource, PretrainedInit, is_local
+from prosparse.experiment import lineage
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import HubSource, is_local
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.model import PretrainedInit
 from prosparse.paper.release.loading import MODULES
 from prosparse.paper.results.origins import origin
 
@@ -23,10 +26,10 @@ LICENSES = {
 
 def metadata(experiment: Experiment, run: str, activation: Activation) -> ModelCardData:
     _, name = origin(experiment, run)
-    _, start = runs.start(experiment, run)
+    _, start = lineage.start(experiment, run)
     hubs = {
         corpus.source.hub: None
-        for lineage, _ in runs.lineage(experiment, run)
+        for lineage, _ in lineage.lineage(experiment, run)
         for corpus in (experiment.data.corpora[c] for c in experiment.data.mixtures[experiment.runs[lineage].mixture])
         if isinstance(corpus.source, HubSource) and experiment.runs[lineage].stages[-1].until > 0
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 
 
 @dataclass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prosparse.config import Experiment, PretrainedInit
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import start
+from prosparse.experiment.model import PretrainedInit
 from prosparse.published.settings import scale_of
-from prosparse.runs import start
 
 #: What a pretrained name holds when it is the paper's own model, by scale.
 ORIGINALS = {

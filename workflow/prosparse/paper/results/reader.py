@@ -15,13 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prosparse.config import Activation, Experiment, UserError
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import checkpoint
 from prosparse.paper.results.benchmarks import Benchmarks
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.sparsity import CorpusSparsity, Sparsity
 from prosparse.paper.results.value import Value
 from prosparse.published.tables import BENCHMARKS
-from prosparse.runs import checkpoint
+from prosparse.system.errors import UserError
 
 
 class MissingResult(UserError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from prosparse.config import PackageSource
+from prosparse.experiment.data import PackageSource
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.results.reader import Results
 from prosparse.published.tables import LABELS

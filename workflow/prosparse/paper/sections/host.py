@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prosparse.config import Benchmarks, Experiment
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.reader import MissingResult, Results
 from prosparse.published.tables import BENCHMARKS, LABELS, row_keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.results.origins import stands_in
 

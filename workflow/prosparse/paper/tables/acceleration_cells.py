@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.decoding import synthetic_decoding, trained_decoding
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.columns import TOKENS, billions

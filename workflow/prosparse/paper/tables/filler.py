@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from prosparse.config import PAPER_DATASETS, Activation
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import PAPER_DATASETS
+from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.results.benchmarks import BenchmarkColumn, Benchmarks
 from prosparse.paper.results.origins import no_run, stands_in
 from prosparse.paper.results.reader import Results
@@ -15,7 +17,6 @@ from prosparse.paper.tables.columns import BITS, LOSS, TOKENS
 from prosparse.paper.tables.notes import count, names_of
 from prosparse.paper.tables.table import MISSING, Cell, Row, Table
 from prosparse.published.tables import BENCHMARKS, GROUPS, LABELS
-from prosparse.runs import lineage_tokens
 
 #: (run, activation) -> cells that the run's measurements do not give.
 Extra = Callable[[str, Activation], dict[str, Cell]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prosparse.config import Activation, Experiment
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import exact

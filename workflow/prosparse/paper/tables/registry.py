@@ -6,12 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from prosparse.config import ConfigError, Experiment
-from prosparse.files import write_text
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.table import Table
 from prosparse.paper.tables.text import to_csv, to_latex, to_markdown
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import write_text
 
 #: Modules of this package, one per table.
 TABLES = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment, RunInit, Stage
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import tokens
+from prosparse.experiment.model import RunInit
+from prosparse.experiment.training import Stage
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin
 from prosparse.paper.results.reader import Results
@@ -10,7 +13,6 @@ from prosparse.paper.results.value import exact
 from prosparse.paper.tables.columns import LOSS, SPARSITY, final_value
 from prosparse.paper.tables.notes import NORMALISATION, count, published_budgets
 from prosparse.paper.tables.table import Cell, Column, Row, Table
-from prosparse.runs import tokens
 
 
 def build(results: Results) -> Table:

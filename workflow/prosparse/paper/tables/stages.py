@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prosparse.config import Experiment, RunInit
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import tokens
+from prosparse.experiment.model import RunInit
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
@@ -14,7 +16,6 @@ from prosparse.paper.tables.columns import TOKENS, billions, final_value
 from prosparse.paper.tables.notes import NORMALISATION, count, names_of
 from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
 from prosparse.published.tables import published_table
-from prosparse.runs import tokens
 
 
 def stages_needs(experiment: Experiment, scales: Sequence[str]) -> Needs:

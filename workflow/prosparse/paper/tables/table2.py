@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.accelerated import KINDS
 from prosparse.paper.results.decoding import MODES, Decoding, Model, synthetic_decoding, trained_decoding

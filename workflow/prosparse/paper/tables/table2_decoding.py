@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import ENGINES, MODES, Arm, Model, every_decoding
 from prosparse.paper.results.needs import Needs

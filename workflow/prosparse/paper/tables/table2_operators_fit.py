@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import operators
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.operator_lines import Line, measured_line, published_line

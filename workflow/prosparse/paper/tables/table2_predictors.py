@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS, MARGINAL
 from prosparse.paper.results.benchmarks import BenchmarkColumn

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prosparse.config import Activation, Experiment
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import tokens
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import exact
@@ -12,7 +14,6 @@ from prosparse.paper.tables.filler import Filler
 from prosparse.paper.tables.notes import LEGEND
 from prosparse.paper.tables.table import Cell, Table
 from prosparse.published.tables import published_table, row_key
-from prosparse.runs import tokens
 
 
 def needs(experiment: Experiment) -> Needs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from prosparse.config import PAPER_DATASETS, Experiment
+from prosparse.experiment.data import PAPER_DATASETS
+from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.by_setting import by_setting

@@ -13,7 +13,8 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from prosparse.config import ConfigError, did_you_mean
+from prosparse.experiment.problems import did_you_mean
+from prosparse.system.errors import ConfigError
 
 
 def parsed(arguments: Sequence[str]) -> Namespace | None:

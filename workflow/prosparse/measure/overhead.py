@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prosparse.allocator import keep_freed_memory
 from prosparse.data.mixture import Mixture
+from prosparse.experiment.specifications import StageSpecification
 from prosparse.measure.quartiles import quartiles
 from prosparse.measure.sparsity import measure
 from prosparse.method.regularization import SparsityRegularization
-from prosparse.runs import StageSpecification
-from prosparse.training import prepare
+from prosparse.system.allocator import keep_freed_memory
+from prosparse.training.trainer import prepare
 
 LEVER_REPEATS = 3
 FEWEST_REPEATS, ENOUGH_SECONDS = 5, 60

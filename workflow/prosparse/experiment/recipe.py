@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from prosparse.config import ConfigError, Recipe, ValidationError, describe
+from prosparse.experiment.problems import describe
+from prosparse.experiment.training import Recipe
+from prosparse.system.errors import ConfigError
 
 
 class OwnRecipe(Recipe):

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prosparse.config import UserError
-from prosparse.files import write_json
+from prosparse.system.errors import UserError
+from prosparse.system.files import write_json
 from prosparse.system.identity import Identity, differences
 
 #: What file systems without locks answer: NFS without its lock daemon, Lustre mounted without flock, some of FUSE.

@@ -10,7 +10,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from prosparse.config import UserError, ValidationError, describe
+from pydantic import ValidationError
+
+from prosparse.experiment.problems import describe
+from prosparse.system.errors import UserError
 
 #: Packages that raise their own classes where the network or the hub fails.
 NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")

@@ -1,4 +1,4 @@
-"""Building, loading and converting models; checkpoints are ordinary Hugging Face directories."""
+"""Checkpoints opened: ordinary Hugging Face directories, hub ids and GGUF files."""
 
 from __future__ import annotations
 
@@ -8,93 +8,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import safe_open
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    GraniteConfig,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from prosparse import devices
-from prosparse.allocator import keep_freed_memory
-from prosparse.config import Activation, Architecture, ConfigError, Precision, PretrainedInit
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import PretrainedInit
+from prosparse.experiment.section import Precision
 from prosparse.method import whole_ffn
 from prosparse.method.activations import UnsupportedArchitecture, activation_key, gated_ffns, substitute
-from prosparse.released import configuration as configuration_of
-from prosparse.released import scalings
+from prosparse.models.third_party import configuration as configuration_of
+from prosparse.system import devices
+from prosparse.system.allocator import keep_freed_memory
+from prosparse.system.errors import ConfigError
 
 SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def configuration(architecture: Architecture, vocabulary_size: int, context_length: int) -> PretrainedConfig:
-    """Of a SwiGLU decoder.
-
-    MiniCPM is LLaMA with three scalings, which transformers has in its Granite family.
-    """
-    common: dict[str, Any] = {
-        "vocab_size": vocabulary_size,
-        "hidden_size": architecture.hidden_size,
-        "intermediate_size": architecture.intermediate_size,
-        "num_hidden_layers": architecture.layers,
-        "num_attention_heads": architecture.heads,
-        "num_key_value_heads": architecture.kv_heads,
-        "max_position_embeddings": context_length,
-        "tie_word_embeddings": architecture.tied_embeddings,
-        "hidden_act": "silu",
-        "initializer_range": architecture.hidden_size**-0.5,  # the usual 0.02 is far too small for narrow models
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 1,
-    }
-    if architecture.type == "minicpm":
-        assert architecture.scale_emb is not None  # the config has checked all three
-        assert architecture.scale_depth is not None
-        assert architecture.dim_model_base is not None
-        return GraniteConfig(
-            **common,
-            **scalings(
-                architecture.layers,
-                architecture.hidden_size,
-                architecture.heads,
-                architecture.scale_emb,
-                architecture.scale_depth,
-                architecture.dim_model_base,
-            ),
-        )
-    return LlamaConfig(**common)
-
-
-def from_scratch(architecture: Architecture, vocabulary_size: int, context_length: int, seed: int) -> PreTrainedModel:
-    """A randomly initialised SwiGLU decoder; the same seed gives the same weights."""
-    config = configuration(architecture, vocabulary_size, context_length)
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
-
-
-def unset(architecture: Architecture, vocabulary_size: int, context_length: int, dtype: torch.dtype) -> PreTrainedModel:
-    """A SwiGLU decoder whose weights hold nothing yet, for one who sets them all: drawing billions takes minutes."""
-    return empty(configuration(architecture, vocabulary_size, context_length), dtype).eval()
-
-
-def empty(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of this shape whose weights hold nothing yet, under an activation that transformers knows.
-
-    Its buffers hold what they should: those that are not saved (rotary frequencies, Gemma's scales) come from nowhere
-    else.
-    """
-    setattr(config, activation_key(config), "silu")
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    for module in model.modules():
-        for name, weight in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad))
-    model.tie_weights()
-    return model
 
 
 def pretrained(

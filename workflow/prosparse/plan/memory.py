@@ -9,7 +9,7 @@ import math
 import os
 from pathlib import Path
 
-from prosparse.config import Experiment
+from prosparse.experiment.experiment import Experiment
 from prosparse.plan import costs
 
 #: A process that has imported torch, transformers and datasets, and what it keeps beside the model.

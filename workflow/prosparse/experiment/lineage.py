@@ -1,4 +1,4 @@
-"""Which checkpoint directory a run's stage lives in, and what makes it.
+"""Which runs and stages a checkpoint comes from, and whose folder it lives in.
 
 Runs that share a prefix of stages share its checkpoints: a stage belongs to the first run of the
 config with the same start, activation, data, tokenizer, training and stages up to it.
@@ -9,34 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prosparse.config import (
-    Activation,
-    Architecture,
-    Draw,
-    Experiment,
-    Init,
-    PretrainedInit,
-    RunInit,
-    ScratchInit,
-    Section,
-    Stage,
-    Training,
-)
-
-
-class StageSpecification(Section):
-    """Everything that determines a stage's weights, beside the tokens and the previous stage."""
-
-    seed: int
-    start: Architecture | PretrainedInit | None  # None: the weights of another run's stage
-    activation: Activation
-    mixture: dict[str, float]
-    earlier: tuple[Draw, ...] = ()  # what the runs behind this one have been trained on, the first run's first
-    context_length: int
-    stages: list[Stage]  # up to and including this one
-    total_steps: int  # of the whole run: the learning-rate schedule spans it
-    training: Training
-    distillation_share: float = 0.0  # of the divergence from a teacher in the loss
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.model import Init, PretrainedInit, RunInit, ScratchInit
+from prosparse.experiment.training import Draw
 
 
 def owner(experiment: Experiment, run: str, stage: int) -> str:
@@ -69,29 +45,6 @@ def predecessor(experiment: Experiment, run: str, stage: int) -> str | None:
         return checkpoint(experiment, run, stage - 1)
     init = experiment.runs[run].init
     return checkpoint(experiment, init.run, init.stage) if isinstance(init, RunInit) else None
-
-
-def specification(experiment: Experiment, run: str, stage: int, seed: int) -> StageSpecification:
-    chosen = experiment.runs[run]
-    start = (
-        experiment.architectures[chosen.init.architecture]
-        if isinstance(chosen.init, ScratchInit)
-        else chosen.init
-        if isinstance(chosen.init, PretrainedInit)
-        else None
-    )
-    return StageSpecification(
-        seed=seed,
-        start=start,
-        activation=chosen.activation,
-        mixture=experiment.data.mixtures[chosen.mixture],
-        earlier=earlier_draws(experiment, chosen.init),
-        context_length=experiment.data.context_length,
-        stages=chosen.stages[: stage + 1],
-        total_steps=chosen.stages[-1].until,
-        training=chosen.training,
-        distillation_share=chosen.distillation.share if chosen.distillation else 0.0,
-    )
 
 
 def earlier_draws(experiment: Experiment, init: Init) -> tuple[Draw, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from prosparse.files import copy, link_or_copy, write_text, write_through
+from prosparse.system.files import copy, link_or_copy, write_text, write_through
 
 #: What continues an optimizer, and is no part of a model.
 OPTIMIZATION = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state*.pth")

@@ -26,9 +26,10 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from prosparse.config import ConfigError, is_local
-from prosparse.failures import damaged
-from prosparse.files import write_json
+from prosparse.experiment.data import is_local
+from prosparse.system.errors import ConfigError
+from prosparse.system.failures import damaged
+from prosparse.system.files import write_json
 
 # else transformers asks a service to open a pull request wherever it finds pickled weights
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")

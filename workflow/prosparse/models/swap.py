@@ -7,10 +7,11 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from prosparse.config import Activation, ConfigError
-from prosparse.files import replace_directory
-from prosparse.models import load
-from prosparse.released import configuration, save_tokenizer, tokenizer
+from prosparse.experiment.activation import Activation
+from prosparse.models.load import load
+from prosparse.models.third_party import configuration, save_tokenizer, tokenizer
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import replace_directory
 
 #: Weights in other formats than the one loaded, which would keep the old activation's name.
 OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]

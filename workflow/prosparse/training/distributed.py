@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from prosparse.config import UserError
+from prosparse.system.errors import UserError
 
 T = TypeVar("T")
 

@@ -23,8 +23,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainingArguments
 
-from prosparse import processes
-from prosparse.config import Training
+from prosparse.experiment.training import Training
+from prosparse.training import distributed
 
 
 def arguments(training: Training) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def whole(state: dict[str, Any]) -> dict[str, Any]:
 
     def gathered(value: Any) -> Any:
         value = value.full_tensor() if isinstance(value, DTensor) else value
-        return value.cpu() if processes.is_first() and isinstance(value, Tensor) else None
+        return value.cpu() if distributed.is_first() and isinstance(value, Tensor) else None
 
     moments = {index: {name: gathered(value) for name, value in each.items()} for index, each in state["state"].items()}
     return {**state, "state": moments}

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from transformers import PretrainedConfig
 
-from prosparse.config import ConfigError, FileSource
 from prosparse.data import sources
-from prosparse.progress import claim, locked
+from prosparse.experiment.data import FileSource
+from prosparse.system.errors import ConfigError
 from prosparse.system.identity import Identity
+from prosparse.system.locking import claim, locked
 
 
 def text_files(patterns: list[str]) -> list[Path]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from prosparse.config import UserError
+from prosparse.system.errors import UserError
 
 #: Of a job's variables, those that name it. The rest describe the step that the launcher itself is in, and srun
 #: would take them for options of the step that it is asked for.

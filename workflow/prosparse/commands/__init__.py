@@ -1,0 +1,1 @@
+"""What the user's commands do with a checkpoint and text, without the workflow."""

@@ -1,0 +1,60 @@
+"""``prosparse predictors``: train activation predictors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prosparse.commands.inputs import check_context_length, output_folder, text_files
+from prosparse.commands.text import write_tokens
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.measurement import Predictors
+from prosparse.experiment.problems import describe
+from prosparse.inference.predictor_training import PredictorSpecification
+from prosparse.inference.predictor_training import check as check_predictors
+from prosparse.inference.predictor_training import train as train_predictors
+from prosparse.models.load import own_activation
+from prosparse.models.third_party import configuration
+from prosparse.system import identity
+from prosparse.system.errors import ConfigError
+
+
+def train_checkpoint_predictors(
+    checkpoint: str,
+    activation: Activation | None,
+    files: list[str],
+    kinds: list[str],
+    rank: int,
+    tokens: int,
+    context_length: int,
+    output: Path,
+) -> None:
+    """Train predictors of each kind into ``output/{kind}``, with the paper's recipe; a stopped training continues.
+
+    Raises:
+        ConfigError: an activation under which no neuron is zero, a rank or context length that the model cannot have, a
+            missing file, too little text.
+        Refused: ``output`` holds something else, or the work of a call with other arguments.
+    """
+    try:
+        settings = Predictors.model_validate({"kinds": kinds, "rank": rank, "tokens": tokens})
+    except ValidationError as error:
+        raise ConfigError(describe(error, Predictors)) from None
+    texts, config = text_files(files), configuration(checkpoint)
+    chosen = activation or own_activation(config)
+    specification = PredictorSpecification(activation=chosen, settings=settings, mixture={"text": 1.0}, seed=0)
+    check_predictors(specification, checkpoint)
+    check_context_length(config, context_length)
+    made_from = {
+        "command": "predictors",
+        "specification": specification.model_dump(mode="json"),
+        "context_length": context_length,
+        "checkpoint": identity.of_checkpoint(checkpoint),
+        "tokenizer": identity.of_tokenizer(checkpoint),
+        "text": identity.of_texts(texts),
+    }
+    with output_folder(output, made_from):
+        write_tokens(texts, checkpoint, context_length, output / "tokens")
+        train_predictors(checkpoint, specification, output / "tokens", output)
+    print(f"next: prosparse generate {checkpoint} --predictors {output / kinds[0]} --prompt ...")

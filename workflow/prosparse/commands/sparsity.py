@@ -1,0 +1,38 @@
+"""``prosparse sparsity``: activation sparsity and held-out loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from prosparse.commands.inputs import check_context_length, text_files
+from prosparse.commands.text import packed
+from prosparse.data.tokens import predicted_bytes, spread
+from prosparse.experiment.activation import Activation
+from prosparse.measure.sparsity import measure
+from prosparse.method.activations import substitute
+from prosparse.models.load import load_to_measure, own_activation
+from prosparse.models.third_party import configuration
+from prosparse.models.third_party import tokenizer as open_tokenizer
+
+
+def print_sparsity(
+    checkpoint: str, activations: list[Activation] | None, files: list[str], context_length: int, sequences: int
+) -> None:
+    """Print sparsity, by layer too, and the loss under each activation (default: the checkpoint's own)."""
+    texts = text_files(files)
+    check_context_length(configuration(checkpoint), context_length)
+    rows = spread(packed(texts, checkpoint, context_length), sequences)
+    model = load_to_measure(checkpoint)
+    bytes_per_token = predicted_bytes(rows, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
+    for activation in activations or [own_activation(model.config)]:
+        substitute(model, activation)
+        found = measure(model, torch.tensor(rows["input_ids"]), batch_size=1)
+        layers = " ".join(f"{100 * layer:.1f}" for layer in found["layer_sparsity"])
+        print(
+            f"{activation}: sparsity {100 * found['sparsity']:.2f} % | loss {found['loss']:.4f} nats a token, "
+            f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits a byte | {found['tokens']:,} tokens\n"
+            f"  layers, first to last: {layers} %",
+            flush=True,
+        )

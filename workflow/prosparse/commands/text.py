@@ -1,0 +1,43 @@
+"""The text that a command is given, as packed rows of tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+
+from prosparse.data import sources
+from prosparse.data.candidates import clean
+from prosparse.data.shards import replace_rows, rewriting
+from prosparse.data.tokens import pack
+from prosparse.experiment.data import Corpus, FileSource
+from prosparse.models.third_party import tokenizer as open_tokenizer
+from prosparse.system import identity
+from prosparse.system.errors import ConfigError
+from prosparse.system.files import write_json
+
+
+def write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens: Path) -> int:
+    """Packed rows of the files as corpus ``text`` of ``tokens``, unless they are there; how many there are."""
+    output = tokens / "text"
+    if not (output / "manifest.json").exists():
+        with rewriting(output) as temporary:
+            rows = packed(files, checkpoint, context_length)
+            rows.save_to_disk(temporary / "train")
+            content = identity.of_rows(temporary / "train")
+            replace_rows(temporary, output)
+        write_json(output / "manifest.json", {"train_sequences": len(rows), "sha256": {"train": content}})
+    return json.loads((output / "manifest.json").read_text(encoding="utf-8"))["train_sequences"]
+
+
+def packed(files: list[Path], checkpoint: str, context_length: int) -> datasets.Dataset:
+    names = [str(file) for file in files]
+    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=names))
+    texts = [clean(text, prose=False) for text in sources.read("text", corpus)]
+    rows = pack(datasets.Dataset.from_dict({"text": texts}), open_tokenizer(checkpoint), context_length)
+    if not len(rows):
+        raise ConfigError(
+            f"the text fills no sequence of {context_length} tokens: give more, or a smaller context length"
+        )
+    return rows

@@ -1,0 +1,75 @@
+"""``prosparse train``: a recipe's stages on a checkpoint and text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prosparse.commands.inputs import check_context_length, output_folder, text_files
+from prosparse.commands.text import write_tokens
+from prosparse.data.tokens import copy_tokenizer
+from prosparse.experiment.model import PretrainedInit
+from prosparse.experiment.recipe import read as read_recipe
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.models.third_party import configuration
+from prosparse.models.third_party import tokenizer as open_tokenizer
+from prosparse.system import identity
+from prosparse.system.files import copy, write_through
+from prosparse.training import checkpoints
+from prosparse.training.stage import train_stage
+
+
+def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Path, seed: int) -> None:
+    """Train through the stages of a recipe; finished stages are kept, a stopped one continues.
+
+    ``output`` becomes a checkpoint, that of the last stage, with the ledger of all. ``stage{index}`` in it are the
+    stages'.
+
+    Raises:
+        ConfigError: a bad recipe, a missing file, a context length that the model cannot have, too little text.
+        Refused: ``output`` holds something else, or the work of a call with other arguments.
+    """
+    wanted = read_recipe(recipe)
+    texts = text_files(files)
+    check_context_length(configuration(checkpoint), wanted.context_length)
+    open_tokenizer(checkpoint)
+    made_from = {
+        "command": "train",
+        "recipe": wanted.model_dump(mode="json"),
+        "seed": seed,
+        "checkpoint": identity.of_checkpoint(checkpoint),
+        "tokenizer": identity.of_tokenizer(checkpoint),
+        "text": identity.of_texts(texts),
+    }
+    with output_folder(output, made_from):
+        if (output / "provenance.json").exists():
+            print(f"{output}: trained already, nothing to do")
+            return
+        tokens, tokenizer = output / "tokens", output / "tokenizer"
+        rows = write_tokens(texts, checkpoint, wanted.context_length, tokens)
+        if not (tokenizer / "tokenizer_config.json").exists():
+            copy_tokenizer(checkpoint, tokenizer)
+        sequences = wanted.stages[-1].until * wanted.training.batch_size
+        print(
+            f"{sequences:,} sequences of {wanted.context_length} tokens in {wanted.stages[-1].until:,} steps, "
+            f"of {rows:,} in the text: {sequences / rows:.2f} epochs",
+            flush=True,
+        )
+        stages = [output / f"stage{index}" for index in range(len(wanted.stages))]
+        for index, directory in enumerate(stages):
+            print(f"stage {index} of {len(stages) - 1}: {wanted.stages[index]}", flush=True)
+            specification = StageSpecification(
+                seed=seed,
+                start=PretrainedInit(pretrained=checkpoint),
+                activation=wanted.activation,
+                mixture={"text": 1.0},
+                context_length=wanted.context_length,
+                stages=wanted.stages[: index + 1],
+                total_steps=wanted.stages[-1].until,
+                training=wanted.training,
+            )
+            train_stage(specification, tokens, tokenizer, stages[index - 1] if index else None, directory)
+        checkpoints.publish(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, "ledger.csv", "provenance.json"))
+        checkpoints.join_ledgers([stage / "ledger.csv" for stage in stages], output / "ledger.csv")
+        write_through(output)
+        copy(stages[-1] / "provenance.json", output / "provenance.json")  # last: with it, the work is finished
+    print(f"{output}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {output}")

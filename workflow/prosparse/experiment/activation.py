@@ -1,0 +1,65 @@
+"""The gate's activation, by name and parameter."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from prosparse.experiment.section import Section
+from prosparse.system.errors import ConfigError
+
+
+class Activation(Section):
+    """The gate's activation, written ``relu``, ``silu``, ``fatrelu-0.01`` or ``shiftrelu-0.1``."""
+
+    name: Literal["silu", "relu", "shiftrelu", "fatrelu"] = Field(description="The function.")
+    parameter: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="Bias b of shiftrelu or threshold t of fatrelu; the others take none."
+    )
+
+    @model_validator(mode="after")
+    def parameter_where_needed(self) -> Self:
+        if (self.parameter is not None) != (self.name in ("shiftrelu", "fatrelu")):
+            raise ValueError(
+                "parameter: required for shiftrelu (bias) and fatrelu (threshold), not allowed for silu, relu"
+            )
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Activation:
+        """``relu``, ``silu``, ``fatrelu-0.01``, ``shiftrelu-0.1``.
+
+        Raises:
+            ConfigError: the text is none of these.
+        """
+        name, _, parameter = text.partition("-")
+        try:
+            return cls(name=name, parameter=float(parameter) if parameter else None)  # type: ignore[arg-type]
+        except ValueError:  # ValidationError is one
+            raise ConfigError(
+                f"activation {text!r}: {_meant(text)}allowed are silu, relu, fatrelu-THRESHOLD and "
+                "shiftrelu-BIAS (fatrelu-0.01; both numbers at least 0)"
+            ) from None
+
+    @classmethod
+    def from_text(cls, value: Any) -> Any:
+        """A config's text as the mapping that a field of this type takes; other values as they are."""
+        return cls.parse(value).model_dump() if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        return self.name if self.parameter is None else f"{self.name}-{self.parameter:g}"
+
+
+def _meant(text: str) -> str:
+    """A question, where a misspelled activation resembles one."""
+    number = re.search(r"\d*\.?\d+", text)
+    names: dict[str, float | None] = {"fatrelu": 0.01, "shiftrelu": 0.1}
+    if number is None:
+        names |= {"silu": None, "relu": None}
+    for name in get_close_matches(re.sub(r"[^a-z]", "", text.lower()), names, 1, cutoff=0.8):
+        default = names[name]
+        return f"did you mean {name if default is None else f'{name}-{float(number[0]) if number else default:g}'}? "
+    return ""

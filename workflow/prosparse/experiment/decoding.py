@@ -1,0 +1,50 @@
+"""Section ``decoding``: models, shapes and engines whose decoding speed is measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from prosparse.experiment.model import Architecture
+from prosparse.experiment.section import Count, Name, Section, WeightType, check_known
+from prosparse.published.settings import sparse_settings
+
+
+class Shape(Architecture):
+    """Synthetic weights in this shape, as sparse as rows of Table 2 say."""
+
+    vocabulary_size: Count = Field(description="Rows of the embedding.")
+    rank: Count = Field(default=1024, description="Width of its predictors' hidden layer.")
+    rows: list[str] = Field(min_length=1, description="Sparse rows of Table 2.")
+
+    @field_validator("rows")
+    @classmethod
+    def rows_are_sparse_ones_of_table_2(cls, rows: list[str]) -> list[str]:
+        for row in rows:
+            check_known(row, sparse_settings(), "rows")
+        return rows
+
+
+class PowerInfer(Section):
+    """PowerInfer, built from source."""
+
+    source: str = Field(description="A directory, or what git can clone.")
+    revision: str | None = Field(default=None, description="A commit, branch or tag.")
+
+
+class Engines(Section):
+    """Other engines to time on the same weights. This project does not install them."""
+
+    llama_cpp: bool = Field(default=False, description="Time llama.cpp through llama-cpp-python.")
+    powerinfer: PowerInfer | None = Field(default=None, description="Time PowerInfer.")
+
+
+class Decoding(Section):
+    """How decoding is timed, for the left half of Table 2."""
+
+    dtype: WeightType = Field(default="bfloat16", description="Of the weights.")
+    prompts: Count = Field(default=4, description="Prompts per model.")
+    new_tokens: Annotated[int, Field(ge=16, multiple_of=16)] = Field(default=128, description="Tokens per prompt.")
+    shapes: dict[Name, Shape] = Field(default={}, description="Synthetic models by name.")
+    engines: Engines = Field(default=Engines(), description="Engines to compare with.")

@@ -1,0 +1,160 @@
+"""A whole config file.
+
+A *run* is a chain of training stages from one starting point: a pretrained base, an activation
+substitution, each regularized stage and each baseline are runs. A *pair* is what is measured: a
+run's last checkpoint under an activation, written ``run`` or ``run@activation``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import Data
+from prosparse.experiment.decoding import Decoding
+from prosparse.experiment.measurement import Benchmarks, Operators, Predictors
+from prosparse.experiment.model import Architecture, PretrainedInit, RunInit, ScratchInit
+from prosparse.experiment.section import Count, Name, Precision, Section, check_known
+from prosparse.experiment.training import Run
+from prosparse.published.tables import row_keys
+
+
+class SupervisedFinetuning(Section):
+    """Runs compared for claim 10."""
+
+    without: Name = Field(description="SFT with λ = 0.")
+    smaller: Name = Field(description="SFT with a λ smaller than λ_S.")
+    same: Name = Field(description="SFT with λ_S.")
+
+
+class Hardware(Section):
+    """What ``snakemake plan`` estimates costs for."""
+
+    gpu: str = Field(description="Name of the GPU.")
+    gpus: Count = Field(description="GPUs that train one run.")
+    memory_gigabytes: Annotated[float, Field(gt=0)] = Field(description="Memory of one GPU.")
+    teraflops: Annotated[float, Field(gt=0)] = Field(description="Its dense bfloat16 peak.")
+    utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.4, description="Share of the peak that training reaches."
+    )
+
+
+class Figures(Section):
+    """Runs drawn in the paper's figures."""
+
+    schedule: list[Name] = Field(default=[], description="Figure 1: λ(t).")
+    sparsity_curves: list[Name] = Field(default=[], description="Figure 2: sparsity over training.")
+    final_factor: list[Name] = Field(default=[], description="Figure 3: runs resumed with a constant λ_S.")
+
+
+class Experiment(Section):
+    """A whole config file."""
+
+    experiment: Name = Field(description="Its name, and that of its folder in results/.")
+    description: str = Field(description="One sentence for the page.")
+    seeds: list[int] = Field(min_length=1, description="Every run is trained once per seed.")
+    threads: Count = Field(default=1, description="CPU threads per training job.")
+    data: Data = Field(description="Text, and how it becomes tokens.")
+    architectures: dict[Name, Architecture] = Field(default={}, description="Model shapes by name.")
+    runs: dict[Name, Run] = Field(min_length=1, description="Runs by name.")
+    benchmarks: Benchmarks = Field(description="Which benchmarks are answered.")
+    rows: dict[str, str] = Field(description="Published row -> the pair that stands for it.")
+    benchmarked: list[str] = Field(
+        default=[], description="Pairs that answer the benchmarks; default: all in rows and ours."
+    )
+    ours: dict[str, str] = Field(default={}, description="Label -> pair, for comparisons the paper does not have.")
+    search: list[str] = Field(default=[], description="Pairs: the short runs that chose the recipe.")
+    stages: dict[Literal["7B", "13B", "1B"], list[Name]] = Field(
+        default={}, description="Scale -> runs whose stages are Tables 6 and 7."
+    )
+    figures: Figures = Field(default=Figures(), description="Runs drawn in the paper's figures.")
+    operators: Operators | None = Field(default=None, description="Time the sparse FFN operators.")
+    predictors: Predictors | None = Field(default=None, description="Train activation predictors.")
+    decoding: Decoding | None = Field(default=None, description="Time decoding.")
+    supervised_finetuning: SupervisedFinetuning | None = Field(default=None, description="Runs of claim 10.")
+    hardware: Hardware | None = Field(default=None, description="What costs are estimated for.")
+    release: list[str] = Field(default=[], description="Pairs that get a folder to upload, with a model card.")
+    precision: Precision = Field(default="float32", description="Of the models that are measured.")
+
+    @model_validator(mode="after")
+    def references_exist(self) -> Self:
+        for name, run in self.runs.items():
+            check_known(run.mixture, self.data.mixtures, f"runs.{name}.mixture")
+            self._check_tokenizer(name)
+            if isinstance(run.init, ScratchInit | PretrainedInit) and run.init.architecture is not None:
+                check_known(run.init.architecture, self.architectures, f"runs.{name}.init.architecture")
+            if run.distillation is not None:
+                check_known(run.distillation.teacher, self.runs, f"runs.{name}.distillation.teacher")
+            if isinstance(run.init, RunInit):
+                check_known(run.init.run, self.runs, f"runs.{name}.init.run")
+                stages = len(self.runs[run.init.run].stages)
+                if run.init.stage is not None and run.init.stage >= stages:
+                    raise ValueError(
+                        f"runs.{name}.init.stage is {run.init.stage}: {run.init.run} has stages 0 to {stages - 1}"
+                    )
+            self._check_acyclic(name)
+        for name in self.runs:  # whose names are all known by now
+            self._check_shared_tokenizer(name)
+        for row, pair in self.rows.items():
+            check_known(row, row_keys(), "rows")
+            self.pair(pair, f"rows.{row}")
+        for label, pair in self.ours.items():
+            self.pair(pair, f"ours.{label}")
+        for key in ("search", "benchmarked", "release"):
+            for pair in getattr(self, key):
+                self.pair(pair, key)
+        for scale, runs in self.stages.items():
+            for run_name in runs:
+                check_known(run_name, self.runs, f"stages.{scale}")
+        for figure, runs in self.figures:
+            for run_name in runs:
+                check_known(run_name, self.runs, f"figures.{figure}")
+        if self.supervised_finetuning is not None:
+            for key, run_name in self.supervised_finetuning:
+                check_known(run_name, self.runs, f"supervised_finetuning.{key}")
+        return self
+
+    def _check_acyclic(self, name: str, seen: tuple[str, ...] = ()) -> None:
+        if name in seen:
+            raise ValueError(f"runs.{name}: a cycle, {' -> '.join([*seen, name])}")
+        run = self.runs[name]
+        behind = [run.init.run] if isinstance(run.init, RunInit) else []
+        behind += [run.distillation.teacher] if run.distillation is not None else []
+        for other in behind:
+            if other in self.runs:
+                self._check_acyclic(other, (*seen, name))
+
+    def _check_tokenizer(self, name: str) -> None:
+        tokenizers, chosen = self.data.tokenizers, self.runs[name].tokenizer
+        if chosen is not None:
+            check_known(chosen, tokenizers, f"runs.{name}.tokenizer")
+        elif len(tokenizers) > 1:
+            raise ValueError(f"runs.{name}.tokenizer: name one of {', '.join(tokenizers)}")
+
+    def _check_shared_tokenizer(self, name: str) -> None:
+        run, own = self.runs[name], self.tokenizer(name)
+        others = {"init.run": run.init.run} if isinstance(run.init, RunInit) else {}
+        others |= {"distillation.teacher": run.distillation.teacher} if run.distillation is not None else {}
+        for key, other in others.items():
+            if self.tokenizer(other) != own:
+                raise ValueError(
+                    f"runs.{name}.tokenizer is {own}: that of {key} {other} is {self.tokenizer(other)}, "
+                    "and token ids mean the same only under one tokenizer"
+                )
+
+    def tokenizer(self, run: str) -> str:
+        """The name of a run's tokenizer."""
+        return self.runs[run].tokenizer or next(iter(self.data.tokenizers))
+
+    def answers_benchmarks(self, run: str, activation: Activation | str) -> bool:
+        """Whether a pair answers the benchmarks; its sparsity and held-out loss are always measured."""
+        chosen = [(name, str(own)) for name, own in map(self.pair, self.benchmarked)]
+        return bool(self.benchmarks.tasks) and (not chosen or (run, str(activation)) in chosen)
+
+    def pair(self, text: str, where: str = "pair") -> tuple[str, Activation]:
+        """``run`` (under its own activation) or ``run@activation`` as (run, activation)."""
+        run, _, activation = text.partition("@")
+        check_known(run, self.runs, where)
+        return run, Activation.parse(activation) if activation else self.runs[run].activation

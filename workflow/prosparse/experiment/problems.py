@@ -1,0 +1,56 @@
+"""Validation errors as lines that a person can act on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """`` (did you mean NAME?)`` with the closest of the allowed names; empty where none is close."""
+    close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def describe(error: ValidationError, root: type[BaseModel] | None = None) -> str:
+    """One line per problem: the key, what is wrong and, where ``root`` is the validated model, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        message = re.sub(r"^Value error, ", "", problem["msg"])
+        if problem["type"] == "extra_forbidden":
+            allowed = _allowed_keys(root, problem["loc"][:-1]) if root else []
+            message = f"unknown key{did_you_mean(str(problem['loc'][-1]), allowed)}"
+            message += f"; allowed here: {', '.join(allowed)}" if allowed else ""
+        elif problem["type"] not in ("missing", "value_error"):
+            message += f" (got {problem['input']!r})"
+            if problem["type"] == "literal_error":
+                message += did_you_mean(str(problem["input"]), re.findall(r"'(.*?)'", problem["ctx"]["expected"]))
+        lines.append(f"{key}: {message}")
+    return "\n".join(lines)
+
+
+def _allowed_keys(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the section at ``location``, by walking the models' annotations."""
+    current: Any = root
+    for part in location:
+        if type(None) in get_args(current):  # an optional section
+            current = next(member for member in get_args(current) if member is not type(None))
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            if str(part) in current.model_fields:
+                current = current.model_fields[str(part)].annotation
+        else:
+            # a union names the chosen member in the location; a dict or list holds its values last
+            members = get_args(current)
+            named = [member for member in members if getattr(member, "__name__", "") == part]
+            current = named[0] if named else (members[-1] if members else current)
+    while not (isinstance(current, type) and issubclass(current, BaseModel)):
+        models = [member for member in get_args(current) if member is not type(None)]
+        if not models:
+            return ["see config.yaml"]
+        current = models[-1]
+    return list(current.model_fields)

@@ -1,0 +1,29 @@
+"""JSON schema of a config file as people write it, so that editors complete and check YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prosparse.experiment.experiment import Experiment
+
+
+def schema() -> dict[str, Any]:
+    """The schema of ``Experiment``, with the shorthands that loading expands.
+
+    A top-level ``training`` holds defaults, so a run's own may be partial or absent; an activation is
+    text; ``data.corpora`` may name a file that holds ``packages``, ``corpora`` and ``mixtures``.
+    """
+    found = Experiment.model_json_schema()
+    sections = found["$defs"]
+    sections["Training"].pop("required")
+    found["properties"]["training"] = {"$ref": "#/$defs/Training", "description": "Defaults of every run."}
+    run = sections["Run"]
+    run["required"].remove("training")
+    text = {"type": "string", "examples": ["silu", "relu", "shiftrelu-0.1", "fatrelu-0.01"]}
+    run["properties"]["activation"] |= {"anyOf": [text, {"$ref": "#/$defs/Activation"}]}
+    run["properties"]["activation"].pop("$ref", None)
+    data, corpora = sections["Data"], sections["Data"]["properties"]["corpora"]
+    mapping = {key: corpora.pop(key) for key in list(corpora) if key not in ("title", "description")}
+    corpora["anyOf"] = [{"type": "string", "description": "A YAML file."}, mapping]
+    data["required"].remove("mixtures")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

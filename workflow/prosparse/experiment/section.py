@@ -1,0 +1,33 @@
+"""What all sections of a config file share: strict, immutable models and their common field types."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prosparse.experiment.problems import did_you_mean
+
+
+class Section(BaseModel):
+    """A part of a config file. Unknown keys are errors; values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bfloat16"]
+WeightType = Literal["bfloat16", "float16", "float32"]
+
+
+def check_known(name: str, allowed: Collection[str], where: str) -> None:
+    """Refuse a name that nothing is called.
+
+    Raises:
+        ValueError: names the key, the value and the allowed values.
+    """
+    if name not in allowed:
+        raise ValueError(f"{where}: unknown name {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")

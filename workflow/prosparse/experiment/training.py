@@ -1,0 +1,128 @@
+"""Sections ``training`` and ``runs``: λ(t) as a list of stages, the optimizer, and what a run trains."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from prosparse.experiment.activation import Activation
+from prosparse.experiment.model import Init
+from prosparse.experiment.section import Count, Fraction, Name, Precision, Section
+from prosparse.system.errors import ConfigError
+
+
+class Stage(Section):
+    """One stage of λ(t), section 3.2 of the paper."""
+
+    until: Annotated[int, Field(ge=0)] = Field(
+        description="Accumulated optimizer steps at its end; 0 in a run's only stage: use the start as it is."
+    )
+    shape: Literal["constant", "sine"] = Field(
+        default="constant", description="Constant at peak, or a half sine from the previous peak up to it."
+    )
+    peak: Annotated[float, Field(ge=0)] = Field(default=0.0, description="λ at its end.")
+
+
+class Training(Section):
+    """The optimizer and how a step is computed."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="Decay of the learning rate over the whole run."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Linear warm-up, in steps.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.1, description="AdamW's.")
+    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.95), description="AdamW's.")
+    gradient_clip: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Largest gradient norm.")
+    batch_size: Count = Field(description="Sequences per optimizer step, over all devices.")
+    micro_batch_size: Count = Field(description="Sequences per forward pass and device.")
+    precision: Precision = Field(default="float32", description="Of matrix products; weights stay in float32.")
+    activation_checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
+    fsdp: bool = Field(default=False, description="Shard weights, gradients and optimizer over the processes.")
+    compile: bool = Field(default=False, description="torch.compile each layer.")
+    attention: Literal["sdpa", "eager"] = Field(
+        default="sdpa", description="eager: matrix products, whose backward pass is faster on CPUs."
+    )
+    log_every: Count = Field(default=10, description="Steps between ledger rows.")
+    checkpoint_every: Count = Field(default=100, description="Steps between resumable checkpoints.")
+
+    @model_validator(mode="after")
+    def batch_divides(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("batch_size must be a multiple of micro_batch_size")
+        return self
+
+    def accumulation_steps(self, processes: int) -> int:
+        """Forward passes per process that make up one step's batch.
+
+        Raises:
+            ConfigError: the batch does not divide among the processes.
+        """
+        together = self.micro_batch_size * processes
+        if self.batch_size % together:
+            raise ConfigError(
+                f"training.batch_size {self.batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} x {processes} processes"
+            )
+        return self.batch_size // together
+
+
+class Draw(Section):
+    """Samples that a model has been trained on."""
+
+    mixture: dict[str, float] = Field(description="Corpus weights.")
+    samples: Annotated[int, Field(ge=0)] = Field(description="Sequences drawn.")
+
+
+class Distillation(Section):
+    """Ours, not the paper's: the loss becomes (1 - share) cross entropy + share KL(teacher || student).
+
+    The ledger's ``lm_loss`` is that sum.
+    """
+
+    teacher: Name = Field(description="A run: its last checkpoint under its own activation.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="Weight of the divergence.")
+
+
+class Recipe(Section):
+    """How a run trains, wherever it starts and whatever it trains on."""
+
+    activation: Activation = Field(description="The gate's activation while it trains.")
+    stages: list[Stage] = Field(min_length=1, description="λ(t), stage by stage.")
+    training: Training = Field(description="Overrides of the experiment's training section.")
+
+    @field_validator("activation", mode="before")
+    @classmethod
+    def activation_from_text(cls, value: Any) -> Any:
+        return Activation.from_text(value)
+
+    @model_validator(mode="after")
+    def stages_in_order(self) -> Self:
+        previous = Stage(until=1)
+        if len(self.stages) > 1 and self.stages[0].until == 0:
+            raise ValueError("stages.0.until is 0: allowed for a run's only stage")
+        for index, stage in enumerate(self.stages):
+            if index and stage.until <= previous.until:
+                raise ValueError(
+                    f"stages.{index}.until is {stage.until}: must be greater than stage {index - 1}'s {previous.until}"
+                )
+            if stage.shape == "sine" and index == 0:
+                raise ValueError(
+                    "stages.0.shape: the first stage must be constant, a sine rises from the previous peak"
+                )
+            if index and stage.peak < previous.peak:
+                raise ValueError(
+                    f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (before: {previous.peak:g})"
+                )
+            previous = stage
+        return self
+
+
+class Run(Recipe):
+    """A chain of training stages from one starting point."""
+
+    init: Init = Field(description="Where its weights come from.")
+    mixture: Name = Field(description="A name in data.mixtures.")
+    tokenizer: Name | None = Field(default=None, description="A name in data.tokenizers; default: the only one.")
+    distillation: Distillation | None = Field(default=None, description="Learn from another run.")

@@ -1,0 +1,198 @@
+"""Hugging Face's Trainer for one stage: data order, loss, optimizer state and arithmetic."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from prosparse.data.mixture import Mixture
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.experiment.training import Training
+from prosparse.method.regularization import SparsityRegularization
+from prosparse.models.load import load
+from prosparse.system import devices
+from prosparse.system.locking import Refused
+from prosparse.training import distributed, fsdp
+from prosparse.training.callback import StageCallback
+from prosparse.training.loss import FusedLoss, fuse_loss
+
+#: Of a stage, sharded or not: recorded in its provenance.
+ARITHMETIC = {
+    "float32": "float32",
+    "bfloat16": "matrix products in bfloat16 (autocast); weights, optimizer, norms and the residual stream in float32",
+}
+
+
+class StageTrainer(Trainer):
+    """The data order is the mixture's own, a function of the step alone; a teacher sees each batch first.
+
+    A checkpoint has the same files whether the model is sharded or not.
+    """
+
+    def __init__(self, fused_loss: FusedLoss | None, teacher: PreTrainedModel | None, **options: Any) -> None:
+        super().__init__(**options)
+        self.fused_loss, self.teacher = fused_loss, teacher
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        if self.teacher is not None:
+            assert self.fused_loss is not None
+            with torch.no_grad():
+                hidden = self.teacher(input_ids=inputs["input_ids"]).logits  # its head is detached
+            self.fused_loss.teacher = hidden, self.teacher.get_output_embeddings().weight
+        with fsdp.autocast(self.args) if self.is_fsdp_enabled else nullcontext():
+            return super().compute_loss(model, inputs, *arguments, **options)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing to do: the model was loaded from it."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        saved = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", mmap=True, weights_only=True)
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        self.optimizer.load_state_dict(fsdp.sharded(saved, parameters))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = fsdp.whole(self.optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is not None:  # gathered from shares: tied weights, which are written once, no longer share memory
+            assert isinstance(self.model, PreTrainedModel)
+            tied = self.model.all_tied_weights_keys
+            state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the state file, which says that a checkpoint is whole, is written next
+
+
+def prepare(model: PreTrainedModel, training: Training, distillation_share: float = 0.0) -> FusedLoss | None:
+    """Attention, loss and compilation as the training section wants them, in place."""
+    model.config.use_cache = False
+    model.set_attn_implementation(training.attention)
+    if training.compile:
+        layers = model.base_model.get_submodule("layers")  # alike, so one is compiled and not thirty
+        for layer in layers.children():
+            layer.compile(dynamic=False)
+    return fuse_loss(model, distillation_share, training.compile)
+
+
+def _teacher(directory: Path, specification: StageSpecification) -> PreTrainedModel:
+    model = load(directory, dtype=getattr(torch, specification.training.precision))
+    if prepare(model, specification.training) is None:
+        raise Refused(f"{directory}: the teacher's logits are no product of hidden states and a matrix")
+    return model.eval().to(devices.fastest())  # type: ignore[arg-type]
+
+
+def stage_trainer(
+    specification: StageSpecification,
+    model: PreTrainedModel,
+    tokens: Path,
+    resume: Path,
+    accumulation_steps: int,
+    shard: bool,
+    deadline: float,
+    asked: threading.Event,
+    label: str,
+    teacher: Path | None,
+) -> Trainer:
+    training = specification.training
+    fused_loss, taught_by = prepare(model, training, specification.distillation_share), None
+    if specification.distillation_share:
+        if teacher is None or fused_loss is None:
+            raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
+        taught_by = _teacher(teacher, specification)  # before accelerate says how a sharded model is loaded
+    arguments = _arguments(specification, resume, accumulation_steps, shard)
+    device = arguments.device
+    dataset = stage_mixture(specification, tokens)
+    if distributed.is_first():
+        _warn_of_repeats(dataset, label)
+    if shard:
+        fsdp.configure(arguments)
+    else:
+        model.to(device)  # type: ignore[arg-type]
+    regularization = SparsityRegularization(
+        model, accumulation_steps, device,
+        seed=specification.seed, rank=distributed.rank(), world_size=distributed.count(),
+    )  # fmt: skip
+    callback = StageCallback(specification, dataset, regularization, resume / "ledger.csv", deadline, asked, label)
+    trainer = StageTrainer(
+        fused_loss, taught_by, model=model, args=arguments, train_dataset=dataset, callbacks=[callback]
+    )
+    fsdp.forget()
+    # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
+    for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
+        trainer.remove_callback(printer)
+    return trainer
+
+
+def stage_mixture(specification: StageSpecification, tokens: Path) -> Mixture:
+    samples = specification.total_steps * specification.training.batch_size
+    return Mixture.load(tokens, specification.mixture, samples, specification.seed, specification.earlier)
+
+
+def _warn_of_repeats(dataset: Mixture, label: str) -> None:
+    prefix, epochs = f"{label}: " if label else "", dataset.epochs()
+    for corpus, samples in dataset.repeats().items():
+        print(
+            f"{prefix}warning: corpus {corpus} is exhausted: {samples} samples of this run repeat rows that "
+            f"it or the runs before it have been trained on ({epochs[corpus]:.2f} epochs at its end)",
+            flush=True,
+        )
+
+
+def _arguments(
+    specification: StageSpecification, resume: Path, accumulation_steps: int, shard: bool
+) -> TrainingArguments:
+    training = specification.training
+    arguments = TrainingArguments(
+        output_dir=str(resume),
+        max_steps=specification.total_steps,
+        per_device_train_batch_size=training.micro_batch_size,
+        gradient_accumulation_steps=accumulation_steps,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if training.schedule == "constant" else training.schedule,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        adam_beta1=training.betas[0],
+        adam_beta2=training.betas[1],
+        max_grad_norm=training.gradient_clip,
+        optim="adamw_torch_fused",
+        bf16=training.precision == "bfloat16",
+        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused without a GPU
+        activation_checkpointing=training.activation_checkpointing and not shard,
+        logging_steps=training.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_steps=training.checkpoint_every,
+        report_to="none",
+        disable_tqdm=True,
+        seed=specification.seed,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        **(fsdp.arguments(training) if shard else {}),
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU: more are for more processes
+    return arguments
