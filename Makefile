@@ -14,7 +14,7 @@ reproduce: install
 	snakemake --cores all
 
 test: install check
-	pytest
+	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: install
 	ruff check .

@@ -1,15 +1,18 @@
 """Bad configs are refused before any work, with the key and what it may hold."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from prosparse.data import sources
 from prosparse.experiment.data import PAPER_DATASETS, HubSource
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.loading import load
+from prosparse.experiment.schema import schema
 from prosparse.experiment.training import Training
 from prosparse.published.tables import row_keys
 from prosparse.system.errors import ConfigError
@@ -380,3 +383,38 @@ def test_a_batch_is_divided_among_the_processes_or_refused():
     assert [training.accumulation_steps(processes) for processes in (1, 4, 12)] == [12, 3, 1]
     with pytest.raises(ConfigError, match="batch_size 24 is not a multiple of micro_batch_size 2 x 16 processes"):
         training.accumulation_steps(16)
+
+
+def sections(schema):
+    return {"Experiment": schema, **schema["$defs"]}
+
+
+def test_the_schema_for_editors_is_the_config_that_is_validated():
+    committed = json.loads((ROOT / "workflow/experiments/schema.json").read_text(encoding="utf-8"))
+    assert committed == json.loads(json.dumps(schema())), (
+        "python -m prosparse.experiment.schema > workflow/experiments/schema.json"
+    )
+
+
+def test_every_field_is_described():
+    missing = [
+        f"{name}.{field}"
+        for name, section in sections(schema()).items()
+        for field, value in section.get("properties", {}).items()
+        if not value.get("description")
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_experiments_fit_the_schema(path):
+    problems = Draft202012Validator(schema()).iter_errors(shipped(path))
+    assert not [f"{list(problem.path)}: {problem.message}" for problem in problems]
+
+
+def test_the_schema_refuses_what_validation_refuses():
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    raw["runs"]["small-base"]["stages"][0]["peek"] = 1
+    raw["sedes"] = [1]
+    found = {tuple(problem.path) for problem in Draft202012Validator(schema()).iter_errors(raw)}
+    assert {(), ("runs", "small-base", "stages", 0)} <= found

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, tiny_config
-from prosparse.system.errors import UserError
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from prosparse.experiment.activation import Activation
@@ -22,6 +21,7 @@ from prosparse.method.activations import gated_ffns, substitute
 from prosparse.models.build import empty
 from prosparse.models.load import check, load, own_activation
 from prosparse.models.third_party import configuration
+from prosparse.system.errors import UserError
 
 PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
 (LIST,) = re.findall(r"\n\n(`.*?)\n\n", PAGE.partition("## Supported")[2].partition("\n## ")[0], re.DOTALL)

@@ -22,13 +22,13 @@ import pytest
 import torch
 import yaml
 from helpers.checkpoint import make_checkpoint
-from prosparse.system.errors import ConfigError
 
 from prosparse.__main__ import main
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.loading import load
 from prosparse.inference.predictors import Predictor
 from prosparse.inference.predictors import save as save_predictors
+from prosparse.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 RECIPE = {

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import yaml
-from prosparse.system.errors import ConfigError
 from test_dag import ROOT, run_in
 
 from prosparse.experiment.loading import load
 from prosparse.experiment.problems import did_you_mean
 from prosparse.plan import invocation
+from prosparse.system.errors import ConfigError
 
 NAMES = ["all", "tables", "figures", "claims", "release", "publish", "plan", "table1", "table9", "figure_decoding"]
 FILES = ["results/laptop/tables/table1.md", "results/laptop/measurements/small-base/seed0/sparsity.json"]

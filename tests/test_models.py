@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from prosparse.system.errors import ConfigError, UserError
 from torch.nn import functional as F
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
@@ -13,6 +12,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import Architecture, PretrainedInit
 from prosparse.models.build import from_scratch
 from prosparse.models.load import load, own_activation, pretrained
+from prosparse.system.errors import ConfigError, UserError
 
 TOKENS = torch.randint(0, 64, (2, 16), generator=torch.Generator().manual_seed(0))
 LLAMA = Architecture(hidden_size=32, intermediate_size=48, layers=2, heads=4, kv_heads=2)

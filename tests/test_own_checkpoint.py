@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import yaml
-from prosparse.system.errors import ConfigError, UserError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -13,6 +12,7 @@ from prosparse.commands.export import export_checkpoint
 from prosparse.commands.predictors import train_checkpoint_predictors
 from prosparse.commands.train import train_checkpoint
 from prosparse.experiment.activation import Activation
+from prosparse.system.errors import ConfigError, UserError
 from prosparse.system.locking import Refused
 
 RECIPE = {

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from prosparse.system.errors import ConfigError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoTokenizer
@@ -15,6 +14,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import PretrainedInit
 from prosparse.models.load import load, own_activation, pretrained
 from prosparse.models.third_party import configuration, tokenizer
+from prosparse.system.errors import ConfigError
 
 TOKENS = torch.randint(0, 64, (2, 12), generator=torch.Generator().manual_seed(0))
 T = 0.0625  # a threshold that floats hold exactly

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prosparse.system.errors import ConfigError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -12,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from prosparse.experiment.activation import Activation
 from prosparse.models.load import load, own_activation
 from prosparse.models.swap import swap
+from prosparse.system.errors import ConfigError
 
 RELU = Activation.parse("relu")
 

@@ -6,11 +6,11 @@ from importlib.util import find_spec
 
 import datasets
 import pytest
-from prosparse.system.errors import ConfigError
 from tokenizer_kinds import KINDS
 
 from prosparse.data.tokens import copy_tokenizer, pack
 from prosparse.models.third_party import save_tokenizer, tokenizer
+from prosparse.system.errors import ConfigError
 
 BYTE_LEVEL = [kind for kind in KINDS if kind.startswith("byte_level")]
 CLASSES = [

@@ -6,11 +6,11 @@ import zlib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from prosparse.system.errors import ConfigError
 
 from prosparse.data import candidates, contamination, documents
 from prosparse.data.ngrams import words
 from prosparse.experiment.data import Corpus
+from prosparse.system.errors import ConfigError
 
 WORDS = np.array([f"word{i}" for i in range(3000)])
 

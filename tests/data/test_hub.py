@@ -12,10 +12,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from prosparse.system.errors import ConfigError, UserError
 
 from prosparse.data import hub
 from prosparse.experiment.data import HubSource
+from prosparse.system.errors import ConfigError, UserError
 
 WHERE = "data.corpora.c.source"
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prosparse.system.errors import ConfigError
 
 from prosparse.data import candidates
 from prosparse.data.candidates import build, split_hash
@@ -22,6 +21,7 @@ from prosparse.data.mixture import Mixture, load_heldout
 from prosparse.data.shards import join, share
 from prosparse.data.tokens import tokenize, train_tokenizer
 from prosparse.experiment.data import Corpus
+from prosparse.system.errors import ConfigError
 
 WORDS = np.array([f"word{i}" for i in range(300)])
 FILES = 6

@@ -9,10 +9,10 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prosparse.system.errors import ConfigError
 
 from prosparse.data import sources
 from prosparse.experiment.data import Corpus
+from prosparse.system.errors import ConfigError
 
 
 def corpus(**source) -> Corpus:

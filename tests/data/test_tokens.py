@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prosparse.system.errors import ConfigError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from prosparse.data.tokens import copy_tokenizer, pack, tokenize, train_tokenizer
 from prosparse.models import third_party
+from prosparse.system.errors import ConfigError
 
 
 def write_documents(path, train, heldout):

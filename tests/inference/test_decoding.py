@@ -9,7 +9,6 @@ import weakref
 import pytest
 import torch
 from families import tiny_config
-from prosparse.system.errors import UserError
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -27,6 +26,7 @@ from prosparse.inference.predictors import Predictor, predicting
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.operators import MAX_BATCH
+from prosparse.system.errors import UserError
 
 HIDDEN, INTERMEDIATE, LAYERS, RANK = 64, 150, 2, 12
 SIZES = {

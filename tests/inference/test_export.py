@@ -8,7 +8,6 @@ import weakref
 import gguf
 import pytest
 import torch
-from prosparse.system.errors import UserError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
@@ -17,6 +16,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer, read_back, reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.method.activations import substitute
+from prosparse.system.errors import UserError
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -198,7 +198,7 @@ def test_one_tensor_at_a_time_is_held(tmp_path, monkeypatch):
     [
         ({"activation": "fatrelu-0.1"}, "fatrelu-0.1, but PowerInfer computes relu.*export the same weights with relu"),
         ({"activation": "silu"}, "activation is silu, but PowerInfer computes relu"),
-        ({"intermediate_size": 1000}, "intermediate_size is 1000: PowerInfer needs more than 1000"),
+        ({"intermediate_size": 1000}, "intermediate_size is 1000: PowerInfer needs at least 1001"),
         ({"hidden_size": 60, "num_attention_heads": 2}, "hidden_size is 60: PowerInfer needs a multiple of 8"),
         ({"attention_bias": True}, r"layers.0.self_attn.q_proj has a bias"),
         ({"head_dim": 32}, "head_dim 32 cannot be exported"),

@@ -14,7 +14,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from prosparse.system.errors import ConfigError
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosparse.experiment.activation import Activation
@@ -36,6 +35,7 @@ from prosparse.inference.predictor_training import (
 )
 from prosparse.inference.predictors import Predictor, observing
 from prosparse.models.load import load
+from prosparse.system.errors import ConfigError
 from prosparse.system.locking import Refused
 
 CONTEXT = 16

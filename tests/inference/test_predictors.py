@@ -8,7 +8,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from prosparse.system.errors import ConfigError, UserError
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -31,6 +30,7 @@ from prosparse.inference.predictors import (
     svd,
 )
 from prosparse.method.activations import UnsupportedArchitecture, gated_ffns, substitute
+from prosparse.system.errors import ConfigError, UserError
 
 SIZES = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 4,

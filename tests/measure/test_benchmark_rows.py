@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow
 import pytest
-from prosparse.system.errors import ConfigError
 
 from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmark_rows, tasks
 from prosparse.measure.tasks import SourceTask
+from prosparse.system.errors import ConfigError
 
 #: Shots and answer rule of the paper's evaluation section.
 PAPER = {

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from prosparse.system.errors import ConfigError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -18,6 +17,7 @@ from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmarks, sandbox, tasks
 from prosparse.measure.benchmarks import evaluate, spread
 from prosparse.measure.language_model import LanguageModel
+from prosparse.system.errors import ConfigError
 
 BEGIN = 256
 torch.set_num_threads(1)  # more only slow a model this small

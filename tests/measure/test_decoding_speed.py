@@ -5,7 +5,6 @@ from __future__ import annotations
 import datasets
 import pytest
 import torch
-from prosparse.system.errors import UserError
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from prosparse.experiment.activation import Activation
@@ -22,6 +21,7 @@ from prosparse.measure.decoding import (
     measure,
 )
 from prosparse.method.activations import substitute
+from prosparse.system.errors import UserError
 
 HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY, RANK = 64, 160, 2, 99, 12
 SIZES = {

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from prosparse.system.errors import UserError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast
@@ -19,6 +18,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.measure import engines
 from prosparse.method.activations import substitute
+from prosparse.system.errors import UserError
 
 SIZES = {
     "vocab_size": 600, "hidden_size": 128, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from prosparse.system.errors import ConfigError
 from tokenizer_kinds import KINDS, tiny_for
 from transformers import AutoModelForCausalLM
 
@@ -18,6 +17,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmarks, evaluation
 from prosparse.measure.evaluation import Evaluation, run
+from prosparse.system.errors import ConfigError
 
 torch.set_num_threads(1)
 TASKS = ["piqa", "lambada", "boolq"]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from prosparse.system.errors import UserError
 from tokenizer_kinds import KINDS, texts, tiny_for
 from torch import nn
 from transformers import GenerationConfig
@@ -20,6 +19,7 @@ from prosparse.inference.text import continuation, decode
 from prosparse.measure import batches
 from prosparse.measure.language_model import LanguageModel
 from prosparse.models.build import from_scratch
+from prosparse.system.errors import UserError
 
 torch.set_num_threads(1)  # more only slow a model this small
 COMPARED = [name for name in KINDS if name != "nothing_special"]  # lm-eval needs an end-of-text token

@@ -9,7 +9,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from prosparse.system.errors import UserError
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
@@ -20,6 +19,7 @@ from prosparse.measure import sparsity
 from prosparse.measure.prediction import SWEEP, measure
 from prosparse.measure.sparsity import MeasuredCorpus
 from prosparse.method.activations import gated_ffns, substitute
+from prosparse.system.errors import UserError
 
 ROWS = torch.randint(0, 64, (7, 16), generator=torch.Generator().manual_seed(3))
 CORPORA = {

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from prosparse.system.errors import ConfigError
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -17,6 +16,7 @@ from transformers import (
 
 from prosparse.experiment.activation import Activation
 from prosparse.method.activations import FATReLU, ShiftedReLU, UnsupportedArchitecture, gated_ffns, substitute
+from prosparse.system.errors import ConfigError
 
 TOKENS = torch.arange(24).reshape(2, 12)
 

@@ -269,7 +269,7 @@ def stage_processes(wildcards, resources):
     except ConfigError as error:
         raise WorkflowError(
             f"runs.{wildcards.run}.{error}: the profile's {resources.nodes} nodes x {resources.processes} processes; "
-            "its nodes may differ by run, see profiles/README.md"
+            "its nodes may differ by run, see docs/cluster.md"
         )
     return f"--nodes {resources.nodes} --processes {resources.processes}"
 

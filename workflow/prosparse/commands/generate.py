@@ -41,12 +41,13 @@ def generate_text(
         raise ConfigError(f"the prompt {prompt!r} has no tokens, and {checkpoint} no token that begins a text")
     started = time.perf_counter()
     clock = _FirstToken(tokenizer, partial(print, end="", flush=True))
+    settings = plain_generation(model, tokenizer, temperature)
+    settings.max_new_tokens = new_tokens
     generated = model.generate(
         inputs,
         attention_mask=torch.ones_like(inputs),
-        generation_config=plain_generation(model, tokenizer, temperature),
+        generation_config=settings,
         past_key_values=cache(model),
-        max_new_tokens=new_tokens,
         streamer=clock,
     )
     print()

@@ -56,7 +56,7 @@ class Experiment(Section):
     description: str = Field(description="One sentence for the page.")
     seeds: list[int] = Field(min_length=1, description="Every run is trained once per seed.")
     threads: Count = Field(default=1, description="CPU threads per training job.")
-    data: Data = Field(description="Text, and how it becomes tokens.")
+    data: Data = Field(description="Corpora, tokenizers and mixtures.")
     architectures: dict[Name, Architecture] = Field(default={}, description="Model shapes by name.")
     runs: dict[Name, Run] = Field(min_length=1, description="Runs by name.")
     benchmarks: Benchmarks = Field(description="Which benchmarks are answered.")
@@ -69,7 +69,7 @@ class Experiment(Section):
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = Field(
         default={}, description="Scale -> runs whose stages are Tables 6 and 7."
     )
-    figures: Figures = Field(default=Figures(), description="Runs drawn in the paper's figures.")
+    figures: Figures = Field(default=Figures(), description="Which runs the figures draw.")
     operators: Operators | None = Field(default=None, description="Time the sparse FFN operators.")
     predictors: Predictors | None = Field(default=None, description="Train activation predictors.")
     decoding: Decoding | None = Field(default=None, description="Time decoding.")

@@ -1,7 +1,11 @@
-"""JSON schema of a config file as people write it, so that editors complete and check YAML."""
+"""JSON schema of a config file as people write it, so that editors complete and check YAML.
+
+``python -m prosparse.experiment.schema > workflow/experiments/schema.json`` writes the committed copy.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
@@ -27,3 +31,7 @@ def schema() -> dict[str, Any]:
     corpora["anyOf"] = [{"type": "string", "description": "A YAML file."}, mapping]
     data["required"].remove("mixtures")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1, ensure_ascii=False))

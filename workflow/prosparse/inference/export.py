@@ -28,6 +28,8 @@ from prosparse.system.errors import UserError
 
 #: How PowerInfer's files begin, where others have "GGUF".
 POWERINFER_MAGIC = b"PWRI"
+#: PowerInfer computes no FFN with fewer neurons.
+LEAST_NEURONS = 1001
 
 FILE_TYPES = {
     torch.float32: (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -289,8 +291,8 @@ def export_powerinfer(
     _check(model)
     config = model.config
     description = _description(model, "PowerInfer", "relu", activation_ignored)
-    if config.intermediate_size <= 1000:
-        raise UserError(f"intermediate_size is {config.intermediate_size}: PowerInfer needs more than 1000")
+    if config.intermediate_size < LEAST_NEURONS:
+        raise UserError(f"intermediate_size is {config.intermediate_size}: PowerInfer needs at least {LEAST_NEURONS}")
     if config.hidden_size % 8:
         raise UserError(f"hidden_size is {config.hidden_size}: PowerInfer needs a multiple of 8")
     if len(predictors) != config.num_hidden_layers:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from prosparse.system.errors import ConfigError
 
 from prosparse.paper.figures import registry as figures
+from prosparse.system.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

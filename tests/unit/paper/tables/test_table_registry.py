@@ -6,13 +6,13 @@ import csv
 import io
 
 import pytest
-from prosparse.system.errors import ConfigError
 
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables
 from prosparse.paper.tables.text import to_csv, to_latex, to_markdown
 from prosparse.published.tables import published_table
+from prosparse.system.errors import ConfigError
 
 
 def test_unknown_table_lists_the_known():
