@@ -1,1 +1,1 @@
-"""One stage of training on the Hugging Face Trainer, in one process or many."""
+"""Trains one stage with the Hugging Face Trainer, in one process or many."""

@@ -1,4 +1,4 @@
-"""What happens around a step: lambda, the ledger, the deadline, finished checkpoints."""
+"""What happens around each step: setting lambda, writing the ledger, checking the deadline, keeping checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prosparse.method.schedule import factor
 from prosparse.system.errors import UserError
 from prosparse.training import checkpoints, distributed
 
-# epoch: of the corpus that has been read most often, the runs before this one included
+# epoch: passes over the most-read corpus, counting earlier runs
 LEDGER = (
     "step",
     "tokens",
@@ -35,11 +35,11 @@ LEDGER = (
 
 
 class Diverged(UserError):
-    """The loss is no longer a number."""
+    """The loss is not finite."""
 
 
 class StageCallback(TrainerCallback):
-    """Sets lambda before each step, keeps the ledger, stops at the stage's end or time budget, or when asked to."""
+    """Sets lambda before each step, writes the ledger, stops at the stage's end, at the deadline or on request."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class StageCallback(TrainerCallback):
         self.step_ended, self.longest = time.time(), 0.0
         if not state.is_world_process_zero:
             return
-        # rows after the checkpoint we resume from will be made again
+        # rows after the checkpoint we resume from are written again
         checkpoints.write_ledger(self.ledger, LEDGER, checkpoints.read_ledger(self.ledger, state.global_step))
 
     def epochs(self, step: int) -> dict[str, float]:
-        """How often each corpus has been gone through by the end of a step."""
+        """Passes over each corpus by the end of a step."""
         return self.dataset.epochs(step * self.specification.training.batch_size)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -83,7 +83,7 @@ class StageCallback(TrainerCallback):
             l1, sparsity = self.regularization.measured()
             self.l1, self.sparsity = distributed.mean([sum(l1), sum(sparsity) / len(sparsity)])
         now = time.time()
-        self.longest = max(self.longest, now - self.step_ended)  # a step, and the checkpoint that came before it
+        self.longest = max(self.longest, now - self.step_ended)  # a step plus the checkpoint before it
         self.step_ended = now
         if state.global_step == self.last_step:
             control.should_log = control.should_save = control.should_training_stop = True

@@ -1,7 +1,7 @@
-"""The checkpoints of a stage: which of them is whole, and how the last becomes the stage's result.
+"""The checkpoints of a stage: which one is complete, and how the last becomes the stage's result.
 
-A stage at work has ``resume``: ``checkpoint-{step}`` directories as the Trainer writes them, the ledger, and the file
-``newest``, which names the checkpoint that is whole and on the disk. A result is linked or copied out of it.
+A running stage has a ``resume`` folder with the Trainer's ``checkpoint-{step}`` directories, the ledger, and the file
+``newest``, which names the checkpoint that is completely on disk. The result is linked or copied from it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from safetensors import safe_open
 
 from prosparse.system.files import copy, link_or_copy, write_text, write_through
 
-#: What continues an optimizer, and is no part of a model.
+#: Optimizer state, needed to resume but not part of a model.
 OPTIMIZATION = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state*.pth")
 
-#: Suffixes of files that are linked; the others stay files of their own, which someone may edit.
+#: Suffixes of the files to link. Others are copied, since someone may edit them.
 LARGE = (".safetensors", ".pt")
 
 
 def keep(checkpoint: Path) -> None:
-    """Make a checkpoint the newest; older ones are removed only when it is on the disk, with the ledger."""
+    """Make a checkpoint the newest. Removes older ones only once it and the ledger are on disk."""
     resume = checkpoint.parent
     write_through(checkpoint)
     if (resume / "ledger.csv").exists():
@@ -33,7 +33,7 @@ def keep(checkpoint: Path) -> None:
 
 
 def newest(resume: Path) -> Path | None:
-    """The last whole checkpoint; all others are removed."""
+    """The last complete checkpoint; removes all others."""
     pointer = resume / "newest"
     whole = resume / pointer.read_text(encoding="utf-8") if pointer.exists() else None
     for checkpoint in resume.glob("checkpoint-*"):
@@ -47,11 +47,11 @@ def step(checkpoint: Path) -> int:
 
 
 def publish(checkpoint: Path, output: Path, excluding: tuple[str, ...] = ()) -> None:
-    """Put a checkpoint's files into ``output``, in place of an older one's; ``provenance.json`` is the caller's.
+    """Put a checkpoint's files into ``output``, replacing an older one's; the caller writes ``provenance.json``.
 
-    Links, where the file system has them: a checkpoint of the paper's models is hundreds of gigabytes.
+    Links files where the file system allows it: a checkpoint of the paper's models takes hundreds of gigabytes.
     """
-    (output / "provenance.json").unlink(missing_ok=True)  # from here on the directory is no result
+    (output / "provenance.json").unlink(missing_ok=True)  # from here on the directory is not a result
     for pattern in ("*.safetensors", "*.safetensors.index.json", *OPTIMIZATION):
         for stale in output.glob(pattern):
             stale.unlink()
@@ -63,14 +63,14 @@ def publish(checkpoint: Path, output: Path, excluding: tuple[str, ...] = ()) -> 
 
 
 def copy_all(directory: Path, output: Path) -> None:
-    """Copy a directory's files, a tokenizer's say."""
+    """Copy a directory's files, e.g. a tokenizer's."""
     for path in sorted(directory.iterdir()):
         if path.is_file():
             copy(path, output / path.name)
 
 
 def parameters(directory: Path) -> int:
-    """Parameters in a checkpoint's files; tied weights are written once and counted once."""
+    """Number of parameters in a checkpoint's files; tied weights are stored once and counted once."""
     total = 0
     for path in directory.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
@@ -84,7 +84,7 @@ def parameters(directory: Path) -> int:
 
 
 def read_ledger(path: Path, until: int) -> list[dict[str, str]]:
-    """Rows of steps up to ``until``; a row that was being written when the process stopped is left out."""
+    """Rows of steps up to ``until``, without a last row cut short when the process stopped."""
     if not path.exists():
         return []
     text = path.read_bytes().decode()
@@ -98,6 +98,6 @@ def write_ledger(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]
 
 
 def join_ledgers(parts: list[Path], output: Path) -> None:
-    """One ledger of a run from those of its stages."""
+    """Join the ledgers of a run's stages into one."""
     texts = [part.read_bytes().decode() for part in parts]
     write_text(output, texts[0] + "".join(text.partition("\n")[2] for text in texts[1:]))

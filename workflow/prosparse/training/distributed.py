@@ -1,6 +1,6 @@
-"""The processes of one training job, as torchrun or srun starts them: RANK, WORLD_SIZE, LOCAL_RANK in the environment.
+"""The processes of one training job, started by torchrun or srun with RANK, WORLD_SIZE and LOCAL_RANK set.
 
-A job of one process is the same code: nothing is then sent and nobody waited for.
+A single-process job runs the same code, without communication or waiting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prosparse.system.errors import UserError
 
 T = TypeVar("T")
 
-#: Others wait this long, at most, while the first process loads a model or writes a checkpoint.
+#: How long the other processes wait, at most, while the first loads a model or writes a checkpoint.
 PATIENCE = timedelta(hours=1)
 
 
@@ -32,18 +32,18 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process owns what a job has once: its lock, its files, its messages."""
+    """Whether this process owns the job's lock, files and messages."""
     return rank() == 0
 
 
 def join() -> None:
-    """Meet the job's other processes: NCCL between GPUs, gloo for what lies in host memory."""
+    """Join the job's process group: NCCL between GPUs, gloo for tensors in host memory."""
     if count() == 1 or dist.is_initialized():
         return
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", 0)))
     if is_first() and "TORCHELASTIC_RUN_ID" not in os.environ:
-        # if nobody started the others, this says why nothing happens
+        # explains the silence if the other processes were never started
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         print(
             f"waiting for {count() - 1} other processes at {where} (WORLD_SIZE={count()})", file=sys.stderr, flush=True
@@ -59,7 +59,7 @@ def leave() -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """An error that one process meets in the block is raised in all, so that none waits for another in vain."""
+    """Raise an error from any process's block in all processes, so that none waits forever."""
     error: Exception | None = None
     try:
         yield
@@ -76,7 +76,7 @@ def together() -> Iterator[None]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` returns in the first process, in every one; where it fails, all do."""
+    """Call ``make`` in the first process and return its result in all; its errors are raised in all."""
     made: list[T | None] = [None]
     with together():
         if is_first():
@@ -87,7 +87,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def any_of(wish: bool) -> bool:
-    """Whether one process at least has the wish."""
+    """Whether ``wish`` holds in at least one process."""
     if count() == 1:
         return wish
     wishes = torch.tensor(int(wish))
@@ -96,7 +96,7 @@ def any_of(wish: bool) -> bool:
 
 
 def mean(values: Sequence[float]) -> list[float]:
-    """Each value's mean over the processes."""
+    """Mean of each value over the processes."""
     if count() == 1:
         return list(values)
     total = torch.tensor(values, dtype=torch.float64)

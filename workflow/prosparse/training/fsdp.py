@@ -1,12 +1,12 @@
-"""Weights, gradients and optimizer state spread over processes (FSDP2), by accelerate.
+"""Shards weights, gradients and optimizer state over processes (FSDP2), through accelerate.
 
-Checkpoints stay what one process writes: whole weights in safetensors, whole optimizer state in one
-file. So any number of processes, sharded or not, continues what any other wrote.
+Checkpoints match a single process's: full weights in safetensors, full optimizer state in one file. Any number of
+processes, sharded or not, can therefore resume from any other's checkpoint.
 
-It also computes what one process computes. FSDP's own mixed precision casts the inputs and all weights of a layer to
-bfloat16: embeddings, norms and the residual stream too, which autocast leaves in float32. So weights are gathered in
-float32 and autocast takes its matrix products in bfloat16, as without sharding. The price is traffic: of what a step
-sends per weight (two gathers, one sum of gradients), 12 bytes instead of 8.
+The arithmetic also matches a single process's. FSDP's own mixed precision casts a layer's inputs and all its weights to
+bfloat16, including embeddings, norms and the residual stream, which autocast leaves in float32. We gather weights in
+float32 instead and let autocast run the matrix products in bfloat16, as without sharding. The price is traffic: per
+weight and step (two gathers, one gradient reduction), 12 bytes instead of 8.
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from prosparse.training import distributed
 
 
 def arguments(training: Training) -> dict[str, Any]:
-    """What TrainingArguments is given more."""
+    """Extra TrainingArguments for sharding."""
     return {
         "fsdp": True,
         "fsdp_config": {
             "version": 2,
             "reshard_after_forward": True,
             "activation_checkpointing": training.activation_checkpointing,
-            "cpu_ram_efficient_loading": True,  # the first process's weights are sent to the others
+            "cpu_ram_efficient_loading": True,  # the first process sends its weights to the others
         },
-        # else the gradients of a step's micro-batches add up unsharded: a whole model in each process
+        # otherwise the gradients of a step's micro-batches accumulate unsharded: a whole model in each process
         "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
     }
 
 
 def configure(chosen: TrainingArguments) -> None:
-    """What TrainingArguments has no word for; call it before the Trainer is made."""
+    """Set what TrainingArguments has no option for; call it before creating the Trainer."""
     assert chosen.fsdp_plugin_args is not None
     if chosen.bf16:
-        # accelerate's own policy would gather weights, sum gradients and return the loss in bfloat16
+        # accelerate's own policy would gather weights, reduce gradients and return the loss in bfloat16
         chosen.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy()
     if chosen.device.type == "cpu":
-        # FSDP2 works on CPUs, but accelerate offers it to processes with accelerators alone
+        # FSDP2 works on CPUs, but accelerate offers it only to processes with an accelerator
         PartialState().distributed_type = DistributedType.MULTI_GPU
 
 
 def autocast(chosen: TrainingArguments) -> torch.autocast:
-    """The forward pass's precision, which accelerate sees to only where it does not shard.
+    """The forward pass's precision, which accelerate handles only without sharding.
 
-    Nothing is cached: bfloat16 copies of gathered weights would outlive them until the end of the forward pass.
+    Caching is off: bfloat16 copies of gathered weights would otherwise live until the end of the forward pass.
     """
     return torch.autocast(chosen.device.type, torch.bfloat16, enabled=chosen.bf16, cache_enabled=False)
 
 
 def forget() -> None:
-    """Take back what accelerate left in the environment: later models must load their weights in every process."""
+    """Undo accelerate's changes to the environment, so that later models load their weights in every process."""
     for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"):
         os.environ.pop(name, None)
 
 
 def whole(state: dict[str, Any]) -> dict[str, Any]:
-    """A sharded optimizer's ``state_dict`` as an unsharded one's, on the CPU; only in the first process it has tensors.
+    """Convert a sharded optimizer's ``state_dict`` to an unsharded one on the CPU; only the first process gets tensors.
 
-    All processes must call it. Tensors are gathered one at a time.
+    All processes must call it. Gathers one tensor at a time.
     """
 
     def gathered(value: Any) -> Any:
@@ -82,9 +82,9 @@ def whole(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def sharded(state: dict[str, Any], parameters: Sequence[DTensor]) -> dict[str, Any]:
-    """An unsharded optimizer's ``state_dict`` as this process's shares of it.
+    """Convert an unsharded optimizer's ``state_dict`` to this process's shards.
 
-    Nothing is sent: a ``state`` that is mapped into memory is read only where it is needed.
+    Sends nothing: of a memory-mapped ``state``, each process reads only its part.
 
     Args:
         parameters: in the optimizer's order.
@@ -93,7 +93,7 @@ def sharded(state: dict[str, Any], parameters: Sequence[DTensor]) -> dict[str, A
     def share(value: Any, parameter: DTensor) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
             return value
-        # a copy, so that nothing keeps the file
+        # copy, so that nothing keeps the file open
         return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None).clone()
 
     return {

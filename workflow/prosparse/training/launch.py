@@ -1,7 +1,7 @@
 """Starts the processes of a training job: in place, with torchrun on one node, with srun and torchrun on several.
 
-How many there are is a resource of the job, not a part of the experiment: a profile says it, and a stage that was
-begun with some goes on with others.
+The number of processes is a resource of the job, not part of the experiment. A profile sets it, and a stage can resume
+with a different number.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import NoReturn
 
 from prosparse.system.errors import UserError
 
-#: Of a job's variables, those that name it. The rest describe the step that the launcher itself is in, and srun
-#: would take them for options of the step that it is asked for.
+#: The Slurm variables that identify the job. The others describe the step the launcher itself runs in, and srun would
+#: read them as options for the new step.
 SLURM_IDENTITY = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME")
 
 
@@ -24,10 +24,10 @@ class NotStarted(UserError):
 
 
 def time_budget(runtime: int) -> int | None:
-    """Seconds that a stage may train in a job of ``runtime`` minutes; None where the job has no limit (0).
+    """Seconds that a stage may train in a job of ``runtime`` minutes; None if the job has no limit (0).
 
-    What is left, a tenth of it but at least 40 seconds and at most half an hour, is for what the budget does not
-    count: Snakemake's and Python's start in the job before, the last step and the writing of a checkpoint after.
+    Reserves a tenth of the time, at least 40 seconds and at most half an hour, for what the budget does not count:
+    starting Snakemake and Python before training, and the last step and its checkpoint after it.
     """
     if runtime == 0:
         return None
@@ -38,8 +38,8 @@ def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | N
     """Run ``prosparse step COMMAND`` in ``processes`` of this node; ``rendezvous`` (host:port) joins the nodes.
 
     Returns:
-        The exit status of the first process that failed, e.g. 75 of one that is out of time, else 0. (torchrun's own
-        status is 1 then.)
+        The exit status of the first process that failed, e.g. 75 for one out of time, else 0. (torchrun itself would
+        return 1.)
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -59,10 +59,10 @@ def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | N
 
 
 def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
-    """Become the srun that runs this launcher on every node of the Slurm job; this node is where they meet.
+    """Replace this process by an srun that runs the launcher on every node of the Slurm job; they meet at this node.
 
     Raises:
-        NotStarted: this is no Slurm job.
+        NotStarted: this is not a Slurm job.
     """
     if "SLURM_JOB_ID" not in os.environ:
         raise NotStarted(
@@ -75,9 +75,9 @@ def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
         "srun",
         [
             "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
-            "--overlap",  # the step that Snakemake runs in holds the job's CPUs and GPUs
-            "--cpu-bind=none",  # one task a node, and all CPUs of the job are its processes'
-            "--kill-on-bad-exit=0", "--wait=60",  # out of time on one node: the others end by themselves and say so
+            "--overlap",  # Snakemake's own step holds the job's CPUs and GPUs
+            "--cpu-bind=none",  # one task per node, whose processes use all the job's CPUs
+            "--kill-on-bad-exit=0", "--wait=60",  # when one node runs out of time, the others exit by themselves
             *launcher, "--rendezvous", f"{socket.gethostname()}:{_free_port()}", "--", *command,
         ],
         step_environment(os.environ),
@@ -85,7 +85,7 @@ def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what describes another step of the job."""
+    """The environment without variables that describe another step of the job."""
     return {
         name: value
         for name, value in environment.items()

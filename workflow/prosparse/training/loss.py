@@ -1,10 +1,9 @@
-"""The language-model loss without the whole table of logits, and distillation on the same pass.
+"""Language-model loss without the full logits in float32, and distillation in the same pass.
 
-A vocabulary of 49,152 makes logits the largest tensor of a small model: in float32, with its
-softmax and their gradients, they are moved through memory ten times. Here the head's product, the
-softmax and the gradient go through the vocabulary a slice at a time, and logits are kept once, in the
-precision of the product. (torch's ``linear_cross_entropy`` slices tokens instead; on CPUs it was
-slower than the plain loss.)
+With a vocabulary of 49,152, logits are the largest tensor of a small model, and the float32 logits, their softmax and
+their gradients pass through memory ten times. Here the head's product, the softmax and the gradient process the
+vocabulary one slice at a time, and logits are kept once, in the precision of the product. (torch's
+``linear_cross_entropy`` slices tokens instead; on CPUs it was slower than the plain loss.)
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-SLICE = 4096  # vocabulary entries at a time: a slice of logits stays near the processor
+SLICE = 4096  # vocabulary entries per slice; a slice of logits stays in cache
 IGNORED = -100
 
 
 def _statistics(logits: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """Running maximum and sum of exponentials of each row, after one more slice of logits."""
+    """Update each row's running maximum and sum of exponentials with one more slice of logits."""
     values = logits.float()
     higher = torch.maximum(maximum, values.amax(1))
     return higher, total * (maximum - higher).exp() + (values - higher[:, None]).exp().sum(1)
 
 
 def _divergence(teacher: Tensor, student: Tensor, maximum: Tensor, higher: Tensor, total: Tensor) -> Tensor:
-    """Running sum of ``exp(teacher - maximum) (teacher - student)`` of each row, without targets."""
+    """Update each row's running sum of ``exp(teacher - maximum) (teacher - student)``, without targets."""
     values = teacher.float()
     difference = torch.where(values > -torch.inf, values - student.float(), 0)
     return total * (maximum - higher).exp() + ((values - higher[:, None]).exp() * difference).sum(1)
 
 
 def _gradient(logits: Tensor, normalizer: Tensor, weight: Tensor) -> Tensor:
-    """``weight * softmax(logits)`` in the logits' own precision."""
+    """``weight * softmax(logits)`` in the dtype of the logits."""
     return ((logits.float() - normalizer[:, None]).exp() * weight[:, None]).to(logits.dtype)
 
 
@@ -53,14 +52,14 @@ def _distilled_gradient(
 
 
 def _column(targets: Tensor, start: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row, the target's column [n, 1] in a slice, and whether it lies there [n, 1] (else: any column)."""
+    """Each row's target column [n, 1] in a slice, and whether the slice has it [n, 1] (else any column)."""
     column = targets[:, None] - start
     width = logits.shape[1]
     return column.clamp(0, width - 1), (column >= 0) & (column < width)
 
 
 def _take_out(logits: Tensor, targets: Tensor, start: int, chosen: Tensor) -> Tensor:
-    """Move the targets' logits of a slice to ``chosen`` (float32) and leave minus infinity in their place."""
+    """Move a slice's target logits to ``chosen`` (float32) and replace them by minus infinity."""
     column, inside = _column(targets, start, logits)
     values = logits.gather(1, column)
     logits.scatter_(1, column, values.masked_fill(inside, -torch.inf))
@@ -68,11 +67,11 @@ def _take_out(logits: Tensor, targets: Tensor, start: int, chosen: Tensor) -> Te
 
 
 class _Loss(torch.autograd.Function):
-    """The target is kept apart from the rest of the vocabulary.
+    """Cross entropy that treats the target separately from the rest of the vocabulary.
 
-    With ``rest`` the logarithm of the other entries' exponentials, a row's cross-entropy is ``softplus(rest - target)``
-    and its slope at the target ``-sigmoid(rest - target)``. Neither loses its digits where the target is nearly
-    certain, as ``normalizer - target`` and ``softmax - 1`` do.
+    Let ``rest`` be the log-sum-exp of the other entries. A row's cross entropy is ``softplus(rest - target)`` and its
+    gradient at the target ``-sigmoid(rest - target)``. Unlike ``normalizer - target`` and ``softmax - 1``, neither
+    loses precision where the target is nearly certain.
     """
 
     @staticmethod
@@ -117,7 +116,7 @@ class _Loss(torch.autograd.Function):
                 - teacher_normalizer
                 + normalizer
             )
-            # equal distributions differ by what float32 rounds
+            # equal distributions differ by float32 rounding
             loss = (1 - share) * loss + share * divergence.clamp_min(0)
             target_slope = target_slope + share * torch.sigmoid(teacher_rest - teacher_chosen)
         ctx.save_for_backward(hidden, weight, targets, row_weight, normalizer, teacher_normalizer, target_slope)
@@ -132,7 +131,7 @@ class _Loss(torch.autograd.Function):
         hidden_gradient = torch.zeros_like(hidden, dtype=torch.float32)
         weight_gradient = torch.empty_like(weight)
         for index, start in enumerate(range(0, weight.shape[0], SLICE)):
-            logits, ctx.slices[index] = ctx.slices[index], None  # freed as we go
+            logits, ctx.slices[index] = ctx.slices[index], None  # free each slice once used
             if ctx.teacher_slices:
                 wanted, ctx.teacher_slices[index] = ctx.teacher_slices[index], None
                 slope = ctx.kernels["distilled_gradient"](
@@ -148,21 +147,21 @@ class _Loss(torch.autograd.Function):
 
 
 class FusedLoss:
-    """Cross entropy of the next token, as transformers' ``loss_function``, from hidden states and the head's weight.
+    """Next-token cross entropy, as transformers' ``loss_function``, from hidden states and the head's weight.
 
-    Attach it with :func:`fuse_loss`. With a ``teacher`` the loss is ``(1 - share)`` times cross entropy
-    plus ``share`` times KL(teacher || student), both in nats a token.
+    Attach it with :func:`fuse_loss`. With a ``teacher``, the loss is ``(1 - share)`` times cross entropy plus ``share``
+    times KL(teacher || student), both in nats per token.
 
     Args:
         head: the model's output embedding, without a bias.
-        share: of the divergence from the teacher.
+        share: weight of the divergence from the teacher.
         compile: fuse the passes over a slice with torch.compile.
     """
 
     def __init__(self, head: nn.Linear, share: float = 0.0, compile: bool = False) -> None:
         self.head = head
         self.share = share
-        self.teacher: tuple[Tensor, Tensor] | None = None  # hidden states [batch, length, d] and head weight, each step
+        self.teacher: tuple[Tensor, Tensor] | None = None  # hidden states [batch, length, d] and head weight, per step
         kernels: dict[str, Callable[..., Any]] = {
             "statistics": _statistics,
             "divergence": _divergence,
@@ -174,15 +173,15 @@ class FusedLoss:
     def __call__(
         self, logits: Tensor, labels: Tensor, vocab_size: int, num_items_in_batch: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """The mean over tokens, or their sum over ``num_items_in_batch`` (gradient accumulation).
+        """Mean over tokens, or sum divided by ``num_items_in_batch`` (gradient accumulation).
 
         Args:
-            logits: hidden states [batch, length, d], which the detached head handed on.
-            labels: [batch, length]; -100 is left out.
+            logits: hidden states [batch, length, d], passed through by the detached head.
+            labels: [batch, length]; -100 is ignored.
         """
         device = logits.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else logits.dtype
-        # every position keeps its row, the last one with no target: the products' sizes stay round
+        # keep a row for every position, the last without a target, so that the products' sizes stay round
         targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
         counted = targets != IGNORED
         items = counted.sum() if num_items_in_batch is None else num_items_in_batch
@@ -204,7 +203,7 @@ class FusedLoss:
 def fuse_loss(model: PreTrainedModel, share: float = 0.0, compile: bool = False) -> FusedLoss | None:
     """Make ``model(input_ids, labels=...)`` compute its loss by :class:`FusedLoss`; ``logits`` are then hidden states.
 
-    None, and the model as it was, where the logits are more than a product of hidden states and a matrix.
+    Returns None and leaves the model unchanged if its logits are more than a product of hidden states and a matrix.
     """
     head = model.get_output_embeddings()
     if (

@@ -1,11 +1,10 @@
-"""One stage of training, from its start to its result: exact resumption, one owner, nothing half written.
+"""Trains one stage from start to result: exact resumption, one owner, no half-written results.
 
-A stage continues the optimizer, the learning-rate schedule and the data order of the one before, so that a run split
-into stages equals the same run in one piece. While it runs, everything lives in ``{output}/resume``; a finished stage
-is linked into ``{output}``, ``provenance.json`` last.
+A stage continues the optimizer, learning-rate schedule and data order of the previous one, so a run split into stages
+equals the same run in one piece. While it runs, everything lives in ``{output}/resume``. A finished stage is linked
+into ``{output}``, ``provenance.json`` last.
 
-Any number of processes does the same work: they share each step's batch. Rank 0 owns the folder;
-where it fails, all fail.
+Any number of processes does the same work: they share each step's batch. Rank 0 owns the folder; if it fails, all fail.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ from prosparse.training.trainer import ARITHMETIC, stage_mixture, stage_trainer
 
 
 class OutOfTime(UserError):
-    """The time budget is used up; the stage's progress is saved, and the same call goes on."""
+    """The time budget is used up. Progress is saved, and the same call resumes it."""
 
-    exit_status = 75  # sysexits' "temporary failure": a scheduler may simply try again
+    exit_status = 75  # sysexits' "temporary failure": a scheduler may retry
 
 
 def train_stage(
@@ -52,26 +51,26 @@ def train_stage(
     label: str = "",
     teacher: Path | None = None,
 ) -> None:
-    """Train one stage, or continue it where an earlier call was stopped.
+    """Train one stage, or resume it where an earlier call stopped.
 
     Args:
         specification: the stage and everything before it that shapes its weights.
         tokens: directory of tokenised corpora, one folder each.
-        tokenizer: saved beside the weights, so that the checkpoint stands alone.
+        tokenizer: saved with the weights, so that the checkpoint is self-contained.
         previous: the checkpoint directory this stage starts from; None for stage 0 from scratch.
         output: the stage's checkpoint directory.
-        max_seconds: stop and save before this much time has passed, as far as the longest step so far tells.
-        label: begins each progress line, where several stages print to one terminal.
-        teacher: the checkpoint directory to distil from, where the specification has a share for it.
+        max_seconds: stop and save before this much time has passed, judging by the longest step so far.
+        label: prefix of each progress line, for when several stages print to one terminal.
+        teacher: the checkpoint directory to distil from, if the specification has a share for it.
 
     Raises:
-        Refused: another process trains here, or the directory holds what was made from another config, other tokens,
-            or another checkpoint.
+        Refused: another process trains here, or the directory was made from another config, other tokens or another
+            checkpoint.
         ConfigError: the batch cannot be divided among this many processes.
-        OutOfTime: the time is used up, or SIGTERM came; progress is saved, the same call continues.
+        OutOfTime: the time is used up, or SIGTERM came; progress is saved, and the same call resumes it.
         Diverged: the loss is not finite; the last checkpoint is kept.
 
-    Each is raised in every process of the job.
+    Every process of the job raises the same error.
     """
     started = time.time()
     resume = output / "resume"
@@ -81,7 +80,7 @@ def train_stage(
     with ExitStack() as held:
 
         def open_folder() -> tuple[bool, Path | None]:
-            """Whether the stage is finished, and the checkpoint to continue from."""
+            """Whether the stage is finished, and the checkpoint to resume from."""
             made_from.update(_inputs(specification, tokens, tokenizer, previous, teacher))
             if _is_finished(output, specification, made_from):
                 discard(resume)
@@ -143,7 +142,7 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, weights:
             size = len(AutoTokenizer.from_pretrained(tokenizer))
             model = from_scratch(architecture, size, specification.context_length, specification.seed)
         case PretrainedInit() as init:
-            # what is not trained is saved as it was loaded
+            # a stage without steps saves its weights in the dtype they came in
             dtype: Any = torch.float32 if specification.total_steps else "auto"
             model = pretrained(init, specification.activation, dtype)
         case None:
@@ -153,7 +152,7 @@ def _starting_model(specification: StageSpecification, tokenizer: Path, weights:
 
 
 def _shape_of_first(model: PreTrainedModel | None, specification: StageSpecification) -> PreTrainedModel:
-    """The first process's model as it is; in others one like it without weights, which sharding sends them."""
+    """The first process's model as is; in other processes an empty copy, which sharding fills."""
     config = distributed.from_first(lambda: None if model is None else model.config)
     if model is None:
         assert config is not None  # the first process has the model
@@ -163,7 +162,7 @@ def _shape_of_first(model: PreTrainedModel | None, specification: StageSpecifica
 
 
 def _check_disk(output: Path, model: PreTrainedModel) -> None:
-    # two checkpoints of float32 weights and two AdamW moments exist while one replaces the other
+    # while one checkpoint replaces another, both exist: float32 weights and two AdamW moments each
     needed = 2 * 12 * sum(parameter.numel() for parameter in model.parameters())
     free = shutil.disk_usage(output).free
     if free < needed:
@@ -190,7 +189,7 @@ def _inputs(
 
 
 def _compared(specification: dict[str, Any]) -> dict[str, Any]:
-    """The specification without the name of its start, whose content is among the inputs."""
+    """The specification without the name of its start; the start's content is among the inputs."""
     start = specification["start"]
     if isinstance(start, dict):
         start = {key: value for key, value in start.items() if key != "pretrained"}
@@ -216,7 +215,7 @@ def _is_finished(output: Path, specification: StageSpecification, made_from: ide
 
 
 def _save_untrained(model: PreTrainedModel, resume: Path) -> Path:
-    """The start as it is, in the form of a stage: what others start from and are compared with."""
+    """Save the unchanged start as a stage, for others to start from and compare with."""
     checkpoint = resume / "checkpoint-0"
     model.save_pretrained(checkpoint)
     checkpoints.write_ledger(resume / "ledger.csv", LEDGER, [])
@@ -232,7 +231,7 @@ def _finish(
     made_from: identity.Identity,
     started: float,
 ) -> None:
-    """Make the last checkpoint the stage's result; ``provenance.json`` comes last: a stage that has it is finished."""
+    """Publish the last checkpoint as the stage's result, ``provenance.json`` last: it marks a finished stage."""
     resume = checkpoint.parent
     rows = checkpoints.read_ledger(resume / "ledger.csv", checkpoints.step(checkpoint))
     checkpoints.write_ledger(output / "ledger.csv", LEDGER, rows)

@@ -22,7 +22,7 @@ from prosparse.training import distributed, fsdp
 from prosparse.training.callback import StageCallback
 from prosparse.training.loss import FusedLoss, fuse_loss
 
-#: Of a stage, sharded or not: recorded in its provenance.
+#: A stage's arithmetic by precision, sharded or not; recorded in its provenance.
 ARITHMETIC = {
     "float32": "float32",
     "bfloat16": "matrix products in bfloat16 (autocast); weights, optimizer, norms and the residual stream in float32",
@@ -30,9 +30,9 @@ ARITHMETIC = {
 
 
 class StageTrainer(Trainer):
-    """The data order is the mixture's own, a function of the step alone; a teacher sees each batch first.
+    """Trainer with the mixture's data order, a function of the step only; a teacher sees each batch first.
 
-    A checkpoint has the same files whether the model is sharded or not.
+    Checkpoints have the same files whether or not the model is sharded.
     """
 
     def __init__(self, fused_loss: FusedLoss | None, teacher: PreTrainedModel | None, **options: Any) -> None:
@@ -52,7 +52,7 @@ class StageTrainer(Trainer):
             return super().compute_loss(model, inputs, *arguments, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Nothing to do: the model was loaded from it."""
+        """Nothing to do: the model was already loaded from the checkpoint."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self.is_fsdp_enabled:
@@ -77,7 +77,7 @@ class StageTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if state_dict is not None:  # gathered from shares: tied weights, which are written once, no longer share memory
+        if state_dict is not None:  # gathered from shards: tied weights, saved once, no longer share memory
             assert isinstance(self.model, PreTrainedModel)
             tied = self.model.all_tied_weights_keys
             state_dict = {name: weight for name, weight in state_dict.items() if name not in tied}
@@ -85,15 +85,15 @@ class StageTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # the state file, which says that a checkpoint is whole, is written next
+        self.accelerator.wait_for_everyone()  # next comes the state file, which marks a checkpoint as complete
 
 
 def prepare(model: PreTrainedModel, training: Training, distillation_share: float = 0.0) -> FusedLoss | None:
-    """Attention, loss and compilation as the training section wants them, in place."""
+    """Set up attention, loss and compilation in place, as the training section asks."""
     model.config.use_cache = False
     model.set_attn_implementation(training.attention)
     if training.compile:
-        layers = model.base_model.get_submodule("layers")  # alike, so one is compiled and not thirty
+        layers = model.base_model.get_submodule("layers")  # identical, so torch compiles one instead of thirty
         for layer in layers.children():
             layer.compile(dynamic=False)
     return fuse_loss(model, distillation_share, training.compile)
@@ -123,7 +123,7 @@ def stage_trainer(
     if specification.distillation_share:
         if teacher is None or fused_loss is None:
             raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
-        taught_by = _teacher(teacher, specification)  # before accelerate says how a sharded model is loaded
+        taught_by = _teacher(teacher, specification)  # before accelerate changes how a sharded model is loaded
     arguments = _arguments(specification, resume, accumulation_steps, shard)
     device = arguments.device
     dataset = stage_mixture(specification, tokens)
@@ -142,7 +142,7 @@ def stage_trainer(
         fused_loss, taught_by, model=model, args=arguments, train_dataset=dataset, callbacks=[callback]
     )
     fsdp.forget()
-    # the Trainer's own printer shows raw dictionaries; the callback shows the same and more
+    # the Trainer's own printer shows raw dictionaries; the callback prints the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
     return trainer
@@ -194,5 +194,5 @@ def _arguments(
         ddp_find_unused_parameters=False,
         **(fsdp.arguments(training) if shard else {}),
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU: more are for more processes
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU; use more processes for more GPUs
     return arguments
