@@ -1,1 +1,1 @@
-"""What every step shares and none owns."""
+"""Infrastructure that every step shares: files, locks, errors, devices, provenance."""

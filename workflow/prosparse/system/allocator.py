@@ -1,4 +1,4 @@
-"""How the C library hands out memory to a job that computes with large tensors."""
+"""Tunes the C library's allocator for jobs that compute with large tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Let this process use freed tensors' memory again instead of returning it to the kernel.
+    """Reuse the memory of freed tensors instead of returning it to the kernel.
 
-    glibc maps every tensor beyond 32 MB anew and the kernel clears its pages, which costs a training
-    step of a small model on a CPU two fifths of its time. Nothing happens where the C library is another.
+    glibc maps every tensor over 32 MB afresh and the kernel clears its pages, which takes two fifths of a small model's
+    training step on a CPU. No-op with other C libraries.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""The device that a model computes on."""
+"""The device a model computes on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def fastest() -> torch.device:
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """What sums are taken in on the device: float64, or float32 where there is none (Apple's MPS)."""
+    """The dtype for sums on the device: float64, or float32 on devices without it (Apple's MPS)."""
     return torch.float64 if device.type in ("cpu", "cuda", "xpu") else torch.float32
 
 
 def name(device: torch.device) -> str:
-    """What a result's provenance calls it: a GPU by its product name."""
+    """The device's name in a result's provenance; for a GPU, its product name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

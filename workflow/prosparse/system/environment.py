@@ -1,6 +1,6 @@
-"""What the environment says of this process: which of a job's it is, and where its own commands are.
+"""What the environment tells this process: its place in a job, and where to find its own commands.
 
-Imports nothing heavy: every command begins here.
+Imports nothing heavy, since every command starts here.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import sys
 import sysconfig
 from collections.abc import MutableMapping
 
-#: What torchrun sets, all of them. Fewer are left over, or another program's (Kubeflow sets all but LOCAL_RANK).
+#: The variables torchrun sets, all of them. A subset is left over or comes from another program (Kubeflow sets all but
+#: LOCAL_RANK).
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def settle_launcher(environment: MutableMapping[str, str] = os.environ) -> str | None:
-    """Keep a launcher's variables where they are complete, else drop them: this process is then a job of its own.
+    """Keep a launcher's variables if the set is complete; otherwise drop them and run as a single-process job.
 
-    Without this, accelerate and torch.distributed would each read the variables that they know and wait for processes
-    that nobody started.
+    Without this, accelerate and torch.distributed would each read the variables they know and wait for processes that
+    nobody started.
 
     Returns:
-        One line that says what is ignored; None where there is nothing to say.
+        One line that names the ignored variables; None if there are none.
     """
     present = [name for name in LAUNCHER if name in environment]
     if not present or (len(present) == len(LAUNCHER) and _is_process(environment)):
@@ -33,7 +34,7 @@ def settle_launcher(environment: MutableMapping[str, str] = os.environ) -> str |
 
 
 def leave_job(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make this process a job of its own, whatever started it."""
+    """Make this process a job of its own, however it was started."""
     for name in LAUNCHER:
         environment.pop(name, None)
 
@@ -41,7 +42,8 @@ def leave_job(environment: MutableMapping[str, str] = os.environ) -> None:
 def speaks_for_job(environment: MutableMapping[str, str] = os.environ) -> bool:
     """Whether this process reports an error that every process of its job meets.
 
-    Only torchrun's others are silent: by ``RANK`` alone, a variable left in a shell would silence the only process.
+    Silences only torchrun's other processes: judging by ``RANK`` alone, a variable left over in a shell would silence
+    the only process.
     """
     return environment.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in environment
 
@@ -56,14 +58,14 @@ def _is_process(environment: MutableMapping[str, str]) -> bool:
 
 
 def print_what_streams_cannot() -> None:
-    """Print characters that a terminal's or log's encoding does not have as escapes, instead of failing of them."""
+    """Print characters outside a terminal's or log's encoding as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def prepare_jobs(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let the jobs of this process find this Python's commands, activated or not, and read and write UTF-8."""
+    """Let this process's jobs find the commands of this Python, activated or not, and read and write UTF-8."""
     environment["PYTHONUTF8"] = "1"
     scripts = sysconfig.get_path("scripts")
     folders = environment.get("PATH", os.defpath).split(os.pathsep)

@@ -1,4 +1,4 @@
-"""What files, libraries and the machine complain of, in one line each."""
+"""Explains errors from files, libraries and the machine in one line each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from prosparse.experiment.problems import describe
 from prosparse.system.errors import UserError
 
-#: Packages that raise their own classes where the network or the hub fails.
+#: Packages that raise their own exceptions when the network or the hub fails.
 NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
-#: Wordings of RuntimeErrors: torch has no classes for these.
+#: Messages of RuntimeErrors for which torch has no class.
 OUT_OF_MEMORY = ("not enough memory", "out of memory", "Cannot allocate memory")
 DAMAGED = ("PytorchStreamReader failed", "Invalid magic number")
 NOT_WRITTEN = ("PytorchStreamWriter failed", "unexpected pos")
@@ -31,12 +31,12 @@ MACHINE = {
 
 
 def in_one_line(error: BaseException) -> str:
-    """An exception's own words on one line; its class where it has none."""
+    """An exception's message on one line, or its class if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def explain(error: BaseException) -> str | None:
-    """What its user can do something about, as a line; None for a fault of this program."""
+    """One line about an error the user can act on; None for a bug in this program."""
     package, said = type(error).__module__.partition(".")[0], in_one_line(error)
     match error:
         case UserError():
@@ -63,7 +63,7 @@ def explain(error: BaseException) -> str | None:
             return f"a file is damaged or not of its format: {said}"
         case RuntimeError() if any(words in said for words in NOT_WRITTEN):
             return f"a file could not be written, perhaps since the disk is full: {said}"
-    # the tokenizers library has no classes of its own
+    # the tokenizers library raises plain Exceptions
     if type(error) is Exception or package in ("yaml", "pyarrow", "safetensors_rust", "safetensors", "gguf"):
         return f"a file is damaged or not of its format: {said}"
     return None
@@ -86,12 +86,12 @@ TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), (str, dict)),
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), (int, list)),
     "model_max_length": (int, float),
-}  # of what libraries use without a look
+}  # types of values that libraries use unchecked
 POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def damaged(directory: Path) -> str | None:
-    """What is wrong with a file of a local checkpoint, naming it; libraries name none, or open it too late."""
+    """What is wrong with a local checkpoint, naming the file; libraries name no file, or open it too late."""
     for path in (directory / name for name in JSON_FILES):
         if path.is_file() and (found := _of_bytes(path) or _of_json(path)):
             return found
@@ -118,7 +118,7 @@ def _of_json(path: Path) -> str | None:
         held = json.loads(path.read_bytes())
     except RecursionError:
         return f"{path} is nested too deeply"
-    except ValueError as error:  # JSON, or UTF-8
+    except ValueError as error:  # invalid JSON or UTF-8
         return f"{path}: {explain(error)}"
     if not isinstance(held, dict):
         return f"{path} holds no JSON object"

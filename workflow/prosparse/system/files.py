@@ -1,4 +1,4 @@
-"""Files and directories that a reader sees as they were or whole, never half written."""
+"""Atomic writes: readers see the old file or directory or the complete new one, never half of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write_text(path: str | Path, text: str) -> None:
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())  # or a failing machine leaves the new name without the text
+        os.fsync(file.fileno())  # else a crash may leave the new name without its content
     os.replace(temporary, path)
 
 
@@ -25,7 +25,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_through(path: Path) -> None:
-    """Return when a file, or a directory and its files, are on the disk and not only in the kernel's memory."""
+    """Flush a file, or a directory and its files, from the kernel's memory to disk."""
     for each in (*path.iterdir(), path) if path.is_dir() else (path,):
         descriptor = os.open(each, os.O_RDONLY)
         try:
@@ -41,22 +41,22 @@ def copy(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file under a second name: a hard link, or a copy on a file system that has none."""
+    """Give a file a second name: a hard link, or a copy if the file system has no links."""
     temporary = target.with_name(target.name + ".partial")
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
-    except OSError:  # which error says so differs between file systems; a full disk fails the copy too
+    except OSError:  # file systems differ in the error for "no links"; a full disk fails the copy too
         copy(source, target)
         return
     os.replace(temporary, target)
-    temporary.unlink(missing_ok=True)  # rename(2) keeps both names where they are already one file
+    temporary.unlink(missing_ok=True)  # rename(2) keeps both names if they are already the same file
 
 
 def discard(directory: Path) -> None:
-    """Remove a directory; until the last moment it is whole, and then it is gone."""
+    """Remove a directory atomically: it is complete until it is gone."""
     leaving = directory.with_name(f".{directory.name}.leaving")
-    if leaving.exists():  # an earlier call was stopped
+    if leaving.exists():  # an earlier call was interrupted
         shutil.rmtree(leaving)
     if directory.exists():
         os.rename(directory, leaving)
@@ -64,6 +64,6 @@ def discard(directory: Path) -> None:
 
 
 def replace_directory(source: Path, target: Path) -> None:
-    """Put a finished directory in place of an older one."""
+    """Replace an older directory by a finished one."""
     discard(target)
     os.replace(source, target)

@@ -1,4 +1,4 @@
-"""What a result is made from, with inputs by content: only a call that would make the same result reuses it."""
+"""The identity of a result: its inputs by content, so that only a call with the same result reuses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transformers import PretrainedConfig
 
 from prosparse.system.provenance import digest
 
-#: A JSON object. Contents are in it as SHA-256, 64 hex digits.
+#: A JSON object; contents appear as SHA-256, 64 hex digits.
 Identity = dict[str, Any]
 
-#: The first that a directory has is what transformers loads.
+#: In transformers' order of preference: it loads the first kind that a directory has.
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
 TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.model", "vocab.*", "merges.txt")
 
@@ -26,7 +26,7 @@ def of_file(path: Path) -> str:
 
 
 def of_texts(files: Iterable[Path]) -> dict[str, str]:
-    """Files by name, wherever they lie; their order counts."""
+    """Digests of files by name, whatever their folder; the order matters."""
     found: dict[str, str] = {}
     for number, path in enumerate(files):
         name = path.name if path.name not in found else f"{path.name} ({number})"
@@ -35,7 +35,7 @@ def of_texts(files: Iterable[Path]) -> dict[str, str]:
 
 
 def of_checkpoint(name: str | Path, revision: str | None = None, gguf_file: str | None = None) -> Identity:
-    """Config and weights of a directory; of an id on the hub, the commit."""
+    """Config and weight digests of a directory, or name and commit of a hub id."""
     directory = Path(name)
     if not directory.is_dir():
         settings, _ = PretrainedConfig.get_config_dict(name, revision=revision, gguf_file=gguf_file)
@@ -47,7 +47,7 @@ def of_checkpoint(name: str | Path, revision: str | None = None, gguf_file: str 
 
 
 def of_tokenizer(name: str | Path) -> str:
-    """Of a directory; of an id on the hub, nothing but its name: ``of_checkpoint`` has the commit."""
+    """Digest of a directory's tokenizer, or only the name of a hub id, since ``of_checkpoint`` has the commit."""
     directory = Path(name)
     if not directory.is_dir():
         return str(name)
@@ -55,13 +55,13 @@ def of_tokenizer(name: str | Path) -> str:
 
 
 def of_rows(directory: Path) -> str:
-    """Of what ``datasets`` saved, whose files may lie elsewhere."""
+    """Digest of rows saved by ``datasets``, whose files may lie elsewhere."""
     files = json.loads((directory / "state.json").read_text(encoding="utf-8"))["_data_files"]
     return hashlib.sha256("".join(of_file(directory / file["filename"]) for file in files).encode()).hexdigest()
 
 
 def of_tokens(corpus: Path) -> str:
-    """Of a corpus's train rows: as its manifest says, since reading terabytes again takes hours."""
+    """Digest of a corpus's train rows, from its manifest: reading terabytes again would take hours."""
     manifest = corpus / "manifest.json"
     found = json.loads(manifest.read_text(encoding="utf-8")).get("sha256", {}) if manifest.exists() else {}
     return found.get("train") or of_rows(corpus / "train")

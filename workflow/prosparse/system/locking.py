@@ -1,4 +1,4 @@
-"""The folder of a job that can be stopped and continued: one process at a time, one identity."""
+"""The folder of a resumable job: one process at a time, one identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prosparse.system.errors import UserError
 from prosparse.system.files import write_json
 from prosparse.system.identity import Identity, differences
 
-#: What file systems without locks answer: NFS without its lock daemon, Lustre mounted without flock, some of FUSE.
+#: Errors of file systems without locks: NFS without its lock daemon, Lustre mounted without flock, some FUSE systems.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -26,9 +26,9 @@ class Refused(UserError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder while the block is open: one process of a job does.
+    """Hold the folder's lock in the block; only one process of a job does.
 
-    On a file system without locks that is said, and the job goes on: nothing then notices a second process.
+    On a file system without locks, prints a warning and continues; nothing then detects a second process.
 
     Raises:
         Refused: another process holds it.
@@ -46,10 +46,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, identity: Identity) -> None:
-    """Say once what the folder's progress is made from; refuse to mix it with anything else.
+    """Record once what the folder's progress is made from, and refuse to mix it with anything else.
 
     Raises:
-        Refused: the folder holds the progress of another identity, or of none; the message names what differs.
+        Refused: the folder holds progress of another identity or of none; the message names the differences.
     """
     path = folder / "identity.json"
     held = _held(folder)
@@ -63,7 +63,7 @@ def claim(folder: Path, identity: Identity) -> None:
 
 
 def _held(folder: Path) -> list[str]:
-    """Names of files, and folders with files in them, beside those of this module."""
+    """Names of files and non-empty folders, except this module's own."""
     return sorted(
         entry.name
         for entry in folder.iterdir()
@@ -73,10 +73,10 @@ def _held(folder: Path) -> list[str]:
 
 
 def agree(found: Identity, wanted: Identity, folder: Path) -> None:
-    """Refuse what was made from anything but ``wanted``.
+    """Refuse anything not made from ``wanted``.
 
     Raises:
-        Refused: the message names what differs.
+        Refused: the message names the differences.
     """
     different = list(differences(found, json.loads(json.dumps(wanted))))
     if different:
@@ -89,9 +89,9 @@ def agree(found: Identity, wanted: Identity, folder: Path) -> None:
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets while the block is open, instead of ending the process: time to save is left to it."""
+    """An event that SIGTERM sets while the block runs, instead of ending the process, to leave time for saving."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield asked
         return
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())

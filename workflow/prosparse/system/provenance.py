@@ -1,4 +1,4 @@
-"""Who made a result: recorded beside every number."""
+"""Provenance of results, recorded with every number."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PACKAGES = ("prosparse", "torch", "transformers", "accelerate", "datasets", "tok
 
 
 def digest(value: Any) -> str:
-    """sha256 of a JSON value, independent of key order; the first 16 hex digits."""
+    """SHA-256 of a JSON value, independent of key order; the first 16 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def code_revision() -> str:
-    """The git revision of the working tree, ``+changes`` where it is not clean."""
+    """The git revision of the working tree, with ``+changes`` if it is not clean."""
     root = Path(__file__).parent
     try:
         revision = _git("rev-parse", "--short=12", "HEAD", at=root)
@@ -47,7 +47,7 @@ def processor() -> str:
 
 
 def threads() -> int | None:
-    """That torch computes with, where it computed: it heeds more variables than OMP_NUM_THREADS."""
+    """torch's number of threads, None if torch was not used; torch reads more variables than OMP_NUM_THREADS."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else None
 
