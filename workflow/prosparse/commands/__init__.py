@@ -1,1 +1,1 @@
-"""What the user's commands do with a checkpoint and text, without the workflow."""
+"""User commands that work on a checkpoint and text, without the workflow."""

@@ -24,13 +24,13 @@ def export_checkpoint(
     dtype: str | None,
     output: Path,
 ) -> None:
-    """Write a GGUF file for an engine, and say how much of the weights its dtype rounds.
+    """Write a GGUF file for an engine, and report what share of the weights its dtype rounds.
 
     Args:
-        dtype: of the matrices for llama.cpp; None is the one they were saved in. PowerInfer's is float16.
+        dtype: of the matrices for llama.cpp; None keeps the checkpoint's. PowerInfer always uses float16.
 
     Raises:
-        UserError: the engine would compute this model wrongly.
+        UserError: the engine would compute this model incorrectly.
     """
     check_output_file(output)
     if engine != "llama.cpp" and dtype not in (None, "float16"):

@@ -1,4 +1,4 @@
-"""``prosparse generate``: text, as it is decoded."""
+"""``prosparse generate``: prints text as it is decoded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def generate_text(
     temperature: float,
     dtype: str,
 ) -> None:
-    """Print the prompt and its continuation as it is generated: the text of all token ids; then the speed."""
+    """Print the prompt and its continuation as they decode, exactly the text of all token ids; then the speed."""
     tokenizer = open_tokenizer(checkpoint)
     model: Any = load(checkpoint, activation, dtype=getattr(torch, dtype))
     decoder = prepare(model, load_predictors(predictors) if predictors is not None else None, decision_threshold)
@@ -61,13 +61,13 @@ def generate_text(
 
 
 class _FirstToken(TextStream):
-    """Writes the text, and notes when its first token was there."""
+    """Writes the text and records the time of its first token."""
 
     first = math.nan
     _prompted = False
 
     def put(self, value: torch.Tensor) -> None:
-        """The first call brings the prompt."""
+        """The first call passes the prompt."""
         if self._prompted and math.isnan(self.first):
             self.first = time.perf_counter()
         self._prompted = True

@@ -1,4 +1,4 @@
-"""What commands on a checkpoint of one's own are given and where they write, checked before any work."""
+"""Checks the inputs and outputs of commands on a user's checkpoint before any work starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text_files(patterns: list[str]) -> list[Path]:
     """The files that ``--text`` names.
 
     Raises:
-        ConfigError: a pattern names none, a file is of another format, cannot be read, or all are empty.
+        ConfigError: a pattern matches no file, a file has another format or cannot be read, or all files are empty.
     """
     files = sources.files_of(FileSource(files=patterns), "--text")
     empty = []
@@ -39,14 +39,14 @@ def text_files(patterns: list[str]) -> list[Path]:
 
 
 def check_context_length(config: PretrainedConfig, context_length: int) -> None:
-    """Raise ConfigError where the model has no position for a text's last token."""
+    """Raise ConfigError if the model has fewer positions than ``context_length``."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and context_length > positions:
         raise ConfigError(f"the context length is {context_length}: the model has positions for {positions} tokens")
 
 
 def check_output_file(path: Path) -> None:
-    """Raise ConfigError where a file of that name cannot be written."""
+    """Raise ConfigError if a file of that name cannot be written."""
     if path.is_dir():
         raise ConfigError(f"--output: {path} is a directory: give the name of a file")
     _check_writable(path.absolute().parent)
@@ -54,17 +54,17 @@ def check_output_file(path: Path) -> None:
 
 @contextmanager
 def output_folder(path: Path, identity: Identity) -> Iterator[None]:
-    """Hold ``--output`` for a work; the folder is new, empty, or holds the same work, begun or finished.
+    """Hold ``--output`` for one job; the folder must be new, empty, or hold the same job, unfinished or finished.
 
     Raises:
         ConfigError: it is a file, or cannot be written.
-        Refused: it holds another work, something else, or another process works there.
+        Refused: it holds another job or other files, or another process works there.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--output: {path} is a file: give the name of a folder")
     _check_writable(path.absolute())
     path.mkdir(parents=True, exist_ok=True)
-    claim(path, identity)  # before anything is written into a folder that may be someone else's
+    claim(path, identity)  # before writing anything into what may be someone else's folder
     with locked(path):
         yield
 

@@ -1,4 +1,4 @@
-"""``prosparse predictors``: train activation predictors."""
+"""``prosparse predictors``: trains activation predictors."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def train_checkpoint_predictors(
     context_length: int,
     output: Path,
 ) -> None:
-    """Train predictors of each kind into ``output/{kind}``, with the paper's recipe; a stopped training continues.
+    """Train predictors of each kind into ``output/{kind}`` with the paper's recipe; resumes an interrupted training.
 
     Raises:
-        ConfigError: an activation under which no neuron is zero, a rank or context length that the model cannot have, a
-            missing file, too little text.
-        Refused: ``output`` holds something else, or the work of a call with other arguments.
+        ConfigError: an activation without zeros, a rank or context length the model cannot have, a missing file, or too
+            little text.
+        Refused: ``output`` holds other files, or the results of a call with other arguments.
     """
     try:
         settings = Predictors.model_validate({"kinds": kinds, "rank": rank, "tokens": tokens})

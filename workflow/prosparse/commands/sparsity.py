@@ -1,4 +1,4 @@
-"""``prosparse sparsity``: activation sparsity and held-out loss."""
+"""``prosparse sparsity``: measures activation sparsity and held-out loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prosparse.models.third_party import tokenizer as open_tokenizer
 def print_sparsity(
     checkpoint: str, activations: list[Activation] | None, files: list[str], context_length: int, sequences: int
 ) -> None:
-    """Print sparsity, by layer too, and the loss under each activation (default: the checkpoint's own)."""
+    """Print the sparsity, also by layer, and the loss under each activation (default: the checkpoint's own)."""
     texts = text_files(files)
     check_context_length(configuration(checkpoint), context_length)
     rows = spread(packed(texts, checkpoint, context_length), sequences)

@@ -1,4 +1,4 @@
-"""The text that a command is given, as packed rows of tokens."""
+"""Packs a command's text into rows of tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prosparse.system.files import write_json
 
 
 def write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens: Path) -> int:
-    """Packed rows of the files as corpus ``text`` of ``tokens``, unless they are there; how many there are."""
+    """Write the files' packed rows as corpus ``text`` of ``tokens``, unless already there; returns their number."""
     output = tokens / "text"
     if not (output / "manifest.json").exists():
         with rewriting(output) as temporary:

@@ -1,4 +1,4 @@
-"""``prosparse train``: a recipe's stages on a checkpoint and text."""
+"""``prosparse train``: trains a checkpoint on text through a recipe's stages."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from prosparse.training.stage import train_stage
 
 
 def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Path, seed: int) -> None:
-    """Train through the stages of a recipe; finished stages are kept, a stopped one continues.
+    """Train a checkpoint through the stages of a recipe; keeps finished stages and resumes an interrupted one.
 
-    ``output`` becomes a checkpoint, that of the last stage, with the ledger of all. ``stage{index}`` in it are the
-    stages'.
+    ``output`` becomes the last stage's checkpoint, with the ledger of all stages. Its folders ``stage{index}`` hold the
+    stages themselves.
 
     Raises:
-        ConfigError: a bad recipe, a missing file, a context length that the model cannot have, too little text.
-        Refused: ``output`` holds something else, or the work of a call with other arguments.
+        ConfigError: an invalid recipe, a missing file, a context length the model cannot have, or too little text.
+        Refused: ``output`` holds other files, or the results of a call with other arguments.
     """
     wanted = read_recipe(recipe)
     texts = text_files(files)
@@ -71,5 +71,5 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
         checkpoints.publish(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, "ledger.csv", "provenance.json"))
         checkpoints.join_ledgers([stage / "ledger.csv" for stage in stages], output / "ledger.csv")
         write_through(output)
-        copy(stages[-1] / "provenance.json", output / "provenance.json")  # last: with it, the work is finished
+        copy(stages[-1] / "provenance.json", output / "provenance.json")  # last, since it marks the job as finished
     print(f"{output}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {output}")
