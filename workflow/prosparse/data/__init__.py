@@ -1,1 +1,1 @@
-"""From a source of text to packed token rows and the mixtures that training draws from."""
+"""Turn text sources into packed token rows, and into the mixtures that training draws from."""

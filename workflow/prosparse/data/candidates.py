@@ -1,4 +1,4 @@
-"""Candidate documents of a corpus: cleaned, deduplicated, split into train and held-out."""
+"""Clean, deduplicate and split a corpus into train and held-out candidate documents."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from prosparse.system.errors import ConfigError
 from prosparse.system.files import write_json
 
 MINIMUM_CHARACTERS = 20
-HELDOUT_FRACTION = 0.04  # of the characters, or more where the wanted held-out text needs it
+HELDOUT_FRACTION = 0.04  # of the characters, or more if the requested held-out text needs it
 HELDOUT_LARGEST_FRACTION = 0.2
 HELDOUT_LARGEST_MULTIPLE = (
-    16  # of the wanted held-out text: more would only lengthen what training text is checked against
+    16  # of the requested held-out text: more would only lengthen what training text is checked against
 )
 ROW_GROUP_CHARACTERS = 1 << 24
 SCHEMA = pa.schema({"text": pa.string(), "split": pa.string()})
@@ -48,25 +48,25 @@ def build(
     output_json: Path,
     shard: int = 0,
 ) -> None:
-    """Write a shard of a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
+    """Write a shard of a corpus as parquet (columns ``text``, ``split``), and the counts of each step as JSON.
 
-    The parquet's metadata name the ``commit`` of a Hugging Face data set that was read.
+    The parquet metadata record the ``commit`` of a Hugging Face data set.
 
-    A document's place is decided by a hash of its words and ``seed``: documents are in order of hash, those of lowest
-    hash are held out (see :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. The
-    hash knows nothing of the corpus, of case, punctuation and white space, so that a text of two corpora or shards
-    tends to be on the same side of both; what is not is for :mod:`prosparse.data.documents` to find. A Hugging Face
-    data set, and any corpus of several shards, is read only until the limit is reached.
+    Documents are sorted by a hash of their words and ``seed``. Those with the lowest hashes are held out (see
+    :func:`_held_out`), and the rest are kept up to the shard's part of ``character_limit``. The hash ignores the
+    corpus, case, punctuation and white space, so that a text in two corpora or shards tends to fall on the same side
+    of both splits; :mod:`prosparse.data.documents` finds the exceptions. A Hugging Face data set, like any corpus of
+    several shards, is read only until the limit is reached.
 
-    Texts wait for their order in a temporary file beside the output; memory holds some 100 bytes per document, and a
-    row group. Duplicates are found within a shard only.
+    Texts wait to be sorted in a temporary file next to the output; memory holds about 100 bytes per document, plus one
+    row group. Duplicates are found only within a shard.
 
     Args:
         archive: the fetched package, for a package source.
-        heldout_characters: held-out text that is wanted of the whole corpus.
+        heldout_characters: held-out characters requested of the whole corpus.
 
     Raises:
-        ConfigError: the source's options, files or columns, no access to it, no document is left.
+        ConfigError: the source's options, files or columns are wrong, it is not accessible, or no document is left.
     """
     started = time.time()
     where, label = f"data.corpora.{name}.source", name
@@ -77,7 +77,7 @@ def build(
     commit = hub.commit(corpus.source, where) if isinstance(corpus.source, HubSource) else None
     prose = sources.is_prose(corpus)
     count = {"read": 0, "too_short": 0, "duplicates_removed": 0}
-    without: Counter[str] = Counter()  # column -> rows that are no document, having nothing there
+    without: Counter[str] = Counter()  # column -> rows skipped because it is empty
     seen: set[int] = set()
     places, identities = array("Q"), array("Q")
     lengths, ends = array("q"), array("q", [0])  # lengths in characters, ends in bytes of the file
@@ -148,12 +148,12 @@ def build(
 
 
 def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted: int) -> tuple[int, int]:
-    """How many of the documents, in order of hash, are held out, and how many are not trained on.
+    """Return how many documents, in order of hash, are held out, and how many are not trained on.
 
-    A corpus of one shard holds out those of lowest hash until they have the wanted characters (at least 4 %, at most
-    20 % of the corpus, and at most 16 times what is wanted). The shards of a larger one cannot know of each other, and
-    a text that two of them have must not be held out in one and trained on in the other: there no hash below a fixed
-    share of all is trained on, and the first of them are held out.
+    A corpus of one shard holds out documents from the lowest hash up until they have the ``wanted`` characters (at
+    least 4 % and at most 20 % of the corpus, and at most 16 times ``wanted``). The shards of a larger corpus do not
+    know each other, yet a text in two of them must not be held out in one and trained on in the other. There, no
+    document whose hash lies below a fixed fraction of the range is trained on, and the first of these are held out.
     """
     most = HELDOUT_LARGEST_MULTIPLE * wanted or math.inf
     if corpus.shards == 1:
@@ -167,7 +167,7 @@ def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted
 
 
 def _reach(cumulative: np.ndarray, characters: float) -> int:
-    """How many of the first texts reach ``characters`` (at least one)."""
+    """Return how many leading texts it takes to reach ``characters`` (at least one)."""
     return min(int(np.searchsorted(cumulative, characters)) + 1, len(cumulative))
 
 
@@ -180,7 +180,7 @@ def _write(
     schema: pa.Schema,
     output: Path,
 ) -> None:
-    """Write the texts in this order, a row group at a time; ``output`` exists only when it is whole."""
+    """Write the texts in this order, one row group at a time; ``output`` appears only once it is complete."""
     texts.flush()
     boundaries = np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1
     temporary = output.with_name(output.name + ".partial")
@@ -197,10 +197,9 @@ def _write(
 
 
 def clean(text: str, prose: bool) -> str:
-    """NFC, ``\\n`` line ends, no control characters or trailing spaces, at most two blank lines.
+    """Normalize to NFC and ``\\n``; remove control characters, trailing spaces and blank lines beyond two.
 
-    In ``prose`` runs of spaces become one and there is at most one blank line; in code the
-    indentation stays.
+    In ``prose``, runs of spaces collapse into one and at most one blank line stays; code keeps its indentation.
     """
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"[ \t]+\n", "\n", _CONTROL.sub("", text))
@@ -211,12 +210,12 @@ def clean(text: str, prose: bool) -> str:
 
 
 def identity(text: str, seed: int) -> int:
-    """64-bit hash of the text without regard to case and white space; equal means duplicate."""
+    """Hash the text to 64 bits, ignoring case and white space; duplicates have equal hashes."""
     return _hash(" ".join(text.casefold().split()), seed)
 
 
 def split_hash(text: str, seed: int) -> int:
-    """64-bit hash of the text's words: texts that differ in case, punctuation and white space only are split alike."""
+    """Hash the text's words to 64 bits: texts that differ only in case, punctuation and white space split alike."""
     return _hash(" ".join(words(text)) or text, seed)
 
 

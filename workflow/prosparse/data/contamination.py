@@ -1,4 +1,4 @@
-"""What training text must not contain: benchmark rows, and the held-out documents of every corpus."""
+"""Index what training text must not contain: benchmark rows and every corpus's held-out documents."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from prosparse.data.ngrams import FEWEST_WORDS, Grams, Index, distinct, grams, w
 from prosparse.system.errors import ConfigError
 from prosparse.system.files import write_json
 
-SPREAD = 10  # documents of a shard that may share a run of words before it is a phrase of the format, not a copy
+SPREAD = 10  # documents of a shard that may share a run of words before it counts as boilerplate, not a copy
 _BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 _FEWEST_WORDS_OF_QUESTION = 3  # shorter strings of a row are labels and identifiers
 
 
 @dataclass(frozen=True)
 class Contamination:
-    """The n-grams of benchmark rows, and those of held-out documents in their order.
+    """The n-grams of benchmark rows, and those of held-out documents in order.
 
-    A text of fewer words than an n-gram counts as one gram. The three arrays of held-out grams belong together.
+    A text shorter than an n-gram counts as one gram. The three arrays of held-out grams are parallel.
     """
 
     benchmark: np.ndarray  # distinct hashes, uint64
-    benchmark_lengths: np.ndarray  # that occur, in words
+    benchmark_lengths: np.ndarray  # distinct lengths, in words
     heldout: np.ndarray  # hash, uint64
     heldout_length: np.ndarray
     heldout_document: np.ndarray  # number of the document, over all corpora
@@ -56,13 +56,17 @@ class Contamination:
         return Index(self.heldout, self.heldout_length)
 
     def distinctive(self, index: Index, documents_with: np.ndarray) -> tuple[Index, dict[str, float]]:
-        """The held-out grams without a word of a common phrase, and the share of each corpus's documents that have any.
+        """Index the held-out grams that share no word with boilerplate.
 
-        A gram that more than ``SPREAD`` training documents have is a phrase of the format: a task's definition, a
-        license. So may be what overlaps it in a held-out document: the definition and the first words of an input.
+        A gram that more than ``SPREAD`` training documents contain is boilerplate: a task's definition, a license. So
+        may be any gram that overlaps it in a held-out document: the definition and the first words of an input.
 
         Args:
-            documents_with: training documents with each gram of ``index``, which is :meth:`heldout_index`.
+            index: :meth:`heldout_index`.
+            documents_with: number of training documents that contain each gram of ``index``.
+
+        Returns:
+            The index, and for each corpus the fraction of its held-out documents that have such a gram.
         """
         common = documents_with[np.searchsorted(index.hashes, self.heldout)] > SPREAD
         covered = common.copy()
@@ -75,7 +79,7 @@ class Contamination:
         return Index(hashes, lengths), self._shares(matchable)
 
     def heldout_coverage(self) -> dict[str, float]:
-        """Share of each corpus's held-out documents that have words enough to be recognized inside another text."""
+        """Return, per corpus, the fraction of held-out documents long enough to be recognized inside another text."""
         return self._shares(self.heldout_document[self.heldout_length >= FEWEST_WORDS])
 
     def _shares(self, matchable: np.ndarray) -> dict[str, float]:
@@ -87,12 +91,12 @@ class Contamination:
 def build(rows: Path, candidates: Mapping[str, Sequence[Path]], ngram: int, output: Path) -> None:
     """Index the rows of ``rows/*.jsonl`` and the held-out documents of every corpus.
 
-    Writes ``output`` (.npz, a :class:`Contamination`) and, beside it as JSON, how many benchmark rows and held-out
-    documents there are and which share of them can be recognized inside a text.
+    Writes ``output`` (.npz, a :class:`Contamination`) and a JSON file of the same name with the numbers of benchmark
+    rows and held-out documents, and the fractions of them that can be recognized inside a text.
 
     Args:
-        candidates: the files of :func:`prosparse.data.candidates.build` of each corpus.
-        ngram: words that a training text may not share with any of them.
+        candidates: for each corpus, the files written by :func:`prosparse.data.candidates.build`.
+        ngram: number of consecutive words that a training text must not share with any of them.
 
     Raises:
         ConfigError: there are no benchmark rows.
@@ -140,7 +144,7 @@ def build(rows: Path, candidates: Mapping[str, Sequence[Path]], ngram: int, outp
 
 
 def held_out(candidates: Path) -> Iterator[str]:
-    """The held-out documents of a shard, which come first."""
+    """Yield the held-out documents of a shard, which come first."""
     for batch in pq.ParquetFile(candidates).iter_batches(batch_size=1000, columns=["text", "split"]):
         for text, split in zip(batch["text"].to_pylist(), batch["split"].to_pylist(), strict=True):
             if split != "heldout":
@@ -152,7 +156,7 @@ def held_out(candidates: Path) -> Iterator[str]:
 
 
 def _rows_grams(rows: Iterator[Mapping[str, Any]], ngram: int) -> tuple[Grams, float, int]:
-    """Grams of a benchmark's rows, the share of rows that can be recognized inside a text, and the number of rows."""
+    """Return a benchmark's grams, the fraction of rows recognizable inside a text, and the number of rows."""
     texts, row_of, count = [], [], 0
     for row in rows:
         for text in row_texts(row, ngram):
@@ -165,11 +169,11 @@ def _rows_grams(rows: Iterator[Mapping[str, Any]], ngram: int) -> tuple[Grams, f
 
 
 def row_texts(row: Mapping[str, Any], ngram: int) -> Iterator[np.ndarray]:
-    """The passages (as word hashes) by which a row is recognized in a text.
+    """Yield the passages (as word hashes) that identify a row in a text.
 
-    Each of its strings that is long enough; and, since a question and its answer are two strings that a text has side
-    by side, the end of each of its fields joined to the beginning of each string behind it. A blank (``_``) is filled
-    with each of the row's short strings.
+    These are its strings that are long enough and, since a text may join a question and its answer, the end of each
+    field followed by the beginning of each later string. A blank (``_``) is filled with each of the row's short
+    strings.
     """
     strings = [(text, depth) for text, depth in _strings(row) if text.strip()]
     short = [text for text, _ in strings if len(text.split()) <= 5]
@@ -191,7 +195,7 @@ def row_texts(row: Mapping[str, Any], ngram: int) -> Iterator[np.ndarray]:
 
 
 def _strings(value: Any, depth: int = -1) -> Iterator[tuple[str, int]]:
-    """Every string of a row and how deep it is: 0 for a field of the row itself."""
+    """Yield every string of a row with its depth: 0 for a field of the row itself."""
     if isinstance(value, str):
         yield value, depth
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Documents of a corpus: its candidates without benchmark rows and without what is held out anywhere."""
+"""Documents of a corpus: its candidates minus benchmark rows and any corpus's held-out text."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from prosparse.data.ngrams import Grams, Index, distinct, spans, word_hashes
 from prosparse.system import provenance
 from prosparse.system.files import write_json
 
-BATCH = 500  # documents checked together
-LEAST_LEFT = 0.5  # of its characters, else a document goes as a whole
+BATCH = 500  # documents checked at once
+LEAST_LEFT = 0.5  # fraction of its characters that a shortened document must keep, or it is removed
 
 
 def build(candidates: Path, contamination: Path, output_parquet: Path, output_json: Path) -> None:
-    """Write a shard's documents (columns ``text``, ``split``) and the counts of each step as JSON.
+    """Write a shard's documents (columns ``text``, ``split``), and the counts of each step as JSON.
 
     A training document that shares an n-gram with a benchmark row is removed. One that shares a distinctive n-gram with
     a held-out document of any corpus (see :meth:`~prosparse.data.contamination.Contamination.distinctive`) loses the
-    lines that hold it, or is removed where less than half of it would be left. Held-out documents stay as they are.
+    lines that contain it, or is removed if less than half of it would be left. Held-out documents are never changed.
 
     Args:
-        candidates: parquet file of :func:`prosparse.data.candidates.build`; its counts are beside it, as JSON.
-        contamination: index of :func:`prosparse.data.contamination.build`.
+        candidates: parquet file written by :func:`prosparse.data.candidates.build`, with its counts in a JSON file of
+            the same name.
+        contamination: index written by :func:`prosparse.data.contamination.build`.
     """
     started = time.time()
     counts = json.loads(candidates.with_suffix(".json").read_text(encoding="utf-8"))
@@ -84,9 +85,11 @@ def _read(candidates: Path) -> Iterator[tuple[str, str]]:
 
 
 def _survey(candidates: Path, index: Contamination) -> tuple[set[int], set[int], np.ndarray, Index]:
-    """Places of the training documents that have a benchmark's n-gram, and a held-out document's.
+    """Find the training documents that share an n-gram with a benchmark, and with a held-out document.
 
-    With them the number of training documents that have each gram of the held-out index, and that index.
+    Returns:
+        The positions of the first; those of the second, without the first; for each gram of the held-out index, the
+        number of training documents that contain it; and that index.
     """
     benchmark, heldout = index.benchmark_index(), index.heldout_index()
     documents_with = np.zeros(len(heldout.hashes), np.int64)
@@ -107,7 +110,7 @@ def _survey(candidates: Path, index: Contamination) -> tuple[set[int], set[int],
 
 
 def without(text: str, index: Index) -> str | None:
-    """The text without the lines that hold a gram of the index; None where too little is left."""
+    """Remove the lines that contain a gram of the index; return None if too little is left."""
     rest = text
     while len((found := index.find([word_hashes(rest)])[0]).hash):
         rest = _cut(rest, found)
@@ -127,7 +130,7 @@ def _cut(text: str, found: Grams) -> str:
 
 
 def _write(documents: Iterator[tuple[str, str]], metadata: dict[bytes, bytes] | None, output: Path) -> None:
-    """Write the documents as they come; ``output`` exists only when it is whole."""
+    """Write the documents as they arrive; ``output`` appears only once it is complete."""
     output.parent.mkdir(parents=True, exist_ok=True)
     schema: Any = SCHEMA.with_metadata(metadata)
     temporary = output.with_name(output.name + ".partial")

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: which commit is read, and a shard's rows, streamed."""
+"""Data sets of the Hugging Face hub: resolve the commit, and stream a shard's rows."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from prosparse.system.errors import ConfigError, UserError
 
 
 def commit(source: HubSource, where: str) -> str | None:
-    """The commit that ``revision`` (default: ``main``) points to now; None where ``hub`` is a local directory.
+    """Return the commit that ``revision`` (default: ``main``) points to now, or None if ``hub`` is a local directory.
 
     Args:
-        where: config key of the source, for errors.
+        where: config key of the source, for error messages.
 
     Raises:
-        ConfigError: no such data set or revision, or no access to it; UserError: the hub cannot be reached.
+        ConfigError: the data set or revision does not exist or is not accessible.
+        UserError: the hub cannot be reached.
     """
     from huggingface_hub import HfApi  # slow to import, and only this source needs it
 
     if is_local(source.hub):
         return None
     with explained(source, where):
-        HfApi().auth_check(source.hub, repo_type="dataset")  # what is known of a gated data set is public
+        HfApi().auth_check(source.hub, repo_type="dataset")  # dataset_info succeeds for a gated data set without access
         return HfApi().dataset_info(source.hub, revision=source.revision).sha
 
 
 def rows(source: HubSource, commit: str | None, shard: int, shards: int, where: str) -> Iterator[Mapping[str, Any]]:
-    """A shard's rows, one after the other as they are downloaded.
+    """Yield a shard's rows as they are downloaded.
 
-    A shard is made of whole files, or, where the data set has fewer files than shards, of whole row groups of
-    Parquet files. No two shards share a row, and together, in order, they are the data set.
+    A shard consists of whole files or, if the data set has fewer files than shards, of whole row groups of Parquet
+    files. Shards are disjoint, and in order they make up the data set.
 
     Raises:
-        ConfigError: no such configuration, split or file, or fewer pieces than shards.
+        ConfigError: the configuration, split or file does not exist, or there are fewer pieces than shards.
     """
     from datasets import load_dataset
 
@@ -54,7 +55,7 @@ def rows(source: HubSource, commit: str | None, shard: int, shards: int, where: 
 
 @contextmanager
 def explained(source: HubSource, where: str) -> Iterator[None]:
-    """Turn what the hub's libraries raise into one line that names the config key."""
+    """Turn the hub libraries' exceptions into one line that names the config key."""
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
     from huggingface_hub.errors import (
         GatedRepoError,

