@@ -1,1 +1,1 @@
-"""Models: built from a config, opened from a checkpoint, a hub id or a GGUF file, and refused where that is unsafe."""
+"""Build models from a config, or open them from a checkpoint, hub id or GGUF file; refuse those that are unsafe."""

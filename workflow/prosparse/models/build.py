@@ -1,4 +1,4 @@
-"""Models from a config: random, empty, or shaped like a released one."""
+"""Build models from a config: random, uninitialized, or shaped like a released one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from prosparse.models.third_party import scalings
 
 
 def configuration(architecture: Architecture, vocabulary_size: int, context_length: int) -> PretrainedConfig:
-    """Of a SwiGLU decoder.
+    """Build the config of a SwiGLU decoder.
 
-    MiniCPM is LLaMA with three scalings, which transformers has in its Granite family.
+    MiniCPM is LLaMA with three scalings, which transformers implements as Granite.
     """
     common: dict[str, Any] = {
         "vocab_size": vocabulary_size,
@@ -35,7 +35,7 @@ def configuration(architecture: Architecture, vocabulary_size: int, context_leng
         "pad_token_id": 1,
     }
     if architecture.type == "minicpm":
-        assert architecture.scale_emb is not None  # the config has checked all three
+        assert architecture.scale_emb is not None  # the experiment config has checked all three
         assert architecture.scale_depth is not None
         assert architecture.dim_model_base is not None
         return GraniteConfig(
@@ -53,22 +53,21 @@ def configuration(architecture: Architecture, vocabulary_size: int, context_leng
 
 
 def from_scratch(architecture: Architecture, vocabulary_size: int, context_length: int, seed: int) -> PreTrainedModel:
-    """A randomly initialised SwiGLU decoder; the same seed gives the same weights."""
+    """Build a randomly initialized SwiGLU decoder; the same seed gives the same weights."""
     config = configuration(architecture, vocabulary_size, context_length)
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config)
 
 
 def unset(architecture: Architecture, vocabulary_size: int, context_length: int, dtype: torch.dtype) -> PreTrainedModel:
-    """A SwiGLU decoder whose weights hold nothing yet, for one who sets them all: drawing billions takes minutes."""
+    """Build a SwiGLU decoder with uninitialized weights, for callers that set them: drawing billions takes minutes."""
     return empty(configuration(architecture, vocabulary_size, context_length), dtype).eval()
 
 
 def empty(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of this shape whose weights hold nothing yet, under an activation that transformers knows.
+    """Build a model with uninitialized weights and an activation that transformers knows.
 
-    Its buffers hold what they should: those that are not saved (rotary frequencies, Gemma's scales) come from nowhere
-    else.
+    Buffers are initialized, since no checkpoint provides the non-persistent ones (rotary frequencies, Gemma's scales).
     """
     setattr(config, activation_key(config), "silu")
     with init_empty_weights(include_buffers=False):

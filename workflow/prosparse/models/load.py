@@ -1,4 +1,4 @@
-"""Checkpoints opened: ordinary Hugging Face directories, hub ids and GGUF files."""
+"""Open checkpoints: Hugging Face directories, hub ids and GGUF files."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def pretrained(
     activation: Activation | None = None,
     dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> PreTrainedModel:
-    """A model from the hub, a local directory or a GGUF file, under its own activation or another one.
+    """Open a model from the hub, a local directory or a GGUF file, with its own activation or another one.
 
-    ``auto`` is the dtype it was saved in (not for GGUF).
+    Args:
+        dtype: ``auto`` keeps the dtype it was saved in. Ignored for GGUF, which is always float32.
     """
     if init.gguf_file is None:
         return load(init.pretrained, activation, init.revision, dtype)
     loaded = AutoModelForCausalLM.from_pretrained(
         init.pretrained, gguf_file=init.gguf_file, revision=init.revision, dtype=torch.float32
     )
-    # the quantisation config stays on a de-quantised model and makes save_pretrained fail
+    # a dequantized model keeps its quantization config, which makes save_pretrained fail
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
     model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
@@ -51,10 +52,10 @@ def pretrained(
 
 
 def own_activation(config: PretrainedConfig) -> Activation:
-    """The activation a checkpoint was saved with.
+    """Return the activation that a checkpoint was saved with.
 
     Raises:
-        ConfigError: one this project has no operator for (GELU, say).
+        ConfigError: the activation is unsupported (GELU, for example).
     """
     key = activation_key(config)
     try:
@@ -73,27 +74,27 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> PreTrainedModel:
-    """A checkpoint under its own activation, or under another one with the same weights.
+    """Load a checkpoint with its own activation, or with another one over the same weights.
 
     Args:
-        dtype: ``auto`` is the one the weights were saved in, whatever the config says; where they are of several, the
-            one that holds all of them.
+        dtype: ``auto`` keeps the dtype of the stored weights, regardless of the config; if they differ, the dtype that
+            represents all of them.
 
     Raises:
-        ConfigError: not a model directory, an unsupported activation, or weights that are not those of the
+        ConfigError: it is not a model directory, the activation is unsupported, or the weights do not match the
             architecture.
         UnsupportedArchitecture: the activation would not reach all of the model's FFN computation.
     """
     config = configuration_of(directory, revision)
     activation = activation or own_activation(config)
-    setattr(config, activation_key(config), "silu")  # any that transformers knows: replaced below
+    setattr(config, activation_key(config), "silu")  # any that transformers knows; replaced below
     try:
         if dtype == "auto":
             dtype = _stored_dtype(Path(directory)) or "auto"
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, config=config, revision=revision, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
-    except Exception as error:  # of transformers, on anybody's files
+    except Exception as error:  # transformers raises anything on broken files
         raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from error
     model, loading = loaded
     if wrong := [f"{name} is {kind}" for kind in ("missing", "unexpected") for name in sorted(loading[f"{kind}_keys"])]:
@@ -107,11 +108,11 @@ def load(
 
 
 def _stored_dtype(directory: Path) -> torch.dtype | None:
-    """What holds every weight of a local folder's safetensors, by their headers; None where there are none."""
+    """Return the dtype that represents all weights in a folder's safetensors headers, or None if there are none."""
     names = set()
     for path in directory.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            names |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - it is no dict
+            names |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a dict
     dtypes = [SAFETENSORS_DTYPES[name] for name in names if name in SAFETENSORS_DTYPES]
     return functools.reduce(torch.promote_types, dtypes) if dtypes else None
 
@@ -119,8 +120,8 @@ def _stored_dtype(directory: Path) -> torch.dtype | None:
 def check(model: PreTrainedModel) -> None:
     """Raise UnsupportedArchitecture unless ``substitute`` reaches all of the FFN computation, and nothing else.
 
-    What is saved names one activation for the whole model, so another module that reads the same field (the mixers of
-    most hybrids do) would change when the checkpoint is loaded.
+    A checkpoint's config names one activation for the whole model, so another module that reads the same field, as
+    most hybrids' mixers do, would change when the checkpoint is loaded.
     """
     whole_ffn.check(model)
     config = copy.deepcopy(model.config)
@@ -145,7 +146,7 @@ def check(model: PreTrainedModel) -> None:
 
 
 def _described(module: nn.Module) -> dict[str, Any]:
-    """A module's class and those of its attributes that name or are an activation."""
+    """Return a module's class, and those of its attributes that may name or be an activation."""
     kept = {key: value for key, value in vars(module).items() if isinstance(value, str) or callable(value)}
     return {"class": type(module).__name__, **{k: getattr(v, "__name__", v) for k, v in kept.items() if k[0] != "_"}}
 
@@ -153,9 +154,9 @@ def _described(module: nn.Module) -> dict[str, Any]:
 def load_to_measure(
     directory: str | Path, activation: Activation | None = None, precision: Precision = "float32"
 ) -> PreTrainedModel:
-    """As ``load``, in evaluation on the fastest device, in a process that keeps the memory it frees.
+    """``load`` a model in evaluation mode on the fastest device, and keep freed memory in the process.
 
-    It generates without the checkpoint's ``generation_config.json``: greedy means the argmax.
+    The model ignores the checkpoint's ``generation_config.json``, so that greedy decoding is the argmax.
     """
     keep_freed_memory()
     model = load(directory, activation, dtype=getattr(torch, precision)).eval()
@@ -164,10 +165,10 @@ def load_to_measure(
 
 
 def forget_generation_settings(model: PreTrainedModel) -> None:
-    """Make ``generate`` ignore what the checkpoint asks of it but its special tokens.
+    """Make ``generate`` ignore all of the checkpoint's generation settings except its special tokens.
 
-    A repetition penalty, forbidden or forced tokens and minimum lengths change greedy decoding too, and
-    ``do_sample=False`` leaves them on.
+    Repetition penalties, forbidden or forced tokens and minimum lengths change greedy decoding too, even with
+    ``do_sample=False``.
     """
     own: Any = model.generation_config
     tokens = {key: getattr(own, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}

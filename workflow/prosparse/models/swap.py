@@ -1,4 +1,4 @@
-"""A checkpoint under another activation: the same files, but for what its config says."""
+"""Save a checkpoint with another activation: the same files, except for its config."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from prosparse.models.third_party import configuration, save_tokenizer, tokenize
 from prosparse.system.errors import ConfigError
 from prosparse.system.files import replace_directory
 
-#: Weights in other formats than the one loaded, which would keep the old activation's name.
+#: Weights in formats other than the one loaded, which would keep the old activation's name.
 OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]
-#: Written by a stage about its own checkpoint.
+#: Files that a training stage writes about its own checkpoint.
 OF_A_STAGE = ["ledger.csv", "provenance.json", "identity.json", "lock"]
 
 
 def swap(checkpoint: str, activation: Activation, output: Path) -> None:
-    """Write ``checkpoint`` with another activation to the folder ``output``, whole or not at all.
+    """Write ``checkpoint`` with another activation to the folder ``output``, atomically.
 
-    Weights in safetensors are copied byte for byte: dtypes and shards stay what they are. So are the files beside them
-    (generation config, chat template, license). Pickled weights become safetensors of the same dtype.
+    Safetensors files are copied byte for byte, with their dtypes and shards, and so are the other files (generation
+    config, chat template, license). Pickled weights become safetensors of the same dtype.
 
     Raises:
-        ConfigError: ``output`` holds something, or ``checkpoint`` cannot be loaded.
+        ConfigError: ``output`` exists and is not an empty folder, or ``checkpoint`` cannot be loaded.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output} exists already: swap writes a new folder")
-    configuration(checkpoint)  # first, since it says best what is no checkpoint
+    configuration(checkpoint)  # first, since it explains best why something is not a checkpoint
     opened = tokenizer(checkpoint)
     model = load(checkpoint, activation, dtype="auto")
     folder = Path(checkpoint)

@@ -1,8 +1,8 @@
-"""Models and tokenizers of others, opened without the code that lies beside them.
+"""Open third-party models and tokenizers without running the code that ships with them.
 
-ProSparse's authors released their models with modeling code of their own: ``sparsellama`` is LLaMA with an activation
-that takes a parameter, ``minicpm`` is LLaMA with three scalings, which transformers has as Granite. What a config says
-is either carried over, known not to change what is computed, or refused.
+ProSparse's authors released their models with custom modeling code: ``sparsellama`` is LLaMA with a parametrized
+activation, ``minicpm`` is LLaMA with three scalings, which transformers implements as Granite. Each field of a config
+is carried over, known not to change the computation, or refused.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from prosparse.system.errors import ConfigError
 from prosparse.system.failures import damaged
 from prosparse.system.files import write_json
 
-# else transformers asks a service to open a pull request wherever it finds pickled weights
+# otherwise transformers asks a service to open a pull request wherever it finds pickled weights
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "true")
 
-#: Carried over under their own names. What a config does not say is LLaMA's default, as in the authors' code.
+#: Carried over under the same names. Missing fields take LLaMA's defaults, as in the authors' code.
 CARRIED = {
     "attention_dropout", "bos_token_id", "dtype", "eos_token_id", "hidden_size", "initializer_range",
     "intermediate_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
@@ -43,17 +43,17 @@ CARRIED = {
 REQUIRED = {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"}
 SCALINGS = ("scale_emb", "scale_depth", "dim_model_base")
 
-#: Say where a model comes from or how it was run, not what it computes.
+#: Describe where a model comes from or how it was run, not what it computes.
 INERT = {
     "architectures", "auto_map", "model_type", "pretraining_tp", "transformers_version", "use_cache",
-    # written by transformers for any model: names, labels, and generation settings of former times
+    # written by transformers for any model: names, labels, and legacy generation settings
     "attn_implementation", "begin_suppress_tokens", "do_sample", "finetuning_task", "id2label", "label2id",
     "length_penalty", "max_length", "min_length", "name_or_path", "num_beams", "num_return_sequences",
     "output_attentions", "output_hidden_states", "problem_type", "repetition_penalty", "return_dict",
     "task_specific_params", "temperature", "tokenizer_class", "top_k", "top_p", "use_return_dict",
 }  # fmt: skip
 
-#: Would change what is computed in a way that the two formats' released models do not need.
+#: Any other value would change the computation in a way that no released model of the two formats needs.
 ONLY = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None}
 
 MODEL_TYPES = ("sparsellama", "minicpm")
@@ -62,11 +62,11 @@ NO_VOCABULARY = "has no tokenizer: none of its files holds a vocabulary (tokeniz
 
 
 def configuration(directory: str | Path, revision: str | None = None) -> PretrainedConfig:
-    """The config of a checkpoint, as of a model that transformers has; ``hidden_act`` may be any that it says.
+    """Read a checkpoint's config as that of a model in transformers; ``hidden_act`` is kept as written.
 
     Raises:
-        ConfigError: no config there, a model type without an implementation here, a field that is not carried over, or
-            something in the folder or the config that would change the model if it were not ignored.
+        ConfigError: there is no config, the model type has no implementation here, a field cannot be carried over, or
+            the folder or config has something that would be ignored although it changes the model.
     """
     if found := damaged(Path(directory)):
         raise ConfigError(found)
@@ -96,7 +96,7 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         )
     try:
         config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=False)
-    except Exception as error:  # of transformers, on anybody's file
+    except Exception as error:  # transformers raises anything on a broken file
         raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from error
     code = [value for key, value in (settings.get("auto_map") or {}).items() if key.startswith("AutoModel")]
     if code:
@@ -115,7 +115,7 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
 
 
 def _model_type(settings: dict[str, Any]) -> str | None:
-    """MiniCPM's first configs name their class alone: their own code knew the type."""
+    """Return the model type; MiniCPM's first configs name only the class, since their own code knew the type."""
     classes = settings.get("architectures") or []
     return settings.get("model_type") or ("minicpm" if "MiniCPMForCausalLM" in classes else None)
 
@@ -126,7 +126,7 @@ def _carried_over(name: str, model_type: str, settings: dict[str, Any]) -> Pretr
         said.setdefault("dtype", said.pop("torch_dtype"))
     activation: dict[str, Any] = {key: said.pop(key) for key in ("hidden_act", "hidden_act_param") if key in said}
     if activation.get("hidden_act") not in ("shiftrelu", "fatrelu"):
-        activation.pop("hidden_act_param", None)  # the authors' code reads it for these two alone
+        activation.pop("hidden_act_param", None)  # the authors' code reads it only for these two
     for key in ONLY.keys() & said.keys():
         if said.pop(key) != ONLY[key]:
             raise ConfigError(f"{name}: {key} is {settings[key]!r}; allowed for {model_type}: {ONLY[key]}")
@@ -141,7 +141,7 @@ def _carried_over(name: str, model_type: str, settings: dict[str, Any]) -> Pretr
     common: dict[str, Any] = {**{key: said[key] for key in CARRIED & said.keys()}, **activation}
     if model_type == "sparsellama":
         return LlamaConfig(**common)
-    common.setdefault("tie_word_embeddings", True)  # the default of its own code
+    common.setdefault("tie_word_embeddings", True)  # the default of the authors' code
     scaled = scalings(
         said["num_hidden_layers"], said["hidden_size"], said["num_attention_heads"], *(said[key] for key in SCALINGS)
     )
@@ -151,7 +151,7 @@ def _carried_over(name: str, model_type: str, settings: dict[str, Any]) -> Pretr
 def scalings(
     layers: int, hidden_size: int, heads: int, scale_emb: float, scale_depth: float, dim_model_base: float
 ) -> dict[str, Any]:
-    """MiniCPM's three scalings as Granite has them: the logits are divided by ``logits_scaling``."""
+    """Convert MiniCPM's three scalings to Granite's; Granite divides the logits by ``logits_scaling``."""
     return {
         "embedding_multiplier": scale_emb,
         "residual_multiplier": scale_depth / layers**0.5,
@@ -163,15 +163,15 @@ def scalings(
 def tokenizer(
     pretrained: str | Path, revision: str | None = None, gguf_file: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer. That of the two formats begins every text with ``<s>``: these models need it.
+    """Open a tokenizer. Those of the two formats start every text with ``<s>``, which these models need.
 
-    Elsewhere an explicit ``add_bos_token`` is heeded, and without one LLaMA's tokenizers begin with ``<s>``, as they
-    did by themselves before transformers 5, which reads neither and leaves it to ``tokenizer.json``.
-    ``init_kwargs["add_bos_token"]`` of the tokenizer says what was decided, where anything was.
+    For other models, an explicit ``add_bos_token`` is respected; without one, LLaMA's tokenizers start with ``<s>``, as
+    they did before transformers 5, which ignores the setting and the class and follows ``tokenizer.json``.
+    If either decides, the tokenizer's ``init_kwargs["add_bos_token"]`` records the decision.
 
     Raises:
-        ConfigError: there is none that transformers can open without running code that lies beside it, or it is
-            not that of the model beside it.
+        ConfigError: transformers cannot open a tokenizer without running code that ships with it, or the tokenizer
+            does not belong to the model in the same folder.
     """
     try:
         found = AutoTokenizer.from_pretrained(
@@ -179,10 +179,10 @@ def tokenizer(
         )
         said = {} if gguf_file else get_tokenizer_config(str(pretrained), revision=revision)
         settings = {} if gguf_file else PretrainedConfig.get_config_dict(pretrained, revision=revision)[0]
-    except Exception as error:  # a broken file gives any: KeyError, AttributeError, what the Rust library raises
+    except Exception as error:  # a broken file raises anything: KeyError, AttributeError, the Rust library's errors
         raise ConfigError(_why_not_opened(pretrained, error)) from None
     if not found.get_vocab().keys() - found.all_special_tokens:
-        raise ConfigError(f"{pretrained} {NO_VOCABULARY}")  # transformers makes an empty one for some families
+        raise ConfigError(f"{pretrained} {NO_VOCABULARY}")  # transformers creates an empty one for some families
     _check_size(pretrained, found, settings)
     of_llama = (said.get("tokenizer_class") or "").removesuffix("Fast") == "LlamaTokenizer"
     begins = said.get("add_bos_token", True if of_llama else None)
@@ -199,7 +199,7 @@ def tokenizer(
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Files that ``tokenizer`` above opens as the same: transformers does not write ``add_bos_token``."""
+    """Save a tokenizer with ``add_bos_token``, which transformers does not write, so that it reopens unchanged."""
     tokenizer.save_pretrained(directory)
     if (begins := tokenizer.init_kwargs.get("add_bos_token")) is not None:
         path = directory / "tokenizer_config.json"
@@ -207,7 +207,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
 
 
 def _why_not_opened(pretrained: str | Path, error: Exception) -> str:
-    """One line, which names the file where one is broken."""
+    """Explain in one line, which names the broken file, if any."""
     if is_local(str(pretrained)) and not Path(pretrained).is_dir():
         return f"{pretrained} is not a directory"
     if Path(pretrained).is_dir():
@@ -216,7 +216,7 @@ def _why_not_opened(pretrained: str | Path, error: Exception) -> str:
         if (path := Path(pretrained) / "tokenizer.json").is_file():
             try:
                 Tokenizer.from_file(str(path))
-            except Exception as broken:  # the Rust library raises nothing more special
+            except Exception as broken:  # the Rust library raises nothing more specific
                 return f"{path} is no tokenizer: {str(broken).partition(chr(10))[0]}"
     reason = str(error).partition("\n")[0]
     if reason.startswith("Couldn't instantiate the backend tokenizer"):
@@ -229,13 +229,13 @@ def _why_not_opened(pretrained: str | Path, error: Exception) -> str:
 
 
 def _check_size(pretrained: str | Path, found: PreTrainedTokenizerBase, settings: dict[str, Any]) -> None:
-    """Every token that a text can hold must have its row in the embedding; a special one only if it is used."""
+    """Raise ConfigError unless every token has a row in the embedding; unused special tokens need none."""
     size = settings.get("vocab_size") or (settings.get("text_config") or {}).get("vocab_size")
     if not isinstance(size, int):
         return
     used = {found.eos_token_id, *found("a")["input_ids"]}
     if found.bos_token_id is not None and found.bos_token_id >= size and found.bos_token_id not in used:
-        found.bos_token = None  # a default of its class that neither the vocabulary nor the model has
+        found.bos_token = None  # a default of its class, in neither the vocabulary nor the model
     unused = {index for index, token in found.added_tokens_decoder.items() if token.special and index not in used}
     over = {token: index for token, index in found.get_vocab().items() if index >= size and index not in unused}
     if over:
