@@ -1,1 +1,1 @@
-"""The paper's method: pure, usable alone on any gated-FFN model."""
+"""The paper's method, usable on its own with any gated-FFN model."""

@@ -1,4 +1,4 @@
-"""Activation functions of the gate and their substitution (paper, sections 3.1 and 3.3)."""
+"""The gate's activation functions, and how to substitute them (paper, sections 3.1 and 3.3)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ShiftedReLU(nn.Module):
 
 
 class FATReLU(nn.Module):
-    """``x if x >= threshold else 0``; compared in x's dtype, and x = threshold is kept."""
+    """``x if x >= threshold else 0``, compared in x's dtype."""
 
     def __init__(self, threshold: float) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ def activation_module(activation: Activation) -> nn.Module:
             return FATReLU(float(activation.parameter or 0))
 
 
-#: How transformers' gated MLPs name their projections, the one back to the residual stream last. Of a joint gate and
+#: Names of the projections in transformers' gated MLPs; the last one writes to the residual stream. In a fused gate and
 #: up projection, the gate's rows come first.
 PROJECTIONS = (
     ("gate_proj", "up_proj", "down_proj"),  # LLaMA, Mistral, Qwen, Gemma, Granite
     ("gate_up_proj", "down_proj"),  # Phi-3, GLM
     ("input_linear", "output_linear"),  # Granite 4
 )
-#: What they call their activation.
+#: Names of their activation.
 ACTIVATION_ATTRIBUTES = ("act_fn", "activation_fn", "activation")
 
 
@@ -93,7 +93,7 @@ class GatedFFN:
         return weight if len(self.projections) == 3 else weight.chunk(2)[1]
 
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The activation's input and its factor, [..., intermediate_size] each."""
+        """Return the activation's input and its factor, [..., intermediate_size] each."""
         first = self.module.get_submodule(self.projections[0])(x)
         if len(self.projections) == 3:
             return first, self.module.get_submodule(self.projections[1])(x)
@@ -102,13 +102,13 @@ class GatedFFN:
 
 
 class UnsupportedArchitecture(UserError):
-    """Not all of the model's FFN computation is in gated FFNs, whose x1 is what the method makes sparse."""
+    """Some of the model's FFN computation is outside gated FFNs, whose x1 the method makes sparse."""
 
 
 def gated_ffns(model: nn.Module) -> list[GatedFFN]:
-    """The gated FFNs of a model in layer order, whether gate and up are two matrices or one.
+    """Find a model's gated FFNs, in layer order, with separate or fused gate and up projections.
 
-    They are found by name; ``whole_ffn.check`` proves that they compute what their names say, and that there are no
+    They are found by name; ``whole_ffn.check`` verifies that they compute what their names say and that there are no
     others.
 
     Raises:
@@ -130,16 +130,16 @@ def gated_ffns(model: nn.Module) -> list[GatedFFN]:
 
 
 def activation_key(config: Any) -> str:
-    """The field of a model's config that names the activation of its FFNs."""
+    """Return the name of the config field that holds the FFNs' activation."""
     return next((key for key in ("hidden_activation", "mlp_hidden_act") if hasattr(config, key)), "hidden_act")
 
 
 def substitute(model: nn.Module, activation: Activation) -> None:
-    """Replace the gate's activation in every layer; weights stay as they are.
+    """Replace the gate's activation in every layer; the weights do not change.
 
-    The choice is written to the model's config as ``hidden_act`` (Gemma: ``hidden_activation``) and
-    ``hidden_act_param``, the names that the authors' released checkpoints use. silu and relu checkpoints stay loadable
-    by any stock loader; one that does not know the others refuses their ``hidden_act``.
+    The model's config records it as ``hidden_act`` (Gemma: ``hidden_activation``) and ``hidden_act_param``, the names
+    that the authors' released checkpoints use. Any stock loader opens silu and relu checkpoints; one that does not know
+    the other activations refuses their ``hidden_act``.
     """
     for ffn in gated_ffns(model):
         setattr(ffn.module, ffn.activation_attribute, activation_module(activation))

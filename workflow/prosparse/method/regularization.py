@@ -1,13 +1,13 @@
-"""The L1 term on x1 (paper, section 3.2) as a gradient, not as a term of the loss's graph.
+"""The L1 term on x1 (paper, section 3.2), added to the gradient rather than to the loss.
 
-The objective is ``LM loss + lambda * sum over layers of mean |x1|``, the mean taken over tokens and
-intermediate neurons (the paper does not say how it normalises; this choice is ours). The
-gradient of the second part at x1 is ``lambda / x1.numel() * sign(x1)``. An identity on x1 adds it
-in its backward pass, which runs exactly once a micro-batch and layer; a list of losses filled by
-hooks would miss or double terms under activation checkpointing, DDP or torch.compile.
+The objective is ``LM loss + lambda * sum over layers of mean |x1|``, where the mean is over tokens and intermediate
+neurons (the paper does not say how it normalizes; this choice is ours). The gradient of the second term at x1 is
+``lambda / x1.numel() * sign(x1)``. An identity on x1 adds it in its backward pass, which runs exactly once per
+micro-batch and layer; a list of losses filled by hooks would miss or double terms under activation checkpointing, DDP
+or torch.compile.
 
-In 16 bits ``lambda / x1.numel()`` is mostly too small to change the gradient that it is added to, so the sum is
-rounded stochastically there. In float32 it is rounded to nearest, as any sum.
+In 16 bits, ``lambda / x1.numel()`` is usually too small to change the gradient it is added to, so the sum is rounded
+stochastically. In float32 it is rounded to nearest as usual.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from prosparse.system.devices import widest_float
 class _L1Gradient(torch.autograd.Function):
     """Identity on x1 whose backward adds ``scale * sign(x1)`` to the gradient.
 
-    ``probe`` (shape [2]) receives, as its own "gradient", this micro-batch's mean |x1| and share of
-    zeros: autograd accumulates them over micro-batches like any gradient, and a forward pass
-    repeated by activation checkpointing does not count twice.
+    ``probe`` (shape [2]) receives this micro-batch's mean |x1| and fraction of zeros as its "gradient". Autograd
+    accumulates them over micro-batches like any gradient, and a forward pass that activation checkpointing repeats
+    does not count twice.
     """
 
     @staticmethod
@@ -54,23 +54,23 @@ class _L1Gradient(torch.autograd.Function):
 
 
 class SparsityRegularization:
-    """Attaches the L1 gradient to every gated FFN of a model.
+    """Attach the L1 gradient to every gated FFN of a model.
 
-    Set ``step`` and ``factor`` (lambda) before each optimizer step. With ``measuring`` on, the step's mean |x1|
-    and sparsity are collected at no extra pass; with lambda 0 and measuring off the model runs
-    untouched. Gradients must not be loss-scaled (float16): use float32 or bfloat16.
+    Set ``step`` and ``factor`` (lambda) before each optimizer step. With ``measuring`` on, the step's mean |x1| and
+    sparsity are collected without an extra pass; with lambda 0 and measuring off, the model runs unchanged. Gradients
+    must not be loss-scaled (float16): use float32 or bfloat16.
 
-    The draws that round a 16-bit gradient depend on the seed, the step, the layer, the token's place in the step's
-    batch and the neuron. A token keeps its draws however many processes share the batch, as long as micro-batches
-    are dealt out to them in turn, which samplers of accelerate do.
+    The draws that round a 16-bit gradient depend on the seed, step, layer, token position in the step's batch, and
+    neuron. A token's draws do not depend on how many processes share the batch, as long as micro-batches go to the
+    processes round-robin, as with accelerate's samplers.
 
     Args:
         model: any model with gated FFNs.
-        accumulation_steps: micro-batches per optimizer step and process; each contributes an equal share. Gradients
-            are taken to be averaged over processes, as DDP and FSDP do.
+        accumulation_steps: micro-batches per optimizer step and process, all of equal weight. Gradients must be
+            averaged over processes, as DDP and FSDP do.
         device: where the model will compute, if its weights are not there yet.
-        seed: of the draws.
-        rank, world_size: this process's place among those that share a batch.
+        seed: seed of the draws.
+        rank, world_size: this process's rank among those that share a batch, and their number.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class SparsityRegularization:
         self._accumulation_steps = accumulation_steps
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._factor = 0.0
-        self._active = False  # a bool: torch.compile would compile anew for each value of a float
+        self._active = False  # a bool: torch.compile would recompile for each value of a float
         device = device or next(model.parameters()).device
         self._scale = torch.zeros((), dtype=widest_float(device), device=device)
         self._probes = [torch.zeros(2, device=device, requires_grad=True) for _ in self._ffns]
-        # tensors, not numbers, for the same reason; one per layer, since all layers share their compiled code
+        # tensors, not numbers, for the same reason; one per layer, since all layers share compiled code
         self._draw_keys = [torch.zeros((), dtype=torch.int64, device=device) for _ in self._ffns]
         self._micro_batch = torch.zeros((), dtype=torch.int64, device=device)
         self.step = 1
@@ -126,7 +126,7 @@ class SparsityRegularization:
             key.fill_(draw_key(self._seed, value, layer))
 
     def _next_micro_batch(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """The model's own hook: unlike its layers', activation checkpointing does not repeat it."""
+        """Count micro-batches in a hook on the model, since activation checkpointing repeats those on its layers."""
         if self._active and torch.is_grad_enabled():
             self._micro_batch.add_(self._world_size)
 
@@ -135,14 +135,14 @@ class SparsityRegularization:
             (x1,) = inputs
             if not (self._active or self.measuring) or not torch.is_grad_enabled():
                 return None
-            # a tensor, not a number: torch.compile would compile anew for each lambda
+            # a tensor, not a number: torch.compile would recompile for each lambda
             scale, first_row = self._scale / x1.numel(), self._micro_batch * (x1.numel() // x1.shape[-1])
             return (_L1Gradient.apply(x1, scale, draw_key, first_row, probe if self.measuring else None),)
 
         return add_gradient
 
     def measured(self) -> tuple[list[float], list[float]]:
-        """Per layer: mean |x1| and share of zeros since the last call; needs ``measuring``."""
+        """Return mean |x1| and the fraction of zeros since the last call, per layer; needs ``measuring``."""
         l1, sparsity = [], []
         for probe in self._probes:
             values = torch.zeros(2) if probe.grad is None else probe.grad.detach().cpu() / self._accumulation_steps

@@ -1,13 +1,13 @@
-"""Adds a small increment to a 16-bit tensor without bias: float32 addition, then stochastic rounding.
+"""Add a small increment to a 16-bit tensor without bias: float32 addition, then stochastic rounding.
 
-Rounding to nearest drops an increment below half the spacing of 16-bit numbers: in bfloat16, whatever is less than
-1/512 to 1/256 of the number it is added to. Stochastic rounding goes up with the probability of the remainder, so
-that its mean is the exact sum; a number that needs no rounding stays as it is.
+Rounding to nearest drops an increment below half the spacing of 16-bit numbers: in bfloat16, anything below 1/512 to
+1/256 of the number it is added to. Stochastic rounding rounds up with a probability equal to the remainder, so that
+its mean is the exact sum; a number that needs no rounding does not change.
 
-A draw is a function of a key, a row and a column, not of a generator's state: recomputation, resumption and any
-division of the rows among processes see the same draws. It is a hash of the row XOR a hash of the column, which
-costs rows + columns hashes. Such draws are uniform and pairwise independent, so a sum over rows or columns has the
-mean and the variance that independent draws would give it.
+A draw is a function of a key, a row and a column, not of a generator's state: recomputation, resumption and any split
+of the rows among processes see the same draws. It is a hash of the row XOR a hash of the column, which costs
+rows + columns hashes. Such draws are uniform and pairwise independent, so sums over rows or columns have the mean and
+variance of independent draws.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Integers = TypeVar("Integers", int, Tensor)
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 _WORD = 0xFFFFFFFF
-_EXPONENT = 0x7F800000  # of a float32
-_CACHED = 2**17  # elements at a time on a CPU, so that its cache holds the temporary tensors
+_EXPONENT = 0x7F800000  # bits of a float32's exponent
+_CACHED = 2**17  # elements per thread and slice on a CPU, so that the temporary tensors fit into its cache
 
 
 def _mix(value: Integers) -> Integers:
-    """A 32-bit integer hash (Mueller's, a bijection), for numbers and int64 tensors alike."""
+    """Hash 32-bit integers (Mueller's hash, a bijection), given as a number or an int64 tensor."""
     value = ((value >> 16) ^ value) * 0x45D9F3B & _WORD
     value = ((value >> 16) ^ value) * 0x45D9F3B & _WORD
     return (value >> 16) ^ value
 
 
 def draw_key(*numbers: int) -> int:
-    """A 32-bit key of a stream of draws, e.g. of a seed, step and layer."""
+    """Return a 32-bit key for a stream of draws, e.g. from a seed, step and layer."""
     key = 0
     for number in numbers:
         key = _mix(key ^ _mix(number + 1 & _WORD))
@@ -41,7 +41,7 @@ def draw_key(*numbers: int) -> int:
 
 
 def draws(key: Tensor, first_row: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """The factors of the draws [rows, columns]: int32 words [rows, 1] and [columns] of 16 bits, to be joined by XOR."""
+    """Return 16-bit int32 words [rows, 1] and [columns], whose XOR gives the draws [rows, columns]."""
     row = torch.arange(rows, device=key.device) + first_row
     column = torch.arange(columns, device=key.device)
     words = [_mix(_mix(index & _WORD) ^ key) & 0xFFFF for index in (2 * row, 2 * column + 1)]
@@ -49,7 +49,7 @@ def draws(key: Tensor, first_row: Tensor, rows: int, columns: int) -> tuple[Tens
 
 
 def add_sign(values: Tensor, signs: Tensor, scale: Tensor, row_draws: Tensor, column_draws: Tensor) -> Tensor:
-    """``values + scale * sign(signs)``, rounded stochastically to the 16-bit type of ``values``.
+    """Return ``values + scale * sign(signs)``, rounded stochastically to the 16-bit dtype of ``values``.
 
     Args:
         values: [rows, columns], bfloat16 or float16.
@@ -76,7 +76,7 @@ def _add_sign(values: Tensor, signs: Tensor, scale: Tensor, row_draws: Tensor, c
     return torch.where(total.isfinite(), rounded, total).to(values.dtype)
 
 
-# Opaque to torch.compile, whose C++ reinterprets bits an element at a time: several times slower.
+# Opaque to torch.compile, whose C++ reinterprets bits one element at a time and is several times slower.
 @torch.library.custom_op("prosparse::add_sign_in_slices", mutates_args=())
 def _add_sign_in_slices(
     values: Tensor, signs: Tensor, scale: Tensor, row_draws: Tensor, column_draws: Tensor

@@ -9,15 +9,15 @@ from prosparse.experiment.training import Stage
 
 
 def factor(stages: Sequence[Stage], step: float) -> float:
-    """lambda at accumulated optimizer step ``step`` (1 is the first), a pure function.
+    """Return lambda at accumulated optimizer step ``step`` (1 is the first).
 
-    A constant stage holds its peak over (T_{i-1}, T_i]. A sine stage rises from the previous
-    stage's peak to its own along half a sine period:
+    A constant stage holds its peak over (T_{i-1}, T_i]. A sine stage rises from the previous stage's peak to its own
+    along half a sine period:
 
         l_{i-1} + 1/2 (sin(-pi/2 + pi (t - T_{i-1}) / (T_i - T_{i-1})) + 1) (l_i - l_{i-1})
 
     Raises:
-        ValueError: the step lies outside (0, T_S].
+        ValueError: the step is outside (0, T_S].
     """
     start, previous = 0, 0.0
     for stage in stages:

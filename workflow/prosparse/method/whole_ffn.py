@@ -1,7 +1,7 @@
-"""That a model's gated FFNs are all of its FFN computation, proven on a random input and not by names.
+"""Verify on a random input, not by names, that a model's gated FFNs are all of its FFN computation.
 
-The method replaces an activation, penalizes x1 and counts its zeros. Where experts, clamps, norms or branches compute
-part of what the FFN adds to the residual stream, all three would be true of the rest only.
+The method replaces an activation, penalizes x1 and counts its zeros. If experts, clamps, norms or branches compute part
+of what the FFN adds to the residual stream, the method misses that part.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from prosparse.method.activations import GatedFFN, UnsupportedArchitecture, gated_ffns
 
 TOKENS = 8
-#: Largest gate of the second probe: beyond what some families clamp their gates to (7 to 10), and finite in float16.
+#: Largest gate of the second probe: above the bounds at which some families clamp their gates (7 to 10), and finite in
+#: float16.
 LARGE_GATE = 30.0
-#: Relative differences that count as rounding.
+#: Relative differences attributed to rounding.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 
 
 class _Probe(nn.Module):
-    """An activation that no model has: what does not change under it does not use the activation replaced."""
+    """An activation that no model has: an FFN that does not compute with it ignores the attribute it replaces."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs() + 0.25 * x
@@ -31,12 +32,12 @@ class _Probe(nn.Module):
 
 @torch.no_grad()
 def check(model: nn.Module) -> None:
-    """Run a few random tokens through the model and compare.
+    """Run a few random tokens through the model, and check the following:
 
     - Each gated FFN computes ``down_proj(act(gate) * up)``, and ``down_proj`` reads exactly that x1.
     - A forward pass runs each of them exactly once.
     - Every other weight matrix in the decoder layers belongs to a module that mixes tokens (attention, a state-space
-      mixer, a convolution). One that computes each token by itself is an FFN that the method would not reach.
+      mixer, a convolution). One that computes each token separately is an FFN that the method would not reach.
 
     Raises:
         UnsupportedArchitecture: one of these does not hold; the message names the module.
@@ -68,7 +69,7 @@ def _forward(model: Any) -> None:
         model(input_ids=tokens.to(embedding.weight.device), use_cache=False)
     except UnsupportedArchitecture:
         raise
-    except Exception as error:  # the model is anybody's code
+    except Exception as error:  # third-party code raises anything
         raise UnsupportedArchitecture(
             f"{type(model).__name__} does not run on {TOKENS} random tokens ({_first_line(error)})"
         ) from error
@@ -99,7 +100,7 @@ def check_formula(ffn: GatedFFN) -> None:
                 raise UnsupportedArchitecture(f"{described} does not return the output of {ffn.projections[-1]}")
     except UnsupportedArchitecture:
         raise
-    except Exception as error:  # the module is anybody's code
+    except Exception as error:  # third-party code raises anything
         raise UnsupportedArchitecture(f"{described} is not a gated FFN of one input ({_first_line(error)})") from error
     finally:
         hook.remove()
@@ -131,19 +132,22 @@ def _calls(ffns: list[GatedFFN]) -> Iterator[dict[str, int]]:
             hook.remove()
 
 
-# --------------------------------------------------------------------------- what is no gated FFN
+# ------------------------------------------------------------- modules other than gated FFNs
 
 
 def _matrices(module: nn.Module, recurse: bool = True) -> bool:
-    """Whether the module has weight matrices, tables of embeddings aside."""
+    """Return whether the module has weight matrices other than embedding tables."""
     modules = [m for m in (module.modules() if recurse else [module]) if not isinstance(m, nn.Embedding)]
     return any(parameter.dim() >= 2 for m in modules for parameter in m.parameters(recurse=False))
 
 
 def _others(model: Any, ffns: list[GatedFFN]) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules with weight matrices that neither are gated FFNs nor contain them, embeddings aside.
+    """Yield the outermost modules with weight matrices that neither are nor contain gated FFNs, except embeddings.
 
-    Lists are opened, and so are the layers in a list: one without a gated FFN may have experts in its place.
+    The walk descends into lists and into the layers of a list: a layer without a gated FFN may have experts instead.
+
+    Raises:
+        UnsupportedArchitecture: a module that contains others has weight matrices of its own.
     """
     head = model.get_output_embeddings()
     modules = {ffn.module for ffn in ffns}  # not names: layers may share one
@@ -166,14 +170,14 @@ def _others(model: Any, ffns: list[GatedFFN]) -> Iterator[tuple[str, nn.Module]]
 
 @contextmanager
 def _judging(model: Any, ffns: list[GatedFFN]) -> Iterator[set[str]]:
-    """Judge each of the others when it runs, and yield the names of those that have not run yet."""
+    """Check each other module when it runs; yield the set of names of those that have not run yet."""
     others = dict(_others(model, ffns))
     unjudged = set(others)
 
     def judge(name: str) -> Any:
         def hook(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
             if name in unjudged:
-                unjudged.discard(name)  # before: the judgement runs the module again
+                unjudged.discard(name)  # first, since the check runs the module again
                 if not _mixes_tokens(module, arguments, options, output):
                     raise UnsupportedArchitecture(
                         f"{name} ({type(module).__name__}) computes each token by itself, as an FFN does, and is "
@@ -191,7 +195,7 @@ def _judging(model: Any, ffns: list[GatedFFN]) -> Iterator[set[str]]:
 
 
 def _mixes_tokens(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> bool:
-    """Whether the last token's output changes with the inputs of the others."""
+    """Return whether the last token's output depends on the other tokens' inputs."""
     values = [*arguments, *options.values()]
     index = next((i for i, value in enumerate(values) if _has_tokens(value)), None)
     before = _first_with_tokens(output)
