@@ -1,1 +1,1 @@
-"""The typed experiment: one module per section of a config file, and what follows from a config alone."""
+"""The typed experiment: one module per config section, and everything that the config alone determines."""

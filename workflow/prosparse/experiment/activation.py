@@ -30,15 +30,15 @@ class Activation(Section):
 
     @classmethod
     def parse(cls, text: str) -> Activation:
-        """``relu``, ``silu``, ``fatrelu-0.01``, ``shiftrelu-0.1``.
+        """Parse ``relu``, ``silu``, ``fatrelu-0.01`` or ``shiftrelu-0.1``.
 
         Raises:
-            ConfigError: the text is none of these.
+            ConfigError: if the text is none of these.
         """
         name, _, parameter = text.partition("-")
         try:
             return cls(name=name, parameter=float(parameter) if parameter else None)  # type: ignore[arg-type]
-        except ValueError:  # ValidationError is one
+        except ValueError:  # includes ValidationError
             raise ConfigError(
                 f"activation {text!r}: {_meant(text)}allowed are silu, relu, fatrelu-THRESHOLD and "
                 "shiftrelu-BIAS (fatrelu-0.01; both numbers at least 0)"
@@ -46,7 +46,7 @@ class Activation(Section):
 
     @classmethod
     def from_text(cls, value: Any) -> Any:
-        """A config's text as the mapping that a field of this type takes; other values as they are."""
+        """Turn text from a config into the mapping that a field of this type takes; return other values unchanged."""
         return cls.parse(value).model_dump() if isinstance(value, str) else value
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Activation(Section):
 
 
 def _meant(text: str) -> str:
-    """A question, where a misspelled activation resembles one."""
+    """Return a question that suggests the closest activation, or an empty string if none is close."""
     number = re.search(r"\d*\.?\d+", text)
     names: dict[str, float | None] = {"fatrelu": 0.01, "shiftrelu": 0.1}
     if number is None:

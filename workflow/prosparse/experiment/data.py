@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from prosparse.experiment.section import Count, Name, Section, check_known
 
-#: Columns of the paper's Table 8: what a corpus may stand for.
+#: Columns of the paper's Table 8: the data sets that a corpus may stand for.
 PAPER_DATASETS = (
     "starcoder",
     "wikipedia",
@@ -26,7 +26,7 @@ SpecialToken = Literal["bos_token", "eos_token", "pad_token"]
 
 
 def is_local(name: str) -> bool:
-    """Whether a model or tokenizer is a directory, present or unpacked from a package later, and not a hub id."""
+    """Return whether a model or tokenizer is a directory (which a package may yet provide) rather than a hub id."""
     return name.startswith((".", "/", "results/")) or Path(name).is_dir()
 
 
@@ -100,7 +100,7 @@ class Tokenizer(Section):
         default=None, description="Size of a tokenizer trained on the corpora."
     )
     pretrained: str | None = Field(default=None, description="A hub id or directory of an existing tokenizer.")
-    # left out where unset, so that tokenizers without a revision keep their specification
+    # excluded when unset, so that tokenizers without a revision keep their specification
     revision: Annotated[str | None, Field(exclude_if=lambda revision: revision is None)] = Field(
         default=None, description="A commit, branch or tag on the hub."
     )

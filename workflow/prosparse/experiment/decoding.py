@@ -1,4 +1,4 @@
-"""Section ``decoding``: models, shapes and engines whose decoding speed is measured."""
+"""Section ``decoding``: the models, shapes and engines to time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A whole config file.
 
-A *run* is a chain of training stages from one starting point: a pretrained base, an activation
-substitution, each regularized stage and each baseline are runs. A *pair* is what is measured: a
-run's last checkpoint under an activation, written ``run`` or ``run@activation``.
+A *run* is a chain of training stages from one starting point: a pretrained base, an activation substitution, each
+regularized stage and each baseline are runs. A *pair* is the unit of measurement: a run's last checkpoint under an
+activation, written ``run`` or ``run@activation``.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Experiment(Section):
                         f"runs.{name}.init.stage is {run.init.stage}: {run.init.run} has stages 0 to {stages - 1}"
                     )
             self._check_acyclic(name)
-        for name in self.runs:  # whose names are all known by now
+        for name in self.runs:  # every name they refer to exists by now
             self._check_shared_tokenizer(name)
         for row, pair in self.rows.items():
             check_known(row, row_keys(), "rows")
@@ -145,16 +145,16 @@ class Experiment(Section):
                 )
 
     def tokenizer(self, run: str) -> str:
-        """The name of a run's tokenizer."""
+        """Return the name of a run's tokenizer."""
         return self.runs[run].tokenizer or next(iter(self.data.tokenizers))
 
     def answers_benchmarks(self, run: str, activation: Activation | str) -> bool:
-        """Whether a pair answers the benchmarks; its sparsity and held-out loss are always measured."""
+        """Return whether a pair answers the benchmarks. Its sparsity and held-out loss are measured either way."""
         chosen = [(name, str(own)) for name, own in map(self.pair, self.benchmarked)]
         return bool(self.benchmarks.tasks) and (not chosen or (run, str(activation)) in chosen)
 
     def pair(self, text: str, where: str = "pair") -> tuple[str, Activation]:
-        """``run`` (under its own activation) or ``run@activation`` as (run, activation)."""
+        """Parse ``run`` (under its own activation) or ``run@activation`` into (run, activation)."""
         run, _, activation = text.partition("@")
         check_known(run, self.runs, where)
         return run, Activation.parse(activation) if activation else self.runs[run].activation

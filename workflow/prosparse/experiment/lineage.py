@@ -1,7 +1,7 @@
-"""Which runs and stages a checkpoint comes from, and whose folder it lives in.
+"""Which runs and stages lead to a checkpoint, and whose folder holds it.
 
-Runs that share a prefix of stages share its checkpoints: a stage belongs to the first run of the
-config with the same start, activation, data, tokenizer, training and stages up to it.
+Runs that share a prefix of stages share its checkpoints: a stage belongs to the first run in the config with the same
+start, activation, data, tokenizer, training and stages up to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prosparse.experiment.training import Draw
 
 
 def owner(experiment: Experiment, run: str, stage: int) -> str:
-    """The run under whose name this stage's checkpoint is kept."""
+    """Return the run whose folder holds this stage's checkpoint."""
     wanted = _identity(experiment, run, stage)
     return next(
         name
@@ -33,14 +33,14 @@ def _identity(experiment: Experiment, name: str, stage: int) -> tuple[Any, ...]:
 
 
 def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> str:
-    """``{owner}/seed{{seed}}/stage{stage}``, to be formatted with the seed; default the last stage."""
+    """Return ``{owner}/seed{{seed}}/stage{stage}``, to be formatted with the seed. Default: the last stage."""
     if stage is None:
         stage = len(experiment.runs[run].stages) - 1
     return f"{owner(experiment, run, stage)}/seed{{seed}}/stage{stage}"
 
 
 def predecessor(experiment: Experiment, run: str, stage: int) -> str | None:
-    """The checkpoint a stage starts from, as ``checkpoint``; None for scratch and pretrained."""
+    """Return the checkpoint that a stage starts from, as ``checkpoint`` does; None for scratch and pretrained."""
     if stage > 0:
         return checkpoint(experiment, run, stage - 1)
     init = experiment.runs[run].init
@@ -48,7 +48,7 @@ def predecessor(experiment: Experiment, run: str, stage: int) -> str | None:
 
 
 def earlier_draws(experiment: Experiment, init: Init) -> tuple[Draw, ...]:
-    """What the runs behind a starting point have been trained on, the first run's first."""
+    """Return what the runs behind a starting point trained on, earliest first."""
     if not isinstance(init, RunInit):
         return ()
     behind = [(experiment.runs[name], stage) for name, stage in _ends(experiment, init.run, init.stage)]
@@ -63,7 +63,7 @@ def earlier_draws(experiment: Experiment, init: Init) -> tuple[Draw, ...]:
 
 
 def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
-    """Tokens a run has trained on by the end of ``stage`` (default: its last)."""
+    """Return the tokens that a run has trained on by the end of ``stage`` (default: its last)."""
     chosen = experiment.runs[run]
     return (
         chosen.stages[-1 if stage is None else stage].until
@@ -73,12 +73,12 @@ def tokens(experiment: Experiment, run: str, stage: int | None = None) -> int:
 
 
 def lineage_tokens(experiment: Experiment, run: str) -> int:
-    """``tokens`` and those of the runs it started from; a pretrained start counts as none."""
+    """Return ``tokens`` summed over the run and the runs it started from; a pretrained start counts as zero."""
     return sum(tokens(experiment, name, stage) for name, stage in _ends(experiment, run))
 
 
 def lineage(experiment: Experiment, run: str, stage: int | None = None) -> list[tuple[str, int]]:
-    """Every (run, stage) that made this checkpoint, itself included, the first first."""
+    """Return every (run, stage) that led to this checkpoint, earliest first, its own last."""
     chosen = experiment.runs[run]
     own = [(run, index) for index in range(len(chosen.stages) if stage is None else stage + 1)]
     before = lineage(experiment, chosen.init.run, chosen.init.stage) if isinstance(chosen.init, RunInit) else []
@@ -86,12 +86,12 @@ def lineage(experiment: Experiment, run: str, stage: int | None = None) -> list[
 
 
 def _ends(experiment: Experiment, run: str, stage: int | None = None) -> Iterable[tuple[str, int]]:
-    """The last stage of each run in the lineage."""
+    """Return the last stage of each run in the lineage."""
     return dict(lineage(experiment, run, stage)).items()
 
 
 def start(experiment: Experiment, run: str) -> tuple[str, ScratchInit | PretrainedInit]:
-    """The first run of the lineage and what it began with."""
+    """Return the first run of the lineage and its init."""
     init = experiment.runs[run].init
     while isinstance(init, RunInit):
         run, init = init.run, experiment.runs[init.run].init
@@ -99,18 +99,18 @@ def start(experiment: Experiment, run: str) -> tuple[str, ScratchInit | Pretrain
 
 
 def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterator[tuple[str, int]]:
-    """Every (owner, stage) that must be trained for this checkpoint, itself included and first."""
+    """Yield every (owner, stage) that must be trained for this checkpoint, latest first, starting with its own."""
     for name, index in reversed(lineage(experiment, run, stage)):
         yield owner(experiment, name, index), index
 
 
 def speed_run(experiment: Experiment) -> str | None:
-    """The run that speed is measured on: the first regularized one; None where no run is."""
+    """Return the run to measure speed on: the first regularized one, or None."""
     return next((name for name, run in experiment.runs.items() if run.stages[-1].peak > 0), None)
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
-    """The run's own activation and every other that a row of a table or a release asks for."""
+    """Return the run's own activation, then all others that a table row or a release asks for."""
     activations = [experiment.runs[run].activation]
     for pair in (*experiment.rows.values(), *experiment.ours.values(), *experiment.search, *experiment.release):
         name, activation = experiment.pair(pair)

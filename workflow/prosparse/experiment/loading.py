@@ -1,4 +1,4 @@
-"""From YAML to a validated experiment."""
+"""Turn a config, as read from YAML, into a validated experiment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.problems import describe
 from prosparse.system.errors import ConfigError
 
-#: The sections that a file named by ``data.corpora`` may hold.
+#: Sections allowed in the file that ``data.corpora`` names.
 CORPORA_FILE = frozenset({"packages", "corpora", "mixtures"})
 
 REPOSITORY = Path(__file__).parents[3]
 
 
 def _corpora_file(name: str) -> Path:
-    """``data.corpora`` as a file: below the current directory, else below the repository."""
+    """Find the file that ``data.corpora`` names: in the current directory, else in the repository."""
     directories = (Path.cwd(), REPOSITORY)
     for directory in directories:
         if (path := directory / name).is_file():
@@ -28,7 +28,7 @@ def _corpora_file(name: str) -> Path:
 
 
 def _laid_over_file(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The sections of a corpora file, and over them, entry by entry, what the experiment's ``data`` gives itself."""
+    """Merge a corpora file into the experiment's own ``data``, whose entries take precedence one by one."""
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -47,12 +47,12 @@ def _laid_over_file(data: dict[str, Any], path: Path) -> dict[str, Any]:
 def load(raw: dict[str, Any]) -> Experiment:
     """Validate a config as read from YAML.
 
-    A top-level ``training`` section holds defaults that each run's own ``training`` overrides.
-    ``data.corpora`` may name a YAML file of ``packages``, ``corpora`` and ``mixtures``, over which
-    the experiment's own ``packages`` and ``mixtures`` are laid.
+    A top-level ``training`` section holds defaults that each run's own ``training`` overrides. ``data.corpora`` may
+    name a YAML file of ``packages``, ``corpora`` and ``mixtures``; the experiment's own ``packages`` and ``mixtures``
+    override entries of that file.
 
     Raises:
-        ConfigError: with every offending key and what it may hold.
+        ConfigError: names every offending key and the values it allows.
     """
     raw, origin = dict(raw), ""
     data = raw.get("data")

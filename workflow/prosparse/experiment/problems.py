@@ -1,4 +1,4 @@
-"""Validation errors as lines that a person can act on."""
+"""Turn validation errors into lines that a user can act on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """`` (did you mean NAME?)`` with the closest of the allowed names; empty where none is close."""
+    """Return `` (did you mean NAME?)`` with the closest allowed name, or an empty string if none is close."""
     close = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def describe(error: ValidationError, root: type[BaseModel] | None = None) -> str:
-    """One line per problem: the key, what is wrong and, where ``root`` is the validated model, what is allowed."""
+    """Format one line per problem: the key, what is wrong and, given the validated model ``root``, what is allowed."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "config"
@@ -35,7 +35,7 @@ def describe(error: ValidationError, root: type[BaseModel] | None = None) -> str
 
 
 def _allowed_keys(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the section at ``location``, by walking the models' annotations."""
+    """Return the field names of the section at ``location``, found by walking the models' annotations."""
     current: Any = root
     for part in location:
         if type(None) in get_args(current):  # an optional section
@@ -44,7 +44,7 @@ def _allowed_keys(root: type[BaseModel], location: tuple[int | str, ...]) -> lis
             if str(part) in current.model_fields:
                 current = current.model_fields[str(part)].annotation
         else:
-            # a union names the chosen member in the location; a dict or list holds its values last
+            # the location names a union's chosen member; a dict's or list's last argument is its value type
             members = get_args(current)
             named = [member for member in members if getattr(member, "__name__", "") == part]
             current = named[0] if named else (members[-1] if members else current)

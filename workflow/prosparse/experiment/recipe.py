@@ -14,7 +14,7 @@ from prosparse.system.errors import ConfigError
 
 
 class OwnRecipe(Recipe):
-    """What a run of an experiment says of itself, but for its start and its data, which are the command's."""
+    """A run without its start and its data, which come from the command line."""
 
     context_length: Annotated[int, Field(ge=16)] = 1024
 
@@ -26,7 +26,7 @@ class OwnRecipe(Recipe):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once: of two, the reader means one and the parser takes the other."""
+    """Load YAML but refuse duplicate keys, of which the parser would silently drop all but the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -37,10 +37,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> OwnRecipe:
-    """A recipe file.
+    """Read a recipe file.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML mapping, or says what a recipe cannot say.
+        ConfigError: if it cannot be read, is not a YAML mapping, or is not a valid recipe.
     """
     try:
         held = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)

@@ -1,4 +1,4 @@
-"""JSON schema of a config file as people write it, so that editors complete and check YAML.
+"""JSON schema of a config file as users write it, so that editors can complete and check the YAML.
 
 ``python -m prosparse.experiment.schema > workflow/experiments/schema.json`` writes the committed copy.
 """
@@ -12,10 +12,10 @@ from prosparse.experiment.experiment import Experiment
 
 
 def schema() -> dict[str, Any]:
-    """The schema of ``Experiment``, with the shorthands that loading expands.
+    """Return the schema of ``Experiment``, extended by the shorthands that loading expands.
 
-    A top-level ``training`` holds defaults, so a run's own may be partial or absent; an activation is
-    text; ``data.corpora`` may name a file that holds ``packages``, ``corpora`` and ``mixtures``.
+    A top-level ``training`` holds defaults, so a run's own may be partial or absent. An activation may be text.
+    ``data.corpora`` may name a file of ``packages``, ``corpora`` and ``mixtures``.
     """
     found = Experiment.model_json_schema()
     sections = found["$defs"]

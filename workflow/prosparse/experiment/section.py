@@ -1,4 +1,4 @@
-"""What all sections of a config file share: strict, immutable models and their common field types."""
+"""The strict, immutable base class of all config sections, and their common field types."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WeightType = Literal["bfloat16", "float16", "float32"]
 
 
 def check_known(name: str, allowed: Collection[str], where: str) -> None:
-    """Refuse a name that nothing is called.
+    """Check that ``name`` is one of the allowed names.
 
     Raises:
-        ValueError: names the key, the value and the allowed values.
+        ValueError: if it is not; the message names the key, the value and the allowed values.
     """
     if name not in allowed:
         raise ValueError(f"{where}: unknown name {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")

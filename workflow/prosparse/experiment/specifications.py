@@ -1,4 +1,4 @@
-"""Typed specifications of jobs: what a rule passes to a command, and what provenance records."""
+"""Typed job specifications: what a rule passes to a command, and what provenance records."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from prosparse.experiment.training import Draw, Stage, Training
 
 
 class StageSpecification(Section):
-    """Everything that determines a stage's weights, beside the tokens and the previous stage."""
+    """Everything that determines a stage's weights, except for the tokens and the previous stage."""
 
     seed: int
     start: Architecture | PretrainedInit | None  # None: the weights of another run's stage
     activation: Activation
     mixture: dict[str, float]
-    earlier: tuple[Draw, ...] = ()  # what the runs behind this one have been trained on, the first run's first
+    earlier: tuple[Draw, ...] = ()  # what the runs behind this one trained on, earliest first
     context_length: int
     stages: list[Stage]  # up to and including this one
     total_steps: int  # of the whole run: the learning-rate schedule spans it
     training: Training
-    distillation_share: float = 0.0  # of the divergence from a teacher in the loss
+    distillation_share: float = 0.0  # weight in the loss of the divergence from a teacher
 
 
 def stage_specification(experiment: Experiment, run: str, stage: int, seed: int) -> StageSpecification:

@@ -54,10 +54,10 @@ class Training(Section):
         return self
 
     def accumulation_steps(self, processes: int) -> int:
-        """Forward passes per process that make up one step's batch.
+        """Return the number of forward passes per process in one optimizer step.
 
         Raises:
-            ConfigError: the batch does not divide among the processes.
+            ConfigError: if the batch does not divide evenly among the processes.
         """
         together = self.micro_batch_size * processes
         if self.batch_size % together:
@@ -86,7 +86,7 @@ class Distillation(Section):
 
 
 class Recipe(Section):
-    """How a run trains, wherever it starts and whatever it trains on."""
+    """How a run trains, independent of its start and its data."""
 
     activation: Activation = Field(description="The gate's activation while it trains.")
     stages: list[Stage] = Field(min_length=1, description="λ(t), stage by stage.")
