@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def markdown_table(header: list[str], rows: list[list[str]], numbers: int = 0) -> list[str]:
-    """Lines of a plain Markdown table whose last ``numbers`` columns are right-aligned."""
+    """Return the lines of a Markdown table whose last ``numbers`` columns are right-aligned."""
     align = ["---"] * (len(header) - numbers) + ["---:"] * numbers
     return [bar(cells) for cells in [header, align, *rows]]
 

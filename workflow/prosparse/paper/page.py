@@ -22,7 +22,7 @@ from prosparse.system.files import write_text
 
 
 def needs(experiment: Experiment) -> Needs:
-    """Everything that any table, figure or claim needs."""
+    """Return everything that any table, figure or claim needs."""
     found = claims.needs(experiment)
     for table in tables.TABLES:
         found |= tables.needs(table, experiment)
@@ -32,9 +32,9 @@ def needs(experiment: Experiment) -> Needs:
 
 
 def write(experiment: Experiment, directory: str | Path) -> Path:
-    """Writes ``directory/README.md`` from the tables, figures and claims that exist there.
+    """Write ``directory/README.md`` from the tables, figures and claims that exist there.
 
-    Snakemake's benchmark TSVs are those under ``directory/timings``. What has not been made yet is marked as missing.
+    Snakemake's benchmark TSVs are read from ``directory/timings``. Anything not made yet is marked as missing.
     """
     path = Path(directory) / "README.md"
     benchmarks = sorted((Path(directory) / "timings").rglob("*.tsv"))
@@ -89,7 +89,7 @@ def render(results: Results, benchmarks: list[Path]) -> str:
 
 
 def _included(path: Path, name: str) -> str:
-    """A fragment's text, without a heading that repeats the section's."""
+    """Return a fragment's text without the heading that would repeat the section's."""
     if not path.exists():
         return f"_missing: {name} has not been made yet._"
     return path.read_text(encoding="utf-8").strip().removeprefix("### Claims").strip()

@@ -1,4 +1,4 @@
-"""The committed copy of an experiment's results: what a reader needs, no weights, tokens or logs."""
+"""The committed copy of an experiment's results: what a reader needs, without weights, tokens or logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PUBLISHED_FILES = (
 
 
 def publish(directory: Path) -> Path:
-    """Replace ``results/published/{experiment}`` by the present results; returns that directory."""
+    """Replace ``results/published/{experiment}`` with the current results and return that directory."""
     target = directory.parent / "published" / directory.name
     fresh = target.with_name(target.name + ".partial")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""``acceleration.md``: where the paper's speedup comes from, and what ours is."""
+"""``acceleration.md``: where the paper's speedup comes from, and how large ours is."""

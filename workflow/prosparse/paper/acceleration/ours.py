@@ -41,7 +41,7 @@ def _label(model: Model) -> str:
 
 
 def _is_shown(model: Model) -> bool:
-    """Sparse models of the paper's shapes, and the final rows of the trained ones."""
+    """Whether to show a model: sparse ones of the paper's shapes, and the final rows of the trained ones."""
     finals = {final for _, _, final in SCALES.values()}
     return {"dense", "exact"} <= set(model.modes) and (model.shape is not None or model.row in finals)
 

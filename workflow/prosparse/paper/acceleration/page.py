@@ -1,4 +1,4 @@
-"""``acceleration.md``: what the paper's 4.52x speedup is made of, and what ours is."""
+"""``acceleration.md``: what makes up the paper's 4.52x speedup, and how large ours is."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FILE = "acceleration.md"
 
 
 def needs(experiment: Experiment) -> Needs:
-    """What must be measured before the page can be written."""
+    """Return the measurements that the page needs."""
     return accelerated.decoding_needs(experiment)
 
 
 def write(experiment: Experiment, directory: str | Path) -> Path:
-    """Writes ``directory/acceleration.md``.
+    """Write ``directory/acceleration.md``.
 
     Raises:
-        MissingResult: a measurement it needs does not exist; names the file.
+        MissingResult: if a measurement it needs does not exist; names the file.
     """
     path = Path(directory) / FILE
     write_text(path, render(Results(directory, experiment)))

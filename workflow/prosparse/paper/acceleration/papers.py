@@ -1,4 +1,4 @@
-"""The paper's part of ``acceleration.md``: what its speedups are made of."""
+"""The paper's part of ``acceleration.md``: what makes up its speedups."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _shape(scale: str, shape: DecoderShape) -> str:
 
 
 def _cache_share() -> float:
-    """The keys and values of a whole short generation, relative to the weights."""
+    """Return the size of a whole short generation's KV cache relative to the weights: the largest over the shapes."""
     return max(2 * shape.layers * shape.hidden_size * 133 / shape.dense_read for shape in shapes().values())
 
 
@@ -135,7 +135,7 @@ def savings() -> list[str]:
 
 
 def _skipping(setting: Setting) -> float:
-    """``bound`` where the down projection reads only rows that are active and predicted so."""
+    """Return ``bound`` for a down projection that reads only rows both active and predicted active."""
     shape = shapes()[setting.scale]
     return shape.dense_read / shape.predicted_read(
         PREDICTOR_RANK, predicted_active(setting), active_and_predicted(setting)

@@ -54,5 +54,5 @@ def _correlation(x: list[float], y: list[float]) -> float | None:
 
     try:
         return correlation(x, y)
-    except StatisticsError:  # fewer than two points, or one of them constant
+    except StatisticsError:  # fewer than two points, or constant values
         return None

@@ -54,10 +54,10 @@ def build(results: Results) -> Finding:
 
 
 def _confounded(experiment: Experiment, original: str, final: str, by_loss: bool) -> str:
-    """What ``final`` had besides sparsity that ``original`` did not, in words; empty if negligible.
+    """Describe what, besides sparsity, ``final`` had and ``original`` did not; empty if negligible.
 
-    Our training is negligible next to that of a pretrained original, except where quality is the loss on
-    held-out text of the corpora that only ours was trained on.
+    Our training is negligible compared with that of a pretrained original, unless quality is the loss on held-out
+    text of corpora that only our model was trained on.
     """
     seen, total = lineage_tokens(experiment, original), lineage_tokens(experiment, final)
     pretrained = bool(origin(experiment, original)[1])

@@ -41,7 +41,7 @@ def build(results: Results) -> Finding:
 def _frontier(
     results: Results, scale: str, progressive: str, constants: list[str], tolerance: dict[str, float]
 ) -> Finding:
-    """The progressive run against the constant runs' frontier of quality over sparsity."""
+    """Compare the progressive run with the constant runs' frontier of quality over sparsity."""
     experiment = results.experiment
     measure = quality(results, [progressive, *constants], tolerance)
     at, cost = sparsity_of(results, progressive), measure.costs[progressive].mean

@@ -25,7 +25,7 @@ def needs(experiment: Experiment) -> Needs:
 
 @dataclass(frozen=True)
 class Compared:
-    """What is compared between rows, shares in percent; None if it was not measured."""
+    """The quantities compared between rows, shares in percent; None if not measured."""
 
     name: str
     sparsity: float
@@ -45,7 +45,7 @@ class Compared:
 
 
 def ordered(group: str, rows: list[Compared], tolerance: float) -> Finding:
-    """Whether of every two rows more than ``tolerance`` points apart, the sparser one has more of everything."""
+    """Test whether, of every two rows more than ``tolerance`` points apart, the sparser one is higher in everything."""
     rows = sorted(rows, key=lambda row: row.sparsity)
     apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > tolerance]
     listed = f"{group}: {'; '.join(map(str, rows))}."
@@ -81,7 +81,7 @@ def _overlap(one: Quartiles, other: Quartiles) -> bool:
 
 
 def papers_rows(scale: str) -> list[Compared]:
-    """The paper's own sparse rows of a scale; its speeds have no spread."""
+    """Return the paper's own sparse rows of a scale; its speeds have no spread."""
     found = []
     for row in settings():
         if row.scale == scale and not row.is_dense:
@@ -113,7 +113,7 @@ def build(results: Results) -> Finding:
 
 
 def _groups(results: Results) -> dict[str, list[Compared]]:
-    """Our trained rows by scale, then each shape's synthetic models, compared by speed only."""
+    """Return our trained rows by scale, then each shape's synthetic models, which are compared by speed only."""
     groups: dict[str, list[Compared]] = {}
     decoding = trained_decoding(results)
     speeds = {model.row: _speedup(model) for model in decoding.models} if decoding is not None else {}
@@ -150,7 +150,7 @@ def _speedup(model: Model) -> Quartiles | None:
 
 
 def _largest(results: Results) -> Finding:
-    """The largest speedup under prediction against the paper's largest."""
+    """Compare our largest speedup under prediction with the paper's largest."""
     papers = largest_speedup()
     wanted = float(papers.printed["speedup_to_dense"])
     models = [model for decoding in every_decoding(results) for model in decoding.models]

@@ -14,7 +14,7 @@ class Finding:
 
 
 def all_of(findings: list[Finding], otherwise: str) -> Finding:
-    """Holds if every decided finding does; undecided if none is."""
+    """Combine findings: true if every decided finding is, undecided if none is decided."""
     if not findings:
         return Finding(None, otherwise)
     decided = [finding.holds for finding in findings if finding.holds is not None]

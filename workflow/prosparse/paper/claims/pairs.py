@@ -10,7 +10,7 @@ from prosparse.paper.results.reader import Results
 
 
 def pair_of(experiment: Experiment, key: str) -> str | None:
-    """The pair of a published row, its activation written out."""
+    """Return the pair of a published row with its activation written out."""
     text = experiment.rows.get(key)
     if text is None:
         return None
@@ -27,5 +27,5 @@ def mean(numbers: list[float]) -> float:
 
 
 def rows_needs(experiment: Experiment, keys: Iterable[str]) -> Needs:
-    """Sparsity and benchmarks of the pairs that stand for published rows."""
+    """Return the sparsity and benchmarks of the pairs that stand for published rows."""
     return Needs.of_pairs(experiment, (experiment.rows[key] for key in keys if key in experiment.rows))

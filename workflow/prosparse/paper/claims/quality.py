@@ -18,11 +18,11 @@ class Quality:
     explanation: str
 
     def worse(self, pair: str, than: str) -> Value:
-        """How much worse ``pair`` is (negative: better)."""
+        """Return how much worse ``pair`` is (negative: better)."""
         return self.costs[pair].minus(self.costs[than])
 
     def show(self, difference: Value | float) -> str:
-        """``0.031 nats/token worse``, with its error where known."""
+        """Format a difference as ``0.031 nats/token worse``, with its error where known."""
         value = difference if isinstance(difference, Value) else Value((difference,))
         digits = 3 if self.unit == "nats/token" else 2
         if round(value.mean, digits) == 0 and value.total_error == 0:
@@ -32,10 +32,10 @@ class Quality:
 
 
 def quality(results: Results, pairs: list[str], tolerance: dict[str, float]) -> Quality:
-    """Average performance where it can resolve the tolerance, held-out loss where it cannot.
+    """Choose average performance if it can resolve the tolerance, else held-out loss.
 
-    Average performance is used if all seven columns are there, the first pair is above chance by
-    more than two standard errors, and no difference has a standard error over the tolerance.
+    Average performance is chosen if all seven columns exist, the first pair beats chance by more than two standard
+    errors, and no difference has a standard error above the tolerance.
     """
     measured = {text: results.benchmarks(*results.experiment.pair(text)) for text in pairs}
     averages = {text: benchmarks.average() for text, benchmarks in measured.items()}

@@ -16,7 +16,7 @@ from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
 from prosparse.system.files import write_json, write_text
 
-#: Number of a claim in ``published/data/claims.yaml`` -> the module of this package that judges it.
+#: Claim number in ``published/data/claims.yaml`` -> the module of this package that judges it.
 CLAIMS = {
     1: "claim1",
     2: "claim2",
@@ -38,10 +38,10 @@ class ClaimModule(Protocol):
     """What each module of this package provides."""
 
     def needs(self, experiment: Experiment) -> Needs:
-        """What must be measured before the claim can be judged."""
+        """Return the measurements that the claim needs."""
 
     def build(self, results: Results) -> Finding:
-        """The outcome of the claim's test."""
+        """Test the claim."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def module(number: int) -> ClaimModule:
 
 
 def needs(experiment: Experiment) -> Needs:
-    """What must be measured before the claims can be judged."""
+    """Return the measurements that the claims need."""
     return reduce(or_, (module(number).needs(experiment) for number in CLAIMS))
 
 
 def judge(results: Results) -> list[Verdict]:
-    """The verdict on every claim."""
+    """Return the verdict on every claim."""
     verdicts = []
     for number, claim in published_claims().items():
         finding = module(number).build(results)
@@ -101,10 +101,10 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
 
 
 def write(experiment: Experiment, directory: str | Path) -> list[Path]:
-    """Writes ``directory/claims.md`` and ``claims.json``.
+    """Write ``directory/claims.md`` and ``claims.json``.
 
     Raises:
-        MissingResult: a measurement it needs does not exist; names the file.
+        MissingResult: if a measurement it needs does not exist; names the file.
     """
     verdicts = judge(Results(directory, experiment))
     markdown, data = Path(directory) / "claims.md", Path(directory) / "claims.json"

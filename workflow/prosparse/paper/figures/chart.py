@@ -1,4 +1,4 @@
-"""What the figures share: colours, titles, axes, and a placeholder that says why a figure is empty."""
+"""Colours, titles and axes of all figures, and a placeholder that says why a figure is empty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 
-# Okabe and Ito's colours, safe for colour-blind readers; without yellow, which is too pale for a line
+# Okabe and Ito's colours, safe for colour-blind readers, without yellow, which is too pale for lines
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
 
@@ -39,7 +39,7 @@ def chart_title(results: Results, text: str, *subtitle: str, wrap: int = 105) ->
 
 
 def empty_figure(results: Results, text: str, why: str) -> Drawn:
-    """A figure that says why it is empty."""
+    """Return a placeholder figure that says why it is empty."""
     alt = import_altair()
     chart = (
         alt.Chart(alt.Data(values=[{"text": f"missing: {why}"}]))
@@ -78,20 +78,20 @@ def series_colour(domain: list[str], title: str | None = None, columns: int = 4)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten in between."""
+    """Return 1, 2 and 5 times the powers of ten between ``low`` and ``high``."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
     return [tick for tick in ticks if low <= tick <= high]
 
 
 def ours_of(results: Results, runs: list[str]) -> str:
-    """What a figure's runs are trained from."""
+    """Describe what a figure's runs were trained from."""
     words = list(dict.fromkeys(stands_in(results.experiment, None, run) for run in runs))
     return sources(results, words)
 
 
 def sources(results: Results, words: list[str]) -> str:
-    """One sentence on what ours is, with the word stand-in only once."""
+    """Describe our models in one sentence that says stand-in only once."""
     prefix = "stand-in: "
     stand_ins = [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
     originals = [word for word in words if not word.startswith(prefix)]
@@ -106,7 +106,7 @@ def _seeds(results: Results) -> str:
 
 
 def styled(chart: Any) -> Any:
-    """The chart with the fonts and colours of all figures."""
+    """Return the chart with the fonts and colours of all figures."""
     return (
         chart.configure(
             font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif", background="white", padding=14

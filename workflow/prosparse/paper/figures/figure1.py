@@ -63,7 +63,7 @@ def build(results: Results) -> Drawn:
 
 
 def _sampled(stages: list[Stage], label: str, unit: float) -> list[dict[str, Any]]:
-    """lambda over progress, sampled on both sides of every jump so that a constant stage is drawn flat."""
+    """Sample lambda over progress, on both sides of every jump so that a constant stage is drawn flat."""
     rows: list[dict[str, Any]] = []
     start = 0
     for stage in stages:
@@ -77,7 +77,7 @@ def _sampled(stages: list[Stage], label: str, unit: float) -> list[dict[str, Any
 
 
 def published_stages(scale: str) -> list[Stage]:
-    """The stages of Tables 6 and 7 (decay and SFT left out: separate runs of the 1B model)."""
+    """Return the stages of Tables 6 and 7, except decay and SFT, which are separate runs of the 1B model."""
     table = "table7_stages_minicpm" if scale == "1B" else "table6_stages_llama2"
     rows = [row for row in published_table(table) if row["model"] == scale and row["stage"].isdigit()]
     return [

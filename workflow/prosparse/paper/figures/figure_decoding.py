@@ -19,7 +19,7 @@ def needs(experiment: Experiment) -> Needs:
 REST, ENGINE = "everything else", "another engine (not broken down)"
 
 
-#: Colours of ``PARTS`` in their order: blues for what sparsity does not affect, warm ones for what it saves.
+#: Colours of ``PARTS`` in order: blues for what sparsity does not affect, warm ones for what it saves.
 PART_COLOURS = ["#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#009E73"]
 
 
@@ -56,12 +56,12 @@ def build(results: Results) -> Drawn:
 
 
 def _distinct(decodings: list[Decoding]) -> list[Decoding]:
-    """One per machine and type: their other conditions hardly differ."""
+    """Keep one per machine and type: the other conditions hardly differ."""
     return list({(decoding.machine, decoding.dtype): decoding for decoding in decodings}.values())
 
 
 def _parts(model: Model) -> list[dict[str, Any]]:
-    """The parts of each mode's time in ms, and the rest of the measured time."""
+    """Return the parts of each mode's time in ms, and the rest of the measured time."""
     ways = [(MODES[name], arm) for name, arm in model.modes.items()]
     ways += [(ENGINES.get(name, name), arm) for name, arm in model.engines.items() if arm.missing is None]
     rows = []

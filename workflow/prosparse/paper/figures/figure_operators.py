@@ -64,7 +64,7 @@ def build(results: Results) -> Drawn:
 
 
 def _rows(timings: Timings, scale: str, step: int) -> list[dict[str, Any]]:
-    """What a panel shows: ``kind`` is ``measured``, or ``line`` for the fit to ours."""
+    """Return a panel's data: ``kind`` is ``measured``, or ``line`` for the fit to our times."""
     cases = timings.of_scale(scale)
     rows: list[dict[str, Any]] = []
     for case in cases:
@@ -80,14 +80,14 @@ def _rows(timings: Timings, scale: str, step: int) -> list[dict[str, Any]]:
     if line is not None:
         low, high = cases[-1].density, min(cases[0].density, densest_fitted())
         grid = [low * (high / low) ** (k / 40) for k in range(41)]
-        # where the line is below zero, a logarithmic axis has no place for it
+        # a logarithmic axis cannot show the line below zero
         fitted = [{"density": density, "time": line.at(density)} for density in grid if line.at(density) > 0]
         rows += [{"series": OURS, "kind": "line", **row} for row in fitted]
     return [{"scale": scale, "step": step, **row} for row in rows]
 
 
 def _panel(case: Case, scale: str, step: int, rows: list[dict[str, Any]], drawn: list[str], is_first: bool) -> Any:
-    """``rows`` are of both steps, for the axes; only ``step``'s are drawn."""
+    """Draw the rows of ``step``; ``rows`` holds both steps, so that panels share their axes."""
     alt = import_altair()
     left, right = min(row["density"] for row in rows) / 1.15, max(row["density"] for row in rows) * 1.1
     times = [row[key] for row in rows for key in ("time", "low", "high") if key in row]

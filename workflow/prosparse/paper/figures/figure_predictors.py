@@ -60,7 +60,7 @@ def build(results: Results) -> Drawn:
 
 
 def _curves(found: Prediction) -> list[dict[str, Any]]:
-    """One line per kind: recall at even steps of predicted sparsity, averaged over seeds; and the point in use."""
+    """Return one line per kind: recall at even steps of predicted sparsity, averaged over seeds; and the point used."""
     rows: list[dict[str, Any]] = []
     for kind, shown in found.kinds.items():
         for at in range(0, 101):

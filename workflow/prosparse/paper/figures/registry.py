@@ -31,21 +31,21 @@ class FigureModule(Protocol):
     """What each module of this package provides."""
 
     def needs(self, experiment: Experiment) -> Needs:
-        """What must be measured before the figure can be built."""
+        """Return the measurements that the figure needs."""
 
     def build(self, results: Results) -> Drawn:
-        """The figure from what was measured.
+        """Build the figure from the measurements.
 
         Raises:
-            MissingResult: a measurement it needs does not exist; names the file.
+            MissingResult: if a measurement it needs does not exist; names the file.
         """
 
 
 def module(name: str) -> FigureModule:
-    """The module that builds a figure.
+    """Return the module that builds a figure.
 
     Raises:
-        ConfigError: no such figure.
+        ConfigError: if there is no such figure.
     """
     if name not in FIGURES:
         raise ConfigError(f"figure {name!r}: no such figure; there are {', '.join(FIGURES)}")
@@ -61,11 +61,11 @@ def build(name: str, results: Results) -> Drawn:
 
 
 def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
-    """Writes ``directory/figures/{name}.png`` (scale 2), ``.svg`` and ``.json`` (the plotted data).
+    """Write ``directory/figures/{name}.png`` (scale 2), ``.svg`` and ``.json`` (the plotted data).
 
     Raises:
-        ConfigError: no such figure.
-        MissingResult: a measurement it needs does not exist; names the file.
+        ConfigError: if there is no such figure.
+        MissingResult: if a measurement it needs does not exist; names the file.
     """
     chart, data = build(name, Results(directory, experiment))
     chart = styled(chart)
@@ -82,5 +82,5 @@ def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path
 
 
 def _finite(data: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: None instead."""
+    """Replace NaN, which JSON lacks, with None."""
     return json.loads(json.dumps(data), parse_constant=lambda _: None)

@@ -1,1 +1,1 @@
-"""A sparse model as a folder to upload, with its model card."""
+"""Package a sparse model as a folder to upload, with its model card."""

@@ -32,7 +32,7 @@ FORMULAS = {
 
 
 def needs(experiment: Experiment, pair: str) -> Needs:
-    """What is measured before the card is written; predictions and decoding if the experiment measures them anyway."""
+    """Return the measurements that the card needs; predictions and decoding only if the experiment includes them."""
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
     needs |= Needs(stages=set(lineage.lineage(experiment, run)))
@@ -44,7 +44,7 @@ def needs(experiment: Experiment, pair: str) -> Needs:
 
 
 def render(results: Results, run: str, activation: Activation, settings: dict[str, Any]) -> str:
-    """The README.md of a folder whose config.json holds ``settings``."""
+    """Render the README.md of a folder whose config.json holds ``settings``."""
     experiment = results.experiment
     sections: dict[str, Callable[[], Iterator[str]]] = {
         "Training": lambda: _training(results, run),
@@ -209,7 +209,7 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
 
 
 def _first(value: Value) -> float:
-    """Of the first seed, whose weights the folder has."""
+    """Return the value of the first seed, whose weights the folder holds."""
     return value.seeds[0]
 
 

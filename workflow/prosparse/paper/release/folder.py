@@ -1,7 +1,7 @@
 """``results/{experiment}/release/{run}@{activation}``: a sparse model as a folder to upload.
 
-The weights are hard links to the checkpoint's. The config names the activation that was measured, including FATReLU
-and shifted ReLU: a loader without them then fails, where `relu` would silently compute another model.
+The weights are hard links to the checkpoint's. The config names the measured activation, FATReLU and shifted ReLU
+included, so that a loader without them fails; `relu` would silently compute a different model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prosparse.paper.release import card
 from prosparse.paper.results.reader import Results
 from prosparse.system.files import write_text
 
-#: What a checkpoint directory holds for its users besides the config; the rest belongs to training.
+#: Files of a checkpoint directory that its users need besides the config; the rest belongs to training.
 FILES = (
     "*.safetensors", "*.safetensors.index.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "chat_template*", "vocab*", "merges*",
@@ -26,13 +26,13 @@ FILES = (
 
 
 def pairs(experiment: Experiment) -> list[str]:
-    """``run@activation`` of every model to release."""
+    """Return ``run@activation`` for every model to release."""
     chosen = [experiment.pair(pair) for pair in experiment.release]
     return list(dict.fromkeys(f"{run}@{activation}" for run, activation in chosen))
 
 
 def write(pair: str, experiment: Experiment, directory: Path) -> Path:
-    """Makes the folder from the first seed's weights; returns its README.md."""
+    """Make the folder from the first seed's weights and return its README.md."""
     run, activation = experiment.pair(pair)
     results = Results(directory, experiment)
     checkpoint = results.stage_directory(run, None, experiment.seeds[0])
@@ -49,12 +49,12 @@ def write(pair: str, experiment: Experiment, directory: Path) -> Path:
 
 
 def portable_config(settings: dict[str, Any], activation: Activation) -> dict[str, Any]:
-    """A checkpoint's config.json for loaders elsewhere."""
+    """Return a checkpoint's config.json, adapted to other loaders."""
     settings = {key: value for key, value in settings.items() if key != "hidden_act_param"}
     settings["hidden_act"] = activation.name
     if activation.parameter is not None:
         settings["hidden_act_param"] = activation.parameter
-    settings["use_cache"] = True  # training turns it off, and leaves that in the config
+    settings["use_cache"] = True  # training turns it off and saves that in the config
     if (rope := settings.get("rope_parameters", {})).get("rope_type") == "default":
-        settings["rope_theta"] = rope["rope_theta"]  # read there by transformers before version 5
+        settings["rope_theta"] = rope["rope_theta"]  # where transformers before version 5 reads it
     return settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from prosparse.experiment.activation import Activation
 
-#: What transformers lacks, as its source.
+#: Source of what transformers lacks.
 MODULES = {
     "shiftrelu": ("ShiftedReLU", "torch.relu(x - {0!r})"),
     "fatrelu": ("FATReLU", "torch.where(x >= {0!r}, x, 0)"),
@@ -90,7 +90,7 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
 
 
 def vllm_overrides(settings: dict[str, Any], activation: Activation) -> dict[str, Any] | None:
-    """Overrides with which vLLM computes this model by its MiniCPM class, the only one with FATReLU; None if it cannot.
+    """Return the overrides that make vLLM use its MiniCPM class, the only one with FATReLU; None if it cannot.
 
     LLaMA is MiniCPM with scalings of one, and ReLU is FATReLU with the threshold 0.
     """

@@ -12,7 +12,7 @@ from prosparse.experiment.model import PretrainedInit
 from prosparse.paper.release.loading import MODULES
 from prosparse.paper.results.origins import origin
 
-#: Part of a base model's name, only letters and digits -> its licence, as the hub spells it.
+#: Part of a base model's name, letters and digits only -> its licence as the hub spells it.
 LICENSES = {
     "prosparsellama2": "llama2",
     "relullama": "llama2",

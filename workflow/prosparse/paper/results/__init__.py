@@ -1,1 +1,1 @@
-"""The experiment's measurements, read from the files that its jobs wrote."""
+"""Read the experiment's measurements from the files that its jobs wrote."""

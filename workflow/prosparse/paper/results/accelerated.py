@@ -1,4 +1,4 @@
-"""The pairs that stand for rows of Table 2: whose neurons are predicted and whose decoding is timed."""
+"""The pairs that stand for rows of Table 2, and which of them get predictors and timed decoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prosparse.published.tables import SCALES
 MARGINAL = "marginal"
 
 
-#: Kind of predictor -> what it is, in words.
+#: Kind of predictor -> its description.
 KINDS = {
     "nonzero": "non-zero labels",
     "top": "top labels",
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def pairs(experiment: Experiment) -> dict[str, str]:
-    """Rows of Table 2 that a run stands for -> ``run@activation``; a dense row is its original's."""
+    """Return Table 2's rows that a run stands for -> ``run@activation``; a dense row is its original's."""
     found = {}
     for setting in settings():
         row = SCALES[setting.scale][0] if setting.is_dense else setting.name
@@ -31,14 +31,14 @@ def pairs(experiment: Experiment) -> dict[str, str]:
 
 
 def predicted_pairs(experiment: Experiment) -> dict[str, str]:
-    """Those of ``pairs`` that have predictors: SiLU has no zeros to predict."""
+    """Return those of ``pairs`` that have predictors: SiLU has no zeros to predict."""
     if experiment.predictors is None:
         return {}
     return {row: pair for row, pair in pairs(experiment).items() if experiment.pair(pair)[1].name != "silu"}
 
 
 def final_pairs(experiment: Experiment) -> dict[str, str]:
-    """Those of ``predicted_pairs`` whose benchmarks are also measured under prediction: the final ProSparse rows."""
+    """Return those of ``predicted_pairs`` that also answer benchmarks under prediction: the final ProSparse rows."""
     finals = {final for _, _, final in SCALES.values()}
     return {
         row: pair
@@ -48,7 +48,7 @@ def final_pairs(experiment: Experiment) -> dict[str, str]:
 
 
 def kinds(experiment: Experiment) -> list[str]:
-    """Of predictors that are measured; the first is the one that decoding uses."""
+    """Return the kinds of predictor that are measured; decoding uses the first."""
     return [] if experiment.predictors is None else [*dict.fromkeys(experiment.predictors.kinds), MARGINAL]
 
 
@@ -73,14 +73,14 @@ def _split(experiment: Experiment, pair: str) -> tuple[str, str]:
 
 
 def missing_predictors(experiment: Experiment) -> str | None:
-    """Why nothing was predicted; None if it was."""
+    """Say why nothing was predicted; None if it was."""
     if experiment.predictors is None:
         return "the experiment trains no predictors"
     return None if predicted_pairs(experiment) else "no run stands for a sparse row of Table 2"
 
 
 def missing_decoding(experiment: Experiment) -> str | None:
-    """Why no decoding was timed; None if it was."""
+    """Say why no decoding was timed; None if it was."""
     if experiment.decoding is None:
         return "the experiment times no decoding"
     return None if pairs(experiment) or experiment.decoding.shapes else "no run stands for a row of Table 2"

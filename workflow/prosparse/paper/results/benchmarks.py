@@ -11,7 +11,7 @@ from prosparse.published.tables import GROUPS
 
 @dataclass(frozen=True)
 class BenchmarkColumn:
-    """One of the seven columns: the mean of the benchmarks that were run, and what is missing."""
+    """One of the seven columns: the mean of its measured benchmarks, and the missing ones."""
 
     value: Value | None
     chance: Value | None
@@ -39,7 +39,7 @@ class Benchmarks:
         )
 
     def average(self) -> BenchmarkColumn:
-        """Unweighted mean of the columns that have a value; ``missing`` holds whole missing columns."""
+        """Return the unweighted mean of the columns with a value; ``missing`` holds wholly missing columns."""
         columns = {name: self.column(name) for name in GROUPS}
         present = {name: column for name, column in columns.items() if column.value is not None}
         chances = [column.chance for column in present.values() if column.chance is not None]

@@ -1,4 +1,4 @@
-"""Measurements of decoding speed, of trained models and of synthetic ones."""
+"""Measured decoding speed of trained and synthetic models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prosparse.paper.results.operators import machine
 from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import MissingResult, Results
 
-#: Way to decode -> what it is, in words. ``torch`` is the model as transformers has it.
+#: Decoding mode -> its description. ``torch`` is the model as transformers implements it.
 MODES = {
     "torch": "transformers, dense",
     "dense": "ours, dense",
@@ -23,7 +23,7 @@ MODES = {
 ENGINES = {"llama.cpp": "llama.cpp, dense", "powerinfer": "PowerInfer, predicted"}
 
 
-#: Part of the bytes that a token reads -> what it is, in words.
+#: Part of the bytes read per token -> its description.
 PARTS = {
     "attention": "attention",
     "gate": "FFN gate",
@@ -43,7 +43,7 @@ class Arm:
 
     @property
     def missing(self) -> str | None:
-        """Why it was not timed; None if it was."""
+        """Say why it was not timed; None if it was."""
         return self.raw.get("missing")
 
     def spread(self, key: str) -> Quartiles | None:
@@ -61,7 +61,7 @@ class Arm:
 
     @property
     def speedup(self) -> Quartiles | None:
-        """Over our own dense decoding, prompt by prompt; None if that was not measured alongside."""
+        """Return the speedup over our own dense decoding, prompt by prompt; None without one measured alongside."""
         return self.spread("times_faster_than_dense")
 
     @property
@@ -70,7 +70,7 @@ class Arm:
         return self.raw["bytes"]["all"] if "bytes" in self.raw else None
 
     def milliseconds_by_part(self) -> dict[str, float]:
-        """The time that each part's bytes take at the memory bandwidth; empty if the bytes are not known."""
+        """Return the time that each part's bytes take at the memory bandwidth; empty if the bytes are unknown."""
         bound = self.spread("bound_milliseconds")
         if bound is None or not self.bytes:
             return {}
@@ -93,13 +93,13 @@ class Model:
 
     @property
     def size(self) -> str:
-        """Its architecture in words."""
+        """Describe its architecture."""
         shape = self.raw["architecture"]
         return f"d_model {shape['hidden_size']}, d_ff {shape['intermediate_size']}, {shape['layers']} layers"
 
     @property
     def modes(self) -> dict[str, Arm]:
-        """In the order of ``MODES``."""
+        """Its arms in the order of ``MODES``."""
         return {name: Arm(name, self.raw["modes"][name]) for name in MODES if name in self.raw["modes"]}
 
     @property
@@ -107,14 +107,14 @@ class Model:
         return {name: Arm(name, raw) for name, raw in self.raw.get("engines", {}).items()}
 
     def bytes_allow(self, mode: str, over: str = "dense") -> float | None:
-        """The largest speedup of a mode that the bytes read allow."""
+        """Return a mode's largest speedup that the bytes read allow."""
         least, base = self.modes.get(mode), self.modes.get(over)
         if least is None or base is None or not least.bytes or not base.bytes:
             return None
         return base.bytes / least.bytes
 
     def over(self, arm: Arm, base: str) -> float | None:
-        """The ratio of median times; None if the other was not timed."""
+        """Return the ratio of median times; None if the other was not timed."""
         if base not in self.modes:
             return None
         return self.modes[base].milliseconds / arm.milliseconds
@@ -156,10 +156,10 @@ def _read(raw: dict[str, Any], shape: str | None) -> Decoding:
 
 
 def trained_decoding(results: Results) -> Decoding | None:
-    """Times of the trained models; None where the experiment times no decoding.
+    """Return the times of the trained models; None if the experiment times no decoding.
 
     Raises:
-        MissingResult: it does, and the times do not exist, or lack a row of ``pairs``.
+        MissingResult: if it does but the times do not exist or lack a row of ``pairs``.
     """
     wanted = pairs(results.experiment)
     if results.experiment.decoding is None or not wanted:
@@ -172,10 +172,10 @@ def trained_decoding(results: Results) -> Decoding | None:
 
 
 def synthetic_decoding(results: Results) -> dict[str, Decoding]:
-    """Shape -> times of its synthetic models.
+    """Return shape -> times of its synthetic models.
 
     Raises:
-        MissingResult: the experiment names a shape whose times do not exist.
+        MissingResult: if the times of one of the experiment's shapes do not exist.
     """
     if results.experiment.decoding is None:
         return {}
@@ -183,11 +183,11 @@ def synthetic_decoding(results: Results) -> dict[str, Decoding]:
 
 
 def every_decoding(results: Results) -> list[Decoding]:
-    """The trained models' times first."""
+    """Return all times, the trained models' first."""
     return [found for found in (trained_decoding(results), *synthetic_decoding(results).values()) if found is not None]
 
 
 def best_model(models: Sequence[Model], key: Callable[[Model], float | None]) -> Model | None:
-    """The model with the largest value; None if none has one."""
+    """Return the model with the largest value; None if none has a value."""
     known = [(value, model) for model in models if (value := key(model)) is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# the exponent's range; towards 0 the curve tends to a power law and a, b, c can no longer be told apart
+# the exponent's range; towards 0 the curve tends to a power law, in which a, b, c are indistinguishable
 _EXPONENTS = (0.02, 4.0)
 
 
@@ -31,11 +31,11 @@ class Fit:
 
     @property
     def identified(self) -> bool:
-        """Whether the points determine the exponent: it lies inside its range, not at an end."""
+        """Whether the points determine the exponent: it lies inside its range, not at either end."""
         return 1.02 * _EXPONENTS[0] < self.b < _EXPONENTS[1] / 1.02
 
     def interval(self, factor: float) -> tuple[float, float] | None:
-        """95 % confidence interval of the curve at ``factor`` (delta method); None if it cannot be estimated."""
+        """Return the curve's 95 % confidence interval at ``factor`` (delta method); None if it cannot be estimated."""
         if self.covariance is None:
             return None
         import numpy
@@ -49,20 +49,19 @@ class Fit:
 
 
 def curve(factor: float, a: float, b: float, c: float) -> float:
-    """100 - exp(a factor^b + c), percent."""
+    """Return 100 - exp(a factor^b + c), in percent."""
     import math
 
     return 100 - math.exp(a * factor**b + c)
 
 
 def fit(factors: Sequence[float], sparsities: Sequence[float]) -> Fit:
-    """Fits (a, b, c) to sparsities in percent at positive factors.
+    """Fit (a, b, c) to sparsities in percent at positive factors.
 
-    Starts from a grid over b (a and c are then linear in log density) and refines all three by
-    Levenberg-Marquardt.
+    Starts from a grid over b (a and c are then linear in log density) and refines all three by Levenberg-Marquardt.
 
     Raises:
-        ValueError: fewer than three distinct factors, a factor <= 0, or a sparsity outside [0, 100).
+        ValueError: on fewer than three distinct factors, a factor <= 0, or a sparsity outside [0, 100).
     """
     import numpy
 
@@ -125,7 +124,7 @@ def fit(factors: Sequence[float], sparsities: Sequence[float]) -> Fit:
 
 
 def _jacobian(x: Any, parameters: Any) -> Any:
-    """d sparsity / d (a, b, c), one row a factor."""
+    """Return d sparsity / d (a, b, c), one row per factor."""
     import numpy
 
     a, b, c = parameters

@@ -1,4 +1,4 @@
-"""What must be measured before a table, figure or claim can be built."""
+"""The measurements that a table, figure or claim needs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from prosparse.experiment.experiment import Experiment
 
 @dataclass
 class Needs:
-    """What must be measured before something can be made.
+    """The measurements that an output needs.
 
-    Runs, (run, activation), (run, stage), whether the operators and decoding are timed, and the
-    shapes of ``experiment.decoding`` that decoding is timed at.
+    Holds runs, (run, activation), (run, stage), whether the operators and decoding are timed, and the shapes of
+    ``experiment.decoding`` at which decoding is timed.
     """
 
     sparsity: set[str] = field(default_factory=set)
@@ -30,7 +30,7 @@ class Needs:
 
     @classmethod
     def of_pairs(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
-        """Sparsity and benchmarks of each pair (``run`` or ``run@activation``)."""
+        """Need the sparsity and benchmarks of each pair (``run`` or ``run@activation``)."""
         needs = cls()
         for text in pairs:
             run, activation = experiment.pair(text)
@@ -41,5 +41,5 @@ class Needs:
 
     @classmethod
     def of_chains(cls, experiment: Experiment, runs: Iterable[str]) -> Needs:
-        """Every stage of each run."""
+        """Need every stage of each run."""
         return cls(stages={(run, stage) for run in runs for stage in range(len(experiment.runs[run].stages))})

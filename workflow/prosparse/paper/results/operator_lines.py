@@ -13,7 +13,7 @@ from prosparse.published.settings import settings
 
 @dataclass(frozen=True)
 class Line:
-    """time = fixed + slope x density, in us; errors are standard errors, None for two points."""
+    """time = fixed + slope x density, in us. Errors are standard errors, None for two points."""
 
     fixed: float
     slope: float
@@ -26,7 +26,7 @@ class Line:
 
 
 def line(densities: Sequence[float], microseconds: Sequence[float]) -> Line | None:
-    """The least-squares line; None where the points do not determine one."""
+    """Fit a line by least squares; None if the points do not determine one."""
     if len(set(densities)) < 2:
         return None
     slope, fixed = statistics.linear_regression(densities, microseconds)
@@ -41,18 +41,18 @@ def line(densities: Sequence[float], microseconds: Sequence[float]) -> Line | No
 
 
 def published_line(scale: str, step: int) -> Line | None:
-    """Over the paper's sparse rows of a scale."""
+    """Fit a line to the paper's sparse rows of a scale."""
     rows = [setting for setting in settings() if setting.scale == scale and not setting.is_dense]
     return line([row.density for row in rows], [row.microseconds(step) for row in rows])
 
 
 def densest_fitted() -> float:
-    """The densest of the paper's sparse rows: a line of ours is fitted over the same range."""
+    """Return the density of the paper's densest sparse row: our lines are fitted over the same range."""
     return max(setting.density for setting in settings() if not setting.is_dense)
 
 
 def measured_line(cases: Sequence[Case], step: int, protocol: str) -> Line | None:
-    """Over the cases of a scale that are no denser than the paper's."""
+    """Fit a line to a scale's cases that are no denser than the paper's."""
     fitted = [case for case in cases if case.density < densest_fitted() + 1 / case.intermediate_size]
     arm = f"sparse_{STEPS[step]}"
     return line([case.density for case in fitted], [case.microseconds(arm, protocol).median for case in fitted])

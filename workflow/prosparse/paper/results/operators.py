@@ -13,12 +13,12 @@ from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import MissingResult, Results
 from prosparse.published.settings import settings
 
-#: The paper's number of a step -> how the names of what does it end in the measurements.
+#: The paper's step number -> suffix of the step's arms in the measurements.
 STEPS = {2: "up", 3: "down"}
 
 
 def densities(experiment: Experiment) -> dict[str, list[float]]:
-    """For each scale that is timed, the paper's densities and the config's others, descending."""
+    """Return, for each timed scale, the paper's densities and the config's additional ones, descending."""
     if experiment.operators is None:
         return {}
     found: dict[str, list[float]] = {}
@@ -30,7 +30,7 @@ def densities(experiment: Experiment) -> dict[str, list[float]]:
 
 
 def trained(experiment: Experiment) -> dict[str, str]:
-    """Rows of Table 2 that a run stands for -> ``run@activation``, whose own patterns are timed."""
+    """Return Table 2's rows that a run stands for -> ``run@activation``, whose own patterns are timed."""
     found = {}
     for setting in settings():
         if setting.name in experiment.rows:
@@ -41,7 +41,7 @@ def trained(experiment: Experiment) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Case:
-    """One shape at one density; an arm is a way to do a step, or to read its bytes."""
+    """One shape at one density. An arm is one way to compute a step, or to read its bytes."""
 
     hidden_size: int
     intermediate_size: int
@@ -52,25 +52,25 @@ class Case:
         return Quartiles.read(self.raw[protocol][arm]["microseconds"])
 
     def speedup(self, arm: str, over: str) -> Quartiles:
-        """How many times faster ``arm`` is, round by round; cold."""
+        """Return how many times faster ``arm`` is than ``over``, round by round, with cold caches."""
         if arm == over:
             return Quartiles(1.0, 1.0, 1.0)
         return Quartiles.read(self.raw["cold"][arm]["times_faster_than"][over])
 
     def share(self, arm: str, limit: str = "stream") -> Quartiles:
-        """Bytes/s as a share of a limit's in the same rounds; cold."""
+        """Return bytes/s as a share of a limit's in the same rounds, with cold caches."""
         return Quartiles.read(self.raw["cold"][arm][f"share_of_{limit}"])
 
     def measured(self, arm: str) -> bool:
         return arm in self.raw["cold"]
 
     def bandwidth(self, limit: str) -> float:
-        """Median bytes/s of ``stream`` or ``rows``."""
+        """Return the median bytes/s of ``stream`` or ``rows``."""
         return 1e9 * float(self.raw["cold"][limit]["gigabytes_per_second"]["median"])
 
 
 def machine(raw: dict[str, Any]) -> str:
-    """The machine in words: a GPU's name, or the processor and its threads."""
+    """Describe the machine: a GPU's name, or the processor and its threads."""
     if raw["device"] != "cpu":
         return str(raw["device"])
     threads = f"{raw['threads']} thread{'s' if raw['threads'] > 1 else ''}"
@@ -101,10 +101,10 @@ class Timings:
         return self.device != "cpu"
 
     def of_scale(self, scale: str) -> list[Case]:
-        """The cases with random patterns at a scale's shape, densest first.
+        """Return the cases with random patterns at a scale's shape, densest first.
 
         Raises:
-            MissingResult: there is none.
+            MissingResult: if there is none.
         """
         found = [case for case in self._cases if case.raw.get("scale") == scale]
         if not found:
@@ -112,10 +112,10 @@ class Timings:
         return sorted(found, key=lambda case: case.density, reverse=True)
 
     def at(self, scale: str, density: float) -> Case:
-        """The case nearest to a density that was asked for, which whole neurons round.
+        """Return the case nearest to a requested density, which whole neurons round.
 
         Raises:
-            MissingResult: none was measured there.
+            MissingResult: if none was measured there.
         """
         found = min(self.of_scale(scale), key=lambda case: abs(case.density - density))
         if abs(found.density - density) > 1 / found.intermediate_size:
@@ -123,10 +123,10 @@ class Timings:
         return found
 
     def of_row(self, row: str) -> Case:
-        """The case with a trained model's own patterns.
+        """Return the case with a trained model's own patterns.
 
         Raises:
-            MissingResult: there is none.
+            MissingResult: if there is none.
         """
         for case in self._cases:
             if case.raw.get("row") == row:
@@ -135,16 +135,16 @@ class Timings:
 
 
 def read(results: Results) -> Timings | None:
-    """None where the experiment times no operators.
+    """Read the operator times; None if the experiment times no operators.
 
     Raises:
-        MissingResult: it does, and its times do not exist.
+        MissingResult: if it does but its times do not exist.
     """
     return None if results.experiment.operators is None else Timings(results)
 
 
 def missing(experiment: Experiment, scale: str) -> str | None:
-    """Why a scale has no times; None if it has."""
+    """Say why a scale has no times; None if it has."""
     if experiment.operators is None:
         return "the experiment times no operators"
     if scale not in experiment.operators.shapes:

@@ -1,4 +1,4 @@
-"""Where a run's weights come from, and which of the paper's models it stands for; known from the config."""
+"""Where a run's weights come from and which of the paper's models it stands for, according to the config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prosparse.experiment.lineage import start
 from prosparse.experiment.model import PretrainedInit
 from prosparse.published.settings import scale_of
 
-#: What a pretrained name holds when it is the paper's own model, by scale.
+#: Scale -> parts of a pretrained name, any of which identifies the paper's own model.
 ORIGINALS = {
     "7B": ("llama27b", "relullama7b"),
     "13B": ("llama213b", "relullama13b"),
@@ -18,7 +18,7 @@ ORIGINALS = {
 
 
 def origin(experiment: Experiment, run: str) -> tuple[str, str]:
-    """(what a run's weights come from in words, the same normalized to compare names)."""
+    """Return (a description of where a run's weights come from, the same normalized to compare names)."""
     _, init = start(experiment, run)
     if isinstance(init, PretrainedInit):
         name = Path(init.gguf_file).stem if init.gguf_file else init.pretrained  # a GGUF's folder may say nothing
@@ -33,14 +33,14 @@ def origin(experiment: Experiment, run: str) -> tuple[str, str]:
 
 
 def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
-    """What our row is: the paper's model, or ``stand-in: ...``; without a row, any of the paper's models counts."""
+    """Describe our row: the paper's model, or ``stand-in: ...``; without a row, any of the paper's models counts."""
     words, name = origin(experiment, run)
     originals = ORIGINALS[scale_of(row)] if row is not None else [o for names in ORIGINALS.values() for o in names]
     return words if any(original in name for original in originals) else f"stand-in: {words}"
 
 
 def no_run(row: str) -> str:
-    """Why a published row has no row of ours."""
+    """Say why a published row has no row of ours."""
     if row.startswith("ReluLLaMA"):
         return "released checkpoint, not trained here"
     return "no run of this experiment stands for this row"

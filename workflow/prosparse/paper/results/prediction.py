@@ -1,4 +1,4 @@
-"""Measurements of activation predictors: recall, precision and predicted sparsity."""
+"""Measured recall, precision and predicted sparsity of activation predictors."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class KindOfPrediction:
     sweep: tuple[tuple[Point, ...], ...]
 
     def recall_at(self, predicted_sparsity: Value) -> Value:
-        """Recall where this kind, at another threshold, predicts as few neurons, seed by seed."""
+        """Return the recall, seed by seed, at the threshold where this kind reaches ``predicted_sparsity``."""
         wanted = zip(self.sweep, predicted_sparsity.seeds, strict=True)
         return Value(tuple(interpolated(points, at) for points, at in wanted))
 
 
 def interpolated(points: Sequence[Point], predicted_sparsity: float) -> float:
-    """Recall in percent at a predicted sparsity in percent, linear between the points of a sweep.
+    """Interpolate recall in percent at a predicted sparsity in percent, linearly between the points of a sweep.
 
-    Calling every neuron active has recall 100 and none 0, so the curve ends there. A mixture of two
-    thresholds reaches every point between them.
+    Predicting every neuron active has recall 100 and predicting none 0, so the curve ends there. Mixing two thresholds
+    reaches every point between them.
     """
     curve = [(0.0, 100.0), *((point.predicted_sparsity, point.recall) for point in points), (100.0, 0.0)]
     curve.sort(key=lambda point: (point[0], -point[1]))
@@ -63,10 +63,10 @@ class Prediction:
 
 
 def read_prediction(results: Results, pair: str) -> Prediction:
-    """What was measured of a pair's predictors.
+    """Read the measurements of a pair's predictors.
 
     Raises:
-        MissingResult: it was not, or not of every kind that the experiment names.
+        MissingResult: if they do not exist or lack a kind that the experiment names.
     """
     seeds = results.prediction(*results.experiment.pair(pair))
     found = {}

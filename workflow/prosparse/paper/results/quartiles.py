@@ -1,4 +1,4 @@
-"""A median with its quartiles, as timings are recorded."""
+"""A median with its quartiles, the form in which timings are recorded."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Reads an experiment's measurements from their JSON and CSV files.
+"""Read an experiment's measurements from their JSON and CSV files.
 
-Shares (sparsity, benchmark scores) are returned in percent, as the paper prints them; losses in
-nats per token. Nothing is filled in: a missing file that a requested pair needs is an error, and a
-benchmark that was not run is listed with its reason.
+Shares (sparsity, benchmark scores) are in percent, as the paper prints them; losses are in nats per token. Nothing is
+filled in: a missing file is an error, and a benchmark that was not run is listed with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from prosparse.system.errors import UserError
 
 
 class MissingResult(UserError):
-    """A result that was asked for and does not exist; the message names the file."""
+    """A requested result does not exist; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,12 @@ class Results:
         return self.directory / "measurements" / "operators.json"
 
     def decoding_file(self, shape: str | None = None) -> Path:
-        """Of the trained models, or of the synthetic ones of a shape."""
+        """Return the file of the trained models, or of a shape's synthetic ones."""
         folder = self.directory / "measurements"
         return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
 
     def stage_directory(self, run: str, stage: int | None, seed: int) -> Path:
-        """``stage`` None is the last."""
+        """Return a stage's directory; ``stage`` None means the last."""
         return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
 
     def tokens_directory(self, tokenizer: str) -> Path:
@@ -91,7 +90,7 @@ class Results:
         return self.tokens_directory(tokenizer) / corpus / "manifest.json"
 
     def files(self, needs: Needs) -> dict[str, list[Path]]:
-        """The JSON files that ``needs`` implies, by kind of job."""
+        """Return the JSON files that ``needs`` implies, by kind of job."""
         seeds = self.experiment.seeds
         return {
             "training": list(
@@ -129,10 +128,10 @@ class Results:
     # ----------------------------------------------------------------------- measurements
 
     def sparsity(self, run: str, activation: Activation | str) -> Sparsity:
-        """Held-out sparsity and loss of a pair.
+        """Return the held-out sparsity and loss of a pair.
 
         Raises:
-            MissingResult: no such file, or the file holds no such activation; names both.
+            MissingResult: if the file does not exist or lacks the activation; names both.
         """
         entries = []
         for seed in self.experiment.seeds:
@@ -165,10 +164,10 @@ class Results:
         )
 
     def benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
-        """Benchmark scores of a pair; a benchmark that a seed lacks is missing.
+        """Return the benchmark scores of a pair; a benchmark that any seed lacks is missing.
 
         Raises:
-            MissingResult: no such file.
+            MissingResult: if the file does not exist.
         """
         if not self.experiment.answers_benchmarks(run, activation):
             tasks = self.experiment.benchmarks.tasks
@@ -177,7 +176,7 @@ class Results:
         return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
-        """The same with the neurons skipped that the predictor calls inactive."""
+        """Like ``benchmarks``, but skipping the neurons that the predictor calls inactive."""
         return self._benchmarks(
             [self.predicted_benchmarks_file(run, activation, seed) for seed in self.experiment.seeds]
         )
@@ -202,42 +201,42 @@ class Results:
         return Benchmarks(scores, chances, details, missing)
 
     def prediction(self, run: str, activation: Activation | str) -> list[dict[str, Any]]:
-        """How well the pair's active neurons are predicted, one measurement per seed (``measure/prediction.py``).
+        """Return how well the pair's active neurons are predicted, once per seed (``measure/prediction.py``).
 
         Raises:
-            MissingResult: no such file.
+            MissingResult: if the file does not exist.
         """
         return [self._json(self.prediction_file(run, activation, seed)) for seed in self.experiment.seeds]
 
     def decoding(self, shape: str | None = None) -> dict[str, Any]:
-        """Decoding speed of the trained models, or of a shape's synthetic ones, as measured (``measure/decoding.py``).
+        """Return the decoding speed of the trained models or of a shape's synthetic ones (``measure/decoding.py``).
 
         Raises:
-            MissingResult: no such file.
+            MissingResult: if the file does not exist.
         """
         return self._json(self.decoding_file(shape))
 
     def operators(self) -> dict[str, Any]:
-        """Times of the sparse operators, as measured (``measure/operators.py``).
+        """Return the measured times of the sparse operators (``measure/operators.py``).
 
         Raises:
-            MissingResult: no such file.
+            MissingResult: if the file does not exist.
         """
         return self._json(self.operators_file)
 
     # --------------------------------------------------------------------------- training
 
     def stage(self, run: str, stage: int) -> list[dict[str, Any]]:
-        """A stage's provenance.json, one per seed."""
+        """Return a stage's provenance.json of every seed."""
         return [
             self._json(self.stage_directory(run, stage, seed) / "provenance.json") for seed in self.experiment.seeds
         ]
 
     def ledger(self, run: str) -> list[LedgerRow]:
-        """The run's whole chain of stages: the steps that every seed logged.
+        """Return the ledger of the run's whole chain of stages: the steps that every seed logged.
 
         Raises:
-            MissingResult: a stage's ledger.csv does not exist.
+            MissingResult: if a stage's ledger.csv does not exist.
         """
         merged: list[LedgerRow] = []
         for stage in range(len(self.experiment.runs[run].stages)):
@@ -267,7 +266,7 @@ class Results:
 
     @cached_property
     def corpora(self) -> dict[str, list[dict[str, Any]] | None]:
-        """Counts of each corpus's shards; None if one has not been read."""
+        """Return the counts of each corpus's shards; None if one has not been read."""
         found = {name: self.documents_files(name) for name in self.experiment.data.corpora}
         return {
             name: [self._json(path) for path in paths] if all(path.exists() for path in paths) else None
@@ -275,7 +274,7 @@ class Results:
         }
 
     def documents_files(self, corpus: str) -> list[Path]:
-        """Where the counts of a corpus's shards are."""
+        """Return the files with the counts of a corpus's shards."""
         folder, shards = self.directory / "data" / "documents" / corpus, self.experiment.data.corpora[corpus].shards
         return [folder / f"{shard}.json" for shard in range(shards)]
 

@@ -29,7 +29,7 @@ class Sparsity:
     corpora: tuple[CorpusSparsity, ...]
 
     def by_dataset(self) -> dict[str, Value]:
-        """Sparsity of each data set of Table 8, tokens-weighted where several corpora stand for it."""
+        """Return the sparsity of each data set of Table 8, weighted by tokens if several corpora stand for it."""
         found: dict[str, list[CorpusSparsity]] = {}
         for corpus in self.corpora:
             found.setdefault(corpus.stands_for, []).append(corpus)

@@ -26,7 +26,7 @@ class Value:
 
     @property
     def standard_error(self) -> float | None:
-        """Sampling error over benchmark rows. Every seed answers the same rows, so it is averaged, not shrunk."""
+        """Sampling error over benchmark rows. Every seed answers the same rows, so averaging does not shrink it."""
         return statistics.fmean(self.errors) if self.errors else None
 
     @property
@@ -35,13 +35,13 @@ class Value:
         return math.hypot(self.standard_error or 0.0, (self.spread or 0.0) / math.sqrt(len(self.seeds)))
 
     def minus(self, other: Value) -> Value:
-        """Difference seed by seed; errors in quadrature (conservative: both answer the same rows)."""
+        """Subtract seed by seed; errors add in quadrature (conservative: both answer the same rows)."""
         errors = tuple(math.hypot(a, b) for a, b in zip(self.errors, other.errors, strict=False))
         return Value(tuple(a - b for a, b in zip(self.seeds, other.seeds, strict=True)), errors)
 
 
 def mean_of(values: Sequence[Value]) -> Value:
-    """Unweighted mean, seed by seed; independent errors add in quadrature."""
+    """Return the unweighted mean, seed by seed; independent errors add in quadrature."""
     errors: tuple[float, ...] = ()
     if all(value.errors for value in values):
         columns = zip(*(value.errors for value in values), strict=True)
@@ -51,5 +51,5 @@ def mean_of(values: Sequence[Value]) -> Value:
 
 
 def exact(number: float) -> Value:
-    """A number the config fixes: no spread, no error."""
+    """Wrap a number that the config fixes, without spread or error."""
     return Value((float(number),))

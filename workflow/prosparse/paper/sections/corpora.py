@@ -1,4 +1,4 @@
-"""What was read of each corpus, and what remains of it."""
+"""How much of each corpus was read, and how much remains after filtering."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def corpora(results: Results) -> list[str]:
 
 
 def _benchmark_coverage(results: Results) -> list[str]:
-    """How much of each benchmark training text was checked against: the same of every corpus and shard."""
+    """Show how much of each benchmark the training text was checked against; all corpora and shards share it."""
     found = next((counts[0]["benchmark_coverage"] for counts in results.corpora.values() if counts), None)
     if found is None:
         return []
@@ -68,7 +68,7 @@ def _percent(share: float | None) -> str:
 
 
 def _total(value: Any) -> str:
-    """A count, or the sum of a count's parts (shards, train and held-out)."""
+    """Return a count, or the sum of its parts (shards, train and held-out)."""
     return "missing" if value is None else f"{_sum(value):,}"
 
 

@@ -1,4 +1,4 @@
-"""The host and versions that the results were computed on."""
+"""The host and software versions that produced the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prosparse.paper.results.reader import Results
 
 
 def provenance(results: Results, needs: Needs) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
-    """(provenance blocks of the results in use by kind of job, number of results that do not exist by kind)."""
+    """Return (provenance blocks of the results in use, number of missing results), each by kind of job."""
     files = results.files(needs)
     documents = [path for name in results.experiment.data.corpora for path in results.documents_files(name)]
     files = {"documents": documents, **files}

@@ -58,7 +58,7 @@ def _acceleration_not_run(experiment: Experiment) -> list[str]:
 def _operators_not_run(results: Results) -> list[str]:
     try:
         timings = operators.read(results)
-    except MissingResult:  # counted among the results that do not exist yet
+    except MissingResult:  # already counted as missing
         return []
     if timings is None:
         return ["- Table 2, right half (operator times): the experiment times no operators, so claim 9 has no verdict."]

@@ -1,4 +1,4 @@
-"""The overhead of regularization and of measuring (``measurements/speed.json``)."""
+"""The overhead of regularization and measurement (``measurements/speed.json``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prosparse.paper.markdown import markdown_table
 
 
 def overhead(path: Path) -> list[str]:
-    """The overhead of the L1 gradient in training, and of counting zeros in measuring."""
+    """Show the overhead of the L1 gradient in training, and of counting zeros in measurements."""
     if not path.exists():
         return ["Missing: not measured. It is measured only in experiments with a regularized run."]
     measured = json.loads(path.read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def overhead(path: Path) -> list[str]:
 
 
 def _training_rate(measured: dict[str, Any]) -> list[str]:
-    """The share of the processor's speed that a training step reaches, and the gain of each optimization."""
+    """Show the share of the processor's speed that a training step reaches, and the gain of each optimization."""
     flop, arms = measured["flop_a_token"], {"plain": "Training step", "linear_layers_alone": "Its linear layers only"}
     rows = [
         [name, f"{measured[arm]['tokens_per_second']:,.0f}", f"{flop * measured[arm]['tokens_per_second'] / 1e9:,.0f}"]

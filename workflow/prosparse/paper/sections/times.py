@@ -9,8 +9,8 @@ from typing import Any
 
 from prosparse.paper.markdown import markdown_table
 
-#: Jobs that record their own working time, which starts once their modules are imported: folder of the
-#: Snakemake benchmark -> their provenance files.
+#: Jobs that record their own working time, which starts after imports: folder of the Snakemake benchmark -> their
+#: provenance files.
 TIMED = {
     "train": "checkpoints/*/seed*/stage*/provenance.json",
     "sparsity": "measurements/*/seed*/sparsity.json",
@@ -24,7 +24,7 @@ TIMED = {
 
 
 def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> list[str]:
-    """Wall time by kind of job: Snakemake's if given, else what each result recorded."""
+    """Show wall time by kind of job: Snakemake's if given, else what each result recorded."""
     if benchmarks:
         seconds: dict[str, list[float]] = {}
         memory: dict[str, list[float]] = {}
@@ -62,7 +62,7 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
 
 
 def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
-    """The share of the jobs' time spent on process start and imports."""
+    """Show the share of the jobs' time spent on process start and imports."""
     jobs = work = 0.0
     for kind, pattern in TIMED.items():
         for path in benchmarks:
@@ -71,7 +71,7 @@ def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
                     jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
         for path in directory.glob(pattern):
             work += json.loads(path.read_text(encoding="utf-8")).get("provenance", {}).get("wall_seconds", 0)
-    if not 0 < work <= jobs:  # not recorded, or results whose work was spread over several jobs
+    if not 0 < work <= jobs:  # not recorded, or the work was spread over several jobs
         return []
     return [
         f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work; process start and imports took "

@@ -22,7 +22,7 @@ def missing_cell(reason: str, printed: str = "") -> Cell:
 
 
 def note_origins(table: Table, results: Results, pairs: dict[str, str]) -> None:
-    """What ours is, where a run stands for a row."""
+    """Note which of our models stand for the rows."""
     origins: dict[str, list[str]] = {}
     for row, pair in pairs.items():
         origins.setdefault(stands_in(results.experiment, row, results.experiment.pair(pair)[0]), []).append(pair)
@@ -32,7 +32,7 @@ def note_origins(table: Table, results: Results, pairs: dict[str, str]) -> None:
 
 
 def note_missing(table: Table, what: dict[str, list[str]]) -> None:
-    """``what``: reason -> what is missing for it."""
+    """Note what is missing; ``what`` maps each reason to what is missing because of it."""
     for reason, names in what.items():
         table.note(f"Missing: {'; '.join(dict.fromkeys(names))}: {reason}.")
 
@@ -54,7 +54,7 @@ def note_predictor(table: Table, experiment: Experiment) -> None:
 
 
 def note_conditions(table: Table, results: Results) -> None:
-    """The conditions of our decoding."""
+    """Note the conditions of our decoding."""
     decoding = trained_decoding(results)
     if decoding is not None:
         table.note(

@@ -13,7 +13,7 @@ from prosparse.published.tables import GROUPS, published_table, published_tokens
 
 
 def by_setting(results: Results, name: str, title: str, source: str, columns: list[Column], *notes: str) -> Table:
-    """A table whose rows are settings (Tables 1, 3 and 8)."""
+    """Build a table whose rows are settings (Tables 1, 3 and 8)."""
     filler = Filler(results, Table(name, title, columns, notes=[LEGEND, *notes]))
     for row in published_table(source):
         amount = published_tokens().get(row["setting"])
@@ -23,7 +23,7 @@ def by_setting(results: Results, name: str, title: str, source: str, columns: li
 
 
 def add_chance(results: Results, table: Table) -> None:
-    """Adds a row with the scores of random guessing."""
+    """Add a row with the scores of random guessing."""
     for text in [row.pair for row in table.rows if row.pair]:
         measured = results.benchmarks(*results.experiment.pair(text))
         cells: dict[str, Cell] = {}
@@ -41,6 +41,6 @@ def add_chance(results: Results, table: Table) -> None:
 
 
 def rows_needs(experiment: Experiment, source: str) -> Needs:
-    """Sparsity and benchmarks of the pairs that stand for rows of a published table."""
+    """Return the sparsity and benchmarks of the pairs that stand for rows of a published table."""
     keys = [row_key(source, row) for row in published_table(source)]
     return Needs.of_pairs(experiment, (experiment.rows[key] for key in keys if key in experiment.rows))

@@ -1,4 +1,4 @@
-"""Columns that several tables share, and the values in them."""
+"""Columns that several tables share, and their values."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FACTOR = Column("lambda", "Final λ", "", None)
 
 
 def billions(text: str) -> str:
-    """``34.60`` billion in full, as a string of digits."""
+    """Write ``34.60`` billion in full, as a string of digits."""
     return str(round(float(text) * 1e9))
 
 
 def final_value(final: list[dict[str, float | None]], key: str, scale: float = 1) -> Value | None:
-    """``scale`` times a number that a stage's ledger ends with, one per seed; None where nothing was trained."""
+    """Return ``scale`` times a stage ledger's final ``key``, one value per seed; None if nothing was trained."""
     numbers = [number for last in final if (number := last[key]) is not None]
     return Value(tuple(scale * number for number in numbers)) if len(numbers) == len(final) else None

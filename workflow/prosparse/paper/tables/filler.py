@@ -1,4 +1,4 @@
-"""Fills table rows from the measurements of pairs."""
+"""Fill table rows from the measurements of pairs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from prosparse.paper.tables.notes import count, names_of
 from prosparse.paper.tables.table import MISSING, Cell, Row, Table
 from prosparse.published.tables import BENCHMARKS, GROUPS, LABELS
 
-#: (run, activation) -> cells that the run's measurements do not give.
+#: (run, activation) -> cells that do not come from the run's measurements.
 Extra = Callable[[str, Activation], dict[str, Cell]]
 
 
 @dataclass
 class Filler:
-    """Turns pairs into cells, and collects the notes that the table needs."""
+    """Turns pairs into cells and collects the notes that the table needs."""
 
     results: Results
     table: Table
@@ -35,7 +35,7 @@ class Filler:
     unasked: list[str] = field(default_factory=list)  # pairs that are not benchmarked
 
     def row(self, label: str, key: str, printed: dict[str, str], extra: Extra | None = None) -> Row:
-        """The row of published key ``key``; ``printed`` are its published cells, ``extra`` adds cells from the run."""
+        """Fill the row of published key ``key``; ``printed`` holds its published cells, ``extra`` adds the run's."""
         pair = self.results.experiment.rows.get(key)
         if pair is not None:
             return self._filled(label, pair, key, printed, extra)
@@ -47,7 +47,7 @@ class Filler:
         )
 
     def own_row(self, label: str, pair: str, extra: Extra | None = None) -> Row:
-        """A row that the paper does not have."""
+        """Fill a row that the paper does not have."""
         return self._filled(label, pair, None, {}, extra)
 
     def _filled(self, label: str, pair: str, key: str | None, printed: dict[str, str], extra: Extra | None) -> Row:
@@ -106,7 +106,7 @@ class Filler:
         return f"{MISSING}: {benchmarks.missing[name]}"
 
     def _mean(self, pair: str, name: str, column: BenchmarkColumn) -> Cell:
-        """The mean over what was measured, with a dagger and a note if something is missing."""
+        """Return the mean over what was measured, with a dagger and a note if something is missing."""
         if not column.missing:
             return Cell(column.value)
         label = LABELS[name]

@@ -30,7 +30,7 @@ def count(number: int, word: str) -> str:
 
 
 def budgets() -> str:
-    """What the column of accumulated tokens counts, and the paper's own budgets."""
+    """Explain what the column of accumulated tokens counts, and the paper's own budgets."""
     return (
         "Accumulated tokens: those of the run and of the runs it started from, without any pretraining done elsewhere. "
         + published_budgets()

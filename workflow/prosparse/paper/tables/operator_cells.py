@@ -17,7 +17,7 @@ WHAT_STEPS_ARE = "Step (2) is the up projection of the active neurons, step (3) 
 
 
 def measured(spread: Quartiles, what: str, published: str = "", scale: float = 1.0) -> Cell:
-    """The median, with the quartiles in the note."""
+    """Show the median, with the quartiles in the note."""
     quartiles = f"quartiles {scale * spread.lower:.4g} to {scale * spread.upper:.4g}"
     return Cell(Value((scale * spread.median,)), published, f"{what}; {quartiles}")
 
@@ -41,7 +41,7 @@ def note_missing_scales(table: Table, experiment: Experiment) -> None:
 
 
 def conditions(experiment: Experiment, timings: Timings) -> list[str]:
-    """The machine and the protocols of our measurements."""
+    """Describe the machine and the protocols of our measurements."""
     assert experiment.operators is not None
     shapes = [f"{scale} {hidden} × {size}" for scale, (hidden, size) in experiment.operators.shapes.items()]
     notes = [
@@ -60,14 +60,14 @@ def conditions(experiment: Experiment, timings: Timings) -> list[str]:
 
 
 def timed(timings: Timings, setting: Setting) -> tuple[Case, str]:
-    """The case that stands for a row, and the kind of its arms; dense rows use the densest case."""
+    """Return the case that stands for a row and the kind of its arms; dense rows use the densest case."""
     if setting.is_dense:
         return timings.of_scale(setting.scale)[0], "dense"
     return timings.at(setting.scale, setting.density), "sparse"
 
 
 def times(case: Case, kind: str, printed: dict[str, str]) -> dict[str, Cell]:
-    """Cells of the arms ``{kind}_up`` and ``{kind}_down``."""
+    """Return the cells of the arms ``{kind}_up`` and ``{kind}_down``."""
     sparsity = Cell(
         Value((100 * (1 - case.density),)), printed.get(SPARSITY.key, ""), "of the patterns that ours was timed with"
     )

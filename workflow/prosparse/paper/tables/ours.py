@@ -1,4 +1,4 @@
-"""Comparisons of ours that the paper does not have."""
+"""Our own comparisons, which the paper does not have."""
 
 from __future__ import annotations
 

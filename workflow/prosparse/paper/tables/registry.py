@@ -41,21 +41,21 @@ class TableModule(Protocol):
     """What each module of this package provides."""
 
     def needs(self, experiment: Experiment) -> Needs:
-        """What must be measured before the table can be built."""
+        """Return the measurements that the table needs."""
 
     def build(self, results: Results) -> Table:
-        """The table from what was measured.
+        """Build the table from the measurements.
 
         Raises:
-            MissingResult: a measurement it needs does not exist; names the file.
+            MissingResult: if a measurement it needs does not exist; names the file.
         """
 
 
 def module(name: str) -> TableModule:
-    """The module that builds a table.
+    """Return the module that builds a table.
 
     Raises:
-        ConfigError: no such table.
+        ConfigError: if there is no such table.
     """
     if name not in TABLES:
         raise ConfigError(f"table {name!r}: no such table; there are {', '.join(TABLES)}")
@@ -71,11 +71,11 @@ def build(name: str, results: Results) -> Table:
 
 
 def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
-    """Writes ``directory/tables/{name}.csv``, ``.md`` and ``.tex``; ``directory`` is ``results/{experiment}``.
+    """Write ``directory/tables/{name}.csv``, ``.md`` and ``.tex``; ``directory`` is ``results/{experiment}``.
 
     Raises:
-        ConfigError: no such table.
-        MissingResult: a measurement it needs does not exist; names the file.
+        ConfigError: if there is no such table.
+        MissingResult: if a measurement it needs does not exist; names the file.
     """
     table = build(name, Results(directory, experiment))
     written = []

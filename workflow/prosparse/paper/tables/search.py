@@ -60,7 +60,7 @@ def _searched(results: Results, pair: str) -> Row:
         SPARSITY.key: Cell(measured.sparsity),
         LOSS.key: Cell(measured.loss),
     }
-    if chosen.stages[-1].until:  # else nothing was trained
+    if chosen.stages[-1].until:  # something was trained
         final = [record["final"] for record in results.stage(run, len(chosen.stages) - 1)]
         distillation = chosen.distillation
         objective = f"{distillation.share:g} from {distillation.teacher}" if distillation else "next token"
@@ -82,7 +82,7 @@ def _start(experiment: Experiment, run: str) -> str:
 
 
 def _stages(stages: list[Stage]) -> str:
-    """``0 (100), 0.1 (150), sine 0.4 (300)``."""
+    """Format stages as ``0 (100), 0.1 (150), sine 0.4 (300)``."""
     return ", ".join(f"{'sine ' if stage.shape == 'sine' else ''}{stage.peak:g} ({stage.until})" for stage in stages)
 
 

@@ -23,13 +23,13 @@ def stages_needs(experiment: Experiment, scales: Sequence[str]) -> Needs:
 
 
 def stages_of(experiment: Experiment, scale: str) -> dict[str, tuple[str, int, int, int]]:
-    """Published stage name -> (run, stage, accumulated steps, accumulated tokens) of ours.
+    """Return published stage name -> our (run, stage, accumulated steps, accumulated tokens).
 
-    The runs of a scale continue one another. For 1B, the first run holds the numbered stages, the
-    second is decay and the third SFT; the other scales number their stages consecutively.
+    The runs of a scale continue one another. For 1B, the first run holds the numbered stages, the second is decay and
+    the third SFT; the other scales number their stages consecutively.
     """
     found: dict[str, tuple[str, int, int, int]] = {}
-    before: dict[str, tuple[int, int]] = {}  # steps and tokens a run starts with
+    before: dict[str, tuple[int, int]] = {}  # steps and tokens that a run starts with
     for position, run in enumerate(experiment.stages.get(scale, [])):  # type: ignore[call-overload]
         chosen = experiment.runs[run]
         steps, amount = 0, 0

@@ -1,4 +1,4 @@
-"""What a result table is: rows of cells that hold the paper's number and ours."""
+"""Result tables: rows of cells that hold the paper's number and ours."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Ours and the paper's; ``published`` as printed in full, ``published_text`` where a table shortens it."""
+    """Our value and the paper's: ``published`` as printed in full, ``published_text`` where a table shortens it."""
 
     ours: Value | None = None
     published: str = ""
     note: str = ""
     mark: str = ""
     published_text: str | None = None
-    text: str = ""  # ours where it is words
+    text: str = ""  # our value, if it is text
 
 
 @dataclass(frozen=True)
 class Row:
     label: str
     cells: dict[str, Cell]
-    pair: str | None = None  # what ours is
+    pair: str | None = None  # the pair behind our values
     is_published: bool = True
 
 

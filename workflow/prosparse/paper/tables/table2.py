@@ -100,7 +100,7 @@ def _printed_over_relullama() -> str:
 
 
 def _predicted(results: Results, setting: Setting, pair: str, gone: dict[str, list[str]]) -> dict[str, Cell]:
-    """Sparsity, recall and predicted sparsity; a dense row has none."""
+    """Return sparsity, recall and predicted sparsity; a dense row has none."""
     if setting.is_dense:
         return {}
     printed = setting.printed
@@ -120,7 +120,7 @@ def _predicted(results: Results, setting: Setting, pair: str, gone: dict[str, li
 
 
 def _speeds(model: Model, is_dense: bool) -> dict[str, Cell]:
-    """Decoding speed of a model: dense for a dense row, else predicted and exact."""
+    """Return the decoding speed of a model: dense for a dense row, else predicted and exact."""
     cells = {}
     ways = (
         ((SPEED, SPEEDUP, "dense"),)
@@ -160,7 +160,7 @@ def _decoded(
 
 
 def _case(timings: Timings | None, pairs: dict[str, str], setting: Setting) -> operators.Case | None:
-    """The operator times with a row's own patterns; a dense row has those of its scale's first sparse one."""
+    """Return the operator times with a row's own patterns; a dense row takes those of its scale's first sparse row."""
     if timings is None:
         return None
     rows = [setting.name]
@@ -183,7 +183,7 @@ def _steps(setting: Setting, case: operators.Case | None, gone: dict[str, list[s
 
 
 def _add_synthetic(table: Table, results: Results, timings: Timings | None) -> None:
-    """Rows of true shapes with synthetic weights."""
+    """Add rows of true shapes with synthetic weights."""
     for shape, decoding in synthetic_decoding(results).items():
         for model in decoding.models:
             setting = next((setting for setting in settings() if setting.name == model.row), None)
@@ -206,7 +206,7 @@ def _add_synthetic(table: Table, results: Results, timings: Timings | None) -> N
 
 
 def _synthetic_steps(experiment: Experiment, timings: Timings | None, model: Model) -> dict[str, Cell]:
-    """Operator times at the model's shape and density, where they were taken."""
+    """Return the operator times at the model's shape and density, if measured."""
     shape = model.raw["architecture"]
     size = (shape["hidden_size"], shape["intermediate_size"])
     reason = "no operator times at this shape and density"

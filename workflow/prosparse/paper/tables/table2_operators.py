@@ -71,7 +71,7 @@ def build(results: Results) -> Table:
 
 
 def _add_trained(table: Table, experiment: Experiment, timings: Timings) -> None:
-    """Rows of our trained models, at their own shapes."""
+    """Add rows of our trained models at their own shapes."""
     origins: dict[str, list[str]] = {}
     for row, pair in operators.trained(experiment).items():
         case = timings.of_row(row)

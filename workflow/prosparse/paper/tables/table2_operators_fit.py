@@ -61,7 +61,7 @@ def build(results: Results) -> Table:
 
 
 def _line_cells(ours: Line | None, papers: Line | None, at: float, note: str) -> dict[str, Cell]:
-    """Cells of a row; ``at`` is the density at which the fixed part's share is taken."""
+    """Return the cells of a row; ``at`` is the density at which to take the fixed part's share."""
 
     def numbers(line: Line | None) -> dict[str, Value | None]:
         if line is None:

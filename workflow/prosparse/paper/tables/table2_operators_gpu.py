@@ -29,7 +29,7 @@ PEAK_BANDWIDTHS = {"A100": ("A100 80 GB SXM", 2039e9), "H100": ("H100 80 GB SXM"
 
 
 def step_bytes(hidden_size: int, intermediate_size: int, density: float) -> int:
-    """What a step must move in bfloat16: the active neurons' weights and the vectors in and out."""
+    """Return the bytes that a step must move in bfloat16: the active neurons' weights, and its input and output."""
     active = round(density * intermediate_size)
     return 2 * (active * hidden_size + hidden_size + intermediate_size)
 

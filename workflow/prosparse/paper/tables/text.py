@@ -1,4 +1,4 @@
-"""A table as CSV (tidy), Markdown and LaTeX."""
+"""Format a table as tidy CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prosparse.paper.tables.table import MISSING, NOT_PUBLISHED, Cell, Column, R
 
 
 def _ours(cell: Cell, column: Column) -> str:
-    """``mean ± standard error (standard deviation over seeds)``, with its mark."""
+    """Format ``mean ± standard error (standard deviation over seeds)``, with its mark."""
     if cell.text:
         return cell.text
     if cell.ours is None:
@@ -30,7 +30,7 @@ def _published(cell: Cell) -> str:
 
 
 def _lines(table: Table) -> Iterable[tuple[Row, str, list[str]]]:
-    """(row, whose, cells as text) in print order; a row without a run of ours is one line."""
+    """Yield (row, whose, cells as text) in print order; a row without a run of ours is one line."""
     for row in table.rows:
         cells = [row.cells.get(column.key, Cell()) for column in table.columns]
         if row.pair is None and row.is_published:
@@ -49,7 +49,7 @@ def _lines(table: Table) -> Iterable[tuple[Row, str, list[str]]]:
 
 
 def to_csv(table: Table) -> str:
-    """Tidy: one line a cell. ``standard_error`` is over benchmark rows, ``spread`` over seeds."""
+    """Format as tidy CSV: one line per cell. ``standard_error`` is over benchmark rows, ``spread`` over seeds."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["row", "column", "ours", "standard_error", "spread", "published", "unit", "pair", "note"])
@@ -81,7 +81,7 @@ def to_markdown(table: Table) -> str:
 
 
 def _pipe(text: str) -> str:
-    # a setting's * (without threshold shifting) must not open emphasis
+    # a setting's * (without threshold shifting) must not start emphasis
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
@@ -115,13 +115,13 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Text as LaTeX prints it, under pdflatex too: ASCII only, backticks dropped."""
+    """Escape text for LaTeX, pdflatex included: ASCII only, backticks dropped."""
     escaped = "".join(_LATEX.get(character, character) for character in text.replace("`", ""))
     return escaped.encode("ascii", "replace").decode()
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs ``table*``; needs the packages booktabs and graphicx."""
+    """Format as a booktabs ``table*``, which needs the packages booktabs and graphicx."""
     heads = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
     lines = [
         r"\begin{table*}[t]",
