@@ -1,1 +1,1 @@
-"""What an experiment costs, and what would stop it, before its first job."""
+"""What an experiment costs and what would stop it, found before its first job starts."""

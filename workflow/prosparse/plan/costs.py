@@ -1,14 +1,15 @@
-"""What an experiment's jobs cost, by arithmetic from its config: tokens, FLOPs, memory, disk.
+"""Estimate what an experiment's jobs cost from its config: tokens, FLOPs, memory, disk.
 
-Nothing here is measured and nothing is fetched. What cannot be known before it is fetched (the shape of a
-model that no config describes) is None, never guessed.
+Nothing is measured or fetched. A value that is unknown before a download (the shape of a model that no config
+describes) is None, never a guess.
 
 **FLOPs** are model FLOPs (``published/shapes.py``). Attention counts all T keys of each query, as PaLM does; a kernel
-that skips the causal half computes less and reaches a higher MFU by this count. Activation checkpointing computes a
-forward pass of the layers again: ``recomputed``, which MFU leaves out by definition.
+that skips the causal half computes less and so reaches a higher MFU by this count. Activation checkpointing repeats
+the layers' forward pass: ``recomputed``, which MFU excludes by definition.
 
-**Memory** of a GPU that trains: float32 weights, gradients and two AdamW moments, 16 bytes a parameter, shared by all
-GPUs where ``training.fsdp``; what the backward pass keeps (``activation_bytes``); the logits of the fused loss.
+**Memory** of a training GPU: float32 weights, gradients and two AdamW moments (16 bytes per parameter, sharded over all
+GPUs under ``training.fsdp``), plus activations kept for the backward pass (``activation_bytes``) and the logits of the
+fused loss.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from prosparse.published.shapes import DecoderShape
 WEIGHT_BYTES = 4  # float32
 
 
-STATE_BYTES = 4 * WEIGHT_BYTES  # and gradient and two moments
+STATE_BYTES = 4 * WEIGHT_BYTES  # weight, gradient and two moments
 
 
-CHECKPOINT_BYTES = 3 * WEIGHT_BYTES  # and two moments
+CHECKPOINT_BYTES = 3 * WEIGHT_BYTES  # weight and two moments
 
 
-RELEASED_BYTES = 2  # a weight of a released model
+RELEASED_BYTES = 2  # per weight of a released model
 
 
 def of_architecture(architecture: Architecture, vocabulary_size: int | None = None) -> DecoderShape:
-    """The shape that a config describes; ``vocabulary_size`` is used where it says none."""
+    """Return the shape that a config describes; ``vocabulary_size`` applies if the config gives none."""
     return DecoderShape(
         architecture.hidden_size,
         architecture.intermediate_size,
@@ -50,12 +51,12 @@ def of_architecture(architecture: Architecture, vocabulary_size: int | None = No
 
 
 def activation_bytes(shape: DecoderShape, training: Training, context: int) -> int:
-    """What a token of a micro batch leaves in one layer for the backward pass.
+    """Return the bytes that one layer keeps per token for the backward pass.
 
-    The residual stream and the norms stay in float32. Kept are: of two norms their input and what they
-    normalised; the inputs of the projections; queries, keys (repeated for every head), values and what attention
-    gives; the gate before and after its activation, up, and their product. Eager attention also keeps each
-    head's probabilities over the context, in float32 and as the product takes them.
+    The residual stream and the norms stay in float32. A layer keeps the input and the normalised output of two norms;
+    the inputs of the projections; queries, keys (repeated for every head), values and the attention output; the gate
+    before and after its activation, up, and their product. Eager attention also keeps each head's probabilities over
+    the context, both in float32 and in the dtype of the matrix product.
     """
     size = 2 if training.precision == "bfloat16" else 4
     norms = 4 * 4 * shape.hidden_size
@@ -71,7 +72,7 @@ def checkpoint_directory(experiment: Experiment, run: str, stage: int | None, se
 
 
 def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape | None:
-    """The shape of a run's model: from the config, else from a config.json on this machine, else None.
+    """Return the shape of a run's model: from the config, else from a config.json on this machine, else None.
 
     Args:
         directory: ``results/{experiment}``.
@@ -79,7 +80,7 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape |
     run, init = lineage.start(experiment, run)
     if init.architecture is not None:
         architecture = experiment.architectures[init.architecture]
-        # a trained tokenizer's size is that of a model that begins with it, not of one that is fetched
+        # the size of a trained tokenizer applies only to models initialized with it, not to downloaded ones
         tokenizer = experiment.data.tokenizers[experiment.tokenizer(run)]
         own = tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
         return of_architecture(architecture, own)
@@ -90,7 +91,7 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape |
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one GPU, or of one process without GPUs."""
+    """Bytes on one GPU, or in one process without GPUs."""
 
     state: float
     activations: float
@@ -111,20 +112,20 @@ class AnsweringMemory:
 
     @property
     def kv_cache(self) -> int:
-        """Of a full batch."""
+        """Bytes of the KV cache of a full batch."""
         return self.batch_tokens * self.token.kv_cache
 
 
 def start_bytes(init: Init) -> int:
-    """Of a weight of a start that is not trained: it is opened and saved as it was released, a GGUF's as float32."""
+    """Return the bytes per weight of an untrained start, which is saved as released; a GGUF file's as float32."""
     return RELEASED_BYTES if isinstance(init, PretrainedInit) and init.gguf_file is None else WEIGHT_BYTES
 
 
 def training_memory(experiment: Experiment, training: Training, shape: DecoderShape) -> Memory:
-    """Of one GPU; without ``hardware``, of one process that trains alone.
+    """Return the training memory of one GPU; without ``hardware``, of a single training process.
 
-    Not counted: a distillation's teacher, the bfloat16 copies of weights in use, communication buffers, and
-    what an allocator wastes.
+    Excludes a distillation's teacher, bfloat16 copies of the weights in use, communication buffers and allocator
+    overhead.
     """
     assert shape.parameters is not None
     assert shape.vocabulary_size is not None
@@ -132,7 +133,7 @@ def training_memory(experiment: Experiment, training: Training, shape: DecoderSh
     gpus = experiment.hardware.gpus if experiment.hardware is not None and training.fsdp else 1
     tokens = training.micro_batch_size * context
     layer = activation_bytes(shape, training, context)
-    # with checkpointing each layer keeps its input, and one layer at a time is whole
+    # with checkpointing, every layer keeps its input, and one layer at a time all of its activations
     kept = shape.layers * 4 * shape.hidden_size + layer if training.activation_checkpointing else shape.layers * layer
     size = 2 if training.precision == "bfloat16" else 4
     return Memory(
@@ -143,7 +144,7 @@ def training_memory(experiment: Experiment, training: Training, shape: DecoderSh
 
 
 def answering_memory(experiment: Experiment, run: str, directory: Path) -> AnsweringMemory | None:
-    """As the evaluation will take it: fewer tokens per batch where the device's memory does not hold as many."""
+    """Return the memory that evaluation will use, with fewer tokens per batch if the device cannot hold as many."""
     shape, hardware = decoder(experiment, run, directory), experiment.hardware
     if shape is None or shape.parameters is None or shape.vocabulary_size is None:
         return None
@@ -163,18 +164,18 @@ def answering_memory(experiment: Experiment, run: str, directory: Path) -> Answe
 
 
 def forward_flops(experiment: Experiment, run: str, tokens: int, directory: Path) -> int | None:
-    """Of a forward pass over so many tokens, in rows of the context's length."""
+    """Return the FLOPs of a forward pass over ``tokens`` tokens in rows of the context length."""
     shape = decoder(experiment, run, directory)
     each = None if shape is None else shape.forward_flops(experiment.data.context_length)
     return None if each is None else tokens * each
 
 
 def gpu_hours(experiment: Experiment, flops: float) -> float | None:
-    """At the stated utilization; None without ``hardware``."""
+    """Convert FLOPs to GPU-hours at the stated utilization; None without ``hardware``."""
     hardware = experiment.hardware
     return None if hardware is None else flops / (hardware.teraflops * 1e12 * hardware.utilization) / 3600
 
 
 def utilization(flops: float, gpus: int, teraflops: float, days: float) -> float:
-    """MFU that a training time implies."""
+    """Return the MFU that a training time implies."""
     return flops / (gpus * teraflops * 1e12 * days * 86400)

@@ -1,4 +1,4 @@
-"""What an experiment fetches: packages, models, tokenizers, data sets and benchmarks."""
+"""What an experiment downloads: packages, models, tokenizers, data sets and benchmarks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from prosparse.plan.jobs import Job
 
 @dataclass(frozen=True)
 class Remote:
-    """Something that is fetched. ``gated`` where its terms are accepted.
+    """Something to download. ``gated`` says where to accept its terms.
 
-    ``size`` in bytes, and of a data set in the characters that are read of it, of about a byte each.
+    ``size`` is in bytes; for a data set it counts the characters read, about one byte each.
     """
 
     kind: str  # model, tokenizer, data set, package, benchmark
@@ -25,12 +25,12 @@ class Remote:
     revision: str | None
     size: int | None
     gated: str | None
-    needed: bool  # by a job that is not done
-    key: str  # of the config
+    needed: bool  # by an unfinished job
+    key: str  # in the config
 
 
 def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> list[Remote]:
-    """What the jobs fetch, and whether one that is not done needs it."""
+    """Return what the jobs download, and whether an unfinished one still needs it."""
     listed, data = list(jobs), experiment.data
     waiting = {job.corpus for job in listed if job.corpus and not job.done}
     found: dict[tuple[str, str], Remote] = {}

@@ -1,4 +1,4 @@
-"""What a hub says about the models and data sets that an experiment fetches."""
+"""Ask the hub about the models and data sets that an experiment downloads."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from dataclasses import dataclass
 from prosparse.plan.downloads import Remote
 from prosparse.plan.preflight import _cached
 
-TIMEOUT = 5.0  # seconds that one question to the hub may take
+TIMEOUT = 5.0  # seconds per request to the hub
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the hub says of a remote: its licence and access, or what is wrong."""
+    """What the hub says about a remote: its licence and access, or what is wrong with it."""
 
     text: str
-    refuses: bool = False  # for certain
+    refuses: bool = False  # only if certain
 
 
 def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[str, str], Answer] | None:
-    """(kind, name) -> what the hub says; None where no hub answers.
+    """Return (kind, name) -> what the hub says; None if no hub answers.
 
-    Metadata alone are read. Nothing waits much longer than ``timeout`` a question, and the first without an answer is
-    the last.
+    Reads only metadata. Waits little longer than ``timeout`` per request and stops at the first one without an answer.
     """
     asked = [remote for remote in remotes if remote.kind != "package"]
     if not asked:
         return None
-    from huggingface_hub.constants import is_offline_mode  # imported where something is asked: it takes a moment
+    from huggingface_hub.constants import is_offline_mode  # slow to import, so only when needed
 
     if is_offline_mode():
         return None
@@ -43,7 +42,7 @@ def ask_hub(remotes: Iterable[Remote], timeout: float = TIMEOUT) -> dict[tuple[s
 
 
 def refused_by_hub(remotes: Iterable[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
-    """What the hub refuses of what is still needed, one sentence each."""
+    """Say which of the remotes still needed the hub refuses, one sentence each."""
     needed = [remote for remote in remotes if remote.needed]
     pairs = [(remote, (answers or {}).get((remote.kind, remote.name))) for remote in needed]
     return [
@@ -54,7 +53,7 @@ def refused_by_hub(remotes: Iterable[Remote], answers: dict[tuple[str, str], Ans
 
 
 def _within(seconds: float, question: Callable[[], Answer | None]) -> Answer | None:
-    """The answer, or None when it takes longer: looking up a name has no time limit of its own."""
+    """Return the answer, or None if it takes too long: a DNS lookup has no timeout of its own."""
     answers: list[Answer | None] = []
     thread = threading.Thread(target=lambda: answers.append(question()), daemon=True)
     thread.start()
@@ -63,7 +62,7 @@ def _within(seconds: float, question: Callable[[], Answer | None]) -> Answer | N
 
 
 def _question(remote: Remote, timeout: float) -> Answer | None:
-    """None where no hub was reached."""
+    """Ask the hub about one remote; None if no hub was reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -89,9 +88,9 @@ def _question(remote: Remote, timeout: float) -> Answer | None:
         return Answer(f"NO DIRECTORY, and no id that the hub could have: correct {remote.key}", refuses=True)
     except HfHubHTTPError as error:
         return Answer(f"the hub refuses to say: {error}".splitlines()[0])
-    except (HTTPError, ConnectionError, TimeoutError):  # of requests that reached no hub
+    except (HTTPError, ConnectionError, TimeoutError):  # the request reached no hub
         return None
-    except Exception as error:  # of this remote alone: the others are asked all the same
+    except Exception as error:  # concerns only this remote: still ask about the others
         return Answer(f"the hub's answer is not understood: {error!r}".splitlines()[0])
     card = getattr(found, "card_data", None)
     return Answer(f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}")

@@ -1,7 +1,7 @@
-"""What was asked of Snakemake on its command line, checked where Snakemake itself says nothing or too much.
+"""Check Snakemake's command line where Snakemake itself says nothing or too much.
 
-A profile that does not exist is no error for Snakemake: it would run everything on this machine. A target that does
-not exist ends in its search for a rule.
+Snakemake ignores a profile that does not exist and would run everything on this machine. For a target that does not
+exist, it reports its failed search for a rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prosparse.system.errors import ConfigError
 
 
 def parsed(arguments: Sequence[str]) -> Namespace | None:
-    """The options and targets of a call, profiles left aside; None where the arguments are not Snakemake's."""
+    """Parse a call's options and targets, ignoring profiles; None if the arguments are not Snakemake's."""
     from snakemake.cli import get_argument_parser
 
     with contextlib.redirect_stderr(io.StringIO()):
@@ -29,7 +29,7 @@ def parsed(arguments: Sequence[str]) -> Namespace | None:
 
 
 def called() -> Namespace | None:
-    """How this process was called; None where a program uses Snakemake as a library."""
+    """Return how this process was called; None if a program uses Snakemake as a library."""
     program = Path(sys.argv[0])
     return parsed(sys.argv[1:]) if "snakemake" in (program.stem, program.parent.name) else None
 
@@ -38,7 +38,7 @@ def check_profile(name: str | None, root: Path) -> None:
     """Refuse a ``--workflow-profile`` that Snakemake would ignore.
 
     Args:
-        root: the folder with the Snakefile.
+        root: the folder that holds the Snakefile.
     """
     if name in (None, "none"):
         return
@@ -54,9 +54,9 @@ def check_profile(name: str | None, root: Path) -> None:
 
 
 def copied(outputs: Sequence[str], directory: str) -> str | None:
-    """The line for outputs that are there, older than what they are made from, and that Snakemake did not make here.
+    """Explain outputs that exist, are older than their inputs, and were not made here by Snakemake.
 
-    So it is after `cp -r`, which gives every file the time of its copying, in whatever order.
+    They come from `cp -r`, which sets every file's time to that of its copying, in arbitrary order.
     """
     if not outputs:
         return None
@@ -68,11 +68,11 @@ def copied(outputs: Sequence[str], directory: str) -> str | None:
 
 
 def check_experiment(name: str | None, named_by_file: bool, root: Path) -> None:
-    """Refuse a ``--config experiment=NAME`` that names a file's experiment: its file says what that is, not its name.
+    """Refuse ``--config experiment=NAME`` if an experiment file has that name: only --configfile selects the file.
 
     Args:
-        named_by_file: a file given with --configfile says which experiment it is.
-        root: the folder with the Snakefile.
+        named_by_file: whether a file given with --configfile names the experiment.
+        root: the folder that holds the Snakefile.
     """
     file = root / "workflow" / "experiments" / f"{name}.yaml"
     if name is not None and not named_by_file and file.exists():
@@ -88,8 +88,8 @@ def check_targets(targets: Iterable[str], names: Sequence[str], files: Sequence[
 
     Args:
         names: rules that may be targets.
-        files: some files that rules make, to choose a suggestion from.
-        made: the targets among ``targets`` that are files which a rule makes or that exist.
+        files: some files that rules make, as candidates for a suggestion.
+        made: those of ``targets`` that exist as files or that a rule makes.
     """
     for target in targets:
         if target in names or target in made:

@@ -1,4 +1,4 @@
-"""The jobs of an experiment, and what each costs."""
+"""The jobs of an experiment and what each of them costs."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ from prosparse.plan.costs import (
 TOKEN_BYTES = 4  # int32
 
 
-CHARACTERS_A_TOKEN = 4  # about, of English and of programs, and about a byte each
+CHARACTERS_A_TOKEN = 4  # roughly, in English and in code; a character is about one byte
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one output costs. None is unknown; ``output`` lies below ``results/{experiment}``."""
+    """What one output costs. None means unknown; ``output`` is relative to ``results/{experiment}``."""
 
-    target: str  # the line of the plan that it belongs to
+    target: str  # the plan's row that it belongs to
     name: str
     output: str
     tokens: int | None = 0  # that pass through a model
     flops: int | None = 0
     recomputed: int | None = 0
-    disk: int | None = 0  # bytes it leaves
-    stored: int | None = 0  # tokens among them
-    partial: bool = False  # tokens and FLOPs leave out something unknown
+    disk: int | None = 0  # bytes that it leaves
+    stored: int | None = 0  # tokens among those bytes
+    partial: bool = False  # tokens and FLOPs exclude something unknown
     memory: Memory | None = None
     answering: AnsweringMemory | None = None  # of a model that answers benchmarks
-    timed: bool = False  # its time is what it measures, and no count of FLOPs
+    timed: bool = False  # it measures time, so FLOPs do not apply
     parameters: int | None = None  # of the model that it trains
     run: str = ""
     stage: int | None = None
-    corpus: str = ""  # that it makes tokens of
+    corpus: str = ""  # that it tokenizes
     done: bool = False
 
 
 def stages_behind(experiment: Experiment, checkpoints: Iterable[tuple[str, int | None]]) -> list[tuple[str, int]]:
-    """Every (owner, stage) that must be trained for (run, stage), each once, teachers included; in training order."""
+    """Return every (owner, stage) that the checkpoints need, once each, teachers included, in training order."""
     found: dict[tuple[str, int], None] = {}
 
     def add(run: str, stage: int | None) -> None:
@@ -69,7 +69,7 @@ def stages_behind(experiment: Experiment, checkpoints: Iterable[tuple[str, int |
 
 
 def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory: Path) -> Job:
-    """Training of one stage under its owner's name."""
+    """Return the job that trains one stage, under its owner's name."""
     chosen, context = experiment.runs[run], experiment.data.context_length
     training = chosen.training
     steps = chosen.stages[stage].until - (chosen.stages[stage - 1].until if stage else 0)
@@ -114,7 +114,7 @@ def benchmarks_job(
     partial: bool,
     directory: Path,
 ) -> Job:
-    """At most: every request fills the context."""
+    """Return an upper bound: every request fills the context."""
     tokens = requests * experiment.data.context_length
     flops = forward_flops(experiment, pair[0], tokens, directory)
     name = f"{pair[0]}@{pair[1]}, seed {seed}"
@@ -123,7 +123,7 @@ def benchmarks_job(
 
 
 def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
-    """At most: every epoch runs. A kind of predictor multiplies ``rank (d + d_ff)`` weights a layer, 6 FLOPs each."""
+    """Return an upper bound: all epochs run. A trained kind has ``rank (d + d_ff)`` weights per layer, 6 FLOPs each."""
     settings = experiment.predictors
     assert settings is not None
     length = experiment.data.context_length
@@ -139,7 +139,7 @@ def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, out
 
 
 def prediction_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
-    """One pass without and one with each kind of predictor; those of its sweep of thresholds are left out."""
+    """Count one pass without and one with each kind of predictor; exclude the passes of the threshold sweep."""
     assert experiment.predictors is not None
     data = experiment.data
     passes = 1 + len(experiment.predictors.kinds)
@@ -150,9 +150,9 @@ def prediction_job(experiment: Experiment, pair: tuple[str, str], seed: int, out
 
 
 def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], directory: Path) -> list[Job]:
-    """Each corpus under each tokenizer of the stages: its documents, and their tokens.
+    """Return one job per corpus and tokenizer of the stages, for the documents and their tokens.
 
-    A corpus is read up to its ``character_limit``; without one its size is unknown until it is read.
+    A corpus is read up to its ``character_limit``; without one, its size is unknown until it is read.
     """
     data, found = experiment.data, []
     tokenizers = list(dict.fromkeys(experiment.tokenizer(run) for run, _ in trained))
@@ -165,7 +165,7 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], direc
             elif corpus.character_limit is not None:
                 stored = corpus.character_limit // CHARACTERS_A_TOKEN + data.heldout_sequences * data.context_length
             if stored is not None:
-                # candidates and what is left of them, at most: compressed
+                # an upper bound: candidates and the documents kept of them, both compressed
                 documents = 2 * CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0
                 disk = TOKEN_BYTES * stored + documents
             label = name if len(tokenizers) == 1 else f"{name} ({tokenizer})"
@@ -174,13 +174,13 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], direc
 
 
 def marked(jobs: Iterable[Job], directory: Path) -> list[Job]:
-    """The jobs, with what exists marked as done."""
+    """Mark the jobs whose output exists as done."""
     return [replace(job, done=(directory / job.output).exists()) for job in jobs]
 
 
 @dataclass(frozen=True)
 class Total:
-    """Sums over jobs; a sum is of what is known, and ``unknown`` names the sums that miss something."""
+    """Sums over the known values of jobs; ``unknown`` names the sums that miss a value."""
 
     jobs: int
     done: int
@@ -191,7 +191,7 @@ class Total:
     stored: int
     memory: float | None  # the largest
     unknown: frozenset[str]
-    timed: bool  # of timings alone
+    timed: bool  # all jobs are timings
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Total:

@@ -1,6 +1,6 @@
-"""Host memory: what a job is estimated to need and what this machine has, so that jobs side by side fit.
+"""Host memory: how much a job is estimated to need and how much this machine has, so that parallel jobs fit.
 
-Estimates are for computing in host memory. With GPUs, a model only passes through it and needs less.
+Estimates assume computation in host memory. With GPUs, a model only passes through it and needs less.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 from prosparse.experiment.experiment import Experiment
 from prosparse.plan import costs
 
-#: A process that has imported torch, transformers and datasets, and what it keeps beside the model.
+#: A process that has imported torch, transformers and datasets, with everything it keeps besides the model.
 PROCESS_BYTES = 750e6
 #: Sequences that ``measure_sparsity`` and ``measure_prediction`` read at once.
 MEASURED_SEQUENCES = 16
 
-#: Where Linux keeps the limit of a container or a Slurm job (control groups, version 2 and 1).
+#: Where Linux keeps the memory limit of a container or a Slurm job (cgroups v2 and v1).
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def machine_bytes() -> int | None:
-    """Memory that this machine or container has; None where the system does not say."""
+    """Return the memory of this machine or container in bytes; None if the system does not say."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -32,16 +32,16 @@ def machine_bytes() -> int | None:
 def _limit(file: Path) -> int | None:
     try:
         return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no such control group, or "max"
+    except (OSError, ValueError):  # no such cgroup, or "max"
         return None
 
 
 def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
-    """Of a stage in one process: weights, gradients, AdamW, activations and logits, and a teacher's weights."""
+    """Return the MB of a stage in one process: weights, gradients, AdamW, activations, logits, a teacher's weights."""
     chosen, shape = experiment.runs[run], costs.decoder(experiment, run, directory)
     if shape is None or shape.parameters is None:
         return _megabytes(PROCESS_BYTES)
-    if not chosen.stages[-1].until:  # taken as it is: opened and saved
+    if not chosen.stages[-1].until:  # not trained, only loaded and saved
         return _megabytes(PROCESS_BYTES + 2 * costs.start_bytes(chosen.init) * shape.parameters)
     needed = PROCESS_BYTES + costs.training_memory(experiment, chosen.training, shape).total
     if chosen.distillation is not None:
@@ -50,8 +50,8 @@ def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int
 
 
 def benchmarks_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
-    """Of a batch of the longest prompts, each token's logits and their logarithms at once."""
-    # a batch holds a single prompt at least
+    """Return the MB of a batch of the longest prompts, with all logits and log-probabilities at once."""
+    # a batch holds at least one prompt
     tokens = max(experiment.benchmarks.batch_tokens, experiment.data.context_length)
     return measuring_megabytes(experiment, run, directory, tokens, logits=2)
 
@@ -59,10 +59,10 @@ def benchmarks_megabytes(experiment: Experiment, run: str, directory: Path) -> i
 def measuring_megabytes(
     experiment: Experiment, run: str, directory: Path, tokens: int | None = None, logits: int = 1
 ) -> int:
-    """Of one pass of a run's checkpoint over ``tokens`` at once (default: as sparsity is measured).
+    """Return the MB of one forward pass of a run's checkpoint over ``tokens`` tokens (default: as for sparsity).
 
-    Weights in float32; of each token, one layer's activations, the keys and values of all layers, and ``logits`` times
-    a value per token of the vocabulary.
+    Counts float32 weights and, per token, one layer's activations, the keys and values of all layers, and ``logits``
+    vectors over the vocabulary.
     """
     shape = costs.decoder(experiment, run, directory)
     if shape is None or shape.parameters is None or shape.vocabulary_size is None:

@@ -1,4 +1,4 @@
-"""``plan.md`` and ``plan.json``: what an experiment costs, target by target."""
+"""``plan.md`` and ``plan.json``: what an experiment costs, per target."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FILE = "plan"
 
 
 def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
-    """Writes ``directory/plan.md`` and ``.json``; returns the text.
+    """Write ``directory/plan.md`` and ``.json`` and return the text.
 
     Args:
-        ask: ask the hub for revisions, licences and access, unless HF_HUB_OFFLINE; nothing is fetched.
+        ask: ask the hub for revisions, licences and access unless HF_HUB_OFFLINE is set; downloads nothing.
     """
     known = targets(experiment)
     listed = jobs_behind(experiment, directory, known["all"])
@@ -73,12 +73,12 @@ def _total_json(experiment: Experiment, total: Total) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the text shows."""
+    """The contents of the text."""
 
     experiment: Experiment
     directory: Path
     jobs: list[Job]
-    alone: dict[str, Total]  # target -> what is still to do for it alone
+    alone: dict[str, Total]  # target -> the work left for this target only
     papers: list[dict[str, Any]]
     fetched: list[Remote]
     answers: dict[tuple[str, str], Answer] | None
@@ -168,7 +168,7 @@ def _cells(experiment: Experiment, group: list[Job], is_run: bool) -> list[str]:
 
 
 def _known(total: Total, key: str, text: str) -> str:
-    """The sum, or how much of it is known."""
+    """Return the sum as text, marked if part or all of it is unknown."""
     if key not in total.unknown:
         return text
     return UNKNOWN if getattr(total, key) == 0 else f"{text}+?"
@@ -190,7 +190,7 @@ def _target_table(experiment: Experiment, alone: dict[str, Total]) -> list[str]:
 
 
 def _batch_lines(experiment: Experiment, listed: list[Job]) -> list[str]:
-    """Tokens per batch and what they take, of each run that answers benchmarks."""
+    """Show the tokens per batch and their memory for each run that answers benchmarks."""
     lines = []
     for run, memory in {job.run: job.answering for job in listed if job.answering is not None}.items():
         tokens, wanted = memory.batch_tokens, experiment.benchmarks.batch_tokens
@@ -230,7 +230,7 @@ def _answer(remote: Remote, answers: dict[tuple[str, str], Answer] | None) -> An
 
 
 def _terms(remote: Remote) -> str:
-    """Where the licence stands, and what must be accepted."""
+    """Say where to find the licence and which terms to accept."""
     if remote.gated:
         return f"gated, needs an access token; terms: {remote.gated}"
     if remote.kind == "package":

@@ -1,4 +1,4 @@
-"""What the paper says its models cost, the utilization that implies, and ours for comparison."""
+"""The paper's own training costs, the utilization that they imply, and ours for comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prosparse.published.tables import published_table, published_tokens
 
 
 def papers(experiment: Experiment, listed: list[Job]) -> list[dict[str, Any]]:
-    """What the paper's models took by its own words, the utilization that implies, and ours beside it."""
+    """Compare the reported cost of the paper's models, and the utilization it implies, with our cost."""
     found = []
     for row in published_table("hardware"):
         scale, gpus = row["model"], int(row["gpus"])
@@ -24,7 +24,7 @@ def papers(experiment: Experiment, listed: list[Job]) -> list[dict[str, Any]]:
         rate = float(row["bfloat16_teraflops"])
         names = experiment.stages.get(scale, [])  # type: ignore[call-overload]
         stages = set(stages_behind(experiment, [(name, None) for name in names]))
-        # the model's own stages, not those of what it starts from
+        # only the model's own stages, not those of its start
         owners = {
             lineage.owner(experiment, name, index) for name in names for index in range(_stages(experiment, name))
         }

@@ -1,7 +1,7 @@
-"""What would stop an experiment's jobs, found before the first of them: access, disk, memory.
+"""Find what would stop an experiment's jobs before the first one starts: access, disk, memory.
 
-Only what is certain refuses: checkpoints that do not fit by their own bytes, weights and optimizer that exceed a
-GPU, a token that is not there. What is estimated is the plan's to show.
+Only certain failures refuse a run: checkpoints that exceed the disk, weights and optimizer states that exceed a GPU, a
+missing access token. The plan shows what is only estimated.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from prosparse.system.errors import ConfigError
 def refusals(
     experiment: Experiment, directory: Path, jobs: Iterable[Job], remotes: Iterable[Remote], local: bool
 ) -> list[str]:
-    """Why the jobs that are not done cannot succeed, one sentence each; empty where nothing is known to stop them.
+    """Say why the unfinished jobs cannot succeed, one sentence per reason; empty if nothing is known to stop them.
 
     Args:
         directory: ``results/{experiment}``, which need not exist.
-        local: jobs run on this machine, so that its memory says something.
+        local: whether jobs run on this machine, so that its memory matters.
     """
     waiting = [job for job in jobs if not job.done]
     return [
@@ -40,7 +40,7 @@ def refusals(
 
 
 def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list[str]:
-    """What by the plan's estimates may not fit, though nothing certain refuses it."""
+    """Say what may not fit according to the plan's estimates, although nothing certain refuses it."""
     waiting, found = [job for job in jobs if not job.done], []
     hardware = experiment.hardware
     for run, memory in {job.run: job.memory for job in waiting if job.memory is not None}.items():
@@ -79,13 +79,13 @@ def _access(remotes: Iterable[Remote]) -> list[str]:
 
 
 def _token() -> str | None:
-    from huggingface_hub import get_token  # imported where something is gated: it takes a moment
+    from huggingface_hub import get_token  # slow to import, so only when something is gated
 
     return get_token()
 
 
 def _cached(remote: Remote) -> bool:
-    """A model that the hub's cache on this machine holds."""
+    """Return whether this machine's hub cache holds a model or tokenizer."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -93,17 +93,17 @@ def _cached(remote: Remote) -> bool:
         return False
     try:
         return isinstance(try_to_load_from_cache(remote.name, "config.json", revision=remote.revision), str)
-    except HFValidationError:  # no id at all
+    except HFValidationError:  # not a valid id
         return False
 
 
 def free_disk(directory: Path) -> int:
-    """Bytes free where ``directory`` is or will be."""
+    """Return the free bytes where ``directory`` is or will be."""
     return shutil.disk_usage(_existing(directory)).free
 
 
 def _existing(directory: Path) -> Path:
-    """The directory, or the closest one above it that is there."""
+    """Return the directory, or its closest parent that exists."""
     return next(path for path in (directory, *directory.absolute().parents) if path.exists())
 
 
@@ -117,7 +117,7 @@ def _read_only(directory: Path, waiting: list[Job]) -> list[str]:
 def _disk(directory: Path, waiting: list[Job]) -> list[str]:
     stages = [job for job in waiting if job.stage is not None]
     needed = sum(_remaining(directory, job) for job in stages)
-    needed += max((job.disk or 0 for job in stages if job.tokens), default=0)  # an old one goes when the new is there
+    needed += max((job.disk or 0 for job in stages if job.tokens), default=0)  # old and new exist together for a while
     free = free_disk(directory)
     if needed <= free:
         return []
@@ -129,7 +129,7 @@ def _disk(directory: Path, waiting: list[Job]) -> list[str]:
 
 
 def _remaining(directory: Path, job: Job) -> int:
-    """Bytes that a stage will add: it may have a checkpoint already, which the next replaces."""
+    """Return the bytes that a stage will add; the next checkpoint replaces any existing one."""
     resume = (directory / job.output).parent / "resume"
     written = sum(path.stat().st_size for path in resume.rglob("*") if path.is_file()) if resume.exists() else 0
     return max(0, (job.disk or 0) - written)
@@ -166,10 +166,10 @@ def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return []
     present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # on GPUs, weights alone pass through this memory
+    # with GPUs, only the weights pass through host memory
     on_gpus = experiment.hardware is not None
     size, trained = (WEIGHT_BYTES, "float32 weights") if on_gpus else (STATE_BYTES, "weights, gradients and AdamW")
-    # a start that is not trained is opened as it is saved
+    # an untrained start is loaded in the dtype in which it is saved
     needs = [
         (size * job.parameters, trained, job.run) if job.tokens else (job.disk or 0, "weights as released", job.run)
         for job in waiting

@@ -1,4 +1,4 @@
-"""What Slurm refuses, asked before any work, and jobs that an earlier call left behind."""
+"""Ask Slurm, before any work starts, which jobs it would refuse and which an earlier call left running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prosparse.system.errors import ConfigError
 
-#: sbatch's option for a resource of a job, as Snakemake's plugin gives it.
+#: Resource of a job -> the sbatch option that Snakemake's plugin passes it as.
 OPTIONS = {
     "slurm_partition": "--partition",
     "slurm_account": "--account",
@@ -24,19 +24,19 @@ RESOURCES = frozenset({*OPTIONS, "slurm_extra"})
 
 
 def submission(resources: Mapping[str, int | str]) -> tuple[str, ...]:
-    """sbatch's arguments for a job with these resources; what is 0 or empty is not asked for."""
+    """Return sbatch's arguments for a job with these resources; 0 and empty values are omitted."""
     options = [f"{option}={resources[name]}" for name, option in OPTIONS.items() if resources.get(name)]
     return (*options, *shlex.split(str(resources.get("slurm_extra", ""))))
 
 
 def check(asked: Iterable[tuple[str, Mapping[str, int | str]]]) -> None:
-    """Refuse a profile whose jobs this cluster would never run, e.g. on a partition that it does not have.
+    """Refuse a profile whose jobs this cluster would never run, e.g. because a partition does not exist.
 
     Args:
-        asked: a rule and the resources of a job of its, as often as these differ.
+        asked: pairs of a rule and a job's resources; one rule may appear with several.
 
     Raises:
-        ConfigError: with Slurm's reason, the rules and the options.
+        ConfigError: names Slurm's reason, the rules and the options.
     """
     rules: dict[tuple[str, ...], dict[str, None]] = {}
     for rule, resources in asked:
@@ -55,7 +55,7 @@ def check(asked: Iterable[tuple[str, Mapping[str, int | str]]]) -> None:
 
 
 def refusal(arguments: tuple[str, ...]) -> str | None:
-    """Why this cluster would never run such a job, in Slurm's words; None where it would. Submits nothing."""
+    """Return Slurm's reason for refusing such a job; None if it would run. Submits nothing."""
     asked = subprocess.run(
         ["sbatch", "--test-only", *arguments, "--wrap=true"], capture_output=True, text=True, encoding="utf-8"
     )
@@ -67,9 +67,9 @@ def _last_line(text: str) -> str:
 
 
 def leftover_jobs(directory: Path) -> list[str]:
-    """Ids of this user's jobs that Snakemake submitted from ``directory`` and that have not ended.
+    """Return the ids of this user's unfinished jobs that Snakemake submitted from ``directory``.
 
-    Empty where no controller answers: Slurm's commands may be installed without one.
+    Empty if no controller answers: Slurm's commands may be installed without one.
     """
     rows = subprocess.run(
         ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True, encoding="utf-8"

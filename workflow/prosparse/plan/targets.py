@@ -1,4 +1,4 @@
-"""The targets of the workflow: what each needs, its jobs, and what would stop them."""
+"""The workflow's targets: what each needs, its jobs, and what would stop them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from prosparse.plan.jobs import (
 from prosparse.plan.preflight import refusals
 from prosparse.published.tables import published_table
 
-#: Targets that are the page, and so everything.
+#: Targets that include the page and hence everything.
 WHOLE = frozenset({"all", "publish", "README"})
 
 
 def targets(experiment: Experiment) -> dict[str, Needs]:
-    """What each named target of the workflow is made from."""
+    """Return what each named target of the workflow needs."""
     found = {name: tables.needs(name, experiment) for name in tables.TABLES}
     found |= {name: figures.needs(name, experiment) for name in figures.FIGURES}
     for name, members in (("tables", tables.TABLES), ("figures", figures.FIGURES)):
@@ -55,9 +55,9 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
 
 
 def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
-    """The jobs of targets as they are given to Snakemake: names, or files that belong to one.
+    """Return the jobs of targets as given to Snakemake: target names, or files that belong to one.
 
-    Other files say nothing; no target is all.
+    Other files are ignored; no targets means ``all``.
     """
     known, directory = targets(experiment), Path("results") / experiment.experiment
     known |= {f"tables/{name}": known[name] for name in tables.TABLES}
@@ -74,7 +74,7 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
 
 
 def jobs_behind(experiment: Experiment, directory: Path, needs: Needs, whole: bool = True) -> list[Job]:
-    """Every job behind ``needs``, in the order of the workflow; ``whole``: and those that only the page needs."""
+    """Return every job behind ``needs``, in workflow order; ``whole`` adds those that only the page needs."""
     results = Results(directory, experiment)
 
     def output(path: Path) -> str:
@@ -129,9 +129,9 @@ def jobs_behind(experiment: Experiment, directory: Path, needs: Needs, whole: bo
 
 
 def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bool]:
-    """(texts that a pair answers, whether a benchmark is left out whose rows nobody has counted).
+    """Return (texts per pair, whether the count excludes a benchmark with an unknown number of rows).
 
-    A row is as many texts as it has candidates, or the one that is gone on from.
+    A row counts one text per candidate answer, or a single one to continue.
     """
     counted = directory / "data" / "benchmark_rows" / "rows.json"
     rows = json.loads(counted.read_text(encoding="utf-8"))["rows"] if counted.exists() else official_rows()
@@ -139,7 +139,7 @@ def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bo
     for name in experiment.benchmarks.tasks:
         task = tasks.load(name)
         if (counted.exists() and name not in rows) or (experiment.benchmarks.rows == "packages" and task.missing):
-            continue  # no rows, so not answered
+            continue  # no rows, so not run
         limit = experiment.benchmarks.limits.get(name, experiment.benchmarks.limit)
         amounts = [amount for amount in (rows.get(name), limit) if amount is not None]
         candidates = round(1 / task.chance) if task.answer == "lowest_perplexity" and task.chance else 1
@@ -149,15 +149,15 @@ def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bo
 
 
 def official_rows() -> dict[str, int]:
-    """Rows of the official splits that the benchmarks' task files name, where we know them."""
+    """Return the known row counts of the official splits that the benchmarks' task files name."""
     return {row["benchmark"]: int(row["rows"]) for row in published_table("benchmark_rows")}
 
 
 def every_remote(experiment: Experiment, directory: Path, listed: list[Job]) -> list[Remote]:
-    """What the jobs fetch, benchmarks included."""
+    """Return what the jobs download, benchmarks included."""
     found = remotes(experiment, listed, directory)
     if experiment.benchmarks.rows == "hub":
-        # corpora are read beside the rows, to leave out what is of a benchmark
+        # corpora need the rows too, to drop documents that contain benchmark text
         waiting = any(("benchmarks" in job.target or job.target == "data") and not job.done for job in listed)
         needed = waiting and not (directory / "data" / "benchmark_rows" / "rows.json").exists()
         names = {first_path(tasks.load(name)) for name in experiment.benchmarks.tasks}
@@ -166,12 +166,12 @@ def every_remote(experiment: Experiment, directory: Path, listed: list[Job]) -> 
 
 
 def first_path(task: Task) -> str:
-    """Of the data sets that a benchmark's rows are in: some have one for each subtask."""
+    """Return the first data set that holds a benchmark's rows: some have one per subtask."""
     return task.hub.path.format(subtask=next(iter(task.bases())))
 
 
 def target_refusals(experiment: Experiment, names: Iterable[str], local: bool) -> list[str]:
-    """Why the requested targets cannot be made, one sentence each; the hub is asked where it answers."""
+    """Say why the requested targets cannot be made, one sentence per reason; asks the hub if it answers."""
     directory = Path("results") / experiment.experiment
     listed = requested(experiment, names)
     fetched = [remote for remote in every_remote(experiment, directory, listed) if remote.needed]

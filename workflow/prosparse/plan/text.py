@@ -1,4 +1,4 @@
-"""Numbers, list items and tables as a terminal and Markdown both show them."""
+"""Format numbers, list items and tables for both a terminal and Markdown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH = 118
 
 
 def count(number: float) -> str:
-    """Three significant digits with K, M, B, T."""
+    """Format a count to at most four significant digits, with K, M, B or T."""
     if number < 1000:
         return f"{number:.0f}" if number else NONE
     power = min(4, int(math.log10(number)) // 3)
@@ -38,14 +38,14 @@ def gigabytes(number: float) -> str:
 
 
 def item(text: str) -> list[str]:
-    """A list item no wider than a terminal."""
+    """Format a list item no wider than a terminal."""
     return textwrap.wrap(
         text, WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table whose columns line up in a terminal too; all but the first are right-aligned."""
+    """Format a Markdown table whose columns also line up in a terminal; all but the first are right-aligned."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: list[str]) -> str:

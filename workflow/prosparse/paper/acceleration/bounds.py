@@ -41,7 +41,7 @@ def active_and_predicted(setting: Setting) -> float:
 
 
 def weights_read(setting: Setting) -> float:
-    """Return the weights read per token: all, or the rows of all projections that PowerInfer's predictors call active."""
+    """Return the weights read per token: all, or all projections' rows that PowerInfer's predictors call active."""
     shape = shapes()[setting.scale]
     return shape.dense_read if setting.is_dense else shape.predicted_read(PREDICTOR_RANK, predicted_active(setting))
 
