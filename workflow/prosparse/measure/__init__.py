@@ -1,1 +1,1 @@
-"""What is measured on a (checkpoint, activation) pair."""
+"""Measurements on a (checkpoint, activation) pair."""

@@ -1,4 +1,4 @@
-"""Batches of a bounded number of tokens, halved where memory runs out."""
+"""Batches with a bounded number of tokens, halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def token_memory(model: PreTrainedModel) -> TokenMemory:
-    """Of a token that ``model`` reads."""
+    """Memory per token that ``model`` reads."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -27,7 +27,7 @@ def token_memory(model: PreTrainedModel) -> TokenMemory:
         layers=config.num_hidden_layers,
         kv_width=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
         hidden_size=config.hidden_size,
-        # some families have one per layer, or per expert
+        # some families have a list: one per layer or expert
         intermediate_size=intermediate_size if isinstance(intermediate_size, int) else 4 * config.hidden_size,
         vocabulary_size=config.vocab_size,
         size=model.dtype.itemsize,
@@ -35,7 +35,7 @@ def token_memory(model: PreTrainedModel) -> TokenMemory:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a batch could take on ``device``, what torch keeps for itself included."""
+    """Bytes available to a batch on ``device``, including memory that torch has reserved but not used."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -43,25 +43,25 @@ def free_memory(device: torch.device) -> int:
 
 
 class TokenBudget:
-    """At most ``tokens`` tokens per batch, rows times padded length; a longer row is a batch of its own."""
+    """At most ``tokens`` tokens per batch, rows times padded length; a longer row gets a batch of its own."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
     @classmethod
     def for_model(cls, model: PreTrainedModel, tokens: int) -> TokenBudget:
-        """``tokens``, or fewer where the device's free memory holds no more."""
+        """``tokens``, or fewer if the device's free memory cannot hold as many."""
         return cls(min(tokens, token_memory(model).tokens(free_memory(model.device))))
 
     def batches(
         self, rows: Iterable[Row], length: Callable[[Row], int], compute: Callable[[list[Row]], Result]
     ) -> Iterator[tuple[list[Row], Result]]:
-        """Each batch and what ``compute`` makes of it, the longest rows first.
+        """Yield each batch with the result of ``compute``, longest rows first.
 
-        Where memory runs out, the batch and all later ones are halved.
+        When memory runs out, halves this and all later batches.
 
         Raises:
-            UserError: memory does not hold a single row.
+            UserError: a single row does not fit in memory.
         """
         waiting = sorted(rows, key=length, reverse=True)
         start = 0
@@ -81,6 +81,6 @@ class TokenBudget:
                 yield batch, result
                 start += len(batch)
                 continue
-            # here, not in the handler: the exception's frames held the batch's tensors
+            # not in the handler, where the exception's frames still hold the batch's tensors
             clear_device_cache()
             print(f"out of memory: at most {self.tokens} tokens per batch from here on", flush=True)

@@ -1,9 +1,9 @@
-"""Benchmark rows as JSON lines: from packages, from the Hugging Face Hub, or from local files.
+"""Benchmark rows as JSON lines, from packages, the Hugging Face Hub or local files.
 
-``{benchmark}.jsonl`` holds the rows to answer, in the official columns (lm-eval's task functions read them), plus
-``subtask`` where the benchmark has subtasks; ``{benchmark}.shots.jsonl`` the rows shown as shots, where the shots
-are not fixed in lm-eval; ``{benchmark}.stand_in.txt`` says what the rows are where they are not the benchmark's own.
-No row to answer is ever shown as a shot.
+``{benchmark}.jsonl`` holds the rows to answer in the official columns (lm-eval's task functions read them), plus
+``subtask`` if the benchmark has subtasks. ``{benchmark}.shots.jsonl`` holds the rows shown as shots, unless lm-eval
+fixes the shots. ``{benchmark}.stand_in.txt`` describes rows that are not the benchmark's own. No row to answer is ever
+shown as a shot.
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ def extract(benchmarks: Benchmarks, archives: Mapping[str, Path], output_dir: Pa
     """Write the rows of every benchmark that has any.
 
     Args:
-        benchmarks: where rows come from and which benchmarks are wanted.
-        archives: the fetched file of each package that ``packages`` below names (``rows: packages`` only).
+        benchmarks: the source of rows and the benchmarks wanted.
+        archives: the downloaded file of each package in ``packages`` below (``rows: packages`` only).
         output_dir: receives the files above.
 
     Returns:
-        Rows to answer of each benchmark written; ``missing`` says why another one is not.
+        The number of rows to answer per benchmark written; ``missing`` gives the reason for the others.
 
     Raises:
-        ConfigError: for an unknown benchmark, an archive or directory that is not there, or a
-            package that does not hold the rows it should.
+        ConfigError: an unknown benchmark, a missing archive or directory, or a package without the expected rows.
     """
     wanted = [tasks.load(name) for name in benchmarks.tasks]
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -95,13 +94,13 @@ def missing(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
 
 
 def stand_in(name: str, rows_dir: Path) -> str | None:
-    """What the rows of a benchmark are, where they are not its own."""
+    """Description of a benchmark's rows if they are not its own."""
     file = rows_dir / f"{name}.stand_in.txt"
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
 def fingerprint(name: str, rows_dir: Path) -> str:
-    """sha256 of a benchmark's files."""
+    """SHA-256 of a benchmark's files."""
     found = hashlib.sha256()
     for suffix in (".jsonl", ".shots.jsonl", ".stand_in.txt"):
         file = rows_dir / f"{name}{suffix}"
@@ -111,14 +110,14 @@ def fingerprint(name: str, rows_dir: Path) -> str:
 
 
 def read(path: Path, limit: int | None = None) -> list[Row]:
-    """The rows of a file, or ``limit`` of them at even distances."""
+    """The rows of a file, or ``limit`` evenly spaced ones."""
     with open(path, encoding="utf-8") as file:
         lines = list(file)
     return [json.loads(line) for line in evenly(lines, len(lines) if limit is None else limit)]
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """``count`` items at even distances, the same ones every time; all of them where there are fewer."""
+    """``count`` evenly spaced items, always the same; all items if there are fewer."""
     if count >= len(items):
         return list(items)
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
@@ -177,7 +176,7 @@ def _from_packages(wanted: list[Task], archives: Mapping[str, Path]) -> Iterator
 
 
 def _patterns(task: Task, member: str | None) -> dict[str | None, str]:
-    """The pattern of the archive member that holds each subtask."""
+    """The pattern of each subtask's archive member."""
     assert task.package is not None
     if member is None:
         return {}
@@ -187,9 +186,9 @@ def _patterns(task: Task, member: str | None) -> dict[str | None, str]:
 
 
 def _read_members(archive: Path, patterns: Sequence[str]) -> dict[str, bytes]:
-    """The first member that matches each pattern, by pattern, of a wheel (zip) or an sdist (tar.gz).
+    """The first member of a wheel (zip) or sdist (tar.gz) that matches each pattern, by pattern.
 
-    A tar is read front to back once, no further than needed.
+    Reads a tar once, front to back, and no further than needed.
     """
     if not archive.exists():
         raise ConfigError(f"package archive not found: {archive}")
@@ -264,7 +263,7 @@ def big_bench_rows(definition: dict[str, Any], source: SourceTask) -> list[Row]:
 
 
 def _without_shots(rows: list[Row], shots: list[Row], task: Task) -> list[Row]:
-    """Rows that no shot gives away: not a shot row, and their question not in a fixed shot's."""
+    """Rows that no shot gives away: neither a shot row nor a question that appears in a fixed shot."""
     fixed = {subtask: [_question(shot) for shot in tasks.fixed_shots(base)] for subtask, base in task.bases().items()}
     shown = {json.dumps(row, sort_keys=True) for row in shots}
     return [
@@ -276,6 +275,6 @@ def _without_shots(rows: list[Row], shots: list[Row], task: Task) -> list[Row]:
 
 
 def _question(row: Row) -> str:
-    """The text that asks, without BBH's options, whose order is free; white space made plain."""
+    """The question text with normalized whitespace and without BBH's options, whose order may vary."""
     text = next((row[column] for column in ("input", "question", "text") if column in row), json.dumps(row))
     return " ".join(text.split("\nOptions:")[0].split())

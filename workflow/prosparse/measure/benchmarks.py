@@ -1,10 +1,10 @@
-"""Benchmark scores of a model through lm-eval, as the paper takes them (its evaluation section).
+"""Benchmark scores through lm-eval, following the paper's evaluation section.
 
-What lm-eval's defaults do differently is changed in ``language_model``, here, and in ``tasks/*.yaml``:
+``language_model``, this module and ``tasks/*.yaml`` depart from lm-eval's defaults:
 
-- an answer keeps the space it begins with, which LLaMA's tokenizers drop;
-- "candidate of lowest perplexity" compares the mean log-likelihood per token, not its sum;
-- rows are in memory, so nothing is fetched; programs run in ``sandbox``, not in the hub's metric.
+- an answer keeps its leading space, which LLaMA's tokenizers drop;
+- "candidate of lowest perplexity" compares the mean log-likelihood per token, not the sum;
+- rows are in memory, so nothing is downloaded; programs run in ``sandbox``, not in the hub's metric.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from prosparse.measure.tasks import Task
 from prosparse.system.errors import ConfigError
 from prosparse.system.provenance import digest
 
-# A progress bar for each of a hundred subtasks says nothing; those of the model's requests stay.
+# Hide the progress bars of a hundred subtasks; those of the model's requests stay.
 lm_eval.api.task.tqdm = partial(tqdm, disable=True)  # type: ignore[attr-defined]
 disable_progress_bars()
-# lm-eval compiles its prompt templates anew for every row, a fifth of the time of a small model.
+# lm-eval compiles its prompt templates again for every row, a fifth of the time with a small model.
 lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)  # type: ignore[method-assign]
 
 
@@ -47,7 +47,7 @@ def unanswerable(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
     """Why each benchmark that cannot be answered here cannot; needs no model.
 
     Raises:
-        ConfigError: for an unknown benchmark, or where none can be answered.
+        ConfigError: an unknown benchmark, or none can be answered.
     """
     missing = benchmark_rows.missing(benchmarks, rows_dir)
     for task in map(tasks.load, benchmarks.tasks):
@@ -72,17 +72,17 @@ def evaluate(
     """Score ``model`` on every benchmark that has rows in ``rows_dir``.
 
     Args:
-        finished: keeps the scores of each benchmark as soon as it is answered, and gives those of a stopped evaluation.
+        finished: saves each benchmark's scores once it is answered, and supplies those of an interrupted evaluation.
 
     Returns:
         ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``chance``,
         ``shots``, ``metric``, ``task`` (how it differs from lm-eval), ``stand_in`` (text or None),
-        ``truncated`` (fraction of rows whose prompt was cut to the model's context), and for
+        ``truncated`` (fraction of rows with a prompt cut to the model's context), and for
         generated answers ``max_new_tokens``; ``missing``: by name, the reason.
 
     Raises:
-        ConfigError: for an unknown benchmark, or where none can be answered.
-        UserError: memory does not hold a single prompt.
+        ConfigError: an unknown benchmark, or none can be answered.
+        UserError: a single prompt does not fit in memory.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     missing = unanswerable(benchmarks, rows_dir)
@@ -111,9 +111,9 @@ def _answer(task: Task, limit: int | None, rows_dir: Path, language_model: Langu
 
 
 def spread(rows: Sequence[Row], limit: int | None) -> list[Row]:
-    """``limit`` rows, equally many per subtask as far as there are, at even distances in file order.
+    """``limit`` evenly spaced rows in file order, divided equally among the subtasks as far as each has enough.
 
-    The same rows for every model; all of them where ``limit`` is None or large.
+    The same rows for every model; all rows if ``limit`` is None or large enough.
     """
     if limit is None or limit >= len(rows):
         return list(rows)
@@ -136,7 +136,7 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
     contexts = [{arguments[0] for arguments in sample["arguments"]} for sample in samples]
     entry = {
         "score": statistics.fmean(values),
-        # standard error of a mean, as lm-eval's mean_stderr; one row has none
+        # standard error of the mean, as lm-eval's mean_stderr; undefined for one row
         "standard_error": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
         "n": len(values),
         "chance": task.chance,
@@ -154,7 +154,7 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
 
 
 def _lm_eval_tasks(task: Task, rows_dir: Path, limit: int | None, context: int) -> dict[str, ConfigurableTask]:
-    """One lm-eval task per subtask that has rows, by a name unique to it."""
+    """One lm-eval task, with a unique name, per subtask that has rows."""
     file = rows_dir / f"{task.name}.jsonl"
     rows = spread(benchmark_rows.read(file), limit) if None not in task.bases() else benchmark_rows.read(file, limit)
     shots_file = rows_dir / f"{task.name}.shots.jsonl"
@@ -173,10 +173,10 @@ def _lm_eval_config(
     task: Task, name: str, base: Path, rows: list[Row], shots: list[Row], context: int
 ) -> dict[str, Any]:
     runs_programs = task.answer == "pass_at_1"
-    # the functions of lm-eval's code benchmarks fetch a metric from the hub when they are imported
+    # lm-eval's code benchmarks fetch a metric from the hub when their functions are imported
     config = load_yaml(base, resolve_func=not runs_programs) | task.overrides
     splits = {
-        # a given fingerprint spares the slow default; `map` caches by it
+        # a given fingerprint avoids the slow default; `map` caches by it
         split: Dataset(pyarrow.Table.from_pylist(part), fingerprint=digest(part))
         for split, part in (("test", rows), ("shots", shots))
         if part
@@ -200,7 +200,7 @@ def _lm_eval_config(
     if runs_programs:
         program = PROGRAMS[task.name]
         config |= {
-            "unsafe_code": False,  # lm-eval runs nothing
+            "unsafe_code": False,  # lm-eval runs nothing itself
             "filter_list": None,
             "metric_list": [{"metric": "pass_at_1", "aggregation": "mean", "higher_is_better": True}],
             "process_results": lambda row, answers: {"pass_at_1": sandbox.passes(program(row, answers[0]))},
@@ -209,7 +209,7 @@ def _lm_eval_config(
 
 
 def _new_tokens(task: Task, context: int) -> int:
-    """Tokens an answer may have: at most an eighth of the context, so that a short one keeps its prompt."""
+    """Most tokens per answer: at most an eighth of the context, so that a short context keeps its prompt."""
     assert task.max_new_tokens is not None
     return min(task.max_new_tokens, max(1, context // 8))
 

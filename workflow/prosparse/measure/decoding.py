@@ -1,8 +1,8 @@
-"""Tokens a second of one model decoded in every way, beside what the memory allows (Table 2, left half).
+"""Tokens per second of one model in every decoding mode, next to what memory bandwidth allows (Table 2, left half).
 
-The paper's protocol: batch 1, prompts of five tokens, greedy, the time to the first token apart. The modes take turns
-every few tokens, each continuing its own text, and between them the model's weights are read and nothing else is done:
-so a change of the machine's speed meets all alike, and every ratio is one of neighbours in time.
+The paper's protocol: batch 1, five-token prompts, greedy, with the time to first token reported separately. The modes
+take turns every few tokens, each continuing its own text. Between turns we only read the model's weights, to measure
+bandwidth. A change in the machine's speed thus affects all modes alike, and every ratio compares neighbours in time.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from prosparse.operators import MAX_BATCH, linear
 from prosparse.system.errors import UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
-TURN = 16  # tokens that a mode generates before the next one's turn; the first of them is not timed
+TURN = 16  # tokens that a mode generates per turn; the first is not timed
 
 
 class TrainedModel(Section):
-    """A checkpoint under an activation; ``row`` is the published row that it stands for."""
+    """A checkpoint under an activation, and the published ``row`` it stands for."""
 
     row: str
     scale: str
     pair: str
     checkpoint: Path
     activation: Activation
-    tokens: Path  # folder with a folder of tokens for each corpus: prompts come from their held-out rows
+    tokens: Path  # one folder of tokens per corpus; prompts come from their held-out rows
     predictors: Path | None
 
 
 class SyntheticModel(Section):
-    """A shape whose random weights are as sparse as a published row."""
+    """A shape with random weights that are as sparse as a published row."""
 
     row: str
     scale: str
@@ -68,12 +68,12 @@ class SyntheticModel(Section):
 class DecodingSpecification(Section):
     settings: Decoding
     decision_threshold: float
-    powerinfer: Path | None  # its program
+    powerinfer: Path | None  # path of its program
     models: list[TrainedModel | SyntheticModel]
 
 
 class _Clock(BaseStreamer):
-    """Notes when ``generate`` hands out each token."""
+    """Records when ``generate`` emits each token."""
 
     def __init__(self) -> None:
         self.times = [time.perf_counter()]
@@ -86,23 +86,23 @@ class _Clock(BaseStreamer):
 
 
 class _Text:
-    """What one mode generates from one prompt, a turn at a time."""
+    """The text that one mode generates from one prompt, one turn at a time."""
 
     def __init__(self, model: PreTrainedModel, prompt: Sequence[int]) -> None:
         self.ids = torch.tensor([list(prompt)])
         self.cache = cache(model)
         self.first_token = 0.0  # seconds
-        self.turns: list[float] = []  # seconds a token
+        self.turns: list[float] = []  # seconds per token, one value per turn
 
     def take_turn(self, model: PreTrainedModel, new_tokens: int) -> float:
-        """Generate, and return the median time of a token but the turn's first."""
+        """Generate, and return the median seconds per token without the turn's first."""
         clock = _Clock()
         generator: Any = model
         self.ids = generator.generate(
             self.ids, attention_mask=torch.ones_like(self.ids), past_key_values=self.cache, streamer=clock,
             max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False, pad_token_id=0,
         )  # fmt: skip
-        started, _, *tokens = clock.times  # the prompt is handed out too
+        started, _, *tokens = clock.times  # the first call passes the prompt
         if not self.turns:
             self.first_token = tokens[0] - started
         self.turns.append((tokens[-1] - tokens[0]) / (len(tokens) - 1))
@@ -121,7 +121,7 @@ def _streams(modules: nn.Module) -> list[Tensor]:
 
 
 def _bandwidth(weights: Sequence[Tensor]) -> float:
-    """Bytes/s of reading them, one after the other."""
+    """Bytes/s when reading the weights one after the other."""
     rows = {len(weight): torch.arange(len(weight)) for weight in weights}
     started = time.perf_counter()
     for weight in weights:
@@ -130,22 +130,22 @@ def _bandwidth(weights: Sequence[Tensor]) -> float:
 
 
 class _Arm:
-    """One way to decode: its texts' times, and what was measured in the same turns."""
+    """One way to decode: the times of its texts, and the bandwidth measured in the same turns."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self.begin = begin
-        self.seconds: list[float] = []  # a token, one a turn
+        self.seconds: list[float] = []  # seconds per token, one value per turn
         self.first_tokens: list[float] = []
-        self.rates: list[float] = []  # a text's tokens a second
+        self.rates: list[float] = []  # tokens per second of each text
         self.texts: list[list[int]] = []
-        self.bandwidths: list[float] = []  # of the turn
+        self.bandwidths: list[float] = []  # bytes/s in each turn
 
 
 def _decode(
     model: PreTrainedModel, arms: dict[str, _Arm], prompts: Sequence[Sequence[int]], new_tokens: int, label: str
 ) -> None:
     order, weights = random.Random(0), _streams(model)
-    for arm in arms.values():  # to warm up
+    for arm in arms.values():  # warm-up
         arm.begin()
         _Text(model, prompts[0]).take_turn(model, 3)
     for number, prompt in enumerate(prompts):
@@ -166,7 +166,7 @@ def _decode(
 
 @contextmanager
 def _nothing_read(model: nn.Module) -> Iterator[None]:
-    """Leave out the operators that read weights; what a token takes now is everything else."""
+    """Skip the operators that read weights, so that a token's time is all the rest."""
     changed = [module for module in model.modules() if isinstance(module, (StreamingLinear, DecodingFFN))]
     for module in changed:
         features = module.out_features if isinstance(module, StreamingLinear) else module.neurons.shape[2]
@@ -182,16 +182,16 @@ def _nothing_read(model: nn.Module) -> Iterator[None]:
 
 
 def _share(chosen: Tensor) -> float:
-    """Of each row's elements, summed over the rows."""
+    """Share of active elements per row, summed over the rows."""
     return float(chosen.count_nonzero()) / chosen.shape[1]
 
 
 class _Counter:
-    """Shares of the neurons that are active and predicted, over tokens that a decoder is shown."""
+    """Counts shares of active and predicted neurons over the tokens that a decoder reads."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.ffns = decoder.ffns
-        # active, predicted, both, hidden neurons of the predictor that are not zero; and tokens
+        # per layer: active, predicted, both, non-zero hidden neurons of the predictor; and the number of tokens
         self.totals = torch.zeros(len(self.ffns), 5, dtype=torch.float64)
 
     @contextmanager
@@ -225,7 +225,7 @@ class _Counter:
 
 
 def _count(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
-    """The shares over the tokens of some texts, as each is read when the next one is generated."""
+    """Shares over the tokens of some texts, as decoding reads each."""
     counter = _Counter(decoder)
     decoder.mode = decoder.modes[min(1, len(decoder.modes) - 1)]
     with torch.inference_mode(), counter.counting():
@@ -237,11 +237,11 @@ def _count(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float) -> dict[str, int]:
-    """What a token must read, by part.
+    """Bytes that a token must read, by part.
 
     Args:
-        shares: [layers, 4], as ``_count`` gives them.
-        context: tokens before it whose keys and values it reads.
+        shares: [layers, 4], from ``_count``.
+        context: number of earlier tokens whose keys and values it reads.
     """
     ffns, config = decoder.ffns, decoder.model.config
     size = ffns[0].gate_weight.element_size()
@@ -272,13 +272,13 @@ def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float
 
 
 def measure(specification: DecodingSpecification) -> dict[str, Any]:
-    """Every model in turn; the layout of the result is the one that ``paper/acceleration.py`` reads."""
+    """Measure every model in turn; ``paper/acceleration.py`` reads the result."""
     if not hasattr(torch.ops.prosparse, "read_rows"):
         raise UserError("decoding can be timed only where the native operators can be built: see the warning above")
     settings = specification.settings
     measured = [_measure(model, specification) for model in specification.models]
     return {
-        "device": "cpu",  # whatever else the machine has: one token's operators are a CPU's
+        "device": "cpu",  # even on machines with a GPU: the single-token operators are for CPUs
         "threads": torch.get_num_threads(),
         "dtype": settings.dtype,
         "prompts": settings.prompts,
@@ -306,7 +306,8 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
         target = Target(described.sparsity, described.activation_recall, described.predicted_sparsity)
         model, predicted = synthetic(shape, shape.vocabulary_size, shape.rank, target, dtype)
         generator = torch.Generator().manual_seed(1)
-        # no control tokens at the beginning and no single bytes at the end, which an engine's tokenizer treats apart
+        # skip the control tokens at the start and the single bytes at the end, which engines' tokenizers treat
+        # specially
         drawn = torch.randint(3, shape.vocabulary_size - 32, (settings.prompts, PROMPT_TOKENS), generator=generator)
         prompts = drawn.tolist()
         about |= {"synthetic": True}
@@ -341,7 +342,7 @@ def _ours(
 ) -> dict[str, Any]:
     new_tokens = specification.settings.new_tokens
     arms = {"torch": _Arm(lambda: None)}
-    # torch's products need another layout of the weights, and there is no memory for both: so before, and fewer
+    # torch's products need another weight layout, and memory holds only one: so measure them first, on fewer tokens
     _decode(model, arms, prompts[:2], min(new_tokens, 2 * TURN), label)
     decoder = prepare(model, predicted, specification.decision_threshold)
 
@@ -409,7 +410,7 @@ def _export(
     if wanted.llama_cpp:
         files["llama.cpp"] = directory / "llama.gguf"
         dtype = getattr(torch, specification.settings.dtype)
-        # it computes SiLU, which reads as many weights
+        # llama.cpp computes SiLU instead, which reads as many weights
         export.export_llama_cpp(model, None, files["llama.cpp"], dtype, activation_ignored=True)
     if wanted.powerinfer is not None:
         files["powerinfer"] = directory / "powerinfer.gguf"
@@ -440,6 +441,6 @@ def _engines(files: dict[str, Path], prompts: list[list[int]], specification: De
             found[name] = result
         except UserError as error:
             found[name] = {"missing": str(error)}
-        files[name].unlink()  # before the next engine's is read: neither fits beside it in small memories
+        files[name].unlink()  # before reading the next engine's file: small memories cannot hold both
         print(f"{name}: {found[name].get('tokens_per_second') or found[name]['missing']}", flush=True)
     return found

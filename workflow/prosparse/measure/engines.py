@@ -1,8 +1,8 @@
-"""Other engines on the same weights: llama.cpp (dense) and PowerInfer (predicted), as programs of their own.
+"""Runs other engines on the same weights as separate programs: llama.cpp (dense) and PowerInfer (predicted).
 
-Batch 1 and greedy; the end token is never chosen, so that every prompt gets as many new tokens (transformers'
-``min_new_tokens``). The speed is what the paper reports: decoded tokens a second, without the first token, whose time
-is apart. Nothing is estimated: an engine that is not installed raises ``EngineMissing``.
+Batch 1 and greedy. The end token is never chosen, so that every prompt gets the same number of new tokens
+(transformers' ``min_new_tokens``). As in the paper, the speed is in decoded tokens per second, without the first token,
+whose time is separate. Nothing is estimated: a missing engine raises ``EngineMissing``.
 
 Neither engine is a dependency of this project. llama.cpp runs through llama-cpp-python in this interpreter, or in the
 one that the environment variable PROSPARSE_LLAMA_CPP names.
@@ -34,14 +34,14 @@ LLAMA_CPP_INTERPRETER = "PROSPARSE_LLAMA_CPP"
 
 
 class EngineMissing(UserError):
-    """An engine, or what is needed to build it, is not installed; the message says what to install."""
+    """An engine, or a tool to build it, is not installed; the message says what to install."""
 
 
 def llama_cpp_interpreter() -> str:
-    """The Python that has llama-cpp-python.
+    """The Python interpreter that has llama-cpp-python.
 
     Raises:
-        EngineMissing: it has not.
+        EngineMissing: llama-cpp-python is not installed.
     """
     interpreter = os.environ.get(LLAMA_CPP_INTERPRETER, sys.executable)
     try:
@@ -60,7 +60,7 @@ def llama_cpp_interpreter() -> str:
 
 
 def _precision(path: Path) -> str:
-    """The type of the file's matrices."""
+    """The dtype of the file's matrices."""
     types = {tensor.tensor_type.name for tensor in reader(path).tensors if len(tensor.shape) == 2}
     return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name) for name in sorted(types))
 
@@ -73,7 +73,7 @@ def _result(
     rates: Sequence[float],
     tokens: list[list[int]],
 ) -> dict[str, Any]:
-    """``rates`` are decoded tokens a second, one a prompt."""
+    """``rates`` are decoded tokens per second, one per prompt."""
     return {
         **about,
         "precision": _precision(path),
@@ -90,11 +90,11 @@ def _check(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
 
 
 def llama_cpp(path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, threads: int) -> dict[str, Any]:
-    """Decode each prompt with llama.cpp in a process of its own, after a short warm-up.
+    """Decode each prompt with llama.cpp in a separate process, after a short warm-up.
 
     Args:
-        path: what ``export_llama_cpp`` wrote.
-        prompts: token ids, two or more each.
+        path: a file written by ``export_llama_cpp``.
+        prompts: token ids, at least two each.
 
     Returns:
         version, build (the instruction sets it uses), precision, threads; tokens_per_second and
@@ -102,7 +102,7 @@ def llama_cpp(path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, thr
 
     Raises:
         EngineMissing: llama-cpp-python is not installed.
-        UserError: llama.cpp refuses the file.
+        UserError: llama.cpp rejects the file.
     """
     _check(prompts, new_tokens)
     interpreter = llama_cpp_interpreter()
@@ -132,18 +132,18 @@ def _last_lines(text: str) -> str:
 
 
 def build_powerinfer(source: str, revision: str | None, target: Path) -> Path:
-    """Build PowerInfer's command line program for CPUs, with its own default options.
+    """Build PowerInfer's command-line program for CPUs, with its default options.
 
     Args:
-        source: a directory with its source, or what git can clone.
-        revision: what to check out; for a directory, what must be checked out there.
-        target: directory for the build, and for the clone.
+        source: a directory with its source, or anything git can clone.
+        revision: the revision to check out; a directory must already have it checked out.
+        target: directory for the build and the clone.
 
     Returns:
         Path of the program.
 
     Raises:
-        EngineMissing: no git, cmake, compiler or source, or a build that fails; the message names the log.
+        EngineMissing: git, cmake, a compiler or the source is missing, or the build fails; the message names the log.
     """
     for program, purpose in {
         "cmake": "PowerInfer is built with it",
@@ -169,7 +169,7 @@ def build_powerinfer(source: str, revision: str | None, target: Path) -> Path:
             discard(target / "build")
         if not directory.exists():
             partial = target / ".source.partial"
-            discard(partial)  # of a call that was stopped
+            discard(partial)  # left over from an interrupted call
             _run(["git", "clone", "--quiet", source, str(partial)], log)
             os.replace(partial, directory)
         _run(["git", "-C", str(directory), "checkout", "--quiet", revision or "HEAD"], log)
@@ -197,21 +197,21 @@ def _run(command: list[str], log: Path) -> str:
 def powerinfer(
     program: Path, path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, threads: int
 ) -> dict[str, Any]:
-    """Decode each prompt with PowerInfer's ``main``, as the paper did: one process a prompt, its own timings.
+    """Decode each prompt with PowerInfer's ``main``, as the paper did: one process per prompt, with its own timings.
 
-    Its threads add to the FFN's output without a lock: with more than one of them now and then an addition is lost.
+    Its threads add to the FFN's output without a lock, so more than one thread occasionally loses an addition.
 
     Args:
-        program: what ``build_powerinfer`` returns.
-        path: what ``export_powerinfer`` wrote.
-        prompts: token ids, two or more each.
+        program: path returned by ``build_powerinfer``.
+        path: a file written by ``export_powerinfer``.
+        prompts: token ids, at least two each.
 
     Returns:
-        As ``llama_cpp``. The first token's time is the evaluation of the prompt; the speed is that of the evaluations
+        As ``llama_cpp``. The first token's time is that of evaluating the prompt; the speed is that of the evaluations
         after it, without sampling.
 
     Raises:
-        EngineMissing: no such program.
+        EngineMissing: the program does not exist.
         UserError: it fails, or its tokenizer does not turn the prompt's text into the prompt's ids.
     """
     _check(prompts, new_tokens)
@@ -228,7 +228,7 @@ def powerinfer(
             command = [str(program.resolve()), "--model", str(path.resolve()), "--prompt", text]
             command += ["--n-predict", str(new_tokens), "--ctx-size", str(max(64, len(prompt) + new_tokens + 4))]
             command += ["--threads", str(threads), "--logdir", directory, "--simple-io", "--ignore-eos"]
-            command += ["--temp", "0", "--repeat-penalty", "1"]  # its penalty of 1.1 would act on greedy choices too
+            command += ["--temp", "0", "--repeat-penalty", "1"]  # its default of 1.1 would also affect greedy choices
             finished = subprocess.run(command, capture_output=True, cwd=directory, check=False)
             errors = finished.stderr.decode(errors="replace")
             logs = sorted(Path(directory).glob("*.yml"))
@@ -265,7 +265,7 @@ def _integers(log: str, key: str) -> list[int]:
 
 
 def _timing(output: str, name: str) -> tuple[float, int]:
-    """Milliseconds and count of a line of ``llama_print_timings``."""
+    """Milliseconds and count from a line of ``llama_print_timings``."""
     found = re.search(rf"llama_print_timings: +{name} = +([\d.]+) ms / +(\d+)", output)
     if found is None:
         raise UserError(f"PowerInfer printed no {name}:\n{_last_lines(output)}")

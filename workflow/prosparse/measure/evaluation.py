@@ -1,4 +1,4 @@
-"""Benchmarks of a checkpoint: from its directory to the JSON of its scores, continued where it was stopped."""
+"""Evaluates a checkpoint directory on benchmarks and writes its scores as JSON; resumes when interrupted."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from prosparse.system.provenance import record
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated and how; ``names`` go into the output."""
+    """What to evaluate and how; ``names`` go into the output."""
 
     checkpoint: Path | str
     benchmarks: Benchmarks
     output: Path
-    rows: Path | None = None  # directory; None: fetched from the hub
+    rows: Path | None = None  # directory; None: download from the hub
     activation: Activation | None = None  # None: the checkpoint's own
     precision: Precision = "float32"
-    predictors: Path | None = None  # only the neurons that these predict active are computed
+    predictors: Path | None = None  # compute only the neurons that these predict active
     decision_threshold: float = 0.5
-    complete: bool = False  # a benchmark that cannot be answered is an error
+    complete: bool = False  # fail if a benchmark cannot be answered
     names: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(wanted: Evaluation) -> None:
     """Write the scores to ``wanted.output``.
 
-    What is cheap to check is checked first. Scores of finished benchmarks are kept beside the output until it is
-    written: a second call after a stop answers only the others.
+    Runs cheap checks first. Finished benchmarks' scores are kept next to the output until it is written, so that a call
+    after an interruption answers only the others.
 
     Raises:
-        ConfigError: no checkpoint or tokenizer there, unknown benchmarks, or benchmarks that cannot be answered.
+        ConfigError: a missing checkpoint or tokenizer, unknown benchmarks, or benchmarks that cannot be answered.
     """
     configuration(wanted.checkpoint)
     encoder = tokenizer(wanted.checkpoint)
@@ -90,7 +90,7 @@ def _run(wanted: Evaluation, encoder: PreTrainedTokenizerBase, rows: Path) -> No
 
 
 def _origin(wanted: Evaluation, model: PreTrainedModel, encoder: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What decides the scores, by content."""
+    """Everything that determines the scores, by content."""
     predicted = None
     if wanted.predictors is not None:
         files = sorted(wanted.predictors.glob("model_*.pt"))

@@ -1,4 +1,4 @@
-"""Scores of the benchmarks that a stopped evaluation had finished, so that the next one continues."""
+"""Scores of the finished benchmarks of an interrupted evaluation, so that the next one resumes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from prosparse.system.provenance import digest
 
 
 class FinishedTasks:
-    """One file per benchmark in ``directory``, with what it was made from; another origin is not taken for this one.
+    """One file per benchmark in ``directory``, with its origin; scores of another origin are not reused.
 
-    ``origin`` is what all benchmarks of an evaluation are made from, by name: weights, activation, versions, ...
+    ``origin`` names what all benchmarks of an evaluation are made from: weights, activation, versions, ...
     """
 
     def __init__(self, directory: Path, origin: dict[str, Any]) -> None:
         self._directory, self._origin = directory, origin
 
     def read(self, name: str, asked: dict[str, Any]) -> dict[str, Any] | None:
-        """The scores of benchmark ``name`` where they are made from ``asked`` and this origin, else None."""
+        """The scores of benchmark ``name`` if made from ``asked`` and this origin, else None."""
         try:
             held = json.loads(self._file(name).read_text(encoding="utf-8"))
             origin, scores = dict(held["origin"]), dict(held["scores"])
@@ -40,7 +40,7 @@ class FinishedTasks:
         write_json(self._file(name), {"origin": self._all(asked), "scores": scores})
 
     def clear(self) -> None:
-        """Once the evaluation's own output is written."""
+        """Remove the scores, once the evaluation's own output is written."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _file(self, name: str) -> Path:

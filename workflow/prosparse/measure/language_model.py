@@ -1,4 +1,4 @@
-"""The model as lm-eval asks it: log-likelihoods of continuations and greedy answers, in batches of bounded memory."""
+"""The model behind lm-eval's interface: log-likelihoods and greedy answers, in batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MOST_NEW_TOKENS = 256  # lm-eval's default
 
 
 class LanguageModel(TemplateLM):
-    """Differs from lm-eval's ``HFLM`` in three ways.
+    """Language model that differs from lm-eval's ``HFLM`` in three ways.
 
     - A log-likelihood is the mean per token, not the sum.
-    - ``<s>`` heads every context, also one that is cut on the left to fit the model, whatever the tokenizer does by
-      itself. A tokenizer without such a token, or with an explicit ``add_bos_token: false``, is heeded.
-    - Batches hold at most ``batch_tokens`` tokens, fewer where memory does not hold as many.
+    - Every context starts with ``<s>``, even one cut on the left to fit the model, regardless of the tokenizer's
+      default. Exceptions: tokenizers without such a token or with an explicit ``add_bos_token: false``.
+    - Batches hold at most ``batch_tokens`` tokens, or fewer if memory cannot hold as many.
 
     ``truncated`` holds the contexts that were cut.
     """
@@ -44,18 +44,18 @@ class LanguageModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int | None:
-        """Ends a text."""
+        """The token that ends a text."""
         return self.tokenizer.eos_token_id
 
     @property
     def prefix_token_id(self) -> int | None:
-        """Heads an empty context; None where the tokenizer has no token for it."""
+        """The token that starts an empty context; None if the tokenizer has none."""
         return self.beginning[-1] if self.beginning else self.eot_token_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Tokens of ``string`` only: ``<s>`` is added where a context is complete.
+        """Tokens of ``string`` only; ``<s>`` is added once a context is complete.
 
-        A special token that a text spells out is that token, as in lm-eval, if the model has it.
+        As in lm-eval, a special token spelled out in the text becomes that token, if the model has it.
         """
         ids = self.tokenizer.encode(string, add_special_tokens=False)
         if max(ids, default=0) >= self.model.config.get_text_config().vocab_size:
@@ -65,9 +65,9 @@ class LanguageModel(TemplateLM):
     # ------------------------------------------------------------------------- log-likelihoods
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """The mean log-likelihood per token of each (context, continuation), and whether each token is the likeliest.
+        """Mean log-likelihood per token of each (context, continuation), and whether every token is the likeliest.
 
-        A continuation without tokens has 0 and True.
+        An empty continuation gets 0 and True.
         """
         pairs = [request.args for request in requests]
         return self._loglikelihood_tokens(
@@ -75,12 +75,12 @@ class LanguageModel(TemplateLM):
         )
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens of a context, headed and cut to fit, and of what follows."""
+        """Tokens of a context, with its prefix and cut to fit, and of its continuation."""
         prompt, answer = super()._encode_pair(context, continuation) if context else ([], self.tok_encode(continuation))
-        if not answer:  # joined into a token of the context
+        if not answer:  # merged into a token of the context
             answer = self.tok_encode(continuation)
         head = self.beginning
-        if not head and not prompt and answer:  # the first token read is not predicted
+        if not head and not prompt and answer:  # nothing predicts the first token
             head, answer = ([self.eot_token_id], answer) if self.eot_token_id is not None else (answer[:1], answer[1:])
         # the last token of an answer is predicted, never read
         room = max(self.max_length + 1 - len(head) - len(answer), 0)
@@ -95,12 +95,12 @@ class LanguageModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
-        """Of (name, context, continuation).
+        """Log-likelihoods of (name, context, continuation).
 
-        HFLM's values over the number of tokens, without its logits and their softmax at every position of every row:
-        over a large vocabulary these take as long as the layers. In float32, whatever the model's precision.
+        HFLM's values divided by the number of tokens, but without logits and softmax at every position of every row,
+        which take as long as the layers if the vocabulary is large. In float32, whatever the model's precision.
         """
-        asked: dict[tuple[int, ...], list[int]] = {}  # which requests let the model read the same tokens
+        asked: dict[tuple[int, ...], list[int]] = {}  # tokens the model reads -> indices of their requests
         found: dict[int, tuple[float, bool]] = {}
         for index, (_name, context, answer) in enumerate(requests):
             if answer:
@@ -121,7 +121,7 @@ class LanguageModel(TemplateLM):
                     made[index] = mean, torch.equal(own.argmax(1), answer)
             return made
 
-        # None: where there is a terminal
+        # None: only on a terminal
         with tqdm(total=len(requests), disable=disable_tqdm or None, desc="Log-likelihoods") as progress:
             for _rows, scores in self._budget.batches(asked, len, score):
                 found |= scores
@@ -129,9 +129,9 @@ class LanguageModel(TemplateLM):
         return [found[index] for index in range(len(requests))]
 
     def _last_logits(self, rows: Sequence[Sequence[int]], counts: Sequence[int]) -> Sequence[torch.Tensor]:
-        """Of each row's last ``counts[row]`` positions, the logits of what comes next: [counts[row], vocabulary]."""
+        """Next-token logits [counts[row], vocabulary] at each row's last ``counts[row]`` positions."""
         ids = [torch.tensor(row) for row in rows]
-        # causal attention keeps padding on the right from what is scored
+        # causal attention keeps right padding away from scored positions
         batch = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.model.device)
         length = torch.tensor([len(row) for row in rows], device=batch.device)[:, None]
         count = torch.tensor(counts, device=batch.device)[:, None]
@@ -150,7 +150,7 @@ class LanguageModel(TemplateLM):
         return logits.split(list(counts))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """No benchmark of the paper asks for it."""
+        """Not implemented: no benchmark of the paper needs it."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------ generation
@@ -183,7 +183,7 @@ class LanguageModel(TemplateLM):
         return [found[index] for index in range(len(requests))]
 
     def _prompt(self, context: str, new_tokens: int) -> list[int]:
-        """A context's tokens, headed, and cut so that an answer fits behind them."""
+        """A context's tokens with its prefix, cut to leave room for an answer."""
         prompt = self.tok_encode(context)
         room = max(self.max_length - new_tokens - len(self.beginning), 1)
         if len(prompt) > room:
@@ -191,11 +191,11 @@ class LanguageModel(TemplateLM):
             prompt = prompt[-room:]
         head = self.beginning
         if not head and not prompt:
-            head = [self.eot_token_id or 0]  # a model needs something to go on from
+            head = [self.eot_token_id or 0]  # the model needs at least one token to continue
         return [*head, *prompt]
 
     def _generate(self, prompts: Sequence[Sequence[int]], new_tokens: int, stop: Sequence[str]) -> list[list[int]]:
-        """Each prompt's greedy continuation, up to the end of text or a little behind its first stop string."""
+        """Each prompt's greedy continuation, up to the end of text or slightly past its first stop string."""
         length = max(map(len, prompts))
         ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
         mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -216,21 +216,21 @@ class LanguageModel(TemplateLM):
 
 
 def _beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What heads every context: without ``<s>`` LLaMA's models score abnormally (the authors' model card)."""
+    """The prefix of every context: without ``<s>``, LLaMA's models score abnormally (the authors' model card)."""
     if tokenizer.init_kwargs.get("add_bos_token") is False:
         return []
     return special_prefix(tokenizer) or ([] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id])
 
 
 class _StopStrings(StoppingCriteria):
-    """Which rows have just said any of ``strings`` after the ``prompt`` tokens they began with.
+    """Detects rows that have just generated any of ``strings`` after the ``prompt`` tokens they started with.
 
-    HFLM goes on until all rows have said the same one of them: where there are several, mostly to the last token.
+    HFLM continues until all rows have generated the same string: with several strings, usually to the last token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], prompt: int) -> None:
         self._tokenizer, self._strings, self._prompt = tokenizer, strings, prompt
-        # two more: text can be cut into tokens in other ways than the tokenizer's
+        # two more, since the model may split text into other tokens than the tokenizer does
         self._reach = 2 + max(len(tokenizer.encode(string, add_special_tokens=False)) for string in strings)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:  # type: ignore[override]

@@ -1,7 +1,7 @@
-"""Greedy decoding with llama.cpp, run as a program of its own by ``prosparse.measure.engines``.
+"""Greedy decoding with llama.cpp, run as a separate program by ``prosparse.measure.engines``.
 
 Reads one JSON object from standard input (path, prompts, new_tokens, threads) and writes one to standard output.
-Imports nothing of this package: the interpreter that has llama-cpp-python need not have ours.
+Imports nothing from this package, which the interpreter with llama-cpp-python may not have.
 """
 
 import ctypes

@@ -1,13 +1,13 @@
-"""Times of the sparse operators beside what they should beat and what they cannot (Table 2, right half).
+"""Times the sparse operators against their baselines and their limits (Table 2, right half).
 
-Beside ours, in the same rounds: torch's dense product, our own kernel with every row active, a gather followed by a
-dense product, and two limits: a call that reads as many weights in a row (*stream*), and one that reads exactly the
-active rows (*rows*, on CPUs), both doing nothing else.
+The baselines, timed in the same rounds: torch's dense product, our own kernel with every row active, and a gather
+followed by a dense product. The limits only read weights: *stream* reads as many contiguous weights, *rows* (CPUs only)
+exactly the active rows.
 
-Two protocols. *cold*: every call has other weights, which no cache still holds, as in decoding, where the other layers
-come between; calls take turns in random order and are compared round by round, so that a change of the machine's
-speed meets all alike. *warm*: the authors' own, 10 warm-ups and 100 calls on the same weights, wall clock round a
-synchronised call.
+There are two protocols. *cold*: every call uses different weights, which no cache still holds, as in decoding, where
+other layers run in between. Calls take turns in random order and are compared round by round, so that a change in the
+machine's speed affects all alike. *warm*: the authors' own, 10 warm-ups and 100 calls on the same weights, wall-clock
+time of a synchronised call.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from prosparse.system.errors import UserError
 
 ROUNDS_TO_WARM_UP = 3
 WARM_UPS, WARM_CALLS = 10, 100
-PATTERNS = 32  # activation patterns that the calls of one case take turns with
-CACHES = 4  # so many times its last-level cache the machine reads before it meets the same weights again
+PATTERNS = 32  # activation patterns per case, one per round in turn
+CACHES = 4  # read this many times the last-level cache before reusing the same weights
 
 
 class TrainedPatterns(Section):
-    """A trained model whose own activation patterns are timed, at its own shape."""
+    """A trained model, to time its own activation patterns at its own shape."""
 
     checkpoint: Path
     activation: Activation
-    tokens: Path  # folder with a folder of tokens for each corpus
+    tokens: Path  # one folder of tokens per corpus
 
 
 class OperatorsSpecification(Section):
     settings: Operators
-    densities: dict[str, list[float]]  # of each of the settings' shapes
-    trained: dict[str, TrainedPatterns]  # published row -> what stands for it
+    densities: dict[str, list[float]]  # per shape of the settings
+    trained: dict[str, TrainedPatterns]  # published row -> the model that stands for it
 
 
 def last_level_cache(device: torch.device) -> int:
-    """Bytes, of all the processor's caches of the last level; 32 MiB where the machine does not say."""
+    """Total bytes of the processor's last-level caches; 32 MiB if the machine does not report them."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes: dict[tuple[int, str], int] = {}  # by level and the cores that share it
@@ -69,7 +69,7 @@ def last_level_cache(device: torch.device) -> int:
 
 
 class Memory:
-    """Weights for one call after another, each from memory that no cache still holds."""
+    """Weights for successive calls, each from memory that no cache still holds."""
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
         block = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).div_(64).to(dtype).to(device)
@@ -89,7 +89,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Patterns:
-    """Gate values of some tokens, [tokens, intermediate_size]: positive where active, else 0."""
+    """Gate values of some tokens, [tokens, intermediate_size]: positive if active, else 0."""
 
     values: Tensor
     hidden_size: int
@@ -104,7 +104,7 @@ class Patterns:
 
 
 def random_patterns(hidden_size: int, intermediate_size: int, density: float) -> Patterns:
-    """Exactly ``round(density * intermediate_size)`` active neurons in each, at random places."""
+    """Patterns with exactly ``round(density * intermediate_size)`` active neurons each, at random positions."""
     generator = torch.Generator().manual_seed(1)
     order = torch.rand(PATTERNS, intermediate_size, generator=generator).argsort(dim=1)
     values = torch.rand(PATTERNS, intermediate_size, generator=generator) + 0.1
@@ -113,7 +113,7 @@ def random_patterns(hidden_size: int, intermediate_size: int, density: float) ->
 
 @torch.inference_mode()
 def trained_patterns(trained: TrainedPatterns) -> Patterns:
-    """The activated gates of a trained model on held-out tokens of every corpus, over all its layers."""
+    """A trained model's activated gates on held-out tokens of every corpus, from all its layers."""
     model = load(trained.checkpoint, trained.activation)
     gates: list[Tensor] = []
     ffns = gated_ffns(model)
@@ -124,22 +124,22 @@ def trained_patterns(trained: TrainedPatterns) -> Patterns:
     each = -(-PATTERNS // len(ffns))
     chosen = torch.linspace(0, rows.numel() - 1, each + 2)[1:-1].long()
     values = torch.cat([layer[chosen] for layer in gates])
-    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))  # any number of them: all layers
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(1))  # any prefix samples all layers
     return Patterns(values[order], model.config.hidden_size)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to do a step (or to read its weights): what a call does, given its pattern's number."""
+    """One way to do a step (or only read its weights): the call for a given pattern number."""
 
     call: Callable[[int, Tensor, Tensor], Any]
-    bytes: Callable[[int], int]  # of the weights that it must read
+    bytes: Callable[[int], int]  # bytes of the weights it must read
     shape: tuple[int, int]  # of the weights
-    limits: str = ""  # what ends the names of its limits
+    limits: str = ""  # suffix of its limits' names
 
 
 def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[str, Arm]:
-    """Name -> arm; a name's ``_up`` or ``_down`` is the step that it does."""
+    """Arms by name; the suffix ``_up`` or ``_down`` names the step."""
     values = patterns.values.to(dtype).to(device)
     hidden, intermediate = patterns.shape
     x = torch.randn(1, hidden, generator=torch.Generator().manual_seed(2)).to(dtype).to(device)
@@ -165,7 +165,7 @@ def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[s
         "sparse_up": Arm(lambda p, w, _: sparse_up(x, gates[p], w, 0.0), sparse, shape),
         "sparse_down": Arm(lambda p, w, _: sparse_down(x1[p], w), sparse, shape),
         "sparse_ffn": Arm(lambda p, w, v: sparse_ffn(x, gates[p], w, v, 0.0), both, shape, "_both"),
-        # a neuron's row of W_1 and row of W_2^T next to each other in memory
+        # each neuron's rows of W_1 and W_2^T are adjacent in memory
         "sparse_ffn_side_by_side": Arm(
             lambda p, w, _: sparse_ffn(x, gates[p], w[:, :hidden], w[:, hidden:], 0.0), both, side_by_side, "_both"
         ),
@@ -198,7 +198,7 @@ def arms(patterns: Patterns, dtype: torch.dtype, device: torch.device) -> dict[s
 
 
 def timed_to_the_end(device: torch.device, call: Callable[[], Any]) -> float:
-    """Seconds by the wall clock, the device idle before and after."""
+    """Wall-clock seconds, with the device idle before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -213,7 +213,7 @@ def timed(device: torch.device, call: Callable[[], Any]) -> float:
     if device.type == "cpu":
         return timed_to_the_end(device, call)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(1_000_000)  # until the host has launched everything, so that its time is not measured
+    torch.cuda._sleep(1_000_000)  # until the host has launched everything, so that launch time is not measured
     begin.record()
     call()
     end.record()
@@ -222,7 +222,7 @@ def timed(device: torch.device, call: Callable[[], Any]) -> float:
 
 
 class Case:
-    """One shape with some activation patterns: its arms, and what their calls took."""
+    """One shape with some activation patterns: its arms and the times of their calls."""
 
     def __init__(self, names: dict[str, str], patterns: Patterns, dtype: torch.dtype, device: torch.device) -> None:
         self.names = names
@@ -232,12 +232,12 @@ class Case:
         self.rates: dict[str, list[float]] = {name: [] for name in self.arms}  # bytes/s
 
     def typical_pattern(self) -> int:
-        """The one of median density."""
+        """The pattern of median density."""
         counts = (self.patterns.values > 0).sum(dim=1)
         return int(counts.argsort(stable=True)[len(counts) // 2])
 
     def round(self, number: int, memory: Memory, order: random.Random) -> None:
-        """Every arm once, in random order, each with other weights."""
+        """Call every arm once, in random order, each with different weights."""
         pattern = number % len(self.patterns.values)
         for name, arm in order.sample(list(self.arms.items()), len(self.arms)):
             weights = memory.weight(*arm.shape), memory.weight(*arm.shape)
@@ -247,10 +247,10 @@ class Case:
                 self.rates[name].append(arm.bytes(pattern) / elapsed)
 
     def cold(self) -> dict[str, Any]:
-        """Medians and quartiles over the rounds; of ratios, between the calls of a round."""
+        """Medians and quartiles over the rounds; ratios compare calls of the same round."""
 
         def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-            # a limit that had nothing to read, since no neuron was active, is no limit
+            # ignore limits without anything to read, when no neuron was active
             return quartiles([a / b for a, b in zip(above, below, strict=True) if b > 0])
 
         measured = {}
@@ -273,7 +273,7 @@ class Case:
 
 
 def warm(found: dict[str, Arm], pattern: int, memory: Memory) -> dict[str, Any]:
-    """The authors' protocol: the same weights and the same pattern at every call."""
+    """The authors' protocol: the same weights and the same pattern in every call."""
     device = memory.values.device
     measured = {}
     for name, arm in found.items():
@@ -286,7 +286,7 @@ def warm(found: dict[str, Arm], pattern: int, memory: Memory) -> dict[str, Any]:
 
 
 def measure(specification: OperatorsSpecification) -> dict[str, Any]:
-    """Every shape at its densities with random patterns, then the trained models with their own patterns."""
+    """Measure every shape at its densities with random patterns, then the trained models with their own patterns."""
     settings = specification.settings
     dtype = getattr(torch, settings.dtype)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -309,7 +309,7 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     sparsest = min(density for densities in specification.densities.values() for density in densities)
     memory = Memory(min(int(CACHES * cache / sparsest), settings.memory_limit), dtype, device)
 
-    # round by round over all cases, so that those of one density do not meet another machine than the next one's
+    # one round over all cases at a time, so that every density meets the machine in the same state
     order, started = random.Random(0), time.perf_counter()
     for number in range(-ROUNDS_TO_WARM_UP, settings.rounds):
         for case in order.sample(cases, len(cases)):
@@ -321,7 +321,7 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     measured: list[dict[str, Any]] = []
     seen = set()
     for case in cases:
-        # the dense times of a shape hold for all of its densities; the authors have no gather and no limits
+        # a shape's dense times hold for all its densities; the authors time neither gathers nor limits
         group = case.names.get("scale"), case.patterns.shape
         kinds = ("sparse",) if group in seen else ("sparse", "dense", "torch")
         seen.add(group)
@@ -344,7 +344,7 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
         "rounds": settings.rounds,
         "last_level_cache_bytes": cache,
         "memory_bytes": memory.size,
-        "large_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",  # torch asks the system for them
+        "large_pages": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",  # torch requests them from the system
         "cases": measured,
     }
 

@@ -1,4 +1,4 @@
-"""What the method's machinery costs, measured against the same work without it."""
+"""Overhead of the method's machinery against the same work without it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LARGEST = 10**9  # parameters
 
 
 def shorten(model: PreTrainedModel, parameters: int = LARGEST) -> tuple[int, int]:
-    """Keep as many first layers as make up ``parameters``: all layers cost alike, and a large model trains sharded.
+    """Keep the leading layers that make up ``parameters``: layers cost the same, and a large model trains sharded.
 
     Returns:
-        The layers that are left, at least one, and those there were.
+        The number of layers left, at least one, and the original number.
     """
     layers = model.base_model.get_submodule("layers")
     assert isinstance(layers, nn.ModuleList)
@@ -49,9 +49,9 @@ def _seconds(arm: Callable[[], None]) -> float:
 
 
 def interleaved(arms: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each arm, run in turns so that a change of the machine's speed meets all alike.
+    """Seconds of each arm, run in turns so that a change in the machine's speed affects all alike.
 
-    After a minute, which is short for a large model, five repeats are enough.
+    Stops after a minute, but not before five repeats, since a minute is short for a large model.
     """
     for arm in arms.values():
         _seconds(arm)  # warm-up
@@ -83,11 +83,11 @@ def slowdown(slower: Sequence[float], base: Sequence[float]) -> dict[str, float]
 
 
 def training(model: PreTrainedModel, specification: StageSpecification, tokens: Path, repeats: int) -> dict[str, Any]:
-    """A training step (forward, backward, clipping, AdamW) with and without the L1 gradient.
+    """Time a training step (forward, backward, clipping, AdamW) with and without the L1 gradient.
 
-    The third arm also collects mean |x1| and sparsity, which a run does every ``log_every`` steps. Before
-    them the same step as transformers has it, and with each of the run's levers added to those before;
-    behind them what the processor does of the step's linear layers alone: the limit.
+    The third arm also collects mean |x1| and sparsity, as a run does every ``log_every`` steps. The fourth is the
+    limit: only the products of the step's linear layers. Before these arms, times transformers' own step, and that step
+    with the run's optimizations added one by one.
     """
     settings = specification.training
     data = Mixture.load(tokens, specification.mixture, settings.micro_batch_size, specification.seed)
@@ -170,7 +170,7 @@ def _linears(model: PreTrainedModel) -> list[nn.Linear]:
 
 
 def _linear_layers(model: PreTrainedModel, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
-    """The products of every linear layer, head included, forward and backward, on tensors of its shapes and no more."""
+    """Only the products of all linear layers, head included, forward and backward, on tensors of their shapes."""
     shapes: dict[tuple[int, int], int] = {}
     for layer in _linears(model):
         shape = (layer.out_features, layer.in_features)
@@ -195,7 +195,7 @@ def _linear_layers(model: PreTrainedModel, tokens: int, dtype: torch.dtype) -> C
 
 @torch.inference_mode()
 def counting(model: PreTrainedModel, rows: torch.Tensor, repeats: int) -> dict[str, Any]:
-    """The sparsity measurement against the same forward pass and loss without counting."""
+    """Time the sparsity measurement against the same forward pass and loss without counting."""
     model.eval()
 
     def plain() -> None:

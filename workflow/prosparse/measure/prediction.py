@@ -1,4 +1,4 @@
-"""How well activation predictors predict, on held-out text, and what computing by them costs in loss."""
+"""Quality of activation predictors on held-out text, and the loss of a model that computes by their predictions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from prosparse.inference.predictors import Predictor, check_shapes, decision_log
 from prosparse.measure import sparsity
 from prosparse.measure.sparsity import MeasuredCorpus
 
-#: Logits of the sweep's decision thresholds, half a logit apart: probabilities 0.001 to 0.999.
+#: The sweep's decision thresholds as logits, half a logit apart: probabilities 0.001 to 0.999.
 SWEEP = [step / 2 for step in range(-14, 15)]
-#: Those at which the first kind's loss is measured too, which costs a pass over the text each.
+#: Thresholds at which the first kind's loss is also measured; each costs a pass over the text.
 SWEEP_WITH_LOSS = (-2.0,)
 
 SHARES = ("activation_recall", "precision", "predicted_sparsity")
 
 
 class Marginal(nn.Module):
-    """The baseline that looks at no input: a neuron's logit is that of its activation frequency.
+    """Baseline that ignores its input: a neuron's logit is that of its activation frequency.
 
     Args:
         frequency: [intermediate_size], 0 to 1.
@@ -48,30 +48,30 @@ def measure(
     decision_threshold: float,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """Predictions against the activations of the exact model on each corpus's held-out rows, averaged by the mixture.
+    """Compare predictions with the exact model's activations on each corpus's held-out rows, averaged by the mixture.
 
     Activation recall is the share of truly active elements of x1 that are predicted active, precision the share of
-    those predicted active that truly are, predicted sparsity the share of all that is predicted inactive: each of a
-    layer, then the mean over layers. A layer without active (or predicted active) elements has recall (precision) 1.
-    Losses, in nats a predicted token, are of the model computing by the predictions.
+    those predicted active that truly are, predicted sparsity the share of all elements predicted inactive: each per
+    layer, then averaged over layers. A layer without active (or predicted active) elements has recall (precision) 1.
+    Losses, in nats per predicted token, are those of the model computing by the predictions.
 
     Args:
         model: a dense model under the activation that the predictors were trained for.
-        kinds: predictors by kind, one a layer; the first kind's loss is also measured within the sweep.
+        kinds: predictors by kind, one per layer; the sweep also measures the first kind's loss.
         marginal: each layer's activation frequencies [intermediate_size] on training tokens.
-        corpora: those of weight 0 are left out.
+        corpora: those of weight 0 are skipped.
         tokens: directory of tokenised corpora.
         batch_size: sequences.
 
     Returns:
         ``decision_threshold``, ``sparsity``, ``layer_sparsity``, ``loss`` (exact), ``tokens`` (predicted ones) and
         ``kinds``, by kind and ``marginal``: ``rank``, ``activation_recall``, ``precision``, ``predicted_sparsity``,
-        ``layers`` (the same three each), ``loss`` and ``sweep``, one entry a decision threshold
-        (``decision_threshold``, the three, for some also ``loss``). Shares are fractions. The marginal, which is no
-        way to compute, has neither rank nor loss.
+        ``layers`` (the same three each), ``loss`` and ``sweep``, one entry per decision threshold
+        (``decision_threshold``, the three, and for some ``loss``). Shares are fractions. The marginal baseline has
+        neither rank nor loss, since no model computes by it.
 
     Raises:
-        UserError: predictors of another model.
+        UserError: the predictors belong to another model.
     """
     model.eval()
     device = model.device
@@ -140,10 +140,10 @@ def _report(kind: str, entry: dict[str, Any]) -> None:
 
 
 class _Counter:
-    """Counts, at the decision threshold and at every point of the sweep, what is predicted active and what truly is.
+    """Counts predicted and true activations at the decision threshold and at every point of the sweep.
 
     Args:
-        modules: predictors by kind, one a layer.
+        modules: predictors by kind, one per layer.
     """
 
     def __init__(self, modules: Mapping[str, Sequence[nn.Module]], decision_threshold: float) -> None:
@@ -164,7 +164,7 @@ class _Counter:
             chosen = logits >= self._threshold
             hits = torch.count_nonzero(chosen & active)
             at_threshold = torch.stack([torch.count_nonzero(chosen) - hits, hits])
-            # doubling and rounding down are exact, so a logit that is a point of the sweep reaches it
+            # doubling and rounding down are exact, so a logit equal to a point of the sweep reaches it
             reached = logits.mul(2).floor_().clamp_(2 * SWEEP[0] - 1, 2 * SWEEP[-1]).add_(offset)
             histogram = torch.bincount(reached.to(torch.int64), minlength=2 * bins).view(2, bins)
             at_least = histogram.flip(1).cumsum(1).flip(1)[:, 1:]

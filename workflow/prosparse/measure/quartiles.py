@@ -1,7 +1,7 @@
 """The median and quartiles of repeated measurements.
 
-The committed results of `laptop` and `smollm2` were measured when operators and overhead still used exclusive quartiles
-(type 6), which lie slightly further apart; their ``operators.json`` and ``speed.json`` keep them.
+The committed results of `laptop` and `smollm2` date from when operators and overhead still used exclusive quartiles
+(type 6), which lie slightly further apart; their ``operators.json`` and ``speed.json`` keep those values.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 
 def quartiles(values: Sequence[float]) -> dict[str, float]:
-    """``median``, ``lower_quartile`` and ``upper_quartile``; of one value, all three are that value.
+    """``median``, ``lower_quartile`` and ``upper_quartile``; for a single value, all three equal it.
 
-    Linear interpolation between order statistics with both ends included, as numpy's ``quantile`` does by default
-    (Hyndman and Fan's type 7): quartiles never lie outside the measurements.
+    Interpolates linearly between order statistics with both ends included, like the default of numpy's ``quantile``
+    (Hyndman and Fan's type 7), so quartiles never lie outside the measurements.
     """
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
     return {"median": median, "lower_quartile": lower, "upper_quartile": upper}

@@ -1,15 +1,15 @@
-"""Run a model-written program where it can do little harm, and say whether it ended well.
+"""Runs a model-written program where it can do little harm, and reports whether it succeeded.
 
-One process a program, in its own user, mount, network, PID and IPC namespaces (Linux, unprivileged):
+Each program gets its own process in new user, mount, network, PID and IPC namespaces (Linux, unprivileged):
 
 - no network interface, not even a configured loopback;
 - the whole file system read-only; an empty 16 MiB in-memory working directory; ``/proc`` hidden;
-- no process outside its own is visible, it can start no other, and it does not survive the caller;
-- address space, CPU time, wall-clock time and open files limited;
+- it sees no process outside, can start no other, and does not outlive the caller;
+- limited address space, CPU time, wall-clock time and open files;
 - no capabilities, an empty environment, an isolated Python (``-I -S``: standard library only).
 
-Not protected: files that the user can read stay readable (nothing can be sent out); the kernel itself is
-the boundary; a program that searches its interpreter's frames for the success token can fake a pass.
+Limits of the protection: files that the user can read stay readable (but nothing can be sent out); the boundary is the
+kernel itself; a program that searches its interpreter's frames for the success token can fake a pass.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-SECONDS = 5.0  # wall clock and CPU a program
+SECONDS = 5.0  # wall-clock and CPU time per program
 MEMORY_BYTES = 1 << 30  # address space
 PYTHON = (sys.executable, "-I", "-S", "-B", "-c")
 
-#: Runs inside: ``python -I -S -c LAUNCHER directory memory seconds token < program``.
+#: Runs inside the sandbox: ``python -I -S -c LAUNCHER directory memory seconds token < program``.
 LAUNCHER = r"""
 import ctypes, os, platform, resource, signal, struct, sys
 directory, memory, seconds, token = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
@@ -100,7 +100,7 @@ os._exit(0)
 
 @cache
 def available() -> str | None:
-    """Why programs cannot be run here, or None where they can."""
+    """Why programs cannot run here, or None if they can."""
     if sys.platform != "linux":
         return f"the sandbox needs Linux namespaces, this is {sys.platform}"
     # A busy machine may be slow, so the probe waits longer than a program may run.
@@ -112,7 +112,7 @@ def passes(program: str, seconds: float = SECONDS) -> bool:
     """Whether ``program`` runs to its end without an exception, within the limits.
 
     Raises:
-        RuntimeError: where the sandbox is not available: a program is never run without it.
+        RuntimeError: the sandbox is not available; programs never run without it.
     """
     if reason := available():
         raise RuntimeError(reason)
@@ -120,7 +120,7 @@ def passes(program: str, seconds: float = SECONDS) -> bool:
 
 
 def _compiles(program: str) -> bool:
-    """Spares a process for what is not Python, most answers of a small model; compiling runs nothing."""
+    """Saves a process for invalid Python, a small model's most frequent answer; compiling runs nothing."""
     try:
         with warnings.catch_warnings(action="ignore"):
             compile(program, "program.py", "exec")

@@ -1,4 +1,4 @@
-"""Activation sparsity, layer by layer and corpus by corpus, with the held-out loss beside it."""
+"""Activation sparsity by layer and corpus, together with the held-out loss."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from prosparse.method.activations import gated_ffns, substitute
 
 class MeasuredCorpus(Section):
     stands_for: str
-    weight: float  # in the mixture that makes the average; 0 for one measured apart only
+    weight: float  # in the mixture average; 0 for a corpus that is only reported separately
 
 
 class ZeroCounter:
-    """Counts exact zeros of x1 in every gated FFN while its block is open."""
+    """Counts exact zeros of x1 in every gated FFN inside its block."""
 
     def __init__(self, model: nn.Module) -> None:
         self._ffns = gated_ffns(model)
@@ -44,23 +44,23 @@ class ZeroCounter:
 
     def _hook(self, layer: int) -> Any:
         def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            # no synchronisation with a GPU here: the count stays a tensor
+            # keep the count a tensor: no synchronisation with a GPU here
             self.non_zeros[layer] = self.non_zeros[layer].to(inputs[0].device) + torch.count_nonzero(inputs[0])
             self.elements[layer] += inputs[0].numel()
 
         return count
 
     def layer_sparsity(self) -> list[float]:
-        """Share of zeros per layer, 0 to 1 (tokens weigh equally within a layer)."""
+        """Share of zeros per layer, 0 to 1; all tokens of a layer weigh the same."""
         return [1 - int(n) / total for n, total in zip(self.non_zeros, self.elements, strict=True)]
 
 
 @torch.inference_mode()
 def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, Any]:
-    """One pass over packed rows ``[n, context_length]``.
+    """Measure one pass over packed rows ``[n, context_length]``.
 
     Returns:
-        ``sparsity`` (mean over layers), ``layer_sparsity``, ``loss`` (nats a predicted token) and
+        ``sparsity`` (mean over layers), ``layer_sparsity``, ``loss`` (nats per predicted token) and
         ``tokens`` (predicted ones).
     """
     model.eval()
@@ -70,7 +70,7 @@ def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, 
         for batch in rows.split(batch_size):
             batch = batch.to(model.device)
             logits = model(input_ids=batch, use_cache=False).logits
-            # a sequence at a time: of a large vocabulary, float32 logits of a batch take gigabytes
+            # one sequence at a time: with a large vocabulary, a batch's float32 logits take gigabytes
             for sequence, scores in zip(batch, logits, strict=True):
                 nats += nn.functional.cross_entropy(scores[:-1].float(), sequence[1:], reduction="sum").item()
             predicted += batch[:, 1:].numel()
@@ -90,7 +90,7 @@ def measure_corpora(
     tokens: Path,
     batch_size: int = 16,
 ) -> list[dict[str, Any]]:
-    """Every activation on every corpus's held-out rows; the average is weighted by the mixture."""
+    """Measure every activation on every corpus's held-out rows; the average is weighted by the mixture."""
     results = []
     heldout = load_heldout(tokens)
     for activation in activations:

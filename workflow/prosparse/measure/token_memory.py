@@ -1,4 +1,4 @@
-"""Bytes that a token of a batch takes while a model answers, by arithmetic from the model's shape."""
+"""Memory per token of a batch during inference, computed from the model's shape."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USABLE = 0.8
 
 @dataclass(frozen=True)
 class TokenMemory:
-    """Of one token: ``kv_cache`` in all layers, ``working`` in the layer at work and in the output head."""
+    """Bytes per token: ``kv_cache`` in all layers, ``working`` in the current layer and in the output head."""
 
     kv_cache: int
     working: int
@@ -19,10 +19,11 @@ class TokenMemory:
     def of(
         cls, layers: int, kv_width: int, hidden_size: int, intermediate_size: int, vocabulary_size: int, size: int
     ) -> TokenMemory:
-        """
+        """Compute from the model's shape.
+
         Args:
             kv_width: key heads times their size.
-            size: bytes of a number.
+            size: bytes per number.
         """
         # residual stream, norm, queries, keys, values, attention: at most eight times the width; gate before and after
         # its activation, up and their product: four times the intermediate size; every token may be scored
@@ -34,5 +35,5 @@ class TokenMemory:
         return self.kv_cache + self.working
 
     def tokens(self, free: float) -> int:
-        """Tokens of a batch that fit into ``free`` bytes, at least one."""
+        """Number of tokens per batch that fit into ``free`` bytes, at least one."""
         return max(1, int(USABLE * free) // self.total)
