@@ -1,4 +1,4 @@
-"""The paper's benchmarks as data: one YAML each, what it is, where its rows are and how it is answered."""
+"""The paper's benchmarks as data: one YAML file each, with the task, the source of its rows and how to answer them."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ DIRECTORY = Path(__file__).parent
 
 
 class Score(Section):
-    """Which of lm-eval's numbers is the score: a metric, after a filter of the answer."""
+    """Selects the score from lm-eval's results: a metric, after a filter of the answer."""
 
     metric: str = "acc"
     filter: str = "none"
 
 
 class Hub(Section):
-    """The official data set; ``{subtask}`` may stand in path and name."""
+    """The official data set; path and name may contain ``{subtask}``."""
 
     path: str
     name: str | None = None
     split: str
-    shots: str | None = None  # split the shots come from
+    shots: str | None = None  # split of the shots
 
 
 class SourceTask(Section):
-    """How a BIG-bench task becomes the BBH subtask made from it.
+    """How to turn a BIG-bench task into its BBH subtask.
 
-    ``options``: ``letters`` lists the candidates as (A), (B), ... and the letter is the answer;
-    ``words`` lists them as they are; ``none`` lists nothing.
+    ``options``: ``letters`` lists the candidates as (A), (B), ... and the letter is the answer; ``words`` lists them
+    unchanged; ``none`` lists nothing.
     """
 
     source: str
     template: str = "{input}"
     options: Literal["letters", "words", "none"] = "letters"
-    rename: dict[str, str] = Field(default_factory=dict)  # candidates BBH spells otherwise
+    rename: dict[str, str] = Field(default_factory=dict)  # candidates with another spelling in BBH
 
 
 class PackageRows(Section):
-    """Members of a package's archive that hold the rows: ``.arrow``, ``.jsonl.gz`` or ``task.json``.
+    """Members of a package's archive with the rows: ``.arrow``, ``.jsonl.gz`` or ``task.json``.
 
     Member names are patterns (``*``) with ``{subtask}`` or ``{source}``.
     """
@@ -56,29 +56,29 @@ class PackageRows(Section):
     package: str
     member: str
     shots: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)  # official columns made from the package's, as format strings
+    columns: dict[str, str] = Field(default_factory=dict)  # format strings that build official columns from the package's
     source_tasks: dict[str, SourceTask] = Field(default_factory=dict)  # by subtask
     rows_a_subtask: Annotated[int, Field(gt=0)] | None = None
-    stand_in: str | None = None  # what the rows are, where they are not the benchmark's own
+    stand_in: str | None = None  # describes rows that are not the benchmark's own
 
 
 class Task(Section):
-    """A benchmark. ``base`` names lm-eval's YAML below ``lm_eval/tasks``, ``overrides`` what we change in it."""
+    """A benchmark. ``base`` names lm-eval's YAML under ``lm_eval/tasks``; ``overrides`` holds our changes to it."""
 
     name: str
     shots: Annotated[int, Field(ge=0)]
     answer: Literal["lowest_perplexity", "generation", "pass_at_1"]
     metric: str
-    chance: Fraction  # expected score of a uniform guess among the candidates; 0 where there are none
+    chance: Fraction  # expected score of a uniform guess among the candidates; 0 without candidates
     protocol: str  # how it differs from lm-eval's default
     base: str
-    subtasks: list[str] = Field(default_factory=list)  # for a base with {subtask}; empty: every one lm-eval has
+    subtasks: list[str] = Field(default_factory=list)  # for a base with {subtask}; empty: all of lm-eval's
     overrides: dict[str, Any] = Field(default_factory=dict)
     score: Score = Score()
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
     hub: Hub
     package: PackageRows | None = None
-    missing: str | None = None  # why no package holds the rows
+    missing: str | None = None  # why no package has the rows
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
@@ -91,7 +91,7 @@ class Task(Section):
         return self
 
     def bases(self) -> dict[str | None, Path]:
-        """lm-eval's YAML of each subtask; the one key is None for a benchmark without subtasks."""
+        """lm-eval's YAML of each subtask; for a benchmark without subtasks, the only key is None."""
         root = lm_eval_tasks()
         if "{subtask}" not in self.base:
             return {None: root / self.base}
@@ -103,16 +103,16 @@ class Task(Section):
 
 
 class _PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """lm-eval's YAML with functions left as their names."""
+    """Loads lm-eval's YAML, keeping functions as names."""
 
 
 _PlainLoader.add_constructor("!function", lambda loader, node: node.value)
 
 
 def fixed_shots(base: Path) -> list[dict[str, Any]]:
-    """The shots written out in lm-eval's ``base`` YAML, or in the function it names.
+    """The shots in lm-eval's ``base`` YAML, or in the function it names.
 
-    That function is read, not called: MBPP's module fetches a metric from the hub when imported.
+    Reads that function without calling it: MBPP's module downloads a metric from the hub when imported.
     """
     samples = (yaml.load(base.read_text(encoding="utf-8"), _PlainLoader).get("fewshot_config") or {}).get("samples", [])
     if isinstance(samples, list):
@@ -142,10 +142,10 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> Task:
-    """The benchmark ``name``.
+    """Load the benchmark ``name``.
 
     Raises:
-        ConfigError: where there is no such benchmark, or its YAML is not valid.
+        ConfigError: there is no such benchmark, or its YAML is invalid.
     """
     if name not in names():
         raise ConfigError(f"benchmarks.tasks: unknown benchmark {name!r}; allowed: {', '.join(names())}")
