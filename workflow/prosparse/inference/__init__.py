@@ -1,1 +1,1 @@
-"""Generating text with a sparse model."""
+"""Text generation with sparse models."""

@@ -1,6 +1,6 @@
-"""One token's attention at the memory's speed, and a cache that does not copy all keys and values for every token.
+"""Single-token attention at memory speed, and a cache that does not copy all keys and values for every token.
 
-transformers' own answers to both cost a token more, on a CPU, than the sparse FFN saves in models of a billion weights.
+On a CPU, transformers' versions of both cost more per token than the sparse FFN saves in billion-parameter models.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-#: What a model's ``set_attn_implementation`` is given.
+#: The name to pass to a model's ``set_attn_implementation``.
 IMPLEMENTATION = "prosparse_decoding"
 LEAST_CAPACITY = 256  # tokens
-#: Layers of transformers' cache that ours replaces; the attention mask keeps what is outside a sliding window away.
+#: Cache layers of transformers that ours replaces; the attention mask hides everything outside a sliding window.
 GROWN = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
@@ -31,14 +31,14 @@ def attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function: one token over all its keys by our operator, the rest by torch's.
+    """transformers' attention function: our operator for a single token over all its keys, torch's for the rest.
 
     ``query`` is [batch, heads, tokens, head size], ``key`` and ``value`` [batch, key heads, length, head size]; the
-    result [batch, tokens, heads, head size].
+    result is [batch, tokens, heads, head size].
     """
     batch, _, tokens, size = query.shape
     alone = batch == tokens == 1 and attention_mask is None and key.device.type == "cpu"
-    # what else an architecture asks for (a bias on positions, values of another size), torch's attention computes
+    # torch's attention handles what else an architecture needs (a position bias, values of another size)
     plain = options.get("position_bias") is None and value.shape == key.shape and size == key.shape[-1]
     if not (alone and plain) or not hasattr(torch.ops.prosparse, "attention") or torch.is_grad_enabled():
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
@@ -51,22 +51,22 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer of transformers' cache with room for tokens to come, so that a token copies its own keys alone."""
+    """A layer of transformers' cache with room for future tokens: each token copies only its own keys."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
-        self.room: tuple[Tensor, Tensor] | None = None  # what keys and values are the beginning of
+        self.room: tuple[Tensor, Tensor] | None = None  # buffers that start with the keys and values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *arguments: Any, **options: Any
     ) -> tuple[Tensor, Tensor]:
-        """As the base class's: all keys and values, [batch, key heads, length, head size] each."""
+        """Like the base class, returns all keys and values, [batch, key heads, length, head size] each."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
         total = length + key_states.shape[-2]
         held: Any = self.keys, self.values
-        # after a selection of the batch, keys are a tensor of their own
+        # after a selection of the batch, keys are no longer a view of the buffer
         if self.room is None or self.room[0].shape[-2] < total or held[0].data_ptr() != self.room[0].data_ptr():
             capacity = max(LEAST_CAPACITY, 2 * total)
             keys, values = (
@@ -84,7 +84,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def cache(model: PreTrainedModel) -> Cache:
-    """An empty one for this model, for ``past_key_values``; layers that are no attention keep the state they need."""
+    """An empty cache for this model's ``past_key_values``; layers other than attention keep the state they need."""
     past = DynamicCache(config=model.config)
     past.layers = [GrowingLayer() if type(layer) in GROWN else layer for layer in past.layers]
     return past

@@ -1,14 +1,14 @@
-"""Faster decoding of a Hugging Face model: its own ``generate``, with every weight read by this project's operators.
+"""Faster decoding of a Hugging Face model: its own ``generate``, but this project's operators read every weight.
 
 ::
 
     from prosparse.inference.decoding import cache, prepare
 
-    decoder = prepare(model)             # in place: the weights are laid out anew, none is held twice
+    decoder = prepare(model)             # in place: rearranges the weights without holding any twice
     model.generate(**prompt, past_key_values=cache(model))  # exact: the tokens of the dense model
 
     decoder = prepare(model, load(Path("predictors")))
-    decoder.mode = "predicted"           # faster still, and no longer the same model
+    decoder.mode = "predicted"           # faster still, but no longer the same model
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from prosparse.method.activations import gated_ffns
 from prosparse.models.load import forget_generation_settings
 from prosparse.system.errors import UserError
 
-CHECKED_TOKENS = 16  # more at once than the operators take, then some one by one
-#: Relative differences of the logits that count as rounding, whatever the model.
+CHECKED_TOKENS = 16  # more than the operators take at once, then some one by one
+#: Relative differences of the logits that count as rounding with any model.
 ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 class Decoder:
-    """A prepared model and how its FFNs decode."""
+    """A prepared model and the mode in which its FFNs decode."""
 
     def __init__(self, model: PreTrainedModel, ffns: list[DecodingFFN]) -> None:
         self.model = model
@@ -43,7 +43,7 @@ class Decoder:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """Those that the activation and the predictors allow."""
+        """The modes that the activation and the predictors allow."""
         if not self.ffns[0].is_sparse:
             return MODES[:1]
         return MODES[:2] if self.ffns[0].fc1_weight is None else MODES
@@ -64,20 +64,19 @@ class Decoder:
 def prepare(
     model: PreTrainedModel, predictors: Sequence[Predictor] | None = None, decision_threshold: float = 0.5
 ) -> Decoder:
-    """Lay a model out for decoding, in place; afterwards it decodes exactly, for inference alone.
+    """Prepare a model for exact decoding, in place; it can no longer be trained.
 
-    A short random prompt and a few tokens are decoded before and after: what transformers computes decides whether the
-    model can be prepared. Its ``generate`` then ignores the checkpoint's ``generation_config.json``, whose penalties
+    Decodes a short random prompt and a few tokens before and after, and accepts the model only if the result matches
+    transformers' own. Afterwards its ``generate`` ignores the checkpoint's ``generation_config.json``, whose penalties
     would change greedy decoding.
 
     Args:
-        model: one whose gated FFNs have no biases, under any activation.
-        predictors: one a layer, which allow the mode ``predicted``.
-        decision_threshold: a neuron is predicted active where the sigmoid of its logit reaches it.
+        model: a model whose gated FFNs have no biases, under any activation.
+        predictors: one per layer; they allow the mode ``predicted``.
+        decision_threshold: a neuron is predicted active if the sigmoid of its logit reaches it.
 
     Raises:
-        UserError: the operators cannot do what the model does, or the predictors do not fit. The model is then left as
-            it was.
+        UserError: the operators cannot compute the model, or the predictors do not fit. The model is left unchanged.
     """
     if any(isinstance(module, DecodingFFN) for module in model.modules()):
         raise UserError("this model has been prepared for decoding before; load it anew to change its predictors")
@@ -89,7 +88,7 @@ def prepare(
             raise UserError("predictors say which neurons are zero, and this model's activation has no zeros")
         check_shapes(model, predictors)
     logit = decision_logit(decision_threshold)
-    # before the FFNs go: the norms are found by them
+    # before replacing the FFNs, which locate the norms
     norms = feeding_norms(model) if predictors is not None else []
     _stream(model)
     ffns = []
@@ -104,10 +103,10 @@ def prepare(
 
 
 def _stream(model: PreTrainedModel) -> None:
-    """Give all but the FFNs to the operators: linear layers, attention and cache.
+    """Let the operators compute everything but the FFNs: linear layers, attention and cache.
 
     Raises:
-        UserError: the model then computes something else than before; it is left as it was.
+        UserError: the model would compute something else; it is left unchanged.
     """
     ffns = {ffn.name for ffn in gated_ffns(model)}
     linears = {
@@ -122,10 +121,10 @@ def _stream(model: PreTrainedModel) -> None:
         whole, expected = _decoded(model, None), _decoded(model, DynamicCache(config=model.config))
         for name, linear in linears.items():
             model.set_submodule(name, StreamingLinear(linear))
-        if attention == "sdpa":  # what ours computes where it has no operator
+        if attention == "sdpa":  # our attention falls back to sdpa
             model.set_attn_implementation(IMPLEMENTATION)
         found = _decoded(model, cache(model))
-        # how much this model's rounding shows: the same tokens in one piece and one by one
+        # this model's own rounding: the same tokens at once and one by one
         allowed = max(ROUNDING[model.dtype], 4 * _difference(whole, expected))
         difference = _difference(found, expected)
         if not difference <= allowed:
@@ -149,7 +148,7 @@ def _stream(model: PreTrainedModel) -> None:
 
 @torch.inference_mode()
 def _decoded(model: PreTrainedModel, past: Cache | None) -> Tensor:
-    """Logits [CHECKED_TOKENS, vocabulary] of random tokens: a prompt, then one by one where there is a cache."""
+    """Logits [CHECKED_TOKENS, vocabulary] of random tokens: at once, or with a cache, a prompt, then one by one."""
     forward: Any = model
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(len(model.get_input_embeddings().weight), (1, CHECKED_TOKENS), generator=generator)  # type: ignore[arg-type]
@@ -177,12 +176,12 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def weight_bytes(decoder: Decoder) -> int:
-    """All parameters, each once."""
+    """Bytes of all parameters, each counted once."""
     return sum(_bytes(parameter) for parameter in decoder.model.parameters())
 
 
 def dense_bytes(decoder: Decoder) -> dict[str, int]:
-    """Weights that a token reads whatever its activations: attention and head (the embedding gives one row)."""
+    """Bytes of weights that every token reads: attention and head (the embedding adds only one row)."""
     head = decoder.model.get_output_embeddings()
     attention = sum(
         _bytes(module.weight)
@@ -194,7 +193,7 @@ def dense_bytes(decoder: Decoder) -> dict[str, int]:
 
 @torch.inference_mode()
 def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> list[int]:
-    """The continuation of a prompt's token ids by each token's argmax, without a stop at the end of text."""
+    """Greedy continuation of a prompt's token ids, without stopping at the end of text."""
     model: Any = decoder.model
     past, given, found = cache(decoder.model), torch.tensor([list(prompt)], device=model.device), []
     for _ in range(new_tokens):

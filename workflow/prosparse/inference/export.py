@@ -1,8 +1,8 @@
-"""Models as GGUF files for llama.cpp and for PowerInfer, and such files read back.
+"""Exports models as GGUF files for llama.cpp and PowerInfer, and reads such files back.
 
-llama.cpp computes its ``llama`` and ``granite`` architectures with SiLU alone, PowerInfer its ``llama`` with ReLU alone
-and a predictor for each layer. What an engine would compute with another activation is refused, unless asked for by
-``activation_ignored``: then the file is good for timing alone, and says so.
+llama.cpp computes its ``llama`` and ``granite`` architectures only with SiLU, PowerInfer its ``llama`` only with ReLU
+and a predictor for each layer. A model with any other activation is rejected unless ``activation_ignored`` is set; the
+file is then good only for timing, and says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prosparse.inference.predictors import decision_logit
 from prosparse.models.load import own_activation
 from prosparse.system.errors import UserError
 
-#: How PowerInfer's files begin, where others have "GGUF".
+#: The first bytes of PowerInfer's files, in place of "GGUF".
 POWERINFER_MAGIC = b"PWRI"
 #: PowerInfer computes no FFN with fewer neurons.
 LEAST_NEURONS = 1001
@@ -40,11 +40,11 @@ FILE_TYPES = {
 
 @dataclass(frozen=True)
 class Scales:
-    """What a Granite (MiniCPM) model multiplies with, and a LLaMA does not."""
+    """Factors of a Granite (MiniCPM) model that a LLaMA does not have."""
 
     embedding: float = 1.0
-    residual: float = 1.0  # what attention and FFN add to the residual stream
-    query: float = 1.0  # of q.k, beside 1 / sqrt(head dimension)
+    residual: float = 1.0  # of what attention and FFN add to the residual stream
+    query: float = 1.0  # of q.k, in addition to 1 / sqrt(head dimension)
     logits: float = 1.0
 
 
@@ -62,12 +62,12 @@ def _scales(config: PretrainedConfig) -> Scales:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of the file, made from a weight of the model when its turn to be written comes."""
+    """A tensor of the file, made from a weight of the model only when it is written."""
 
     name: str
     weight: Tensor
     change: Callable[[Tensor], Tensor] = lambda weight: weight
-    of_model: bool = True  # not a predictor's
+    of_model: bool = True  # False for a predictor's
 
     def shape(self) -> torch.Size:
         return self.change(torch.empty_like(self.weight, device="meta")).shape
@@ -83,7 +83,7 @@ def _scaled(factor: float) -> Callable[[Tensor], Tensor]:
 def _rotated_in_pairs(heads: int, factor: float = 1.0) -> Callable[[Tensor], Tensor]:
     """Rows of a query or key projection in these engines' order.
 
-    RoPE turns two rows of a head together: rows i and i + half of it in transformers, rows 2i and 2i + 1 here.
+    RoPE rotates pairs of a head's rows: rows i and i + half of the head in transformers, rows 2i and 2i + 1 here.
     """
 
     def change(weight: Tensor) -> Tensor:
@@ -94,10 +94,10 @@ def _rotated_in_pairs(heads: int, factor: float = 1.0) -> Callable[[Tensor], Ten
 
 
 def _check(model: PreTrainedModel) -> None:
-    """That the model is what these engines compute, its activation aside.
+    """Check that these engines can compute the model, apart from its activation.
 
     Raises:
-        UserError: another architecture, a bias, a scaled RoPE, heads of another size, layers that are not plain ones.
+        UserError: another architecture, a bias, a scaled RoPE, heads of another size, or non-standard layers.
     """
     config = model.config
     if config.model_type not in ("llama", "granite"):
@@ -118,7 +118,7 @@ def _check(model: PreTrainedModel) -> None:
 
 
 def _entries(model: Any, scales: Scales) -> Iterator[Entry]:
-    """All tensors but those of the FFNs' down projections, in layer order."""
+    """All tensors except the FFNs' down projections, in layer order."""
     config, decoder = model.config, model.model
     yield Entry("token_embd.weight", decoder.embed_tokens.weight, _scaled(scales.embedding))
     yield Entry("output_norm.weight", decoder.norm.weight)
@@ -150,7 +150,7 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, config: PretrainedConfig) -> N
 
 def _converted(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
     converted = tensor.to(dtype)
-    if dtype == torch.float16 and not torch.stack(converted.aminmax()).isfinite().all():  # no copy of the matrix
+    if dtype == torch.float16 and not torch.stack(converted.aminmax()).isfinite().all():  # without copying the matrix
         raise UserError(f"{name} holds values that are not finite in float16, beyond 65504: write bfloat16 or float32")
     return converted
 
@@ -163,7 +163,7 @@ def _write(
     dtype: torch.dtype,
     magic: bytes | None = None,
 ) -> float:
-    """Write the file whole or not at all, one tensor at a time; matrices in ``dtype``, norms in float32.
+    """Write the file atomically, one tensor at a time; matrices in ``dtype``, norms in float32.
 
     Returns:
         The share of the model's values that the file's dtypes round.
@@ -202,7 +202,7 @@ def _write(
 
 
 def _description(model: PreTrainedModel, engine: str, computed: str, activation_ignored: bool) -> str:
-    """What the file says of itself.
+    """The file's description of itself.
 
     Raises:
         UserError: the engine would compute another activation than the model's.
@@ -228,17 +228,17 @@ def export_llama_cpp(
     dtype: torch.dtype,
     activation_ignored: bool = False,
 ) -> float:
-    """A GGUF file that llama.cpp loads, of architecture ``llama`` or ``granite`` (MiniCPM with its scales).
+    """Write a GGUF file for llama.cpp, of architecture ``llama`` or ``granite`` (MiniCPM with its scales).
 
-    The model may hold any dtype; the file's matrices get ``dtype`` (bfloat16, float16 or float32), its norms float32.
-    Tensors are written one at a time, so no second copy of the weights is held. Without a tokenizer, pieces
-    ``<|id|>`` stand for the token ids.
+    The model may have any dtype; the file's matrices get ``dtype`` (bfloat16, float16 or float32), its norms float32.
+    Writes one tensor at a time, without a second copy of the weights. Without a tokenizer, pieces ``<|id|>`` stand for
+    the token ids.
 
     Returns:
-        The share of the model's values that the file's dtypes round; 0 where ``dtype`` is the model's.
+        The share of the model's values that the file's dtypes round; 0 if ``dtype`` is the model's.
 
     Raises:
-        UserError: the model is no such LLaMA or Granite, or its activation is not SiLU and not ignored.
+        UserError: the model is not such a LLaMA or Granite, or its activation is not SiLU and not ignored.
     """
     _check(model)
     config = model.config
@@ -271,22 +271,23 @@ def export_powerinfer(
     path: Path,
     activation_ignored: bool = False,
 ) -> float:
-    """A file for PowerInfer, in float16, the only unquantised type its sparse operators take.
+    """Write a file for PowerInfer, in float16, the only unquantised type that its sparse operators support.
 
-    Adds to llama.cpp's layout the predictors (``fc1.weight`` [rank, hidden_size] and ``fc2.weight``
-    [intermediate_size, rank] of each layer) and the threshold of their logits, and holds the down projection
-    transposed. PowerInfer knows no Granite: a MiniCPM's scales are multiplied into its weights, which makes it a LLaMA.
+    Adds the predictors to llama.cpp's layout (``fc1.weight`` [rank, hidden_size] and ``fc2.weight`` [intermediate_size,
+    rank] of each layer) and the threshold of their logits, and stores the down projection transposed. PowerInfer does
+    not know Granite: a MiniCPM's scales are multiplied into its weights, which makes it a LLaMA.
 
     Args:
-        decision_threshold: probability from which on a neuron is predicted active; the file holds its logit, since
+        decision_threshold: the least probability at which a neuron is predicted active. The file holds its logit, since
             PowerInfer compares the predictor's output without a sigmoid.
 
     Returns:
-        The share of the model's values, a MiniCPM's scales multiplied in, that float16 rounds.
+        The share of the model's values, including a MiniCPM's scales, that float16 rounds.
 
     Raises:
-        UserError: the model is no such LLaMA or Granite, has a shape that PowerInfer cannot compute, or an activation
-            other than ReLU that is not ignored; predictors that do not fit.
+        UserError: the model is not such a LLaMA or Granite, has a shape that PowerInfer cannot compute, or an
+        activation
+            other than ReLU that is not ignored; or the predictors do not fit.
     """
     _check(model)
     config = model.config
@@ -318,16 +319,16 @@ def export_powerinfer(
         entries.append(Entry(f"blk.{index}.ffn_down_t.weight", layer.mlp.down_proj.weight, transposed))
         entries.append(Entry(f"blk.{index}.fc1.weight", fc1, of_model=False))
         entries.append(Entry(f"blk.{index}.fc2.weight", fc2, of_model=False))
-    # PowerInfer knows no tied embeddings
+    # PowerInfer does not support tied embeddings
     entries.append(Entry("output.weight", model.lm_head.weight, _scaled(scales.logits)))
     return _write(path, "llama", add_fields, entries, torch.float16, POWERINFER_MAGIC)
 
 
 def reader(path: Path) -> gguf.GGUFReader:
-    """Keys and tensors of a file for either engine, mapped, not copied.
+    """Keys and tensors of a file for either engine, memory-mapped.
 
     Raises:
-        UserError: no such file.
+        UserError: not such a file.
     """
     try:
         with open(path, "rb") as file:
@@ -335,7 +336,7 @@ def reader(path: Path) -> gguf.GGUFReader:
         if magic != POWERINFER_MAGIC:
             return gguf.GGUFReader(path, "c")
         known = gguf_reader.GGUF_MAGIC
-        gguf_reader.GGUF_MAGIC = int.from_bytes(POWERINFER_MAGIC, "little")  # else the same format
+        gguf_reader.GGUF_MAGIC = int.from_bytes(POWERINFER_MAGIC, "little")  # otherwise the same format
         try:
             return gguf.GGUFReader(path, "c")
         finally:
@@ -345,10 +346,10 @@ def reader(path: Path) -> gguf.GGUFReader:
 
 
 def read_back(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file for either engine by name, mapped, in the dtype and with the shape they are stored in.
+    """The tensors of a file for either engine by name, memory-mapped, in their stored dtype and shape.
 
     Raises:
-        UserError: no such file, or one with quantised tensors.
+        UserError: not such a file, or one with quantised tensors.
     """
     tensors = {}
     for tensor in reader(path).tensors:

@@ -1,8 +1,8 @@
-"""Training the activation predictors of a checkpoint: every layer and kind in one pass over the model an epoch.
+"""Trains a checkpoint's activation predictors: all layers and kinds in one pass over the model per epoch.
 
 The recipe is DejaVu's, which PowerInfer and the paper use: binary cross-entropy in which an inactive neuron weighs
 ``mean(label) + 0.005`` and an active one 1, AdamW, early stopping by recall on held-out sequences. Activations are
-never stored: each epoch runs the model over the same tokens again and drops what a few batches needed.
+never stored: each epoch runs the model over the same tokens again, and keeps activations for only a few batches.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from prosparse.system.files import discard, write_json
 from prosparse.system.locking import agree, claim, locked
 
 VALIDATION_SHARE = 0.05
-BATCHES_SHUFFLED = 4  # together, or more:
-SEQUENCES_SHUFFLED = 8  # so that a batch is not one text, however long the context
+BATCHES_SHUFFLED = 4  # shuffled together, or more batches:
+SEQUENCES_SHUFFLED = 8  # so that a batch mixes texts, however long the context
 
 
 class PredictorSpecification(Section):
-    """Everything that determines the predictors, beside the checkpoint and the tokens."""
+    """Everything that determines the predictors besides the checkpoint and the tokens."""
 
     activation: Activation
     settings: Predictors
     mixture: dict[str, float]
     seed: int
-    precision: Precision = "float32"  # of the model; predictors are trained in float32
+    precision: Precision = "float32"  # of the model; predictors train in float32
 
 
 # -------------------------------------------------------------------------------------- labels
 
-#: x1 [tokens, intermediate_size] and the share of rule ``top`` to labels of the same shape: active or not.
+#: Map x1 [tokens, intermediate_size] and the share of rule ``top`` to labels of the same shape: active or not.
 LabelRule = Callable[[Tensor, float], Tensor]
 
 
@@ -58,21 +58,21 @@ def nonzero_labels(x1: Tensor, top: float) -> Tensor:
 
 
 def top_labels(x1: Tensor, top: float) -> Tensor:
-    """Of the non-zeros, a token's largest by magnitude: at most the share ``top`` of its neurons."""
+    """Mark each token's largest non-zeros by magnitude, at most the share ``top`` of its neurons."""
     labels = x1 != 0
     count = max(1, int(top * x1.shape[-1]))
-    crowded = labels.sum(-1) > count  # elsewhere nothing is cut
+    crowded = labels.sum(-1) > count  # other tokens keep all their non-zeros
     largest = x1[crowded].abs().topk(count, sorted=False).indices
     labels[crowded] = torch.zeros_like(labels[crowded]).scatter_(-1, largest, True)
     return labels
 
 
-#: The kinds that are trained.
+#: The kinds that need training.
 LABEL_RULES: dict[str, LabelRule] = {"nonzero": nonzero_labels, "top": top_labels}
 
 
 def logit_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of the mean weighted binary cross-entropy of a batch at its logits, in closed form.
+    """Closed-form gradient of a batch's mean weighted binary cross-entropy with respect to its logits.
 
     ``weight * (sigmoid(logit) - label)``, divided by the number of elements; autograd takes several times as long.
     """
@@ -95,12 +95,12 @@ def _inactive_weight(labels: Tensor) -> Tensor:
 
 @dataclass
 class _Trainee:
-    """One layer's predictor of one kind, and the best it has been."""
+    """One layer's predictor of one kind, and its best weights so far."""
 
     predictor: Predictor
     optimizer: torch.optim.Optimizer
     best: dict[str, Tensor] = field(default_factory=dict)
-    epochs: list[dict[str, float]] = field(default_factory=list)  # held-out values after each
+    epochs: list[dict[str, float]] = field(default_factory=list)  # held-out metrics after each epoch
 
     @classmethod
     def of(cls, predictor: Predictor, learning_rate: float) -> _Trainee:
@@ -108,7 +108,7 @@ class _Trainee:
 
     @property
     def best_epoch(self) -> int:
-        """The first of those with the highest recall."""
+        """The first epoch with the highest recall."""
         return max(range(len(self.epochs)), key=lambda epoch: self.epochs[epoch]["recall"])
 
     def stopped(self, patience: int) -> bool:
@@ -143,21 +143,22 @@ class _Trainee:
 
 
 def train(checkpoint: str | Path, specification: PredictorSpecification, tokens: Path, output: Path) -> None:
-    """Train a checkpoint's predictors under one activation, or continue where an earlier call was stopped.
+    """Train a checkpoint's predictors under one activation, or resume where an earlier call stopped.
 
-    Writes ``{kind}/model_{layer}.pt`` for every kind, ``marginal.pt`` (a list of each layer's activation frequencies
-    on the training tokens, [intermediate_size] float32) and, last, ``training.json``. Progress is saved after every
-    epoch in ``resume``; an interrupted call and its continuation give the predictors of an uninterrupted one, bit for
-    bit. Where they are finished already, nothing is done.
+    Writes ``{kind}/model_{layer}.pt`` for every kind, ``marginal.pt`` (a list of each layer's activation frequencies on
+    the training tokens, [intermediate_size] float32) and, last, ``training.json``. Saves progress after every epoch in
+    ``resume``; an interrupted call and its continuation give the same predictors as an uninterrupted one, bit for bit.
+    A call after the predictors are finished is a no-op.
 
     Args:
         checkpoint: a Hugging Face directory.
-        tokens: directory of tokenised corpora, one folder each; train rows alone are read.
+        tokens: directory of tokenised corpora, one folder each; only train rows are read.
         output: the predictors' directory.
 
     Raises:
-        Refused: another process trains here, or the directory holds what was made from another specification, other
-            tokens, or another checkpoint.
+        Refused: another process trains here, or the directory was made from another specification, other tokens or
+        another
+            checkpoint.
         ConfigError: too few tokens, an activation without zeros, or a rank that kind svd cannot have.
     """
     started = time.time()
@@ -182,7 +183,7 @@ def train(checkpoint: str | Path, specification: PredictorSpecification, tokens:
         training, validation = _sequences(specification, tokens)
         session = _Session(specification, model, training, validation)
         session.restore(resume / "state.pt")
-        if session.epochs == 0 and "svd" in specification.settings.kinds:  # first, since it may refuse the rank
+        if session.epochs == 0 and "svd" in specification.settings.kinds:  # first, since it may reject the rank
             save(svd(model, specification.settings.rank, validation), output / "svd")
         while not session.finished:
             session.epoch()
@@ -191,10 +192,10 @@ def train(checkpoint: str | Path, specification: PredictorSpecification, tokens:
 
 
 def check(specification: PredictorSpecification, checkpoint: str | Path) -> None:
-    """What can be known before a model is loaded.
+    """Check what is known before loading a model.
 
     Raises:
-        ConfigError: every neuron is active under the activation, or kind svd cannot have the rank.
+        ConfigError: the activation leaves every neuron active, or kind svd cannot have the rank.
     """
     if specification.activation.name == "silu":
         raise ConfigError(
@@ -206,10 +207,10 @@ def check(specification: PredictorSpecification, checkpoint: str | Path) -> None
 
 
 def _sequences(specification: PredictorSpecification, tokens: Path) -> tuple[Tensor, Tensor]:
-    """Token ids to train on and to judge by, [sequences, context_length] each, of different rows.
+    """Token ids for training and for validation, [sequences, context_length] each, from different rows.
 
-    Each corpus's last rows are set aside to judge by; the row before them, which may end in the same document, and
-    training rows that equal one of them are left out. No row comes twice: little text gives fewer tokens than wanted.
+    Each corpus's last rows are for validation. The row before them, which may belong to the same document, and training
+    rows equal to one of them are left out. No row appears twice, so a small corpus gives fewer tokens than wanted.
     """
     settings, mixture, seed = specification.settings, specification.mixture, specification.seed
     corpora = {name: open_rows(tokens / name / "train") for name in mixture}
@@ -219,7 +220,7 @@ def _sequences(specification: PredictorSpecification, tokens: Path) -> tuple[Ten
     validation: dict[str, Rows] = {}
     for name, rows in corpora.items():
         aside = max(1, round(VALIDATION_SHARE * len(rows)))
-        if len(rows) == 1:  # to train on
+        if len(rows) == 1:  # keep it for training
             aside = 0
         gap = 1 if len(rows) > aside + 1 else 0
         training[name] = rows.select(range(len(rows) - aside - gap))
@@ -253,13 +254,13 @@ def _drawn(corpora: Mapping[str, Rows], mixture: dict[str, float], count: int, s
 
 
 def pack(labels: Tensor) -> Tensor:
-    """Labels [tokens, neurons] as bits: [tokens, neurons / 8, rounded up] uint8."""
+    """Pack labels [tokens, neurons] into bits: [tokens, neurons / 8, rounded up] uint8."""
     padded = nn.functional.pad(labels, (0, -labels.shape[1] % 8)).unflatten(1, (-1, 8))
     return (padded * _BITS.to(labels.device)).sum(-1, dtype=torch.uint8)
 
 
 def unpack(packed: Tensor, neurons: int) -> Tensor:
-    """The labels that :func:`pack` was given."""
+    """Undo :func:`pack`."""
     return (packed[..., None] & _BITS.to(packed.device)).ne(0).flatten(1)[:, :neurons]
 
 
@@ -267,7 +268,7 @@ _BITS = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8)
 
 
 class _Session:
-    """The trainees of every kind and layer, and how far they have come."""
+    """The trainees of every kind and layer, and their progress."""
 
     def __init__(
         self, specification: PredictorSpecification, model: PreTrainedModel, training: Tensor, validation: Tensor
@@ -291,7 +292,7 @@ class _Session:
 
     @property
     def learning(self) -> list[tuple[str, int, _Trainee]]:
-        """(kind, layer, trainee) of those that have not stopped."""
+        """(kind, layer, trainee) of the trainees that have not stopped."""
         return [
             (kind, layer, trainee)
             for kind, trainees in self.trainees.items()
@@ -301,7 +302,7 @@ class _Session:
 
     @property
     def finished(self) -> bool:
-        # the first pass counts the marginal frequencies, whether anything is trained or not
+        # the first pass counts the marginal frequencies, even without anything to train
         return self.epochs > 0 and (self.epochs == self.settings.epochs or not self.learning)
 
     def epoch(self) -> None:
@@ -342,7 +343,7 @@ class _Session:
     def _activations(self, rows: Tensor, counting: bool) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
         """Residuals and packed labels of every layer, [tokens, ...], of token ids [sequences, length].
 
-        The head is not run, and residuals stay in the model's precision.
+        Skips the head, and keeps residuals in the model's precision.
         """
         residuals: list[list[Tensor]] = [[] for _ in self.active]
         labels: dict[str, list[list[Tensor]]] = {kind: [[] for _ in self.active] for kind in self.trainees}
@@ -383,7 +384,7 @@ class _Session:
             elements = self.validation.numel() * trainee.predictor.fc2.out_features
             trainee.judge(
                 {
-                    "recall": hits / active if active else 1.0,  # nothing was missed
+                    "recall": hits / active if active else 1.0,  # nothing to miss
                     "predicted_sparsity": 1 - predicted_active / elements,
                     "loss": loss / elements,
                 }
@@ -447,8 +448,8 @@ def _finish(session: _Session, made_from: identity.Identity, resume: Path, outpu
             "rank": session.settings.rank,
             "training_tokens": tokens,
             "validation_tokens": session.validation.numel(),
-            "seconds": session.seconds,  # of all trained kinds together
-            "kinds": kinds,  # the trained ones; an epoch's values: on the validation tokens, by the kind's own labels
+            "seconds": session.seconds,  # for all trained kinds together
+            "kinds": kinds,  # trained ones; each epoch's metrics are on the validation tokens, by the kind's own labels
             "made_from": made_from,
             "provenance": provenance.record(
                 specification.model_dump(mode="json"), started, devices.name(session.model.device)

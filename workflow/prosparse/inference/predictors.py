@@ -1,8 +1,8 @@
-"""Which neurons of a gated FFN will be active, predicted from the residual stream (paper, section 4.2).
+"""Predicts from the residual stream which neurons of a gated FFN will be active (paper, section 4.2).
 
-A predictor belongs to one layer: two matrices with a ReLU between, from the residual stream before the norm that feeds
-the FFN to one logit a neuron. A neuron is predicted active where the sigmoid of its logit reaches the decision
-threshold. Files have PowerInfer's layout.
+Each layer has its own predictor: two matrices with a ReLU in between map the residual stream before the FFN's norm to
+one logit per neuron. A neuron is predicted active if the sigmoid of its logit reaches the decision threshold. Files
+have PowerInfer's layout.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prosparse.system.errors import ConfigError, UserError
 
 
 class Predictor(nn.Module):
-    """``fc2(relu(fc1(residual)))`` without biases: [..., hidden_size] to one logit a neuron, [..., intermediate_size].
+    """``fc2(relu(fc1(residual)))`` without biases, [..., hidden_size] -> [..., intermediate_size], logits of neurons.
 
     ``residual`` is the residual stream before the norm that feeds the FFN, as in PowerInfer.
     """
@@ -36,7 +36,7 @@ class Predictor(nn.Module):
 
     @classmethod
     def of(cls, fc1: Tensor, fc2: Tensor) -> Predictor:
-        """Around given weights, [rank, hidden_size] and [intermediate_size, rank], without a copy of them."""
+        """Wrap given weights, [rank, hidden_size] and [intermediate_size, rank], without copying them."""
         with torch.device("meta"):
             predictor = cls(fc1.shape[1], fc1.shape[0], fc2.shape[0])
         predictor.load_state_dict({"fc1.weight": fc1, "fc2.weight": fc2}, assign=True)
@@ -54,7 +54,7 @@ def decision_logit(decision_threshold: float) -> float:
     """The logit whose sigmoid is the threshold; 0 for 0.5.
 
     Raises:
-        UserError: the threshold is no probability above 0 and below 1.
+        UserError: the threshold is not a probability above 0 and below 1.
     """
     if not 0 < decision_threshold < 1:
         raise UserError(f"the decision threshold is {decision_threshold:g}: it must be above 0 and below 1")
@@ -68,16 +68,16 @@ def save(predictors: Sequence[Predictor], directory: Path) -> None:
     """Write ``model_{layer}.pt``, state dicts of ``fc1.weight`` and ``fc2.weight``, each file atomically."""
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob("model_*.pt"):
-        stale.unlink()  # layers of another model would be loaded with ours
+        stale.unlink()  # else load would mix in another model's layers
     for layer, predictor in enumerate(predictors):
         weights = {name: weight.cpu() for name, weight in predictor.state_dict().items()}
         save_whole(weights, directory / f"model_{layer}.pt")
 
 
 def save_whole(value: Any, path: Path) -> None:
-    """``torch.save``, atomically; the same value gives the same bytes under any name."""
+    """Atomic ``torch.save``; the same value gives the same bytes under any name."""
     temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:  # to a name, torch would write the name too
+    with open(temporary, "wb") as file:  # given a path, torch would also write its name
         torch.save(value, file)
         file.flush()
         os.fsync(file.fileno())
@@ -85,7 +85,7 @@ def save_whole(value: Any, path: Path) -> None:
 
 
 def load(directory: Path, dtype: torch.dtype = torch.float32) -> list[Predictor]:
-    """The predictors of a directory in layer order, ours or any of PowerInfer's layout, for inference.
+    """Load a directory's predictors for inference, in layer order, from our files or any in PowerInfer's layout.
 
     Raises:
         ConfigError: a file is missing or holds anything but the two matrices.
@@ -117,12 +117,12 @@ def _load_layer(path: Path, dtype: torch.dtype) -> Predictor:
 
 
 def feeding_norms(model: nn.Module) -> list[nn.Module]:
-    """The norm in front of each gated FFN, in layer order; its input is what a predictor sees.
+    """The norm before each gated FFN, in layer order; its input is the predictor's input.
 
     LLaMA, Granite, Mistral, Qwen and Phi-3 call it ``post_attention_layernorm``.
 
     Raises:
-        UnsupportedArchitecture: a layer has none by that name, or also norms an FFN's input or output by others
+        UnsupportedArchitecture: a layer has no norm of that name, or has other norms on the FFN's input or output
             (Gemma 2, OLMo 2: there the name is the attention's output norm).
     """
     norms = []
@@ -141,10 +141,10 @@ def feeding_norms(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def observing(model: nn.Module, observe: Callable[[int, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
-    """Call ``observe(layer, residual, x1)`` in every gated FFN of a dense model while the block is open.
+    """Call ``observe(layer, residual, x1)`` in every gated FFN of a dense model inside the block.
 
     ``residual`` [..., hidden_size] is the stream before the feeding norm, ``x1`` [..., intermediate_size] the input of
-    ``down_proj`` (Eq. 2). A tensor that ``observe`` returns takes x1's place.
+    ``down_proj`` (Eq. 2). A tensor returned by ``observe`` replaces x1.
     """
     residuals: dict[int, Tensor] = {}
 
@@ -174,17 +174,17 @@ def observing(model: nn.Module, observe: Callable[[int, Tensor, Tensor], Tensor 
 
 @contextmanager
 def predicting(model: PreTrainedModel, predictors: Sequence[nn.Module], decision_threshold: float) -> Iterator[None]:
-    """Let a dense model compute with the neurons alone that are predicted active while the block is open.
+    """Let a dense model compute only with the neurons predicted active inside the block.
 
-    x1 is set to 0 where a neuron is predicted inactive: the same values as an engine that skips its rows, at any
-    sequence length and at the speed of a dense model. For losses and benchmarks, not for speed.
+    Sets x1 to 0 for neurons predicted inactive. This gives the values of an engine that skips their rows, at any
+    sequence length, but at the speed of a dense model: use it for losses and benchmarks.
 
     Args:
-        predictors: one a layer; modules from the residual stream to logits, float32, on the model's device.
-        decision_threshold: probability from which a neuron is predicted active, above 0 and below 1.
+        predictors: one per layer; modules from the residual stream to logits, float32, on the model's device.
+        decision_threshold: the least probability at which a neuron is predicted active, above 0 and below 1.
 
     Raises:
-        UserError: the predictors are another model's.
+        UserError: the predictors belong to another model.
     """
     check_shapes(model, predictors)
     threshold = decision_logit(decision_threshold)
@@ -197,7 +197,7 @@ def predicting(model: PreTrainedModel, predictors: Sequence[nn.Module], decision
 
 
 def check_shapes(model: PreTrainedModel, predictors: Sequence[nn.Module]) -> None:
-    """Raise UserError unless there is a predictor of the right shape for every layer."""
+    """Raise UserError unless every layer has a predictor of the right shape."""
     ffns = gated_ffns(model)
     if len(predictors) != len(ffns):
         raise UserError(f"{len(predictors)} predictors for a model of {len(ffns)} layers: they are another model's")
@@ -229,27 +229,27 @@ def check_rank(rank: int, hidden_size: int) -> None:
 
 @torch.no_grad()
 def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
-    """Predictors without training: the sign of the gate, from the truncated SVD of the gate's matrix.
+    """Predictors without training: the sign of the gate, from a truncated SVD of the gate's matrix.
 
     With G = gate_proj times the norm's weights and V its first rank / 2 right singular vectors, ``fc1 = [V^T; -V^T]``
     and ``fc2 = [G V, -G V]``: since ``v = relu(v) - relu(-v)``, the logits are ``G V V^T residual``. The norm also
-    divides by the residual's root mean square, which is positive: a neuron's gate and its logit have one sign, up to
-    the truncation. A threshold t > 0 of FATReLU, and the bias of Shifted ReLU, are thus taken for 0.
+    divides by the residual's root mean square, which is positive, so a neuron's gate and its logit have the same sign,
+    up to the truncation. A threshold t > 0 of FATReLU and the bias of Shifted ReLU are thus treated as 0.
 
     Args:
         rank: even; half of it is the truncation.
-        rows: token ids [sequences, length]; only the scale of a layer's logits comes from them, so that decision
-            thresholds other than 0.5 mean something.
+        rows: token ids [sequences, length]; they only set the scale of each layer's logits, so that decision
+            thresholds other than 0.5 are meaningful.
 
     Raises:
-        ConfigError: the rank.
+        ConfigError: the rank is invalid.
     """
     size = model.config.hidden_size
     check_rank(rank, size)
     predictors = []
     for norm, ffn in zip(feeding_norms(model), gated_ffns(model), strict=True):
         weight = ffn.gate_weight.float()
-        # of ones, whose root mean square is 1: the weights as the norm applies them, be they w or 1 + w
+        # ones have root mean square 1, so this gives the weights as the norm applies them, w or 1 + w
         gate = weight * norm(torch.ones(size, dtype=model.dtype, device=weight.device)).float()
         right = torch.linalg.eigh(gate.T @ gate).eigenvectors[:, size - rank // 2 :]
         projected = gate @ right

@@ -1,4 +1,4 @@
-"""A gated FFN for decoding: dense, skipping inactive neurons exactly, or skipping what a predictor says."""
+"""A gated FFN for decoding: dense, skipping inactive neurons exactly, or skipping neurons predicted inactive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODES = ("dense", "exact", "predicted")
 
 
 def few_tokens(x: Tensor) -> Tensor | None:
-    """The input as rows [tokens, features] where the operators take so many tokens, else None."""
+    """The input as rows [tokens, features] if the operators take so many tokens, else None."""
     rows = x.reshape(-1, x.shape[-1])
     few = 1 <= len(rows) <= MAX_BATCH and not torch.is_autocast_enabled(x.device.type)
     return rows.contiguous() if few else None
@@ -32,7 +32,7 @@ def many_tokens(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class StreamingLinear(nn.Module):
-    """A linear layer that reads its weights, which it shares with the layer it replaces, at the memory's speed."""
+    """A linear layer that reads its weights at memory speed; shares them with the layer it replaces."""
 
     def __init__(self, replaced: nn.Linear) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class StreamingLinear(nn.Module):
 
 
 def _threshold(ffn: GatedFFN) -> float | None:
-    """The gate's threshold, None where the activation's values and not its inputs say what is active."""
+    """The gate's threshold; None if what is active depends on the activation's values, not its inputs."""
     match ffn.activation:
         case nn.ReLU():
             return 0.0
@@ -61,7 +61,7 @@ def _threshold(ffn: GatedFFN) -> float | None:
 
 
 def check(ffn: GatedFFN) -> None:
-    """Raise UserError unless the FFN is what ``DecodingFFN`` computes."""
+    """Raise UserError unless ``DecodingFFN`` can compute the FFN."""
     for name in ffn.projections:
         projection: Any = getattr(ffn.module, name)
         if type(projection) is not nn.Linear:
@@ -77,20 +77,20 @@ def is_sparse(ffn: GatedFFN) -> bool:
 
 
 class DecodingFFN(nn.Module):
-    """``down_proj(act(gate) * up)`` whose weights are laid out for decoding; for inference alone.
+    """``down_proj(act(gate) * up)`` with weights laid out for decoding; inference only.
 
-    A neuron's rows of W_1 and of W_2^T lie next to each other (``neurons`` [intermediate_size, 2, hidden_size]), apart
-    from the gate's, which exact decoding reads whole. Up to ``MAX_BATCH`` tokens at once are computed as ``mode`` says:
+    A neuron's rows of W_1 and W_2^T are adjacent (``neurons`` [intermediate_size, 2, hidden_size]), apart from the
+    gate's, which exact decoding reads in full. ``mode`` determines how up to ``MAX_BATCH`` tokens at once are computed:
 
-    - ``dense``: every weight is read;
-    - ``exact``: the whole gate, then the rows of the active neurons: the very values of ``dense``;
-    - ``predicted``: the gate's rows of the neurons that the predictor calls active, then the rows of those that are.
+    - ``dense``: reads every weight;
+    - ``exact``: reads the whole gate, then the rows of the active neurons; same values as ``dense``;
+    - ``predicted``: reads the gate's rows of the neurons predicted active, then the rows of those that are.
 
-    More tokens, as in a prompt, are computed densely: nearly every neuron is then active for one of them.
+    More tokens, as in a prompt, are computed densely, since nearly every neuron is active for one of them.
 
     Args:
-        ffn: the module it takes its weights from, one after the other: ``ffn.module`` is not usable afterwards.
-        predictor: reads ``residual``, which must be set before each call where the mode is ``predicted``.
+        ffn: the source of the weights, taken one after the other: ``ffn.module`` is unusable afterwards.
+        predictor: reads ``residual``, which must be set before each call in mode ``predicted``.
         decision_threshold: as a logit.
     """
 
@@ -104,7 +104,7 @@ class DecodingFFN(nn.Module):
         neurons = torch.empty(len(up), 2, up.shape[1], dtype=up.dtype, device=up.device)
         neurons[:, 0] = up.detach()
         neurons[:, 1] = getattr(module, ffn.projections[-1]).weight.detach().t()
-        # what is kept of a joint matrix must not keep the other half alive
+        # copy, so that what we keep of a joint matrix does not keep the other half alive
         gate = gate.detach() if len(ffn.projections) == 3 else gate.detach().clone()
         self.gate_weight = nn.Parameter(gate, requires_grad=False)
         self.neurons = nn.Parameter(neurons, requires_grad=False)
@@ -116,7 +116,7 @@ class DecodingFFN(nn.Module):
         if predictor is not None:
             fc1, fc2 = (layer.weight.detach().to(up.dtype).to(up.device) for layer in (predictor.fc1, predictor.fc2))
             self.fc1_weight = nn.Parameter(fc1, requires_grad=False)
-            # transposed: the rows of hidden neurons that the ReLU makes zero need not be read
+            # transposed, to skip the rows of hidden neurons that the ReLU sets to zero
             self.fc2_weight_transposed = nn.Parameter(fc2.t().contiguous(), requires_grad=False)
 
     @property

@@ -1,7 +1,7 @@
 """Models of a given shape with random weights that are as sparse, and as predictable, as a row of Table 2.
 
-For measuring speed where no trained model of that shape can be had. Nothing in them is trained; what they generate
-means nothing.
+For measuring speed when no trained model of that shape is available. Nothing in them is trained, and their output is
+meaningless.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from prosparse.inference.predictors import Predictor, feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.models.build import unset
 
-CONSTANT = 8.0  # coordinate 0 of the residual stream, of every token: what biases are made of where there are none
+CONSTANT = 8.0  # coordinate 0 of every token's residual stream, which stands in for biases
 CALIBRATION_TOKENS = 64
 NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Target:
-    """Shares of a layer's neurons, 0 to 1, as a row of Table 2 prints them."""
+    """Shares of a layer's neurons, 0 to 1, as printed in a row of Table 2."""
 
     sparsity: float
     activation_recall: float
     predicted_sparsity: float
 
     def correlation(self) -> float:
-        """That of a gate and its logit, both normal, under which so many active neurons are predicted active."""
+        """Correlation of a gate and its logit, both normal, that gives this activation recall."""
         active, predicted = NORMAL.inv_cdf(self.sparsity), NORMAL.inv_cdf(self.predicted_sparsity)
         gate = torch.linspace(active, active + 8, 4001, dtype=torch.float64)
         weight = torch.exp(-gate.square() / 2)
@@ -50,7 +50,7 @@ class Target:
 
 
 class _Values:
-    """Normal values, drawn once and handed out again and again: drawing billions takes longer than using them."""
+    """Normal values, drawn once and reused: drawing billions would take longer than using them."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self._drawn = torch.randn(1 << 24, generator=generator)
@@ -67,10 +67,11 @@ class _Values:
 def synthetic(
     architecture: Architecture, vocabulary_size: int, rank: int, target: Target, dtype: torch.dtype, seed: int = 0
 ) -> tuple[PreTrainedModel, list[Predictor]]:
-    """A ReLU model and its predictors that meet the target on tokens of its own.
+    """A ReLU model and its predictors that meet the target on the model's own tokens.
 
-    A gate's row is part low-rank, part noise, and the predictor knows the low-rank part: their shares give the recall.
-    What is constant in the residual stream gives each layer's gates and logits the bias that makes the two sparsities.
+    A gate's row is part low-rank, part noise, and the predictor knows the low-rank part; their proportion sets the
+    recall. The constant in the residual stream gives each layer's gates and logits the bias that sets the two
+    sparsities.
     """
     model = unset(architecture, vocabulary_size, context_length=4096, dtype=dtype)
     values = _Values(torch.Generator().manual_seed(seed))
@@ -83,7 +84,7 @@ def synthetic(
         else:
             values.fill(parameter, parameter.shape[1] ** -0.5)
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                parameter[0] = 0  # nothing is added to the constant
+                parameter[0] = 0  # nothing changes the constant
     if not architecture.tied_embeddings:
         model.get_output_embeddings().weight[:, 0] = 0
     substitute(model, Activation(name="relu"))
@@ -95,7 +96,7 @@ def synthetic(
 
 
 def _predictable(module: nn.Module, rank: int, correlation: float, constant: float, values: _Values) -> Predictor:
-    """Give a gate the part that its predictor knows, and return that."""
+    """Give a gate the part that its predictor knows, and return that part."""
     gate: Tensor = module.get_submodule("gate_proj").weight  # type: ignore[assignment]
     intermediate, hidden = gate.shape
     half = rank // 2 - 1
@@ -114,7 +115,7 @@ def _predictable(module: nn.Module, rank: int, correlation: float, constant: flo
 
 
 def _set_biases(model: PreTrainedModel, predictors: list[Predictor], target: Target, seed: int) -> None:
-    """Layer after layer, since what a layer sees depends on the biases of those before."""
+    """Set the biases layer by layer, since a layer's input depends on the biases before it."""
     ffns, norms = gated_ffns(model), feeding_norms(model)
 
     def set_layer(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -1,7 +1,7 @@
-"""Token ids of a prompt, and the text of what follows: always what the tokenizer's ``decode`` gives for all ids.
+"""Token ids of a prompt and the text of its continuation, always as the tokenizer's ``decode`` gives it for all ids.
 
-A token has no text of its own. Byte-level tokens are parts of characters, SentencePiece's decoder drops the first
-space of what it is given, and WordPiece's joins words: decoded one by one, tokens give another text.
+Tokens have no text of their own: byte-level tokens are parts of characters, SentencePiece's decoder drops the first
+space of its input, and WordPiece's joins words. Decoding token by token would give another text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLEANED = 8  # characters at the end of a text that transformers' clean-up may s
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of ``text`` for a model to continue: special tokens before it, none after it."""
+    """Token ids of ``text`` for a model to continue: with special tokens before it, none after it."""
     return [*special_prefix(tokenizer), *tokenizer.encode(text, add_special_tokens=False)]
 
 
@@ -31,7 +31,7 @@ def special_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end a text: the tokenizer's and those that the model's settings name."""
+    """Ids that end a text, according to the tokenizer and the model's settings."""
     found: set[int] = set()
     for said in (tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id):  # type: ignore[union-attr]
         found.update(said if isinstance(said, list) else [] if said is None else [said])
@@ -41,12 +41,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 def plain_generation(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float = 0.0
 ) -> GenerationConfig:
-    """Settings of plain generation, greedy or from the whole distribution at a temperature, made the model's own.
+    """Make the model generate plainly: greedily, or from the whole distribution at a temperature.
 
-    Those that came with the checkpoint would fill in what ``generate`` is not told: penalties, beams, ...
+    Otherwise ``generate`` would fill in the checkpoint's own settings: penalties, beams, ...
     """
     ends, rows = end_tokens(model, tokenizer), model.config.get_text_config().vocab_size
-    # what a finished row is filled with; the model reads it
+    # padding for finished rows, which the model reads
     padding = next((token for token in ends if token < rows), 0)
     chosen = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     model.generation_config = GenerationConfig(**chosen, eos_token_id=ends or None, pad_token_id=padding)
@@ -54,21 +54,21 @@ def plain_generation(
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of all ``ids``, special tokens left out."""
+    """The text of all ``ids``, without special tokens."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], generated: Sequence[int]) -> str:
-    """What ``generated`` adds to the text of ``prompt``; its own text where it changes that of the prompt."""
+    """What ``generated`` adds to the text of ``prompt``, or its own text if it changes that of the prompt."""
     before, whole = decode(tokenizer, prompt), decode(tokenizer, [*prompt, *generated])
     return whole[len(before) :] if whole.startswith(before) else decode(tokenizer, generated)
 
 
 class TextStream(BaseStreamer):
-    """Writes a text while ``generate`` makes it; in the end, exactly ``decode`` of all ids, the prompt's included.
+    """Writes text during ``generate``; the final text is exactly ``decode`` of all ids, including the prompt's.
 
-    Text that a later token may change is held back: an incomplete character, a run of byte tokens (one of which
-    makes all unreadable until its character is whole), and the end of a text whose spaces are cleaned up.
+    Holds back text that a later token may change: an incomplete character, a run of byte tokens (one incomplete
+    character makes the whole run unreadable), and the end of a text whose spaces are cleaned up.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], object]) -> None:
@@ -77,7 +77,7 @@ class TextStream(BaseStreamer):
         self._written = ""
 
     def put(self, value: torch.Tensor) -> None:
-        """Takes ids, of one sequence, in the order they come."""
+        """Accepts the ids of one sequence in order."""
         self._ids += value.flatten().tolist()
         self._show(self._settled())
 

@@ -10,25 +10,25 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from prosparse.system.errors import UserError
 
-#: PowerInfer's ``main`` tokenizes these whatever its prompt, and fails where a byte has no token.
+#: PowerInfer's ``main`` tokenizes these for any prompt, and fails if a byte has no token.
 ALWAYS_TOKENIZED = "\n\n### Instruction:\n\n### Response:\n\n\u010a"
 
 
 def byte_characters() -> dict[str, int]:
-    """The printable character by which a byte-level vocabulary writes each byte (GPT-2's table)."""
+    """The printable character for each byte in a byte-level vocabulary (GPT-2's table)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
 def add(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase | None, config: PretrainedConfig) -> None:
-    """Write the tokenizer, or in its place one whose piece for token ``id`` is ``<|id|>``.
+    """Write the tokenizer, or, without one, a vocabulary whose piece for token ``id`` is ``<|id|>``.
 
     Raises:
-        UserError: a tokenizer that is no byte-level BPE, or more tokens than the model has.
+        UserError: the tokenizer is not a byte-level BPE, or has more tokens than the model.
     """
     end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    # an engine that finds no end token takes one of its own: then better the last, which names nothing
+    # without an end token, an engine picks one of its own; the last token is safer, since it names nothing
     writer.add_eos_token_id(config.vocab_size - 1 if end is None else end)
     writer.add_bos_token_id(config.bos_token_id or 0)
     if tokenizer is None:
@@ -47,7 +47,7 @@ def _add_names(writer: gguf.GGUFWriter, size: int) -> None:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(names + letters)
     writer.add_token_types([gguf.TokenType.USER_DEFINED] * len(names) + [gguf.TokenType.NORMAL] * len(letters))
-    writer.add_token_merges(["< <"])  # a list may not be empty; these two never meet
+    writer.add_token_merges(["< <"])  # the list must not be empty; these two never meet
     writer.add_add_bos_token(False)
 
 
@@ -73,7 +73,7 @@ def _add_byte_level(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase,
 
 
 def _split(description: dict[str, Any]) -> str | None:
-    """llama.cpp's name for how the tokenizer splits text into words, None for what has no name here."""
+    """llama.cpp's name for the tokenizer's pre-tokenization; None if it has none."""
     if description["model"].get("type") != "BPE" or description.get("normalizer") is not None:
         return None
     splitter = description.get("pre_tokenizer") or {}
