@@ -64,7 +64,7 @@ class Decoder:
 def prepare(
     model: PreTrainedModel, predictors: Sequence[Predictor] | None = None, decision_threshold: float = 0.5
 ) -> Decoder:
-    """Prepare a model for exact decoding, in place; it can no longer be trained.
+    """Prepare a model for exact decoding, in place; afterwards it is for inference only.
 
     Decodes a short random prompt and a few tokens before and after, and accepts the model only if the result matches
     transformers' own. Afterwards its ``generate`` ignores the checkpoint's ``generation_config.json``, whose penalties

@@ -202,7 +202,7 @@ def _write(
 
 
 def _description(model: PreTrainedModel, engine: str, computed: str, activation_ignored: bool) -> str:
-    """The file's description of itself.
+    """The description stored in the file.
 
     Raises:
         UserError: the engine would compute another activation than the model's.
@@ -286,8 +286,7 @@ def export_powerinfer(
 
     Raises:
         UserError: the model is not such a LLaMA or Granite, has a shape that PowerInfer cannot compute, or an
-        activation
-            other than ReLU that is not ignored; or the predictors do not fit.
+            activation other than ReLU that is not ignored; or the predictors do not fit.
     """
     _check(model)
     config = model.config

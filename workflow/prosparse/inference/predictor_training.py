@@ -157,8 +157,7 @@ def train(checkpoint: str | Path, specification: PredictorSpecification, tokens:
 
     Raises:
         Refused: another process trains here, or the directory was made from another specification, other tokens or
-        another
-            checkpoint.
+            another checkpoint.
         ConfigError: too few tokens, an activation without zeros, or a rank that kind svd cannot have.
     """
     started = time.time()
