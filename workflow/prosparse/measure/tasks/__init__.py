@@ -56,7 +56,7 @@ class PackageRows(Section):
     package: str
     member: str
     shots: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)  # format strings that build official columns from the package's
+    columns: dict[str, str] = Field(default_factory=dict)  # official columns as format strings of the package's
     source_tasks: dict[str, SourceTask] = Field(default_factory=dict)  # by subtask
     rows_a_subtask: Annotated[int, Field(gt=0)] | None = None
     stand_in: str | None = None  # describes rows that are not the benchmark's own
