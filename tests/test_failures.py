@@ -215,8 +215,10 @@ def test_a_reader_that_leaves_and_a_full_disk_behind_stdout():
 def test_control_c_ends_quietly(tmp_path):
     os.mkfifo(tmp_path / "config.json")  # the command waits for its config
     started = prosparse(
-        "step", "claims", "--config", str(tmp_path / "config.json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        "step", "claims", "--config", str(tmp_path / "config.json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # a shell's background job, as which the tests may run, ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     with open(tmp_path / "config.json", "w"):  # open since it reads
         time.sleep(0.1)
         started.send_signal(signal.SIGINT)

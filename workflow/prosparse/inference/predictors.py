@@ -101,7 +101,7 @@ def _load_layer(path: Path, dtype: torch.dtype) -> Predictor:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing, though files of later layers are there") from None
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{path} is no predictor: weights alone can be read from it ({reason})") from None
     matrices = isinstance(weights, dict) and all(isinstance(w, Tensor) and w.dim() == 2 for w in weights.values())
