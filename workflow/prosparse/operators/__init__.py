@@ -1,4 +1,4 @@
-"""Operators for the FFN of a ReLU-activated model that skip what is not active: what makes its decoding faster.
+"""Operators for the FFN of a ReLU-activated model that skip inactive neurons, and so speed up decoding.
 
 ::
 
@@ -8,12 +8,12 @@
     gate = linear(x, gate_proj.weight)                          # step (1) stays dense; x is [1 to 8, hidden_size]
     y = sparse_ffn(x, gate, up_proj.weight, down_weight_transposed, threshold)
 
-``sparse_up`` is the paper's step (2), ``sparse_down`` its step (3), ``sparse_ffn`` both; with a predictor's logits,
-``linear(x, gate_proj.weight, logits, threshold)`` skips the neurons predicted inactive in step (1) too. ``dense_ffn``
-and ``linear`` without a score read every row: what the sparse ones are measured against. The tensors' device picks the
-implementation: Triton kernels on NVIDIA GPUs (gpu.py), native ones on CPUs (cpu.cpp). They are torch operators, known
-to torch.compile and torch.export, for inference only: they have no gradient. ``reference`` says exactly what they
-compute and what becomes of NaN and infinities.
+``sparse_up`` is the paper's step (2), ``sparse_down`` its step (3), and ``sparse_ffn`` does both. With a predictor's
+logits, ``linear(x, gate_proj.weight, logits, threshold)`` also skips the neurons predicted inactive in step (1).
+``dense_ffn`` and ``linear`` without a score read every row and serve as baselines for the sparse operators. The
+tensors' device selects the implementation: Triton kernels on NVIDIA GPUs (gpu.py), native kernels on CPUs (cpu.cpp).
+All are torch operators that work with torch.compile and torch.export. They have no gradient: use them for inference
+only. ``reference`` defines exactly what they compute, NaN and infinities included.
 """
 
 import torch

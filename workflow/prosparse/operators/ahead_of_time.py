@@ -1,7 +1,7 @@
-"""The GPU kernels compiled without a GPU, and what their machine code says about how they will run.
+"""Compile the GPU kernels without a GPU, and read from their machine code how they will run.
 
-The launches are those of gpu.py's own plans, for tensors without data, and Triton's own binder turns each call's
-arguments into a specialisation: so the code looked at is the code that such tensors would run on the device.
+gpu.py's own plans provide the launches, for tensors without data, and Triton's own binder specializes each call to its
+arguments, so the code under inspection is the code that such tensors would run on the device.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from prosparse.operators.gpu import Launch
 #: (hidden_size, intermediate_size) of LLaMA-2 7B and 13B.
 SIZES = ((4096, 11008), (5120, 13824))
 THRESHOLD = 0.01
-#: The smallest device of each compute capability: an A100 and an H100 PCIe.
+#: Multiprocessors of the smallest device of each compute capability: an A100 and an H100 PCIe.
 MULTIPROCESSORS = {80: 108, 90: 114}
 
 
 @dataclass(frozen=True)
 class CodeFacts:
-    """What ptxas and the disassembler say of one kernel; sizes in bytes per thread unless they say otherwise."""
+    """Facts about one kernel from ptxas and the disassembler; sizes are in bytes per thread unless noted."""
 
     registers: int
     stack: int
     spill_stores: int
     spill_loads: int
     local_memory_instructions: int
-    #: Widths in bytes of the loads from global memory, in the order of the code.
+    #: Widths in bytes of the loads from global memory, in code order.
     global_load_widths: list[int]
-    #: Those among them that are marked to leave the cache first: the weights' rows, which are read once.
+    #: Widths of those marked evict-first: the loads of weight rows, which are read once.
     weight_load_widths: list[int]
-    #: Whether any instruction turns denormal numbers into 0.
+    #: Whether any instruction flushes denormals to 0.
     flushes_denormals: bool
-    #: Whether any instruction is a tensor core's, which would round float32 to TF32.
+    #: Whether any instruction uses tensor cores, which would round float32 to TF32.
     uses_tensor_cores: bool
 
 
@@ -54,11 +54,11 @@ class CompiledKernel:
 
     name: str
     capability: int
-    #: Of the weights.
+    #: dtype of the weights.
     dtype: str
     uses: list[str]
     threads: int
-    #: Bytes per program, static and dynamic together.
+    #: Bytes per program, static plus dynamic.
     shared_memory: int
     code: CodeFacts
 
@@ -68,16 +68,16 @@ def _tool(name: str) -> str:
 
 
 def _architecture(capability: int) -> str:
-    """The architecture that Triton compiles for: from Hopper on, with its own features."""
+    """Return the architecture that Triton compiles for; from Hopper on, with architecture-specific features."""
     return f"sm_{capability}a" if capability >= 90 else f"sm_{capability}"
 
 
 def code_facts(ptx: str, capability: int, *options: str) -> CodeFacts:
-    """Assemble PTX as Triton does, with more ``options`` of ptxas if any, and read what came out.
+    """Assemble PTX as Triton does, with any additional ptxas ``options``, and inspect the result.
 
     Raises:
-        subprocess.CalledProcessError: ptxas refused the code or an option.
-        ValueError: ptxas reported something else than one kernel's resources.
+        subprocess.CalledProcessError: ptxas rejected the code or an option.
+        ValueError: ptxas did not report the resources of exactly one kernel.
     """
     with tempfile.TemporaryDirectory() as directory:
         source, binary = Path(directory, "kernel.ptx"), Path(directory, "kernel.cubin")
@@ -99,7 +99,7 @@ def code_facts(ptx: str, capability: int, *options: str) -> CodeFacts:
     if len(registers) != 1 or len(memory) != 1:
         raise ValueError(f"ptxas reports {len(registers)} kernels, not 1:\n{log}")
     stack, spill_stores, spill_loads = map(int, memory[0])
-    # "@P0 LDG.E.EF.128 R4, [R2.64] ;": width in bits if not 32, EF for evict first
+    # "@P0 LDG.E.EF.128 R4, [R2.64] ;": width in bits if not 32, EF for evict-first
     instructions = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", machine_code, re.MULTILINE)
     loads = [_load(instruction) for instruction in instructions if instruction.startswith("LDG.")]
     return CodeFacts(
@@ -116,14 +116,14 @@ def code_facts(ptx: str, capability: int, *options: str) -> CodeFacts:
 
 
 def _load(instruction: str) -> tuple[int, bool]:
-    """Width in bytes, and whether it is marked evict-first, of a load like ``LDG.E.EF.128``."""
+    """Return the width in bytes of a load like ``LDG.E.EF.128``, and whether it is marked evict-first."""
     parts = instruction.split(".")
     widths = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
     return next((widths[part] for part in parts if part in widths), 4), "EF" in parts
 
 
 def _specialise(launch: Launch, target: GPUTarget) -> tuple[ASTSource, dict[str, Any]]:
-    """Source and options of the code that Triton would compile for this call on the target."""
+    """Return the source and options of the code that Triton would compile for this call on the target."""
     backend = make_backend(target)
     kernel = launch.kernel
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
@@ -155,8 +155,8 @@ def compile_kernels(capability: int, dtype: torch.dtype = torch.bfloat16, batch:
 
     Args:
         capability: compute capability times 10, one of MULTIPROCESSORS.
-        dtype: of the weights.
-        batch: tokens.
+        dtype: dtype of the weights.
+        batch: number of tokens.
 
     Raises:
         RuntimeError: Triton interprets kernels in this process (TRITON_INTERPRET), so it cannot compile them.

@@ -1,6 +1,6 @@
-// The sparse operators for CPUs (see interface.py and reference.py for what they take and compute).
-// The inner loops are in cpu_kernels.h. Threads are torch's own pool, which at::parallel_for would not be in a library
-// that was linked to an OpenMP of its own; hence the stable interface's.
+// The sparse operators for CPUs; interface.py and reference.py define their arguments and results.
+// The inner loops are in cpu_kernels.h. torch::stable's parallel_for runs on torch's own thread pool; at::parallel_for
+// would not if this library were linked to another OpenMP.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -29,14 +29,14 @@ using c10::BFloat16;
 using c10::Half;
 using torch::stable::parallel_for;
 
-// What decides which rows are read, and what a row's dot product is multiplied by.
+// The values that decide which rows are read; a row's dot product is multiplied by them if they are gates.
 enum Values { NONE, SCORES, GATES, X1 };
 
-// Steps (2) and (3) of one FFN, or one of them; a linear layer is step (2) without a gate. Strides are in elements. (An
-// empty tensor's data pointer is null.)
+// Step (2), step (3) or both of one FFN; a linear layer is step (2) without a gate. Strides are in elements. (An empty
+// tensor's data pointer is null.)
 struct Call {
   bool has_up, has_down;
-  bool every;  // row is read, whatever the values
+  bool every;  // read every row, regardless of the values
   int64_t batch, intermediate_size;
   Values values_are;
   const void* values;  // [batch, intermediate_size]
@@ -48,10 +48,10 @@ struct Call {
   int64_t up_stride, up_columns;
   const void* down_weight;  // transposed, [intermediate_size, down_columns]
   int64_t down_stride, down_columns;
-  void* output;  // [batch, down_columns], or x1 where step (3) is left out
+  void* output;  // [batch, down_columns], or x1 without step (3)
 };
 
-// One token's attention, batch 1. Strides are in elements.
+// Attention of one token, batch size 1. Strides are in elements.
 struct Attention {
   int64_t heads, kv_heads, head_size, length;
   const void *query, *keys, *values;
@@ -60,7 +60,7 @@ struct Attention {
   void* output;  // [heads, head_size]
 };
 
-// A thread is woken only for this much reading, some microseconds' worth.
+// Wake a thread only for at least this many bytes, which take a few microseconds to read.
 constexpr int64_t TASK_BYTES = 65536;
 constexpr int64_t MAX_BATCH = 8;
 
@@ -69,7 +69,7 @@ int64_t tasks_for(int64_t bytes) {
 }
 
 #ifndef BASELINE_WIDTH
-#define BASELINE_WIDTH 4  // SSE2's and NEON's; the tests also take 16, to run AVX-512's loops on machines without it
+#define BASELINE_WIDTH 4  // of SSE2 and NEON; the tests also use 16, to run AVX-512's loops on machines without it
 #endif
 
 namespace baseline {
@@ -119,7 +119,7 @@ inline uint32_t sign_bits(Words words) { return _mm256_movemask_ps((__m256)words
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi")
 #endif
-// The dot product of AVX-512 BF16 is not used: it flushes denormals, and reading the weights takes longer anyway.
+// AVX-512 BF16's dot product is not used: it flushes denormals, and reading the weights dominates anyway.
 namespace avx512 {
 constexpr int WIDTH = 16;
 inline __m512 halves_to_floats(const Half* from) {
@@ -141,7 +141,7 @@ inline uint32_t sign_bits(Words words) { return _mm512_movepi32_mask((__m512i)wo
 
 enum class InstructionSet { BASELINE, AVX2, AVX512 };
 
-// The best one of this machine, or a lower one that torch too is told to use.
+// The machine's best instruction set, or the lower one that ATEN_CPU_CAPABILITY asks of torch too.
 InstructionSet instruction_set() {
   static const InstructionSet chosen = [] {
     const char* setting = std::getenv("ATEN_CPU_CAPABILITY");
@@ -178,7 +178,7 @@ void run(const Call& call, ScalarType type) {
   }
 }
 
-// The same checks as in interface.py, which would cost microseconds a call in Python.
+// The same checks as in interface.py, which would cost microseconds per call in Python.
 
 void check_rows(const char* name, const Tensor& tensor, const Tensor& like) {
   TORCH_CHECK_VALUE(tensor.dim() == 2, name, " must have 2 dimensions, not ", tensor.dim());

@@ -1,6 +1,6 @@
-"""Builds and loads the native CPU operators (cpu.cpp), once for each version of their source and of torch.
+"""Build and load the native CPU operators (cpu.cpp), once per version of their source and of torch.
 
-The library is kept where torch keeps its extensions: ``$TORCH_EXTENSIONS_DIR``, else ``~/.cache/torch_extensions``.
+The library is stored with torch's own extensions: ``$TORCH_EXTENSIONS_DIR``, else ``~/.cache/torch_extensions``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLAGS = ["-O3"]
 
 
 def library() -> Path:
-    """Where the built library is, or will be."""
+    """Return the path of the library, built or not."""
     from torch.utils.cpp_extension import get_default_build_root
 
     built_from = [
@@ -40,11 +40,11 @@ def library() -> Path:
 
 
 def build(target: Path) -> None:
-    """Compile in a folder of its own and move the result into place, so that processes may build at the same time.
+    """Compile in a temporary folder and move the result into place, so that processes may build concurrently.
 
     Raises:
-        OSError, RuntimeError, subprocess.CalledProcessError: no compiler, no ninja, no place to write, or the
-            compiler's message.
+        OSError, RuntimeError, subprocess.CalledProcessError: there is no compiler, ninja or writable folder, or
+            compilation failed.
     """
     from torch.utils.cpp_extension import load
 
@@ -56,7 +56,7 @@ def build(target: Path) -> None:
 
 
 def register() -> None:
-    """Make the native operators those for CPU tensors; where they cannot be built, plain torch, with a warning."""
+    """Register the native operators for CPU tensors, or plain torch ones, with a warning, if the build fails."""
     try:
         target = library()
         if target.exists():
@@ -64,7 +64,7 @@ def register() -> None:
         else:
             build(target)
     except (OSError, RuntimeError, subprocess.CalledProcessError, ImportError) as error:
-        # not built, or built for another machine
+        # the build failed, or the library is for another machine
         reason = " | ".join(str(error).strip().splitlines()[-2:]) or type(error).__name__
         warnings.warn(
             f"the native CPU operators could not be built or loaded ({reason}); slower ones made of torch's take their "

@@ -1,13 +1,13 @@
-// The CPU operators for one instruction set: WIDTH floats to a vector. cpu.cpp includes this file once for each set,
-// in a namespace that defines WIDTH, halves_to_floats, floats_to_halves and sign_bits.
+// The CPU operators for one instruction set, with WIDTH floats per vector. cpu.cpp includes this file once per set, in
+// a namespace that defines WIDTH, halves_to_floats, floats_to_halves and sign_bits.
 //
-// Speed is memory bandwidth here, so everything serves a steady stream of reads: only active rows are touched; each
-// thread walks ROWS of them at once, since one stream alone cannot keep enough cache lines under way; and the last
-// lines of a row already prefetch the first ones of the next.
+// Memory bandwidth limits the speed, so everything serves a steady stream of reads: only active rows are read; each
+// thread walks ROWS of them at once, since a single stream cannot keep enough cache lines in flight; and while it reads
+// the end of a row, it prefetches the start of the next.
 //
-// A whole FFN sums over its neurons in ascending order, cut at places that the shape alone decides. A neuron that is
-// skipped is then a zero that is not added: sparse and dense results are equal bit for bit, and so is a token's result
-// whatever the other tokens of its batch.
+// A whole FFN sums over its neurons in ascending order, in chunks that depend only on the shape. A skipped neuron is
+// then a zero that is not added, so sparse and dense results are bitwise equal, and a token's result does not depend on
+// the other tokens of its batch.
 
 typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t Words __attribute__((vector_size(4 * WIDTH)));
@@ -17,9 +17,8 @@ typedef Floats AnyFloats __attribute__((aligned(1), may_alias));
 typedef Words AnyWords __attribute__((aligned(1), may_alias));
 typedef Shorts AnyShorts __attribute__((aligned(1), may_alias));
 
-// Weights come in pairs of vectors. Which weight is in which vector is up to their type: bfloat16 puts the even ones
-// in the first and the odd ones in the second, where a shift and a mask convert them. Inputs and accumulators are
-// kept in the same order, so it never shows.
+// Weights are loaded as pairs of vectors. Their type decides which weight goes into which vector: for bfloat16, a shift
+// puts the even ones in the first and a mask the odd ones in the second. Inputs and accumulators use the same order.
 struct Pair {
   Floats first, second;
 };
@@ -60,7 +59,7 @@ inline void store(float* to, Pair pair) {
   *reinterpret_cast<AnyFloats*>(to + WIDTH) = pair.second;
 }
 
-// The incomplete pair at the end of a row, filled up with zeros.
+// The incomplete pair at the end of a row, padded with zeros.
 template <typename T>
 inline Pair load_tail(const T* from, int64_t count) {
   T filled[PAIR] = {};
@@ -75,7 +74,7 @@ inline void store_tail(T* to, Pair pair, int64_t count) {
   std::memcpy(static_cast<void*>(to), filled, count * sizeof(T));
 }
 
-// Values in their own order, for comparing.
+// Values in memory order, for comparisons.
 inline Floats in_order(const BFloat16* from) {
   return (Floats)(__builtin_convertvector(*reinterpret_cast<const AnyShorts*>(from), Words) << 16);
 }
@@ -97,22 +96,22 @@ void widen(const T* from, int64_t columns, float* to) {
   if (whole < columns) store(to + whole, load_tail(from + whole, columns - whole));
 }
 
-// Rows of weights walked together, and the rows after them.
+// Rows of weights that are walked together, and the rows that follow them.
 template <int ROWS, typename T>
 struct Walk {
   const T* rows[ROWS];
   const T* next[ROWS];
 };
 
-// Columns between two prefetches: one cache line, or one pair where that is more.
+// Columns between two prefetches: one cache line or one pair, whichever is larger.
 template <typename T>
 constexpr int64_t STEP = std::max<int64_t>(64 / sizeof(T), PAIR);
 
-// How far ahead of the reading the prefetch is: near enough for the lines to stay in the first-level cache.
+// Prefetch distance in columns, short enough that the lines stay in the L1 cache.
 template <typename T>
 constexpr int64_t AHEAD = 384 / sizeof(T);
 
-// Calls read(column, load) for each pair of columns, where load(row) gives the weights there.
+// Calls read(column, load) for each pair of columns, where load(row) returns the weights there.
 template <int ROWS, typename T, typename Read>
 inline __attribute__((always_inline)) void walk(const Walk<ROWS, T>& path, int64_t columns, const Read& read) {
   const int64_t whole = columns / PAIR * PAIR, stepped = columns / STEP<T> * STEP<T>;
@@ -133,7 +132,7 @@ inline __attribute__((always_inline)) void walk(const Walk<ROWS, T>& path, int64
   if (j < columns) read(j, [&](int row) { return load_tail(path.rows[row] + j, columns - j); });
 }
 
-// dots[row][b] = rows[row] . inputs[b], the inputs `distance` floats apart.
+// dots[row][b] = rows[row] . inputs[b], with the inputs `distance` floats apart.
 template <int ROWS, int BATCH, typename T>
 void dot(const Walk<ROWS, T>& path, const float* inputs, int64_t distance, int64_t columns, float (*dots)[BATCH]) {
   Floats totals[ROWS][BATCH] = {};
@@ -165,7 +164,7 @@ void add_rows(const Walk<ROWS, T>& path, const float* factors, int64_t columns, 
   });
 }
 
-// Lists the rows that any token of the batch needs, ascending, and returns how many there are.
+// Lists the rows that any token of the batch needs, in ascending order, and returns their number.
 template <typename T>
 int64_t find_active(const Call& call, std::vector<int32_t>& active) {
   active.resize(std::max<size_t>(active.size(), call.intermediate_size));
@@ -184,7 +183,7 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
         const Words reached = (Words)(value >= call.threshold), present = (Words)(value != 0.0f);
         any |= call.values_are == SCORES ? reached : call.values_are == GATES ? reached & present : present;
       }
-      const uint32_t valid = (1u << count) - 1;  // the rest is filled up with zeros, which a threshold may allow
+      const uint32_t valid = (1u << count) - 1;  // the rest is zero padding, which may reach the threshold
       bits |= static_cast<uint64_t>(sign_bits(any) & valid) << (j - i);
     }
     for (; bits != 0; bits &= bits - 1) *end++ = static_cast<int32_t>(i + __builtin_ctzll(bits));
@@ -192,15 +191,15 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
   return end - active.data();
 }
 
-// Some of the rows that are read, up to end: the output is written, or the product with W_2 added to total.
+// A part of the rows to read, up to `end`: writes their output, or adds their product with W_2 to `total`.
 template <typename T, int BATCH>
 struct Share {
-  // With one accumulator for each (row, token), eight of them hide the multiply-add's latency; large batches take more,
-  // since rows that are walked together also share the reading of the inputs.
+  // There is one accumulator per (row, token), and eight of them hide the latency of multiply-adds. Large batches use
+  // more, since rows that are walked together also share the loads of the inputs.
   static constexpr int ROWS = BATCH == 8 ? 2 : BATCH == 4 ? 4 : 8 / BATCH;
 
   const Call& call;
-  const int32_t* active;  // null where every row is read
+  const int32_t* active;  // null if every row is read
   int64_t end;
   const float* inputs;
   float* total;
@@ -211,14 +210,14 @@ struct Share {
   float value(int64_t b, int64_t neuron) const {
     return static_cast<float>(static_cast<const T*>(call.values)[b * call.values_stride + neuron]);
   }
-  // What a neuron's value and its dot product with x make.
+  // Combines a neuron's value with its dot product with x.
   float product(float value, float dot) const {
     if (call.values_are == NONE) return dot;
     if (call.values_are == SCORES) return value >= call.threshold ? dot : 0;
     return value >= call.threshold && value != 0 ? value * dot : 0;
   }
 
-  // N rows, `distance` positions apart; those at the same distances from `next` follow.
+  // Processes N rows, `distance` positions apart; the same number from `next` on follow, equally spaced.
   template <int N>
   void rows(int64_t begin, int64_t distance, int64_t next) const {
     int64_t neurons[N], following[N];
@@ -259,14 +258,14 @@ struct Share {
         add_rows(path, x1[b], call.down_columns, sums);
         continue;
       }
-      for (int row = 0; row < N; ++row) {  // a zero times an infinite weight would not be zero
+      for (int row = 0; row < N; ++row) {  // zero times an infinite weight is NaN
         if (x1[b][row] != 0) add_rows(Walk<1, T>{path.rows[row], path.next[row]}, &x1[b][row], call.down_columns, sums);
       }
     }
   }
 
-  // The positions [begin, end), ROWS at a time and the rest by ever smaller powers of two: far apart, which reads
-  // fastest, but in a whole FFN next to each other, for the order of its sums.
+  // Processes positions [begin, end), ROWS at a time and the rest by decreasing powers of two. Rows read together are
+  // far apart, which is fastest, but adjacent in a whole FFN, to keep the order of its sums.
   template <int N = ROWS>
   void run(int64_t begin) const {
     const int64_t steps = (end - begin) / N;
@@ -281,8 +280,8 @@ struct Share {
   }
 };
 
-// The neurons cut into chunks: a large one for each task, then small ones for whoever is done first, since threads are
-// never equally fast.
+// Neurons in chunks: a large one per task, then small ones for the tasks that finish first, since threads are never
+// equally fast.
 struct Chunks {
   int64_t neurons, tasks, large, small;
 
@@ -303,7 +302,7 @@ void run_batch(const Call& call) {
   const int64_t count = call.every ? call.intermediate_size : find_active<T>(call, active);
   const int64_t width = filled_up(call.down_columns), row_bytes = (call.up_columns + call.down_columns) * sizeof(T);
   const int64_t tasks = tasks_for(count * row_bytes);
-  // each chunk has sums of its own to be added up, where there are any
+  // with step (3), each chunk has its own sums to add up, so fewer chunks are better
   const Chunks chunks(call.intermediate_size, tasks_for(call.intermediate_size * row_bytes), call.has_down ? 2 : 4);
 
   if (call.has_up) {
@@ -334,7 +333,7 @@ void run_batch(const Call& call) {
   });
   if (!call.has_down) return;
 
-  // The chunks' sums are added in their order, whichever thread adds them.
+  // Chunk sums are added in chunk order, regardless of the thread.
   const int64_t pairs = width / PAIR;
   const int64_t grain = std::max<int64_t>(1, 32768 / (PAIR * chunks.count() * call.batch));
   parallel_for(0, pairs, grain, [&](int64_t first, int64_t last) {
@@ -367,10 +366,10 @@ void run(const Call& call) {
   }
 }
 
-// e^x for x <= 0: 2^n times a polynomial of what is left, by Cephes' coefficients; 0 below the least normal float.
+// e^x for x <= 0: 2^n times a polynomial in the remainder, with Cephes' coefficients; 0 below the least normal float.
 inline Floats exponential(Floats x) {
   const Floats steps = x * 1.44269504f;
-  const auto whole = __builtin_convertvector(steps - 0.5f, Integers);  // rounded towards zero, so to nearest
+  const auto whole = __builtin_convertvector(steps - 0.5f, Integers);  // truncates, and so rounds to nearest
   const Floats n = __builtin_convertvector(whole, Floats);
   const Floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
   Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -383,7 +382,7 @@ inline Floats exponential(Floats x) {
   return (Floats)(bits & (Words)(x > -87.0f));
 }
 
-// Heads [first, last) of one token's attention over `length` keys and values.
+// Computes heads [first, last) of one token's attention over `length` keys and values.
 template <typename T>
 void attend(const Attention& call, int64_t first, int64_t last) {
   static thread_local std::vector<float> query, weights, total;
@@ -446,7 +445,7 @@ void attend(const Attention& call, int64_t first, int64_t last) {
   }
 }
 
-// Reads the listed rows and does nothing else: what the operators over these rows are measured against.
+// Only reads the listed rows: the baseline for the operators over these rows.
 inline uint32_t read_rows(const char* weights, int64_t stride, int64_t bytes, const int64_t* rows, int64_t count) {
   constexpr int STREAMS = 8;
   const int64_t tasks = tasks_for(count * bytes);

@@ -1,7 +1,7 @@
-"""The operators out of torch's own: gather the active rows, then an ordinary dense product over them.
+"""The operators in plain torch: gather the active rows, then multiply densely.
 
-What one writes first. It copies every active row before it reads it again, so it is slow; it runs on every device,
-stands in where no native operator can be built, and is what the benchmark compares ours with.
+This is the obvious implementation. It is slow, since it copies every active row before reading it again, but it runs on
+every device. It replaces native operators that cannot be built, and is the benchmark's baseline for ours.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
 
 
 def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
-    """The two above, one after the other."""
+    """:func:`sparse_up`, then :func:`sparse_down`."""
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     return sparse_down(sparse_up(x, gate, up_weight, threshold), down_weight_transposed)
 
@@ -60,11 +60,11 @@ def dense_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Te
 
 
 def _down(x1: Tensor, rows: Tensor) -> Tensor:
-    # one token at a time: as a matrix product, this takes torch some thirty times as long in 16 bits on CPUs
+    # one token at a time: torch's matrix product takes about thirty times as long in 16 bits on CPUs
     return torch.stack([torch.mv(rows.t(), token) for token in x1])
 
 
 def register() -> None:
-    """Make these the operators for CPU tensors."""
+    """Register these operators for CPU tensors."""
     for operator in (sparse_up, sparse_down, sparse_ffn, dense_ffn, linear):
         torch.library.impl(f"prosparse::{operator.__name__}", "CPU", operator)

@@ -1,16 +1,16 @@
-"""The operators on NVIDIA GPUs; importing this registers them for CUDA tensors.
+"""The operators on NVIDIA GPUs; importing this module registers them for CUDA tensors.
 
-Those that read every row, ``dense_ffn`` and ``linear`` without a score, are torch's own products. The others, in
-Triton, are short lists of kernel launches that never wait for the host, so they can be captured in a CUDA graph:
+``dense_ffn``, and ``linear`` without a score, read every row and use torch's own products. The others are short lists
+of Triton kernel launches that never wait for the host, so that CUDA graphs can capture them:
 
-* compact: the neurons that some token of the batch has active become an ascending list on the device;
-* up: x1 of the listed neurons; each reads its row of W_1 once for the whole batch. ``linear`` with a score is the same
-  but for the factor, the gate;
-* down: W_2^T rows of the listed neurons, in splits of the list that write private float32 sums;
-* add splits: those sums, added in a fixed order. Nothing is atomic, so results repeat bit for bit.
+* compact: list the neurons that are active for any token of the batch, in ascending order, on the device;
+* up: compute x1 of the listed neurons; each reads its row of W_1 once for the whole batch. ``linear`` with a score does
+  the same without the gate as a factor;
+* down: sum the listed neurons' rows of W_2^T, in splits of the list that write private float32 sums;
+* add splits: add those sums in a fixed order. Nothing is atomic, so results are bitwise reproducible.
 
-Weights may be NaN or infinite where a token's x1 is 0: there ``tl.where`` drops the product, which a mere
-multiplication by 0 would not.
+Weights may be NaN or infinite where a token's x1 is 0: ``tl.where`` drops the product, which multiplying by 0 would
+not.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from torch import Tensor, nn
 from prosparse.operators import gathered, interface
 from prosparse.operators.reference import held
 
-# Block sizes and warps were chosen for 16-byte loads, and for about 32 KiB of weights in flight on each
-# multiprocessor: an A100 needs 11 KiB to keep its memory busy for one latency, an H100 20 KiB.
-COMPACT_BLOCK, COMPACT_WARPS = 8192, 32  # one program alone: as many threads as it can have, 8 gates each
-UP_BLOCK_HIDDEN, UP_WARPS = 1024, 4  # of a row at a time: 8 values, 16 bytes in 16 bits, a thread
+# Block sizes and warps are chosen for 16-byte loads and about 32 KiB of weights in flight per multiprocessor: to keep
+# its memory busy for one latency, an A100 needs 11 KiB and an H100 20 KiB.
+COMPACT_BLOCK, COMPACT_WARPS = 8192, 32  # a single program: the most threads it can have, 8 gates each
+UP_BLOCK_HIDDEN, UP_WARPS = 1024, 4  # values of a row at a time: 8 per thread, which are 16 bytes in 16 bits
 DOWN_BLOCK_HIDDEN, DOWN_WARPS = 256, 4  # a warp reads 512 bytes of a row in one instruction
-DOWN_BLOCK_NEURONS = 16  # 16 rows x 256 columns are 32 float32 accumulators a thread
-DOWN_LEAST_BLOCK_NEURONS = 4  # shared among the tokens of a batch, but fewer would not fill a warp's 16-byte loads
+DOWN_BLOCK_NEURONS = 16  # 16 rows x 256 columns are 32 float32 accumulators per thread
+DOWN_LEAST_BLOCK_NEURONS = 4  # a batch divides the block by its tokens; fewer would not fill a warp's 16-byte loads
 SPLITS_BLOCK, SPLITS_WARPS = 64, 4
-MAX_SPLITS = 64  # more only make narrow layers slower
+MAX_SPLITS = 64  # more only slow narrow layers down
 UP_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has one row in flight (8 KiB at 4096); 1024 threads of up to 64 registers
-DOWN_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has 8 KiB in flight for half of the time: the rows' numbers come first
+DOWN_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has 8 KiB in flight half of the time: it first loads the rows' indices
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def compact_kernel(
     values, x1, neurons, count, threshold, batch, intermediate_size, values_stride,
     IS_SCORE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """List the neurons active for any token; values are gates, x1 (no threshold) or scores. Zero x1, if any, too."""
+    """List the neurons active for any token; values are gates, x1 (no threshold) or scores. Also zero x1, if given."""
     found = 0
     for start in range(0, intermediate_size, BLOCK):
         neuron = start + tl.arange(0, BLOCK)
@@ -55,7 +55,7 @@ def compact_kernel(
             present = inside
             if threshold is not None:
                 present = present & (value >= threshold)
-            if not IS_SCORE:  # a score of 0 is like any other
+            if not IS_SCORE:  # a score of 0 counts like any other
                 present = present & (value != 0)
             active |= present.to(tl.int32)
             if x1 is not None:
@@ -72,8 +72,8 @@ def up_kernel(
     IS_SCORE: tl.constexpr, COMPACT: tl.constexpr, HIDDEN_SIZE: tl.constexpr, BLOCK_BATCH: tl.constexpr,
     BLOCK_HIDDEN: tl.constexpr,
 ):  # fmt: skip
-    """x1 of every listed neuron, at its own place or, if COMPACT, at its place in the list. Values are gates, which
-    are factors of x1, or scores, which are not."""
+    """Compute x1 of every listed neuron and store it at the neuron's index or, if COMPACT, at its position in the
+    list. Values are gates, which are factors of x1, or scores, which are not."""
     token = tl.arange(0, BLOCK_BATCH)
     present = token < batch
     column = tl.arange(0, BLOCK_HIDDEN)[None, :]
@@ -83,7 +83,7 @@ def up_kernel(
         products = tl.zeros([BLOCK_BATCH, BLOCK_HIDDEN], tl.float32)
         for start in tl.static_range(0, HIDDEN_SIZE, BLOCK_HIDDEN):  # unrolled: the loads of a row overlap
             inside = start + column < HIDDEN_SIZE
-            # read once, unlike x: it must not push x out of the L1 cache
+            # a weight is read once and must not evict x from the L1 cache
             weight = tl.load(row + start + column, mask=inside, other=0, eviction_policy="evict_first")
             mask = present[:, None] & inside
             value = tl.load(x + token[:, None] * x_stride + start + column, mask=mask, other=0)
@@ -103,7 +103,7 @@ def down_kernel(
     x1, down_weight_transposed, partial, neurons, count, batch, hidden_size, x1_stride, down_stride,
     COMPACT: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_NEURONS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr,
 ):  # fmt: skip
-    """One split's sum for one block of columns; dimensions of the tiles are token, neuron, column."""
+    """Compute one split's sum for one block of columns; the tiles' dimensions are token, neuron, column."""
     token = tl.arange(0, BLOCK_BATCH)
     column = tl.program_id(0) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
     inside = column < hidden_size
@@ -126,7 +126,7 @@ def down_kernel(
 
 @triton.jit
 def add_splits_kernel(partial, output, splits, size, BLOCK_SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """The sum of [splits, size] over the splits, rounded to the output's dtype."""
+    """Sum [splits, size] over the splits and round to the output's dtype."""
     split = tl.arange(0, BLOCK_SPLITS)[:, None]
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = (split < splits) & (i < size)[None, :]
@@ -135,14 +135,14 @@ def add_splits_kernel(partial, output, splits, size, BLOCK_SPLITS: tl.constexpr,
 
 
 class Launch(NamedTuple):
-    """A kernel, its grid and the keyword arguments of its call (with num_warps)."""
+    """A kernel, its grid and the keyword arguments of its call (including num_warps)."""
 
     kernel: Any
     grid: tuple[int, ...]
     arguments: dict[str, Any]
 
 
-#: The device's list of active neurons: ``neurons`` [intermediate_size], of which the first ``count`` hold.
+#: The list of active neurons on the device: ``neurons`` [intermediate_size], of which the first ``count`` are valid.
 _Active = dict[str, Tensor]
 
 
@@ -203,16 +203,16 @@ def _down(
 def plan_up(
     x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, multiprocessors: int
 ) -> tuple[Tensor, list[Launch]]:
-    """The output of ``sparse_up``, still to be computed, and the launches that do it on so many multiprocessors."""
+    """Return the empty output of ``sparse_up``, and the launches that compute it on this many multiprocessors."""
     interface.check_up(x, gate, up_weight, threshold)
-    threshold = held(threshold, gate.dtype)  # so that comparing in float32 is the same as in that dtype
+    threshold = held(threshold, gate.dtype)  # so that a comparison in float32 equals one in that dtype
     x1 = x.new_empty(gate.shape)
     compact, active = _compact(gate, threshold, x1)
     return x1, [compact, _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=False)]
 
 
 def plan_down(x1: Tensor, down_weight_transposed: Tensor, multiprocessors: int) -> tuple[Tensor, list[Launch]]:
-    """As :func:`plan_up`, for ``sparse_down``."""
+    """Plan ``sparse_down``, as :func:`plan_up` does ``sparse_up``."""
     interface.check_down(x1, down_weight_transposed)
     output = x1.new_empty(x1.shape[0], down_weight_transposed.shape[1])
     compact, active = _compact(x1, threshold=None)
@@ -222,7 +222,7 @@ def plan_down(x1: Tensor, down_weight_transposed: Tensor, multiprocessors: int) 
 def plan_ffn(
     x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float, multiprocessors: int
 ) -> tuple[Tensor, list[Launch]]:
-    """As :func:`plan_up`, for ``sparse_ffn``; x1 stays in float32, in the order of the list."""
+    """Plan ``sparse_ffn``, as :func:`plan_up` does ``sparse_up``; x1 stays in float32, in the order of the list."""
     interface.check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     threshold = held(threshold, gate.dtype)
     output = x.new_empty(x.shape[0], down_weight_transposed.shape[1])
@@ -235,7 +235,7 @@ def plan_ffn(
 def plan_linear(
     x: Tensor, weight: Tensor, score: Tensor, threshold: float, multiprocessors: int
 ) -> tuple[Tensor, list[Launch]]:
-    """As :func:`plan_up`, for ``linear`` with a score."""
+    """Plan ``linear`` with a score, as :func:`plan_up` does ``sparse_up``."""
     interface.check_linear(x, weight, score, threshold)
     threshold = held(threshold, score.dtype)
     output = x.new_empty(score.shape)
@@ -245,7 +245,7 @@ def plan_linear(
 
 
 def run(planned: tuple[Tensor, list[Launch]]) -> Tensor:
-    """Launch all of a plan on the current stream of its tensors' device; returns its output."""
+    """Launch a plan on the current stream of its tensors' device, and return its output."""
     output, launches = planned
     with torch.cuda.device_of(output):
         for launch in launches:

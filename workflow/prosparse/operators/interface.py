@@ -1,9 +1,8 @@
-"""What the sparse operators take and give: their torch.library schemas, argument checks and shapes.
+"""The interface of the sparse operators: torch.library schemas, argument checks and output shapes.
 
-One FFN ``down_proj(act(gate) * up)`` is computed in the paper's three steps: (1) the gate projection, ``linear`` or
-torch's own; (2) ``sparse_up``; (3) ``sparse_down``; ``sparse_ffn`` is (2) and (3) in one, and ``dense_ffn`` the same
-over every row. An implementation for a device registers itself under the same operator names, so torch's dispatcher
-picks the device.
+An FFN ``down_proj(act(gate) * up)`` takes the paper's three steps: (1) the gate projection, ``linear`` or torch's own;
+(2) ``sparse_up``; (3) ``sparse_down``. ``sparse_ffn`` fuses (2) and (3), and ``dense_ffn`` does the same over every
+row. Each device's implementation registers under the same operator names, and torch's dispatcher selects by device.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-#: Sparse rows are shared by the whole batch; above this many tokens nearly every row is active for one of them.
+#: The whole batch shares the rows that are read; with more tokens, nearly every row is active for one of them.
 MAX_BATCH = 8
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -62,7 +61,7 @@ def _check_batch(name: str, batch: int) -> None:
 
 
 def check_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> None:
-    """Raise ValueError unless the arguments are what ``sparse_up`` takes."""
+    """Raise ValueError unless the arguments are valid for ``sparse_up``."""
     _check_alike(x=x, gate=gate, up_weight=up_weight)
     _check_batch("x", x.shape[0])
     _check_size("gate.shape[0]", gate.shape[0], "x.shape[0]", x.shape[0])
@@ -73,14 +72,14 @@ def check_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> No
 
 
 def check_down(x1: Tensor, down_weight_transposed: Tensor) -> None:
-    """Raise ValueError unless the arguments are what ``sparse_down`` takes."""
+    """Raise ValueError unless the arguments are valid for ``sparse_down``."""
     _check_alike(x1=x1, down_weight_transposed=down_weight_transposed)
     _check_batch("x1", x1.shape[0])
     _check_size("x1.shape[1]", x1.shape[1], "down_weight_transposed.shape[0]", down_weight_transposed.shape[0])
 
 
 def check_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> None:
-    """Raise ValueError unless the arguments are what ``sparse_ffn`` and ``dense_ffn`` take."""
+    """Raise ValueError unless the arguments are valid for ``sparse_ffn`` and ``dense_ffn``."""
     check_up(x, gate, up_weight, threshold)
     _check_alike(up_weight=up_weight, down_weight_transposed=down_weight_transposed)
     _check_size(
@@ -89,7 +88,7 @@ def check_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed
 
 
 def check_linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> None:
-    """Raise ValueError unless the arguments are what ``linear`` takes."""
+    """Raise ValueError unless the arguments are valid for ``linear``."""
     _check_alike(x=x, weight=weight, **({} if score is None else {"score": score}))
     _check_batch("x", x.shape[0])
     _check_size("x.shape[1]", x.shape[1], "weight.shape[1]", weight.shape[1])

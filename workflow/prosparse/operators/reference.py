@@ -1,11 +1,11 @@
-"""What the operators compute, in plain dense torch: the definition that every kernel is tested against.
+"""The operators' definition in plain dense torch, against which every kernel is tested.
 
-A neuron of a token is *active* when its gate pre-activation g, compared in the weights' dtype, is ``g >= threshold``
-and not zero; the threshold is rounded to that dtype, to infinity where it is beyond it. An inactive neuron's x1 is
-exactly 0, whatever its weights or the input hold (infinities, NaN): the kernels never read them. A NaN gate is
-inactive, as in FATReLU; a NaN in x1 is active and reaches the output. The score that ``linear`` may be given is
-compared in the same way, but a zero counts like any other number. Sums are taken in at least float32 and rounded to the
-weights' dtype once, at the end.
+A neuron is *active* for a token if its gate pre-activation g is not zero and ``g >= threshold``, compared in the
+weights' dtype; the threshold is rounded to that dtype, to infinity if it is out of range. An inactive neuron's x1 is
+exactly 0 even if its weights or the input hold infinities or NaN: the kernels never read them. A NaN gate is inactive,
+as in FATReLU; a NaN in x1 is active and reaches the output. A score passed to ``linear`` is compared in the same way,
+but a zero counts like any other number. Sums accumulate in at least float32 and are rounded to the weights' dtype once,
+at the end.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 @functools.cache
 def held(threshold: float, dtype: torch.dtype) -> float:
-    """The threshold as ``dtype`` holds it; a number, so that no device has to be waited for."""
+    """Round the threshold to ``dtype``; return a number, so that nothing waits for a device."""
     return torch.tensor(threshold, dtype=dtype, device="cpu").item()
 
 
 def reaches(values: Tensor, threshold: float) -> Tensor:
-    """Where values are at least the threshold, rounded to their dtype first; NaN is not."""
+    """Return where the values reach the threshold, rounded to their dtype first; NaN does not."""
     return values >= held(threshold, values.dtype)
 
 
@@ -44,7 +44,7 @@ def _x1(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
 
 
 def _down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
-    """Step (3) before rounding: a sum over the active neurons of each token alone."""
+    """Step (3) before rounding: sum over each token's own active neurons."""
     weight = down_weight_transposed.to(x1.dtype)
     return torch.stack([token[token != 0] @ weight[token != 0] for token in x1])
 
@@ -55,8 +55,8 @@ def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> T
     Args:
         x: input of the FFN, [B, hidden_size].
         gate: pre-activations ``x W_s^T``, [B, intermediate_size].
-        up_weight: W_1 as Hugging Face keeps it, [intermediate_size, hidden_size].
-        threshold: FATReLU's; 0 is ReLU.
+        up_weight: W_1 in Hugging Face's layout, [intermediate_size, hidden_size].
+        threshold: FATReLU's threshold; 0 is ReLU.
 
     Returns:
         x1, [B, intermediate_size], in x's dtype.
@@ -69,7 +69,7 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
 
     Args:
         x1: [B, intermediate_size].
-        down_weight_transposed: W_2^T made contiguous, [intermediate_size, hidden_size].
+        down_weight_transposed: contiguous W_2^T, [intermediate_size, hidden_size].
 
     Returns:
         [B, hidden_size], in x1's dtype.
@@ -78,27 +78,27 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
 
 
 def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
-    """Steps (2) and (3) in one; x1 is not rounded between them. Arguments as above; returns [B, hidden_size]."""
+    """Steps (2) and (3) fused, without rounding x1 in between. Arguments as above; returns [B, hidden_size]."""
     return _down(_x1(x, gate, up_weight, threshold), down_weight_transposed).to(x.dtype)
 
 
 def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
     """``sparse_ffn`` over every row, active or not: the same value, as long as W_2 is finite.
 
-    What the speed of ``sparse_ffn`` is measured against. An inactive neuron's row of W_2 is multiplied by 0, so it may
-    turn the result into NaN where it is not finite.
+    It is the baseline for the speed of ``sparse_ffn``. Kernels multiply an inactive neuron's row of W_2 by 0, so a
+    non-finite row may turn the result into NaN.
     """
     return sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold)
 
 
 def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:
-    """``x W^T``, computed only where a score says so: with a predictor's logits, the gate of the predicted neurons.
+    """``x W^T`` where the score reaches the threshold: with a predictor's logits, the gates predicted active.
 
     Args:
         x: [B, in_features].
-        weight: W as Hugging Face keeps it, [out_features, in_features].
+        weight: W in Hugging Face's layout, [out_features, in_features].
         score: [B, out_features]. None computes everything.
-        threshold: the least score of what is computed; of any sign. Without a score it has no effect.
+        threshold: the least score to compute; may be negative. Has no effect without a score.
 
     Returns:
         [B, out_features], in x's dtype; exactly 0 where the score is below the threshold or NaN.
