@@ -1,1 +1,1 @@
-"""The paper as data: its tables as printed, its models' shapes and its claims. Imports nothing from the project."""
+"""The paper as data: tables as printed, model shapes and claims. Imports no other package of the project."""

@@ -1,4 +1,4 @@
-"""The paper's claims, how each is tested, and the tolerances (``data/claims.yaml``)."""
+"""The paper's claims, how we test them, and the tolerances (``data/claims.yaml``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Claim:
 
 @cache
 def published_claims() -> dict[int, Claim]:
-    """The claims by number, in the paper's order."""
+    """Return the claims by number, in the paper's order."""
     import yaml
 
     return {

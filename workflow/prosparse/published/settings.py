@@ -10,7 +10,7 @@ from prosparse.published.tables import SCALES, published_table
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of Table 2; its dense rows print no sparsity."""
+    """A row of Table 2; dense rows print no sparsity."""
 
     name: str
     scale: str
@@ -33,23 +33,23 @@ class Setting:
 
 @cache
 def settings() -> tuple[Setting, ...]:
-    """Table 2's rows and its early baselines, by scale."""
+    """Return the rows of Table 2 and its early baselines, sorted by scale."""
     rows = [*published_table("table2_acceleration"), *published_table("table2_early_baselines")]
     found = [Setting(row["setting"], scale_of(row["setting"]), row) for row in rows]
     return tuple(sorted(found, key=lambda setting: list(SCALES).index(setting.scale)))
 
 
 def sparse_settings() -> tuple[str, ...]:
-    """The settings of Table 2 whose sparsity is printed, in the tables' order."""
+    """Return the settings of Table 2 with a printed sparsity, in the tables' order."""
     rows = [*published_table("table2_acceleration"), *published_table("table2_early_baselines")]
     return tuple(row["setting"] for row in rows if row["average_sparsity"])
 
 
 def scale_of(row: str) -> str:
-    """The model size that a published row is about; the early tables' bare settings are 7B."""
+    """Return the model size of a published row; the early tables name no size, which means 7B."""
     return next((scale for scale in ("13B", "7B", "1B") if scale in row), "7B")
 
 
 def largest_speedup() -> Setting:
-    """The row with the largest speedup that the paper prints."""
+    """Return the row with the largest speedup printed in the paper."""
     return max(settings(), key=lambda setting: float(setting.printed.get("speedup_to_dense") or 0))

@@ -1,8 +1,8 @@
-"""The shape of a gated-FFN decoder, with its parameters, FLOPs and bytes; and the shapes of the paper's models.
+"""The shape of a gated-FFN decoder, with its parameters, FLOPs and weight reads; and the shapes of the paper's models.
 
-**FLOPs** are model FLOPs, as model FLOPs utilization (MFU) counts them: Chowdhery et al. 2022 (PaLM), appendix B.
-With N parameters that multiply (every projection and the output head; not the embedding's rows and not the norms),
-L layers, d the width of all heads together and T the context, a token costs
+**FLOPs** are model FLOPs, as in model FLOPs utilization (MFU): Chowdhery et al. 2022 (PaLM), appendix B. With N
+parameters in matrix products (all projections and the output head, but not the embedding or the norms), L layers, d the
+total width of all heads and T the context, a token costs
 
     forward              2 N + 4 L d T
     forward, backward    6 N + 12 L d T
@@ -11,8 +11,8 @@ A product with n weights takes n multiplications and n additions, and the backwa
 Attention counts all T keys of each query, as PaLM does.
 
 **Weights read per token** (batch size 1): decoding reads every weight that a token uses once and reuses none of them
-before the next token, so the bytes over the memory's bandwidth bound the speed. Only projections are counted: the
-norms, the embedding's one row and a short sequence's keys and values are below 1 % together.
+before the next token, so the bytes divided by the memory bandwidth bound the speed. Only projections and the output
+head count: the norms, one row of the embedding and a short sequence's keys and values are below 1 % together.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pathlib import Path
 
 from prosparse.published.tables import DATA
 
-HALF_BYTES = 2  # of a weight in float16 or bfloat16
-PREDICTOR_RANK = 1024  # of the paper's predictors, in every layer
+HALF_BYTES = 2  # per weight in float16 or bfloat16
+PREDICTOR_RANK = 1024  # of the paper's predictor in each layer
 
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A gated-FFN decoder; ``vocabulary_size`` is None where only its tokenizer knows."""
+    """Shape of a gated-FFN decoder; ``vocabulary_size`` is None if only the tokenizer knows it."""
 
     hidden_size: int
     intermediate_size: int
@@ -44,7 +44,7 @@ class DecoderShape:
 
     @classmethod
     def read(cls, path: Path) -> DecoderShape | None:
-        """From a checkpoint's config.json; None where there is none, or it is of another family."""
+        """Read the shape from a checkpoint's config.json; return None if it is missing or of another family."""
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
             heads = held["num_attention_heads"]
@@ -93,7 +93,7 @@ class DecoderShape:
 
     @property
     def products(self) -> int | None:
-        """N: the weights that a token is multiplied with."""
+        """N: the weights that multiply a token."""
         return None if self.head is None else self.layer_products + self.head
 
     @property
@@ -110,41 +110,41 @@ class DecoderShape:
     # ---------------------------------------------------------------------------------- FLOPs
 
     def forward_flops(self, context: int) -> int | None:
-        """Per token, attending to ``context`` keys."""
+        """FLOPs per token, attending to ``context`` keys."""
         if self.products is None:
             return None
         return 2 * self.products + 4 * self.layers * self.attention_width * context
 
     def training_flops(self, context: int) -> int | None:
-        """Per token, forward and backward."""
+        """FLOPs per token, forward and backward."""
         forward = self.forward_flops(context)
         return None if forward is None else 3 * forward
 
     def recomputed_flops(self, context: int) -> int:
-        """Per token, of the layers' second forward pass under activation checkpointing."""
+        """FLOPs per token of the layers' second forward pass under activation checkpointing."""
         return 2 * self.layer_products + 4 * self.layers * self.attention_width * context
 
     # ------------------------------------------------------------------ weights read per token
 
     @property
     def dense_read(self) -> int:
-        """Every projection and the output head."""
+        """Weights read without sparsity: every projection and the output head."""
         return _known(self.products)
 
     @property
     def read_without_ffn(self) -> int:
-        """Attention and the output head: no sparsity of the FFN gets below this."""
+        """Weights of attention and the output head, which FFN sparsity does not save."""
         return self.attention + _known(self.head)
 
     def exact_read(self, density: float) -> float:
-        """The whole gate, and the active neurons' rows of the up and down projections."""
+        """Weights read without a predictor: the whole gate, and the active rows of the up and down projections."""
         return self.read_without_ffn + (1 + 2 * density) * self.projection
 
     def predicted_read(self, rank: int, predicted_active: float, read_by_down: float | None = None) -> float:
-        """The predictors, and the rows of the neurons that they predict active.
+        """Weights read with predictors: the predictors, and the rows of the neurons that they predict active.
 
-        ``read_by_down`` is the share of rows that the down projection reads where it also skips
-        neurons that turn out to be zero; default: as many as the others.
+        ``read_by_down`` is the fraction of rows that the down projection reads if it also skips neurons that turn out
+        to be zero; the default is ``predicted_active``.
         """
         down = predicted_active if read_by_down is None else read_by_down
         return self.read_without_ffn + self.predictors(rank) + (2 * predicted_active + down) * self.projection
@@ -158,7 +158,7 @@ def _known(weights: int | None) -> int:
 
 @cache
 def published_shapes() -> dict[str, DecoderShape]:
-    """Scale -> the shape of the paper's model (LLaMA2: Touvron et al. 2023; MiniCPM: Hu et al. 2024)."""
+    """Return scale -> shape of the paper's model (LLaMA2: Touvron et al. 2023; MiniCPM: Hu et al. 2024)."""
     with open(DATA / "model_shapes.csv", newline="", encoding="utf-8") as file:
         return {
             row["scale"]: DecoderShape(

@@ -6,11 +6,11 @@ import csv
 from functools import cache
 from pathlib import Path
 
-#: Where the paper's data lies, beside this module.
+#: Folder of the paper's data.
 DATA = Path(__file__).with_name("data")
 
 
-#: The seven columns of average performance and the benchmarks each is the unweighted mean of.
+#: The seven columns behind the average performance; each is the unweighted mean of its benchmarks.
 GROUPS: dict[str, tuple[str, ...]] = {
     "code_generation": ("humaneval", "mbpp"),
     "commonsense_reasoning": ("piqa", "siqa", "hellaswag", "winogrande", "copa"),
@@ -55,7 +55,7 @@ LABELS = {
     "super_natural_instructions": "Super-Natural Instructions",
 }
 
-#: What the rows of one scale are called: the original, ProSparse without and with threshold shifting.
+#: Names of each scale's rows: the original model, then ProSparse without and with threshold shifting.
 SCALES = {
     "7B": ("LLaMA2-7B", "ProSparse-7B*", "ProSparse-7B"),
     "13B": ("LLaMA2-13B", "ProSparse-13B*", "ProSparse-13B"),
@@ -68,22 +68,22 @@ FIGURE3_FIT = (-1.76, 0.30, 3.49)
 
 @cache
 def published_table(table: str) -> tuple[dict[str, str], ...]:
-    """The rows of ``data/{table}.csv``, every cell as printed."""
+    """Read the rows of ``data/{table}.csv``, every cell as printed."""
     with open(DATA / f"{table}.csv", newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
 
 @cache
 def published_tokens() -> dict[str, str]:
-    """Setting of Table 1 -> billions of tokens it was trained on after its start, where a table prints them."""
+    """Return setting of Table 1 -> billions of tokens of continued training, where a table prints them."""
     found = {}
     for table in ("table6_stages_llama2", "table7_stages_minicpm"):
-        for row in published_table(table):  # in order: a model's last stage stays
+        for row in published_table(table):  # in order, so that a model's last stage wins
             for setting in (f"ProSparse-{row['model']}", f"ProSparse-{row['model']}*"):
                 found[setting] = row["accumulated_tokens_billion"]
     early = {(row["setting"], row["average_sparsity"]) for row in published_table("table1_early_baselines")}
     for row in published_table("table4_regularization_free"):
-        if (f"{row['setting']}-7B", row["average_sparsity"]) in early:  # which of its budgets Table 1 repeats
+        if (f"{row['setting']}-7B", row["average_sparsity"]) in early:  # the budget that Table 1 repeats
             found[f"{row['setting']}-7B"] = row["accumulated_tokens_billion"]
     return found
 
@@ -99,15 +99,15 @@ ROW_KEYS = {
 
 
 def row_key(table: str, row: dict[str, str]) -> str:
-    """The key by which a config names a row: ``ProSparse-7B*``, ``7B 5e-2``, ..."""
+    """Return the key that names a row in a config: ``ProSparse-7B*``, ``7B 5e-2``, ..."""
     return " ".join(row[column] for column in ROW_KEYS[table])
 
 
 @cache
 def row_keys() -> tuple[str, ...]:
-    """The key of every row that a run can stand for.
+    """Return the keys of all rows that a run can stand for.
 
-    Tables 1, 2, 3 and 8 share their settings; Table 4 adds the tokens in billions, Table 5 the
-    scale and lambda, Table 9 the model and threshold.
+    Tables 1, 2, 3 and 8 share their settings; Table 4 adds the tokens in billions, Table 5 the scale and lambda,
+    Table 9 the model and threshold.
     """
     return tuple(dict.fromkeys(row_key(table, row) for table in ROW_KEYS for row in published_table(table)))
