@@ -34,8 +34,8 @@ class Contamination:
     benchmark_lengths: np.ndarray  # distinct lengths, in words
     heldout: np.ndarray  # hash, uint64
     heldout_length: np.ndarray
-    heldout_document: np.ndarray  # number of the document, over all corpora
-    corpus: np.ndarray  # number, of each held-out document
+    heldout_document: np.ndarray  # document number, across all corpora
+    corpus: np.ndarray  # corpus number of each held-out document
     corpora: np.ndarray  # names
     ngram: np.ndarray  # scalar
 

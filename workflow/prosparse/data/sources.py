@@ -1,7 +1,7 @@
 """Read documents from package archives, Hugging Face data sets and local files.
 
 ``source.reader`` names the registered reader of an archive; each string it yields is one document. Instruction data
-is plain text with named parts, so that one loss over all tokens serves language modelling and instructions alike.
+is plain text with named parts, so that one loss over all tokens serves language modeling and instructions alike.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _numbered(rows: Iterator[Any], source: str | Path) -> Iterator[tuple[str, An
     return ((f"{source}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
-# ------------------------------------------------------------------------ language modelling
+# ------------------------------------------------------------------------- language modeling
 
 
 @reader(prose=True)

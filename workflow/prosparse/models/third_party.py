@@ -207,7 +207,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
 
 
 def _why_not_opened(pretrained: str | Path, error: Exception) -> str:
-    """Explain in one line, which names the broken file, if any."""
+    """Explain the failure in one line, naming the broken file if there is one."""
     if is_local(str(pretrained)) and not Path(pretrained).is_dir():
         return f"{pretrained} is not a directory"
     if Path(pretrained).is_dir():
