@@ -4,8 +4,8 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-# a file given with --configfile replaces the default if it names an experiment, else it is laid over it;
-# values given with --config are laid over both
+# a --configfile that names an experiment replaces the default config, any other is merged over it;
+# --config values override both
 named = any(
     "experiment" in load_configfile(file)
     for file in workflow.config_settings.configfiles
@@ -84,11 +84,12 @@ include: "workflow/rules/profile.smk"
 
 
 onstart:
-    # a call that was killed leaves its Slurm jobs running, and Snakemake would start each a second time
+    # a killed call leaves its Slurm jobs running, and Snakemake would start them again
     if not workflow.local_exec and shutil.which("squeue"):
         if jobs := slurm.leftover_jobs(Path.cwd()):
             raise WorkflowError(
-                f"Slurm jobs of an earlier call still run here: wait for them, or stop them: scancel {' '.join(jobs)}"
+                "Slurm jobs of an earlier call are still running in this folder. Wait for them or cancel them: "
+                f"scancel {' '.join(jobs)}"
             )
     if not workflow.touch:
         if copied := copied_results():
@@ -105,14 +106,14 @@ onstart:
 
 
 onsuccess:
-    # not every target makes the page
+    # not every target builds the page
     if Path(directory, "README.md").exists():
         print(
-            f"\nDone. Start at {directory}/README.md: every table and figure, ours beside the paper's, and the claims."
+            f"\nDone. Start at {directory}/README.md: every table and figure compared with the paper's, and the claims."
         )
 
 
 onerror:
     print(
-        "\nFinished work is kept: correct what the log above names and run the same command again."
+        "\nFinished work is kept. Fix the problem named above and run the same command again."
     )

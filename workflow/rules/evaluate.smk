@@ -1,4 +1,4 @@
-# Benchmarks of one pair (checkpoint, activation): all of them in one lm-eval call.
+# All benchmarks of one pair (checkpoint, activation) in one lm-eval call.
 
 
 rule evaluate:

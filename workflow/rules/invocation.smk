@@ -1,4 +1,4 @@
-# Targets that no rule makes, refused with what may be meant: Snakemake would say that it found no rule.
+# Refuse targets that no rule makes and suggest the closest one; Snakemake would only report a missing rule.
 
 if call is not None and call.targets:
     targets = [each.name for each in workflow.rules if not each.has_wildcards()]

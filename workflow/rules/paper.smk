@@ -1,4 +1,4 @@
-# Measurements beside the published numbers: tables, figures, claims, and the page that shows them.
+# Measurements against the published numbers: tables, figures, claims, and the page that shows them.
 
 
 rule resolved_config:

@@ -1,4 +1,4 @@
-# What it costs and what would stop it, before the first job.
+# What the experiment costs and what would stop it, before the first job.
 
 
 rule plan:

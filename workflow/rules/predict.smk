@@ -19,7 +19,7 @@ rule predictors:
         specification=predictor_specification,
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
-        # every epoch is finished work: stopped, the same command goes on
+        # saves every epoch: if stopped, the same command resumes
         "prosparse step train-predictors {input.checkpoint} --specification {params.specification:q}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 

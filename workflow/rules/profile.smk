@@ -1,5 +1,5 @@
-# What a profile asks for, checked before any work: Snakemake ignores a rule that does not exist, and notices a GPU
-# partition that does not exist when its first job is submitted, after hours of others.
+# Check a profile before any work starts: Snakemake ignores unknown rules, and notices a missing GPU partition only when
+# it submits the first GPU job, after hours of other jobs.
 
 if workflow.is_main_process:
     every = {each.name: each for each in workflow.rules}

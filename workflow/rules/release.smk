@@ -1,4 +1,4 @@
-# Folders to upload: a sparse model's weights as links, a config that names its activation, a model card.
+# Folders to upload: a sparse model's weights as links, a config that names the activation, and a model card.
 
 
 rule release_folder:

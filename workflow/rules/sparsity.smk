@@ -1,4 +1,4 @@
-# Sparsity and held-out loss of a run's last checkpoint under every activation that a table asks for.
+# Sparsity and held-out loss of a run's last checkpoint under every activation that a table needs.
 
 
 rule sparsity:

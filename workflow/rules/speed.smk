@@ -1,4 +1,4 @@
-# What our own machinery costs (the L1 gradient in training, the zero count in measuring), and what sparsity gains.
+# The overhead of our own code (the L1 gradient in training, counting zeros in measurements) and the gain of sparsity.
 
 
 rule speed:
@@ -13,7 +13,7 @@ rule speed:
         "<experiment>/timings/speed.tsv"
     conda:
         "../../envs/prosparse.yaml"
-    threads: workflow.cores  # nothing may run beside a time measurement
+    threads: workflow.cores  # nothing else may run during a timing
     params:
         specification=lambda wildcards: ascii_json(
             specify_stage(
@@ -27,7 +27,7 @@ rule speed:
         precision=experiment.precision,
         stage_threads=experiment.threads,
     shell:
-        # with the threads that a stage has; Snakemake sets MKL's to all of this rule's, and torch takes MKL's
+        # use a stage's threads; Snakemake sets MKL_NUM_THREADS to this rule's, and torch follows it
         "OMP_NUM_THREADS={params.stage_threads} MKL_NUM_THREADS={params.stage_threads} prosparse step speed {input.checkpoint}"
         " --specification {params.specification:q} --precision {params.precision}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
@@ -45,11 +45,11 @@ rule operators:
         "<experiment>/timings/operators.tsv"
     conda:
         "../../envs/prosparse.yaml"
-    threads: workflow.cores  # nothing may run beside a time measurement
+    threads: workflow.cores  # nothing else may run during a timing
     params:
         specification=operators_specification,
     shell:
-        # large pages, so that the time of page walks does not hide that of the memory
+        # large pages, so that page walks do not mask the memory's speed
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"
         " --output {output} 2>&1 | tee {log}"
 

@@ -1,5 +1,5 @@
-# One job a stage. Only its final files are declared: a stage that was stopped resumes by itself
-# from a directory that Snakemake does not know, and so does not delete.
+# One job per stage. It declares only its final files: an interrupted stage resumes from a directory that Snakemake does
+# not know and therefore does not delete.
 
 
 rule train_stage:
@@ -23,7 +23,7 @@ rule train_stage:
         "../../envs/prosparse.yaml"
     threads: experiment.threads
     resources:
-        # what a profile raises; it changes no result, so finished stages stay as they are
+        # a profile may raise these; they change no results, so finished stages stay valid
         nodes=1,
         processes=1,
         runtime=0,
@@ -49,7 +49,7 @@ rule train_stage:
         " --output {output.provenance} 2>&1 | tee {log}"
 
 
-# A model that is taken as it is: nobody waits for GPUs to fetch or copy one.
+# Models used as they are: downloading or copying one must not wait for GPUs.
 use rule train_stage as start with:
     wildcard_constraints:
         run="|".join(STARTS) or "none",
