@@ -2,7 +2,7 @@
 # make test        install, then the tests
 
 PYTHON ?= python3
-# relative: make would take a path with a space for two
+# relative, because make would split a path at a space
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
