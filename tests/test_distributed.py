@@ -237,7 +237,7 @@ WAYS = {"DDP": {"micro_batch_size": 1}, "FSDP": {"micro_batch_size": 1, "fsdp": 
 def _first_step(root):
     for way, settings in WAYS.items():
         text = expected_error(OutOfTime, root, specification(STAGES[:1], **settings), f"{way} 0", max_seconds=0)
-        assert text == "saved at step 1 of 2: run again to go on"
+        assert text == "saved at step 1 of 2: run the same command again to continue"
 
 
 def _last_steps(root):
@@ -300,7 +300,7 @@ def _goes_wrong(root):
 
     StageCallback.on_step_begin = interrupted
     text = expected_error(OutOfTime, root, specification(), "interrupted")
-    assert text == "saved at step 3 of 6: run again to go on"
+    assert text == "saved at step 3 of 6: run the same command again to continue"
     StageCallback.on_step_begin = begin
     run(root, specification(), "interrupted")
 

@@ -139,7 +139,7 @@ def test_a_stage_that_is_out_of_time_goes_on_in_the_next_job(toy):
     assert len(states) > 1
     assert states[-1] == "COMPLETED"
     logs = [path.read_text() for path in toy.glob(".snakemake/slurm_logs/rule_train_stage/stopped*/*.log")]
-    assert any(f"of {STEPS}: run again to go on" in log for log in logs)
+    assert any(f"of {STEPS}: run the same command again to continue" in log for log in logs)
     assert_whole(toy, "stopped")
 
 

@@ -195,7 +195,7 @@ def test_a_killed_shard_leaves_nothing_and_again_gives_the_same_bytes(data_set, 
 
 
 @pytest.fixture(scope="module")
-def tokenised(data_set, tmp_path_factory):
+def tokenized(data_set, tmp_path_factory):
     """(tokenizer, tokens of three shards joined): folder of corpora, each with its ``shards``."""
     root = tmp_path_factory.mktemp("tokens")
     for shard in range(3):
@@ -208,8 +208,8 @@ def tokenised(data_set, tmp_path_factory):
     return root / "tokens", shards, manifest
 
 
-def test_joined_shards_are_their_rows_in_order_and_no_copy(tokenised):
-    root, shards, manifest = tokenised
+def test_joined_shards_are_their_rows_in_order_and_no_copy(tokenized):
+    root, shards, manifest = tokenized
     for split in ("train", "heldout"):
         rows = datasets.load_from_disk(str(root / "c" / split))
         parts = [datasets.load_from_disk(str(shard / split)) for shard in shards]
@@ -223,8 +223,8 @@ def test_joined_shards_are_their_rows_in_order_and_no_copy(tokenised):
     assert load_heldout(root)["c"].shape == (7, 16)
 
 
-def test_the_manifest_of_a_corpus_sums_those_of_its_shards(tokenised):
-    root, shards, manifest = tokenised
+def test_the_manifest_of_a_corpus_sums_those_of_its_shards(tokenized):
+    root, shards, manifest = tokenized
     assert manifest == json.loads((root / "c" / "manifest.json").read_text())
     parts = [json.loads((shard / "manifest.json").read_text()) for shard in shards]
     assert manifest["tokens"] == sum(part["tokens"] for part in parts)
@@ -232,9 +232,9 @@ def test_the_manifest_of_a_corpus_sums_those_of_its_shards(tokenised):
     assert manifest["heldout_bytes_per_token"] == sum(part["heldout_bytes"] for part in parts) / (7 * 15)
 
 
-def test_shards_of_different_commits_are_not_joined(data_set, tokenised, tmp_path, monkeypatch):
+def test_shards_of_different_commits_are_not_joined(data_set, tokenized, tmp_path, monkeypatch):
     """``main`` has moved between the first shard and the others."""
-    root, _, _ = tokenised
+    root, _, _ = tokenized
     shards = [tmp_path / "shards" / str(shard) for shard in range(3)]
 
     def made(shard, commit):
@@ -252,16 +252,16 @@ def test_shards_of_different_commits_are_not_joined(data_set, tokenised, tmp_pat
     assert join(shards, tmp_path / "c")["commit"] == "new"
 
 
-def test_a_mixture_goes_over_all_shards(tokenised):
-    root, _, _ = tokenised
+def test_a_mixture_goes_over_all_shards(tokenized):
+    root, _, _ = tokenized
     rows = datasets.load_from_disk(str(root / "c" / "train"))["input_ids"][:]
     mixture = Mixture.load(root, {"c": 1}, len(rows), 0)
     assert sorted(sample["input_ids"].tolist() for sample in mixture) == sorted(rows)
 
 
-def test_a_shard_may_hold_out_nothing(tokenised, tmp_path):
+def test_a_shard_may_hold_out_nothing(tokenized, tmp_path):
     """Four rows of a corpus of five shards: one shard has none of them, and joins the others all the same."""
-    root, _, _ = tokenised
+    root, _, _ = tokenized
     paths = [tmp_path / str(shard) for shard in range(5)]
     for shard, path in enumerate(paths):
         tokenize("c", root.parent / "0.parquet", root.parent / "tokenizer", 16, 4, path, shard, 5)
@@ -270,8 +270,8 @@ def test_a_shard_may_hold_out_nothing(tokenised, tmp_path):
     assert manifest["heldout_sequences"] == len(datasets.load_from_disk(str(tmp_path / "c" / "heldout"))) == 4
 
 
-def test_too_little_heldout_names_the_shard(tokenised, tmp_path):
-    root, _, _ = tokenised
+def test_too_little_heldout_names_the_shard(tokenized, tmp_path):
+    root, _, _ = tokenized
     with pytest.raises(
         ConfigError, match=r"corpus c, shard 1 of 2: \d heldout sequences of 1200 tokens, needs at least 2"
     ):

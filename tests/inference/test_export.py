@@ -219,7 +219,7 @@ def test_llama_cpp_gets_an_activation_it_does_not_compute_for_timing_alone(activ
         export_llama_cpp(model, None, path, torch.float16)
     export_llama_cpp(model, None, path, torch.float16, activation_ignored=True)
     description = field(path, "general.description")
-    assert description == f"llama for timing alone: llama.cpp computes silu, the model has {activation}"
+    assert description == f"llama for timing only: llama.cpp computes silu, the model has {activation}"
 
 
 def test_other_architectures_and_predictors_are_refused(tmp_path):

@@ -31,8 +31,8 @@ def print_sparsity(
         found = measure(model, torch.tensor(rows["input_ids"]), batch_size=1)
         layers = " ".join(f"{100 * layer:.1f}" for layer in found["layer_sparsity"])
         print(
-            f"{activation}: sparsity {100 * found['sparsity']:.2f} % | loss {found['loss']:.4f} nats a token, "
-            f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits a byte | {found['tokens']:,} tokens\n"
+            f"{activation}: sparsity {100 * found['sparsity']:.2f} % | loss {found['loss']:.4f} nats per token, "
+            f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits per byte | {found['tokens']:,} tokens\n"
             f"  layers, first to last: {layers} %",
             flush=True,
         )

@@ -79,7 +79,7 @@ def prepare(
         UserError: the operators cannot compute the model, or the predictors do not fit. The model is left unchanged.
     """
     if any(isinstance(module, DecodingFFN) for module in model.modules()):
-        raise UserError("this model has been prepared for decoding before; load it anew to change its predictors")
+        raise UserError("this model has been prepared for decoding before; load it again to change its predictors")
     found = gated_ffns(model)
     for ffn in found:
         check(ffn)

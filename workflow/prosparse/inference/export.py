@@ -215,9 +215,9 @@ def _description(model: PreTrainedModel, engine: str, computed: str, activation_
         raise UserError(
             f"the model's activation is {activation}, but {engine} computes {computed} whatever the file says"
             + (other if computed == "relu" else "")
-            + " (activation_ignored: a file for timing alone)"
+            + " (activation_ignored: a file for timing only)"
         )
-    return f"{model.config.model_type} for timing alone: {engine} computes {computed}, the model has {activation}"
+    return f"{model.config.model_type} for timing only: {engine} computes {computed}, the model has {activation}"
 
 
 @torch.inference_mode()

@@ -152,7 +152,7 @@ def train(checkpoint: str | Path, specification: PredictorSpecification, tokens:
 
     Args:
         checkpoint: a Hugging Face directory.
-        tokens: directory of tokenised corpora, one folder each; only train rows are read.
+        tokens: directory of tokenized corpora, one folder each; only train rows are read.
         output: the predictors' directory.
 
     Raises:

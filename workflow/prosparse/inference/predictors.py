@@ -92,7 +92,7 @@ def load(directory: Path, dtype: torch.dtype = torch.float32) -> list[Predictor]
     """
     count = len(list(directory.glob("model_*.pt")))
     if not count:
-        raise ConfigError(f"{directory} holds no predictors: model_0.pt, model_1.pt, ... are needed, one a layer")
+        raise ConfigError(f"{directory} holds no predictors: model_0.pt, model_1.pt, ... are needed, one per layer")
     return [_load_layer(directory / f"model_{layer}.pt", dtype) for layer in range(count)]
 
 
@@ -103,7 +103,7 @@ def _load_layer(path: Path, dtype: torch.dtype) -> Predictor:
         raise ConfigError(f"{path} is missing, though files of later layers are there") from None
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{path} is no predictor: weights alone can be read from it ({reason})") from None
+        raise ConfigError(f"{path} is no predictor: only weights can be read from it ({reason})") from None
     matrices = isinstance(weights, dict) and all(isinstance(w, Tensor) and w.dim() == 2 for w in weights.values())
     if not matrices or set(weights) != {"fc1.weight", "fc2.weight"}:
         raise ConfigError(f"{path} is no predictor: it must hold the matrices fc1.weight and fc2.weight, nothing else")

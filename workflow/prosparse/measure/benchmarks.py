@@ -194,7 +194,7 @@ def _lm_eval_config(
         config["fewshot_config"] = config["fewshot_config"] | {"samples": fixed}
     available = len(shots) or len(fixed)
     if available < task.shots:
-        raise ValueError(f"{name}: {task.shots} shots are needed and {available} are there")
+        raise ValueError(f"{name}: {task.shots} shots are needed, {available} are available")
     if task.max_new_tokens is not None:
         config["generation_kwargs"] = config["generation_kwargs"] | {"max_gen_toks": _new_tokens(task, context)}
     if runs_programs:

@@ -60,7 +60,7 @@ def measure(
         kinds: predictors by kind, one per layer; the sweep also measures the first kind's loss.
         marginal: each layer's activation frequencies [intermediate_size] on training tokens.
         corpora: those of weight 0 are skipped.
-        tokens: directory of tokenised corpora.
+        tokens: directory of tokenized corpora.
         batch_size: sequences.
 
     Returns:

@@ -53,7 +53,7 @@ def of_architecture(architecture: Architecture, vocabulary_size: int | None = No
 def activation_bytes(shape: DecoderShape, training: Training, context: int) -> int:
     """Return the bytes that one layer keeps per token for the backward pass.
 
-    The residual stream and the norms stay in float32. A layer keeps the input and the normalised output of two norms;
+    The residual stream and the norms stay in float32. A layer keeps the input and the normalized output of two norms;
     the inputs of the projections; queries, keys (repeated for every head), values and the attention output; the gate
     before and after its activation, up, and their product. Eager attention also keeps each head's probabilities over
     the context, both in float32 and in the dtype of the matrix product.

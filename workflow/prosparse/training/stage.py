@@ -55,7 +55,7 @@ def train_stage(
 
     Args:
         specification: the stage and everything before it that shapes its weights.
-        tokens: directory of tokenised corpora, one folder each.
+        tokens: directory of tokenized corpora, one folder each.
         tokenizer: saved with the weights, so that the checkpoint is self-contained.
         previous: the checkpoint directory this stage starts from; None for stage 0 from scratch.
         output: the stage's checkpoint directory.
@@ -129,7 +129,8 @@ def train_stage(
         trainer.train(resume_from_checkpoint=str(continue_from) if continue_from else None)
         if trainer.state.global_step < specification.stages[-1].until:
             raise OutOfTime(
-                f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: run again to go on"
+                f"saved at step {trainer.state.global_step} of {specification.stages[-1].until}: "
+                "run the same command again to continue"
             )
         distributed.from_first(finish)
 
