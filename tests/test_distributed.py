@@ -327,7 +327,7 @@ def test_command_line_says_once_why_it_stopped(root):
     started = []
     for rank in range(2):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}  # torchrun's
         started.append(
             subprocess.Popen(arguments, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         )

@@ -62,11 +62,12 @@ class Mixture(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         self._corpus = _corpora(weights, length, generator)
         self._row = np.empty(length, np.int64)
         for index, name in enumerate(names):
-            mine = np.flatnonzero(self._corpus == index)
-            epochs, rows = np.divmod(self._read[index] + np.arange(len(mine)), len(corpora[name]))
-            for epoch in np.unique(epochs):
-                part = epochs == epoch
-                self._row[mine[part]] = _permutation(len(corpora[name]), seed, name, int(epoch))[rows[part]]
+            mine, size, done = np.flatnonzero(self._corpus == index), len(corpora[name]), 0
+            while done < len(mine):
+                epoch, first = divmod(int(self._read[index]) + done, size)
+                part = mine[done : done + size - first]
+                self._row[part] = _permutation(size, seed, name, epoch)[first : first + len(part)]
+                done += len(part)
 
     @classmethod
     def load(
