@@ -119,11 +119,13 @@ def test_activation_text_round_trip(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gelu", "'silu', 'relu', 'shiftrelu' or 'fatrelu'"),
-        ("fatrelu", "parameter"),
-        ("fatrelu--1", "greater than or equal"),
-        ("relu-0.1", "not allowed"),
-        ("fatrelu-x", "not a number"),
+        ("gelu", r"'gelu': allowed are silu, relu, fatrelu-THRESHOLD and shiftrelu-BIAS"),
+        ("fatrelu", r"did you mean fatrelu-0\.01\? allowed are"),
+        ("fatrelu--1", "both numbers at least 0"),
+        ("relu-0.1", "'relu-0.1': allowed are silu, relu, fatrelu-THRESHOLD"),
+        ("fatrelu-x", r"did you mean fatrelu-0\.01\?"),
+        ("shiftrelu-inf", "both numbers at least 0"),
+        ("FATReLU_0.3", r"did you mean fatrelu-0\.3\?"),
     ],
 )
 def test_bad_activation_text(text, message):
