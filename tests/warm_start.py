@@ -80,6 +80,8 @@ def serve(path: str) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        # the server's own text layers believe that they write to its log, which can be sought in; a pipe cannot
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         os.chdir(directory)
         os.environ.clear()
         os.environ.update(environment)
