@@ -14,7 +14,7 @@ reproduce: install
 	snakemake --cores all
 
 test: install check
-	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: install
 	ruff check .
