@@ -101,9 +101,11 @@ def _load_layer(path: Path, dtype: torch.dtype) -> Predictor:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing, though files of later layers are there") from None
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:
+        raise ConfigError(f"{path} is no predictor: it holds something other than weights, or is damaged") from None
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{path} is no predictor: only weights can be read from it ({reason})") from None
+        raise ConfigError(f"{path} is no predictor: it cannot be read ({reason})") from None
     matrices = isinstance(weights, dict) and all(isinstance(w, Tensor) and w.dim() == 2 for w in weights.values())
     if not matrices or set(weights) != {"fc1.weight", "fc2.weight"}:
         raise ConfigError(f"{path} is no predictor: it must hold the matrices fc1.weight and fc2.weight, nothing else")
