@@ -8,9 +8,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here, and no Snakemake that a test
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only wait for one another
 
-import commands
 import pytest
 import torch
+from helpers import commands
 from transformers import LlamaConfig, LlamaForCausalLM
 
 commands.hide()  # before any test asks what this machine has

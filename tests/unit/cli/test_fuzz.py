@@ -1,0 +1,326 @@
+"""Mutated inputs: a clear line and an exit status that tells the truth, or the promised output; never a stack.
+
+Every case is made from a seed, so a failing one can be run again: ``pytest tests/unit/cli/test_fuzz.py -k case12``.
+The public reports that the mutations are modelled on are listed in ``test_failures.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import re
+import shutil
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from helpers.checkpoint import make_checkpoint
+from helpers.repository import ROOT
+
+from prosparse.__main__ import main
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.loading import load
+from prosparse.inference.predictors import Predictor
+from prosparse.inference.predictors import save as save_predictors
+from prosparse.system.errors import ConfigError
+
+RECIPE = {
+    "activation": "relu",
+    "context_length": 16,
+    "stages": [{"until": 1}, {"until": 2, "peak": 0.1, "shape": "sine"}],
+    "training": {"learning_rate": 1e-3, "batch_size": 1, "micro_batch_size": 1},
+}
+ODD_WORDS = [
+    "",
+    " ",
+    "-",
+    "--",
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e999",
+    "é",
+    "\u202e",
+    "a/b/c",
+    "x" * 300,
+    "~",
+    "%s",
+    "{}",
+    "null",
+]
+ODD_VALUES: list[Any] = [
+    None, "", "x", -1, 0, 1.5, 10**12, float("inf"), float("nan"), True, [], ["x"], {}, {"x": 1}, [[1]], "relu", "1e3",
+]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- mutations
+
+
+def misspelt(word: str, chance: random.Random) -> str:
+    if not word:
+        return "x"
+    place = chance.randrange(len(word))
+    return chance.choice(
+        [
+            word[:place] + word[place + 1 :],
+            word[:place] + chance.choice(string.ascii_letters) + word[place:],
+            word[:place] + word[place : place + 2][::-1] + word[place + 2 :],
+            word.upper(),
+            word.replace("-", "_") if "-" in word else word + "s",
+        ]
+    )
+
+
+def mutated_words(words: list[str], chance: random.Random) -> list[str]:
+    words = list(words)
+    place = chance.randrange(len(words))
+    match chance.randrange(6):
+        case 0:
+            del words[place]
+        case 1:
+            words[place] = misspelt(words[place], chance)
+        case 2:
+            words[place] = chance.choice(ODD_WORDS)
+        case 3:
+            words.insert(place, chance.choice([*ODD_WORDS, "--seed", "--dense", "--rank", "--unknown", "-o"]))
+        case 4:
+            other = chance.randrange(len(words))
+            words[place], words[other] = words[other], words[place]
+        case 5:
+            del words[place:]
+    return words
+
+
+def mutated_tree(tree: Any, chance: random.Random) -> Any:
+    """One entry of a nest of mappings and lists is dropped, renamed, doubled or given another value."""
+    tree = copy.deepcopy(tree)
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+            places.append((node, key))
+            walk(node[key])
+
+    walk(tree)
+    node, key = chance.choice(places)
+    match chance.randrange(4):
+        case 0:
+            del node[key]
+        case 1 if isinstance(node, dict):
+            node[misspelt(str(key), chance)] = node.pop(key)
+        case 2 if isinstance(node, list):
+            node.append(node[key])
+        case _:
+            node[key] = chance.choice([each for each in ODD_VALUES if each != node[key]])
+    return tree
+
+
+def mutated_bytes(content: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(len(content))
+    match chance.randrange(5):
+        case 0:
+            return content[:place]
+        case 1:
+            return content[:place] + bytes([chance.randrange(256)]) + content[place + 1 :]
+        case 2:
+            return content[:place] + chance.randbytes(7) + content[place:]
+        case 3:
+            return b"\xff\xfe" + content
+        case _:
+            return content[:place] + b"\0" * 16 + content[place + 16 :]
+
+
+# --------------------------------------------------------------------------------- the verdict
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A checkpoint, text of three kinds and benchmark rows."""
+    root = tmp_path_factory.mktemp("fuzz")
+    make_checkpoint(root / "model", "relu")
+    texts = [f"Paragraph number {index}, which is not the same as {index * index}. " * 3 for index in range(9)]
+    (root / "book.txt").write_text("\n".join(texts))
+    (root / "book.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    pq.write_table(pa.table({"text": texts}), root / "book.parquet")
+    (root / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    generator = torch.Generator().manual_seed(0)
+    layers = [Predictor.of(*(torch.randn(*shape, generator=generator) for shape in ((4, 32), (96, 4)))) for _ in "12"]
+    save_predictors(layers, root / "predictors")
+    (root / "rows").mkdir()
+    row = {"goal": "To sit,", "sol1": "stand.", "sol2": "use a chair.", "label": 1}
+    (root / "rows" / "piqa.jsonl").write_text(json.dumps(row) + "\n")
+    return root
+
+
+@pytest.fixture
+def here(origin, tmp_path, monkeypatch):
+    """Links to the files of ``origin``: a case replaces what it mutates."""
+    for path in origin.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change a file below this case's folder, in a copy of its own."""
+    folder = path.parent
+    if folder.is_symlink():
+        source = folder.resolve()
+        folder.unlink()
+        shutil.copytree(source, folder, copy_function=os.link)
+    content = change(path.read_bytes())
+    path.unlink()
+    path.write_bytes(content)
+
+
+#: Of each command, a line that works and what it leaves.
+LINES = {
+    "swap": ("swap model --activation fatrelu-0.1 --output out", "config.json"),
+    "sparsity": ("sparsity model --text book.txt --context-length 16 --sequences 1", None),
+    "generate": ("generate model --prompt Paragraph --new-tokens 1 --dtype float32", None),
+    "export": ("export model --engine llama.cpp --activation silu --output out", ""),
+    "evaluate": ("evaluate model --task piqa --rows rows --output out", ""),
+    "train": ("train model --recipe recipe.yaml --text book.txt --output out", "stage1/config.json"),
+    "predictors": (
+        "predictors model --text book.jsonl --kind svd --rank 4 --tokens 32 --context-length 16 --output out",
+        "svd/model_1.pt",
+    ),
+}
+
+
+def judge(words: list[str], capsys: pytest.CaptureFixture[str], left: Path | None = None) -> int:
+    """Run a command: a clear failure, or success with its output (the file ``left``, or else something printed)."""
+    status = main(words)
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err, words
+    if status == 0:
+        asked = {"--help", "--version"} & set(words)
+        assert said.out.strip(), (words, "printed nothing")
+        assert asked or left is None or left.exists(), (words, "left nothing")
+    else:
+        assert status in (1, 2), (words, status, said.err)
+        assert "prosparse: error: " in said.err, (words, said.err)
+        lines = said.err[said.err.rindex("prosparse: error: ") :].strip().splitlines()
+        # a recipe has a line per problem, and each names its key
+        assert len(lines) <= 3 or all(re.match(r"[\w.]+: ", line) for line in lines[1:]), (words, said.err)
+        assert len(lines[0]) > len("prosparse: error: ") + 10, (words, said.err)
+    return status
+
+
+def cases(count: int) -> Any:
+    return pytest.mark.parametrize("seed", range(count), ids=[f"case{seed}" for seed in range(count)])
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_every_line_works_as_it_is(command, here, capsys):
+    line, left = LINES[command]
+    assert judge(line.split(), capsys, None if left is None else here / "out" / left) == 0
+
+
+@cases(140)
+def test_command_lines(seed, here, capsys):
+    chance = random.Random(seed)
+    command = chance.choice(list(LINES))
+    line, left = LINES[command]
+    words = mutated_words(line.split(), chance)
+    output = words[words.index("--output") + 1] if "--output" in words[:-1] else "out"
+    judge(words, capsys, None if left is None else Path(output) / left if left else Path(output))
+
+
+@cases(60)
+def test_recipes(seed, here, capsys):
+    chance = random.Random(seed)
+    text = yaml.safe_dump(mutated_tree(RECIPE, chance)).encode()
+    change_file(here / "recipe.yaml", lambda _: mutated_bytes(text, chance) if seed % 3 == 0 else text)
+    judge(LINES["train"][0].split(), capsys, here / "out")
+
+
+@cases(60)
+def test_text_files(seed, here, capsys):
+    chance = random.Random(seed)
+    name = ("book.txt", "book.jsonl", "book.parquet")[seed % 3]
+    change_file(here / name, lambda content: mutated_bytes(content, chance))
+    judge(LINES["sparsity"][0].replace("book.txt", name).split(), capsys)
+
+
+@cases(120)
+def test_json_of_a_checkpoint(seed, here, capsys):
+    chance = random.Random(seed)
+    name = ("config.json", "config.json", "tokenizer_config.json", "generation_config.json", "tokenizer.json")[seed % 5]
+
+    def change(content: bytes) -> bytes:
+        if chance.random() < 0.3:
+            return mutated_bytes(content, chance)
+        return json.dumps(mutated_tree(json.loads(content), chance)).encode()
+
+    change_file(here / "model" / name, change)
+    command = chance.choice(["swap", "sparsity", "generate", "export"])
+    line, left = LINES[command]
+    judge(line.split(), capsys, None if left is None else here / "out" / left if left else here / "out")
+
+
+@cases(40)
+def test_weights_of_a_checkpoint(seed, here, capsys):
+    """Of these, a flipped bit of a weight is the one that nobody can see."""
+    chance = random.Random(seed)
+
+    def change(content: bytes) -> bytes:
+        length = 8 + int.from_bytes(content[:8], "little")
+        if seed % 2:
+            return mutated_bytes(content[:length], chance) + content[length:]
+        return mutated_bytes(content, chance)
+
+    change_file(here / "model" / "model.safetensors", change)
+    judge(LINES["swap"][0].split(), capsys, here / "out" / "config.json")
+
+
+@cases(20)
+def test_predictors(seed, here, capsys):
+    chance = random.Random(seed)
+    change_file(here / "predictors" / "model_1.pt", lambda content: mutated_bytes(content, chance))
+    judge([*LINES["generate"][0].split(), "--predictors", "predictors"], capsys)
+
+
+EXPERIMENTS = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))]
+WHOLE = [path for path in EXPERIMENTS if "experiment:" in path.read_text(encoding="utf-8")]
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in WHOLE]
+
+
+@cases(120)
+def test_experiments(seed, experiments):
+    """As Snakemake reads them: an error of the config that names the key, or an experiment."""
+    chance = random.Random(seed)
+    raw = mutated_tree(chance.choice(experiments), chance)
+    try:
+        read: Experiment | str = load(raw)
+    except ConfigError as error:
+        read = str(error)
+    assert isinstance(read, Experiment) or len(read) > 20
+
+
+@cases(20)
+def test_files_of_corpora(seed, tmp_path, experiments):
+    """The file that an experiment's ``data.corpora`` names, which is ours to read."""
+    chance = random.Random(seed)
+    raw = copy.deepcopy(next(each for each in experiments if isinstance(each["data"]["corpora"], str)))
+    path = tmp_path / "corpora.yaml"
+    path.write_bytes(mutated_bytes((ROOT / raw["data"]["corpora"]).read_bytes(), chance))
+    raw["data"]["corpora"] = str(path)
+    try:
+        read: Experiment | str = load(raw)
+    except ConfigError as error:
+        read = str(error)
+    assert isinstance(read, Experiment) or str(path) in read

@@ -1,0 +1,75 @@
+"""Estimates of a job's memory against what the published runs' processes took, and what a machine has."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.repository import ROOT
+
+from prosparse.experiment.loading import load
+from prosparse.plan import costs, memory
+from prosparse.published.shapes import DecoderShape
+
+PUBLISHED = ROOT / "results" / "published"
+#: SmolLM2-135M: its GGUF file, unlike a config.json, is not read for an estimate.
+SMOLLM2 = DecoderShape(576, 1536, 30, 9, 3, 64, 49152, True)
+
+PROMPTS = 32  # that the published evaluations answered at once
+
+
+def measured(folder: Path, kind: str, run: str) -> float:
+    """The largest resident set of the run's jobs in megabytes; 0 where there was none."""
+    sizes = [0.0]
+    for file in (folder / "timings" / kind).glob(f"{run}.seed*.tsv"):
+        with open(file, newline="", encoding="utf-8") as rows:
+            sizes += [float(row["max_rss"]) for row in csv.DictReader(rows, delimiter="\t")]
+    return max(sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), [("laptop", "config.yaml"), ("smollm2", "workflow/experiments/smollm2.yaml")]
+)
+def test_an_estimate_is_no_less_than_was_taken_and_no_more_than_twice_that(name, config, monkeypatch):
+    folder = PUBLISHED / name
+    experiment = load(yaml.safe_load((ROOT / config).read_text(encoding="utf-8")))
+    prompts = PROMPTS * experiment.data.context_length
+    if name == "smollm2":
+        monkeypatch.setattr(costs, "decoder", lambda *_: SMOLLM2)
+    compared = 0
+    for run in experiment.runs:
+        measuring = memory.measuring_megabytes(experiment, run, folder)
+        for kind, estimate in (
+            ("train", memory.training_megabytes(experiment, run, folder)),
+            ("sparsity", measuring),
+            ("prediction", measuring),
+            ("predictors", measuring),
+            ("evaluate", memory.measuring_megabytes(experiment, run, folder, prompts, logits=2)),
+        ):
+            if taken := measured(folder, kind, run):
+                assert 0.95 * taken <= estimate <= 2 * taken, (run, kind, taken, estimate)
+                compared += 1
+    assert compared > 20
+
+
+def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
+    limits = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
+    monkeypatch.setattr(memory, "LIMITS", limits)
+    whole = memory.machine_bytes()
+    limits[0].write_text("max\n")
+    assert memory.machine_bytes() == whole
+    limits[1].write_text("2000000000\n")
+    assert memory.machine_bytes() == 2_000_000_000
+    limits[0].write_text(f"{2**62}\n")
+    assert memory.machine_bytes() == 2_000_000_000
+
+
+def test_a_larger_model_needs_more():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    experiment = load(config)
+    needs = {run: memory.training_megabytes(experiment, run, Path("none")) for run in ("small-base", "medium-base")}
+    config["architectures"]["small"]["hidden_size"] = 2048
+    wide = memory.training_megabytes(load(config), "small-base", Path("none"))
+    assert needs["small-base"] < needs["medium-base"] < wide

@@ -1,0 +1,408 @@
+"""Costs reckoned from a config against hand calculations, published counts and torch's own counter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers.paper_scale import LLAMA2_7B, MINICPM_1B, paper, paper_config
+from helpers.repository import ROOT
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.loading import load
+from prosparse.experiment.model import Architecture
+from prosparse.experiment.training import Training
+from prosparse.plan import costs, downloads, jobs, page, papers, targets
+from prosparse.plan.costs import activation_bytes, of_architecture
+from prosparse.plan.jobs import Total
+from prosparse.published.shapes import DecoderShape
+from prosparse.published.tables import BENCHMARKS, published_table
+
+
+def planned(experiment: Experiment, directory: Path) -> list[jobs.Job]:
+    return targets.jobs_behind(experiment, directory, targets.targets(experiment)["all"])
+
+
+# --------------------------------------------------------------------------------------- counts
+
+
+def test_parameters_of_llama2_7b_are_those_published():
+    assert of_architecture(Architecture(**LLAMA2_7B)).parameters == 6_738_415_616
+
+
+def test_parameters_of_minicpm_1b_are_those_published():
+    """1,247,442,432 without the embedding: MiniCPM's technical report (Hu et al. 2024), table of its sizes."""
+    assert of_architecture(Architecture(**MINICPM_1B)).parameters == 1_247_442_432 + 73440 * 1536
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_are_those_of_transformers(kv_heads, tied, tmp_path):
+    config = LlamaConfig(
+        vocab_size=101, hidden_size=32, intermediate_size=88, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=kv_heads, head_dim=16, tie_word_embeddings=tied,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    config.save_pretrained(tmp_path)
+    shape = DecoderShape.read(tmp_path / "config.json")
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_training_flops_of_llama2_7b_by_hand():
+    """Every product of one token written out: 2 FLOPs a weight forward, twice that backward."""
+    d, f, vocabulary, context = 4096, 11008, 32000, 4096
+    layer = 0
+    for rows, columns in [(d, d)] * 4 + [(f, d), (f, d), (d, f)]:
+        layer += 2 * rows * columns
+    layer += 2 * context * 128 * 32  # scores: each of 32 heads, a query of 128 with every key
+    layer += 2 * context * 128 * 32  # their product with the values
+    forward = 32 * layer + 2 * vocabulary * d
+    assert of_architecture(Architecture(**LLAMA2_7B)).training_flops(context) == 3 * forward
+    # near the rule of thumb: 6 a parameter, and 16 % for attention at this context
+    assert 3 * forward == pytest.approx(6 * 6.607e9 + 12 * 32 * 4096 * 4096, rel=1e-3)
+
+
+def test_training_flops_of_minicpm_1b_by_hand():
+    d, f, keys, vocabulary, context = 1536, 3840, 8 * 64, 73440, 4096
+    products = 2 * d * d + 2 * keys * d + 3 * f * d
+    attention = 2 * (2 * context * 1536)
+    forward = 52 * (2 * products + attention) + 2 * vocabulary * d
+    assert of_architecture(Architecture(**MINICPM_1B)).training_flops(context) == 3 * forward
+
+
+def tiny(**over: Any) -> tuple[LlamaForCausalLM, DecoderShape]:
+    config = LlamaConfig(
+        vocab_size=160, hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False, attn_implementation="eager", use_cache=False, **over,
+    )  # fmt: skip
+    return LlamaForCausalLM(config), DecoderShape(64, 176, 3, 4, 2, 16, 160, False)
+
+
+def counted(step: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def test_flops_are_those_that_torch_counts():
+    model, shape = tiny()
+    rows = torch.randint(0, 160, (2, 48))
+    # torch also counts the rotary angles
+    assert counted(lambda: model(input_ids=rows)) == pytest.approx(96 * shape.forward_flops(48), rel=1e-3)
+    step = lambda: model(input_ids=rows, labels=rows).loss.backward()  # noqa: E731
+    plain = counted(step)
+    assert plain == pytest.approx(96 * shape.training_flops(48), rel=1e-3)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    again = counted(step) - plain
+    # torch leaves out each layer's last product, whose result nothing needs again
+    last = 96 * 2 * 3 * 64 * 176
+    assert again == pytest.approx(96 * shape.recomputed_flops(48) - last, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_activations_are_about_what_torch_keeps(precision, attention):
+    model, shape = tiny(hidden_act="silu")
+    model.set_attn_implementation(attention)
+    length = 64
+    rows = torch.randint(0, 160, (2, length))
+    kept: dict[int, int] = {}
+    weights = {parameter.shape for parameter in model.parameters()}
+    weights |= {shape[::-1] for shape in weights}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape not in weights:  # nor their copies in bfloat16
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    alive = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: alive.append(t) or note(t), lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        hidden = model.model(input_ids=rows).last_hidden_state
+    training = Training(
+        learning_rate=1, batch_size=2, micro_batch_size=2, precision=precision, attention=attention
+    )  # fmt: skip
+    estimate = activation_bytes(shape, training, length) * shape.layers * rows.numel()
+    assert hidden.requires_grad
+    assert estimate == pytest.approx(sum(kept.values()), rel=0.2)
+
+
+# -------------------------------------------------------------------------------- at the paper's scale
+
+
+def test_hours_of_the_papers_7b(tmp_path):
+    """34.6 B tokens on 8 A100 at 40 %, against the paper's about 10 days of the same."""
+    experiment = paper()
+    own = [job for job in planned(experiment, tmp_path) if job.target == "prosparse"]
+    total = Total.of(own)
+    assert total.jobs == 6
+    assert total.tokens == 16500 * 512 * 4096
+    assert total.tokens / 1e9 == pytest.approx(34.60, abs=0.005)
+    seconds = total.tokens * 3 * (2 * 6_607_077_376 + 4 * 32 * 4096 * 4096) / (312e12 * 0.4)
+    assert costs.gpu_hours(experiment, total.flops) == pytest.approx(seconds / 3600, rel=1e-9)
+    assert costs.gpu_hours(experiment, total.flops) / 24 / 8 == pytest.approx(18.5, abs=0.1)  # days
+    beside = papers.papers(experiment, own)[0]
+    assert beside["gpu_hours"] == [1920, 1920]
+    assert beside["our_gpu_hours"] / 1920 == pytest.approx(1.85, abs=0.01)
+    # which at our count would be 74 % of the GPUs' peak
+    assert beside["implied_utilization"][0] == pytest.approx(0.4 * 1.85, abs=0.005)
+
+
+def test_the_page_prints_the_ratio_to_the_paper(tmp_path):
+    text = page.write(paper(), tmp_path, ask=False)
+    assert "8 x A100 80GB, about 10 days = 1,920 GPU-hours for 34.6 B tokens" in text
+    assert "1.85 times as many" in text
+    assert "32 x A100 80GB, about 20-30 days = 15,360-23,040 GPU-hours" in text
+    assert (tmp_path / "plan.md").read_text() == text
+    assert max(len(line) for line in text.splitlines()) <= 120
+    held = json.loads((tmp_path / "plan.json").read_text())
+    assert sum(job["flops"] for job in held["jobs"] if job["target"] == "prosparse") > 1e21
+
+
+def test_shared_stages_are_counted_once(tmp_path):
+    names = [job.output for job in planned(paper(), tmp_path)]
+    assert len(names) == len(set(names))
+    by_run = {
+        run: sum(job.run == run and job.stage is not None for job in planned(paper(), tmp_path)) for run in paper().runs
+    }
+    assert by_run == {"llama2-7b": 1, "prosparse": 6, "vanilla": 1}  # vanilla's first is prosparse's
+
+
+def test_memory_and_disk_of_llama2_7b(tmp_path):
+    jobs = {job.output: job for job in planned(paper(), tmp_path)}
+    job = jobs["checkpoints/prosparse/seed0/stage0/provenance.json"]
+    assert job.disk == 12 * 6_738_415_616
+    assert job.memory.state == 16 * 6_738_415_616 / 8
+    assert job.memory.logits == 2 * 4096 * 2 * 32000
+    assert jobs["checkpoints/llama2-7b/seed0/stage0/provenance.json"].disk == 2 * 6_738_415_616
+    whole = paper()
+    plain = whole.runs["prosparse"].training.model_copy(update={"activation_checkpointing": False})
+    shape = of_architecture(whole.architectures["llama2-7b"])
+    assert costs.training_memory(whole, plain, shape).activations > 8 * job.memory.activations
+
+
+def test_a_corpus_takes_its_limit_on_disk_or_what_it_was_found_to_be(tmp_path):
+    def data_job(experiment: Experiment) -> jobs.Job:
+        return next(job for job in planned(experiment, tmp_path) if job.target == "data")
+
+    job = data_job(paper())
+    assert job.stored == pytest.approx(35e9, rel=1e-4)
+    assert job.disk == pytest.approx(4 * 35e9 + 2 * 140e9, rel=1e-4)  # tokens as int32, candidates and documents
+    config = paper_config()
+    del config["data"]["corpora"]["text"]["character_limit"]
+    assert data_job(load(config)).disk is None
+    manifest = tmp_path / "data/tokens/llama/text/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"tokens": 4096000}))
+    job = data_job(load(config))
+    assert (job.stored, job.done) == (4096000, True)
+
+
+def test_benchmarks_are_bounded_by_their_requests(tmp_path):
+    assert targets.benchmark_requests(paper(), tmp_path) == (2 * 1838 + 1319, False)  # PIQA has two candidates
+    limited = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "limit": 10})
+    assert targets.benchmark_requests(limited, tmp_path) == (2 * 10 + 10, False)
+    unknown = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "agi_eval"]})
+    assert targets.benchmark_requests(unknown, tmp_path) == (2 * 1838, True)
+    total = Total.of(job for job in planned(unknown, tmp_path) if job.target == "benchmarks")
+    assert total.tokens == 3 * 2 * 1838 * 4096
+    assert "flops" in total.unknown
+    # rows that are there count as they are, and a benchmark without any is not answered
+    rows = tmp_path / "data/benchmark_rows/rows.json"
+    rows.parent.mkdir(parents=True)
+    rows.write_text(json.dumps({"rows": {"piqa": 7}}))
+    assert targets.benchmark_requests(unknown, tmp_path) == (14, False)
+
+
+def test_what_is_done_is_no_longer_to_do(tmp_path):
+    experiment = paper()
+    for stage in (0, 1):
+        file = tmp_path / f"checkpoints/prosparse/seed0/stage{stage}/provenance.json"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    listed = planned(experiment, tmp_path)
+    assert {job.output for job in listed if job.done} == {
+        f"checkpoints/prosparse/seed0/stage{stage}/provenance.json" for stage in (0, 1)
+    }
+    assert "| prosparse " in page.write(experiment, tmp_path, ask=False)
+    row = next(line for line in (tmp_path / "plan.md").read_text().splitlines() if line.startswith("| prosparse "))
+    assert "2/6" in row
+
+
+def test_a_teacher_is_trained_before_and_computes_a_forward_pass(tmp_path):
+    config = paper_config()
+    config["runs"]["student"] = {**config["runs"]["prosparse"], "distillation": {"teacher": "vanilla", "share": 1}}
+    experiment = load(config)
+    order = jobs.stages_behind(experiment, [("student", 0)])
+    assert order.index(("vanilla", 1)) < order.index(("student", 0))
+    student, plain = (jobs.stage_job(experiment, run, 0, 0, tmp_path) for run in ("student", "prosparse"))
+    assert student.flops / plain.flops == pytest.approx(4 / 3)
+
+
+def test_unknown_shape_is_said_not_guessed(tmp_path):
+    config = paper_config()
+    del config["runs"]["llama2-7b"]["init"]["architecture"]
+    experiment = load(config)
+    assert all(job.flops is None for job in planned(experiment, tmp_path) if job.target == "prosparse")
+    row = next(line for line in page.write(experiment, tmp_path, ask=False).splitlines() if "| prosparse" in line)
+    assert "34.6 B" in row
+    assert row.count("unknown") == 4  # FLOPs, recomputed, GPU-hours, disk
+    # until a checkpoint of it is there
+    config_file = tmp_path / "checkpoints/llama2-7b/seed0/stage0/config.json"
+    config_file.parent.mkdir(parents=True)
+    LlamaConfig(vocab_size=32000).to_json_file(config_file, use_diff=False)
+    assert Total.of(planned(experiment, tmp_path)).unknown == frozenset()
+
+
+def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
+    """Two bytes of each weight, the characters of the corpus; the tokenizer and two benchmarks are unknown."""
+    text = page.write(paper(), tmp_path, ask=False)
+    assert f"STILL TO FETCH: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
+    manifest = tmp_path / "data/tokens/llama/text/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"tokens": 4096000}))
+    text = page.write(paper(), tmp_path, ask=False)
+    assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
+
+
+def test_revisions_are_those_of_the_config(tmp_path):
+    config = paper_config()
+    config["data"]["tokenizers"]["llama"]["revision"] = "f00d"
+    experiment = load(config)
+    found = {
+        remote.kind: remote.revision
+        for remote in downloads.remotes(experiment, planned(experiment, tmp_path), tmp_path)
+    }
+    assert found == {"model": "01c7", "tokenizer": "f00d", "data set": "abc"}
+    assert '"revision"' not in paper().data.tokenizers["llama"].model_dump_json()  # as it was before there was one
+
+
+def requested(experiment: Experiment, *names: str) -> set[str]:
+    return {job.output for job in targets.requested(experiment, names)}
+
+
+def test_a_file_is_planned_as_the_target_that_it_belongs_to():
+    experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
+    pages = ("all", "README", "publish", "results/scale/README.md")
+    assert {frozenset(requested(experiment, *names)) for names in [(), *((page,) for page in pages)]} == {
+        frozenset(requested(experiment))
+    }
+    assert requested(experiment, "results/scale/tables/table6.md") == requested(experiment, "table6") != set()
+    assert requested(experiment, "results/scale/claims.json") == requested(experiment, "claims")
+    assert requested(experiment, "results/scale/config.json", "results/other/README.md", "results/scale") == set()
+
+
+def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
+    experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
+    last = {
+        "vanilla": "checkpoints/vanilla/seed0/stage1/provenance.json",
+        "prosparse": "checkpoints/prosparse/seed0/stage5/provenance.json",
+    }
+    one = requested(experiment, "results/scale/release/vanilla@relu/README.md")
+    assert {name for name, file in last.items() if file in one} == {"vanilla"}
+    other = requested(experiment, "results/scale/release/prosparse@fatrelu-0.01/config.json")
+    assert {name for name, file in last.items() if file in other} == {"prosparse"}
+    assert requested(experiment, "release") == one | other
+    assert "measurements/speed.json" not in one | other
+    assert requested(paper(), "release") == set()
+
+
+def test_without_hardware_hours_are_not_printed(tmp_path):
+    text = page.write(paper(hardware=None), tmp_path, ask=False)
+    assert "give the experiment `hardware:`" in text
+    assert "| GPU-hours" not in text
+
+
+@pytest.mark.parametrize("file", [ROOT / "config.yaml", *sorted((ROOT / "workflow/experiments").glob("*.yaml"))])
+def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load(file.read_text())
+    if "experiment" not in raw:
+        pytest.skip("laid over another config, or none")
+    text = page.write(load(raw), tmp_path, ask=False)
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert "| IN ALL" in text
+
+
+def test_a_plan_imports_neither_torch_nor_transformers(tmp_path):
+    program = (
+        "import sys, yaml; from pathlib import Path; from prosparse.experiment.loading import load;"
+        "from prosparse.plan import page;"
+        "page.write(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1]), ask=False);"
+        "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=True)
+
+
+def test_the_papers_hardware_fits_its_stages():
+    """Each model of the hardware table has stages, and its days imply a rate that GPUs can reach."""
+    for row in published_table("hardware"):
+        assert any(stage["model"] == row["model"] for stage in published_table("table6_stages_llama2"))
+        assert float(row["days_at_least"]) <= float(row["days_at_most"])
+    for entry in papers.papers(paper(), []):
+        assert all(0.2 < implied < 1 for implied in entry["implied_utilization"])
+
+
+def test_official_rows_are_of_benchmarks():
+    assert set(targets.official_rows()) <= set(BENCHMARKS)
+
+
+LLAMA2_13B = LLAMA2_7B | {"hidden_size": 5120, "intermediate_size": 13824, "layers": 40, "heads": 40, "kv_heads": 40}
+
+
+def of_scale(scale: str, **over: Any) -> Experiment:
+    """An experiment whose llama2-7b is of this scale."""
+    shape = {"7B": LLAMA2_7B, "13B": LLAMA2_13B}[scale]
+    return paper(architectures={"llama2-7b": shape}, **over)
+
+
+@pytest.mark.parametrize(
+    ("precision", "scale", "kv_cache", "weights"),
+    # two (keys, values) x layers x width x bytes
+    [
+        ("bfloat16", "7B", 2 * 32 * 4096 * 2, 2 * 6_738_415_616),
+        ("float32", "7B", 2 * 32 * 4096 * 4, 4 * 6_738_415_616),
+        ("bfloat16", "13B", 2 * 40 * 5120 * 2, 2 * 13_015_864_320),
+    ],
+)
+def test_batches_of_benchmarks_fit_the_gpu_and_are_shown(tmp_path, precision, scale, kv_cache, weights):
+    experiment = of_scale(
+        scale,
+        precision=precision,
+        benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 32768},
+    )
+    memory = costs.answering_memory(experiment, "llama2-7b", tmp_path)
+    assert memory is not None
+    assert (memory.token.kv_cache, memory.weights) == (kv_cache, weights)
+    assert memory.batch_tokens == min(32768, int(0.8 * (80e9 - weights)) // memory.token.total)
+    assert weights + memory.batch_tokens * memory.token.total < 80e9
+    text = page.write(experiment, tmp_path, ask=False)
+    line = next(line for line in text.splitlines() if line.startswith("- llama2-7b: ") and "tokens per batch" in line)
+    assert line.startswith(f"- llama2-7b: {memory.batch_tokens:,} tokens per batch")
+    assert f"{memory.batch_tokens * kv_cache / 1e9:.1f} GB of KV cache" in " ".join(text.split())
+
+
+def test_a_batch_that_the_gpu_does_not_hold_is_lowered(tmp_path):
+    experiment = of_scale(
+        "13B",
+        precision="bfloat16",
+        benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 10**6},
+    )
+    memory = costs.answering_memory(experiment, "llama2-7b", tmp_path)
+    assert memory is not None
+    assert 30_000 < memory.batch_tokens < 60_000
+    assert "(the 1,000,000 of benchmarks.batch_tokens do not fit)" in page.write(experiment, tmp_path, ask=False)

@@ -1,0 +1,216 @@
+"""What jobs ask for under each profile, and mistakes in a profile, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+import yte
+from helpers.profiles import PROFILES, adapted
+from helpers.repository import EXPERIMENTS, ROOT
+from helpers.toy_experiment import toy_experiment
+from helpers.workflow import snakemake
+
+TIMED = {"speed", "operators", "decoding", "decoding_shape"}
+ON_A_GPU = {"train_stage", "sparsity", "evaluate", "predictors", "prediction", "predicted_benchmarks", *TIMED}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Commands of a cluster without partition `nope`; what is asked of sbatch is in the file `asked`.
+
+    All that Snakemake's plugin looks for (it refuses to load without squeue and sacct), since no other is seen.
+    """
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    (commands / "sbatch").write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *--partition=nope*)\n'
+        '  echo "allocation failure: Invalid partition name specified" >&2; exit 1;;\nesac\n'
+    )
+    for silent in ("sinfo", "squeue", "scontrol", "scancel"):
+        (commands / silent).write_text("#!/bin/sh\n")
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def resources(output: str) -> dict[str, dict[str, str]]:
+    """Rule -> threads and resources of its jobs in a dry run."""
+    found = {}
+    for block in re.split(r"\n(?=(?:local)?rule )", output):
+        if match := re.match(r"(?:local)?rule (\w+):", block):
+            asked = re.search(r"^    resources: (.*)$", block, re.M)
+            threads = re.search(r"^    threads: (\d+)$", block, re.M)
+            found[match[1]] = {"threads": threads[1] if threads else "1"}
+            if asked:
+                found[match[1]] |= dict(pair.split("=", 1) for pair in asked[1].split(", "))
+    return found
+
+
+@pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
+@pytest.mark.parametrize("profile", ["slurm", "cluster", "gpus"])
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_have_a_dag_under_every_profile(cluster, config, profile, option):
+    for_gpus = config.stem in ("paper", "released")
+    if option == "--profile" and not for_gpus:
+        pytest.skip("the two options differ in what else is loaded, whatever the experiment")
+    gpus = "8" if for_gpus else "1"
+    used = adapted(profile, cluster, gpus=gpus)
+    targets = ["all", "publish", "plan", *(["release"] if for_gpus else [])]
+    run = snakemake(cluster, *targets, "--dry-run", option, str(used), config=config)
+    assert run.returncode == 0, run.stdout + run.stderr
+    asked = resources(run.stdout)
+    assert {"start" if config.stem == "released" else "train_stage", "sparsity"} <= asked.keys()
+    for rule, its in asked.items():
+        if profile == "slurm":
+            number = gpus if rule == "train_stage" else "1"
+            assert its.get("gres") == (f"gpu:a100:{number}" if rule in ON_A_GPU else None), rule
+            assert (its.get("slurm_extra") == "--exclusive") == (rule in TIMED), rule
+        else:
+            number = gpus if rule in ("train_stage", *TIMED) else "1"
+            assert its.get("gpu", "0") == (number if rule in ON_A_GPU else "0"), rule
+        if profile != "gpus" and rule in TIMED and option == "--workflow-profile":
+            assert its["threads"] == "64", rule  # else this machine's cores, until the job is on its node
+
+
+def test_five_lines_adapt_the_slurm_profile(cluster):
+    used = adapted(
+        "slurm", cluster, partition="{gpu: all, cpu: short}", account="physics", gpu_type="h200", gpus="4", nodes="3"
+    )
+    config = toy_experiment(cluster)
+    config["training"] |= {"batch_size": 24, "micro_batch_size": 1}
+    (cluster / "toy.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(cluster, "table1", "--dry-run", "--workflow-profile", str(used), config=cluster / "toy.yaml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    asked = resources(run.stdout)
+    stage = {"slurm_partition": "all", "slurm_account": "physics", "gres": "gpu:h200:4", "nodes": "3", "processes": "4"}
+    assert stage.items() <= asked["train_stage"].items()
+    assert asked["train_stage"]["runtime"] == "1440"
+    assert {"slurm_partition": "all", "gres": "gpu:h200:1", "cpus_per_task": "16"}.items() <= asked["sparsity"].items()
+    assert {"slurm_partition": "short", "slurm_account": "physics"}.items() <= asked["tokens"].items()
+    # what is asked of Slurm in advance is what the jobs will be
+    asked_in_advance = (cluster / "asked").read_text().splitlines()
+    assert (
+        "--test-only --partition=all --account=physics --nodes=3 --gres=gpu:h200:4 --cpus-per-task=64 --mem=480000 "
+        "--time=1440 --wrap=true" in asked_in_advance
+    )
+    assert len(asked_in_advance) == len(set(asked_in_advance))
+
+
+def test_nobody_is_charged_where_there_are_no_accounts(cluster):
+    used = adapted("slurm", cluster, account='""')
+    profile = yte.process_yaml((used / "profile.yaml").read_text())
+    assert "slurm_account" not in profile["default-resources"]
+
+
+def refused(directory: Path, profile: Path) -> str:
+    run = snakemake(directory, "table6", "--dry-run", "--workflow-profile", str(profile))
+    assert run.returncode != 0
+    assert not (directory / "results").exists()
+    return run.stdout + run.stderr
+
+
+def test_an_unknown_partition_is_said_before_any_work(cluster):
+    said = refused(cluster, adapted("slurm", cluster, partition="{gpu: nope, cpu: cpu}", gpus="1"))
+    assert "Slurm refuses jobs of train_stage: allocation failure: Invalid partition name specified" in said
+
+
+def test_a_slurm_that_does_not_answer_is_no_fault_of_the_profile(cluster):
+    (cluster / "commands" / "sinfo").write_text('#!/bin/sh\necho "Unable to contact slurm controller" >&2; exit 1\n')
+    said = refused(cluster, adapted("slurm", cluster, gpus="1"))
+    assert "Slurm does not answer on this machine: Unable to contact slurm controller" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "rule", "mistaken"),
+    [("set-resources", "  sparsity: ", "  sparseness: "), ("set-threads", "  speed: ?cores", "  sped: ?cores")],
+)
+def test_an_unknown_rule_is_said_before_any_work(cluster, key, rule, mistaken):
+    used = adapted("slurm", cluster, gpus="1")
+    text = (used / "profile.yaml").read_text()
+    (used / "profile.yaml").write_text(text.replace(rule, mistaken))
+    name = mistaken.split(":")[0].strip()
+    said = refused(cluster, used)
+    assert re.search(rf"{key}: no rule is called {name}( \(did you mean \w+\?\))?; ", said), said
+
+
+def test_nodes_may_differ_by_run(cluster):
+    used = adapted("slurm", cluster, nodes="\"4 if '13b' in wildcards.run else 1\"")
+    config = ROOT / "workflow" / "experiments" / "paper.yaml"
+    run = snakemake(cluster, "all", "--dry-run", "--workflow-profile", str(used), config=config)
+    assert run.returncode == 0, run.stdout + run.stderr
+    blocks = [block for block in re.split(r"\n(?=(?:local)?rule )", run.stdout) if block.startswith("rule train_stage")]
+    nodes = {re.search(r"run=([^,]+)", block)[1]: re.search(r"nodes=(\d+)", block)[1] for block in blocks}
+    assert nodes["prosparse-13b"] == "4"
+    assert nodes["prosparse-7b"] == nodes["sft-1b"] == "1"
+    asked = (cluster / "asked").read_text()
+    assert {"--nodes=1", "--nodes=4"} <= set(asked.split())
+
+
+def test_processes_that_the_batch_cannot_be_spread_over_are_said_before_any_work(cluster):
+    said = refused(cluster, adapted("gpus", cluster, gpus="3"))
+    assert re.search(r"runs\.[\w-]+\.training\.batch_size 4 is not a multiple of .* 1 nodes x 3 processes", said)
+
+
+def test_jobs_with_one_gpu_each_get_different_ones(tmp_path):
+    """Two jobs hold a GPU each; a third finds none; when one ends, its GPU is the next job's."""
+    bash = str(PROFILES / "gpus" / "bash")
+    gpus = f"{os.getpid()}a", f"{os.getpid()}b"  # locks that no other process has
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    command = [bash, "-c", "echo $CUDA_VISIBLE_DEVICES; read line"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    jobs = [subprocess.Popen(command, **pipes) for _ in gpus]
+    held = [job.stdout.readline().strip() for job in jobs]
+    assert sorted(held) == sorted(gpus)
+    third = subprocess.run([bash, "-c", "true"], env=environment, capture_output=True, text=True)
+    assert third.returncode == 1
+    assert "none of the GPUs" in third.stderr
+    jobs[0].communicate("\n")
+    again = subprocess.run([bash, "-c", "echo $CUDA_VISIBLE_DEVICES"], env=environment, capture_output=True, text=True)
+    assert again.stdout.strip() == held[0]
+    jobs[1].communicate("\n")
+    for gpu in gpus:
+        Path(f"/tmp/prosparse-{os.getuid()}-gpu-{gpu}.lock").unlink()
+
+
+QSUB = """#!/usr/bin/env bash
+# starts the job beside this process, as a scheduler would; the last argument is its script
+echo "$@" >> asked
+id=$(date +%s%N)
+(setsid bash -c '"$1" > /dev/null 2>&1; echo $? > "status-$2"' job "${@: -1}" "$id" &) > /dev/null 2>&1 < /dev/null
+echo "$id"
+"""
+QSTAT = """#!/usr/bin/env bash
+echo "Job Id: $3"
+if [ -f "status-$3" ]; then printf '    job_state = F\\n    Exit_status = %s\\n' "$(cat "status-$3")"
+else echo "    job_state = R"; fi
+"""
+
+
+def test_another_scheduler_runs_a_job_and_sees_one_fail(cluster):
+    for name, text in (("qsub", QSUB), ("qstat", QSTAT)):
+        (cluster / "commands" / name).write_text(text)
+        (cluster / "commands" / name).chmod(0o755)
+    config = toy_experiment(cluster)
+    (cluster / "toy.yaml").write_text(yaml.safe_dump(config))
+    rows = "results/toy/data/benchmark_rows/rows.json"
+    options = ["--workflow-profile", str(adapted("cluster", cluster, gpus="2")), "--retries", "0"]
+    run = snakemake(cluster, rows, *options, "--latency-wait", "10", config=cluster / "toy.yaml")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert json.loads((cluster / rows).read_text())["rows"]["piqa"] == 6
+    submitted = (cluster / "asked").read_text().splitlines()[-1]
+    assert "-q batch -l select=1:ncpus=1:ngpus=0:mem=16000mb -l walltime=240:00 " in submitted
+    (cluster / rows).unlink()
+    (cluster / "rows" / "piqa.jsonl").write_text("no JSON")
+    started = time.time()
+    run = snakemake(cluster, rows, *options, config=cluster / "toy.yaml")
+    assert run.returncode == 1
+    assert "Error in rule benchmark_rows" in run.stdout + run.stderr
+    assert time.time() - started < 300

@@ -1,0 +1,46 @@
+"""Every shipped experiment, end to end at toy width: no path of a large run is first taken on a paid GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.rehearsal import rehearse
+from helpers.repository import EXPERIMENTS, ROOT
+from helpers.warm_start import warm_start
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    with warm_start(tmp_path_factory.mktemp("bin")) as folder:
+        yield folder
+
+
+def snakemake(root: Path, config: Path, warm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(root), "--configfile", str(config)]
+    environment = {**os.environ, "PATH": os.pathsep.join([str(warm), os.environ["PATH"]])}
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_rehearsal(tmp_path, warm, path):
+    config = rehearse(path, tmp_path)
+    written = yaml.safe_load(config.read_text())
+    name, targets = written["experiment"], ["all", *(["release"] if written["release"] else [])]
+    if path.stem == "paper":  # as on its cluster: two stages of sharded weights
+        stage = f"results/{name}/checkpoints/prosparse-7b/seed0/stage1/provenance.json"
+        sharded = snakemake(tmp_path, config, warm, stage, "--cores", "2", "--set-resources", "train_stage:processes=2")
+        assert sharded.returncode == 0, sharded.stdout[-3000:] + sharded.stderr[-6000:]
+        assert json.loads((tmp_path / stage).read_text())["processes"] == 2
+    run = snakemake(tmp_path, config, warm, *targets, "--cores", "2")
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
+    claims = json.loads((tmp_path / "results" / name / "claims.json").read_text())
+    assert len(claims["claims"]) == 10
+    again = snakemake(tmp_path, config, warm, *targets, "--dry-run")
+    assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
