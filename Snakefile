@@ -26,6 +26,7 @@ include: "workflow/rules/decode.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/release.smk"
+include: "workflow/rules/bases.smk"
 
 
 rule all:

@@ -42,9 +42,9 @@ def rehearse(path: Path, root: Path) -> Path:
         _run(toy["runs"][name])
         if isinstance(run.init, PretrainedInit):
             shape = experiment.architectures.get(run.init.architecture or "")
-            folder = root / "models" / run.init.pretrained
+            folder = root / "models" / run.init.pretrained.lstrip("/")
             _checkpoint(folder, run.init.pretrained, shape, run.activation)
-            toy["runs"][name]["init"] |= {"pretrained": str(folder), "gguf_file": None, "gated": None}
+            toy["runs"][name]["init"] |= {"pretrained": str(folder), "gguf_file": None, "gated": None, "sha256": None}
     toy["benchmarks"] |= {"rows": "files", "directory": str(_benchmark_rows(root / "rows")), "limits": {}, "limit": 2}
     if experiment.hardware:
         toy["hardware"]["gpus"] = 2
@@ -88,7 +88,7 @@ def _data(experiment: Experiment, data: dict[str, Any], root: Path) -> None:
     data |= {"context_length": CONTEXT_LENGTH, "heldout_sequences": 4, "packages": {}}
     for tokenizer in data["tokenizers"].values():
         if tokenizer["pretrained"]:
-            folder = root / "tokenizers" / tokenizer["pretrained"]
+            folder = root / "tokenizers" / tokenizer["pretrained"].lstrip("/")
             bytes_as_tokens().save_pretrained(folder)
             tokenizer |= {"pretrained": str(folder), "gguf_file": None, "special_tokens": {}}
         else:

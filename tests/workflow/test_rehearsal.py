@@ -9,10 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers.rehearsal import rehearse
 from helpers.repository import EXPERIMENTS, ROOT
 from helpers.warm_start import warm_start
+from safetensors.torch import load_file
+
+from prosparse.data.mixture import load_heldout
+from prosparse.models.load import load
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +38,37 @@ def test_rehearsal(tmp_path, warm, path):
     config = rehearse(path, tmp_path)
     written = yaml.safe_load(config.read_text())
     name, targets = written["experiment"], ["all", *(["release"] if written["release"] else [])]
+    bases = written["bases"]
     if path.stem == "paper":  # as on its cluster: two stages of sharded weights
         stage = f"results/{name}/checkpoints/prosparse-7b/seed0/stage1/provenance.json"
         sharded = snakemake(tmp_path, config, warm, stage, "--cores", "2", "--set-resources", "train_stage:processes=2")
         assert sharded.returncode == 0, sharded.stdout[-3000:] + sharded.stderr[-6000:]
         assert json.loads((tmp_path / stage).read_text())["processes"] == 2
-    run = snakemake(tmp_path, config, warm, *targets, "--cores", "2")
+    run = snakemake(tmp_path, config, warm, *targets, *(["bases"] if bases else []), "--cores", "2")
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
     claims = json.loads((tmp_path / "results" / name / "claims.json").read_text())
     assert len(claims["claims"]) == 10
+    for base in bases:
+        check_base(tmp_path, name, base)
     again = snakemake(tmp_path, config, warm, *targets, "--dry-run")
     assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
+
+
+def check_base(root: Path, experiment: str, base: str) -> None:
+    """The committed form holds the checkpoint's weights rounded to bfloat16, and says what they lose."""
+    checkpoint, folder = root / f"results/{experiment}/checkpoints/{base}/seed0/stage0", root / "workflow/bases" / base
+    trained, committed = (load_file(path / "model.safetensors") for path in (checkpoint, folder))
+    assert trained.keys() == committed.keys()
+    assert all(torch.equal(committed[name], weight.bfloat16()) for name, weight in trained.items())
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["steps"] == json.loads((checkpoint / "provenance.json").read_text())["steps"]
+    measured = json.loads((root / f"results/{experiment}/measurements/{base}/seed0/sparsity.json").read_text())
+    assert provenance["heldout"]["loss"] == pytest.approx(measured["measurements"][0]["loss"], abs=0.01)
+    model = load(folder)
+    rows = load_heldout(root / f"results/{experiment}/data/tokens/bpe")
+    for corpus, said in provenance["heldout"]["corpora"].items():
+        with torch.no_grad():
+            loss = model(input_ids=rows[corpus], labels=rows[corpus]).loss.item()
+        assert said["loss"] == pytest.approx(loss, rel=1e-4)
+    assert (folder / "ledger.csv").read_bytes() == (checkpoint / "ledger.csv").read_bytes()
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {path.name for path in folder.iterdir()}

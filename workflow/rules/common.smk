@@ -10,7 +10,7 @@ from snakemake.iocontainers import Wildcards
 
 from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
-from prosparse.experiment import lineage
+from prosparse.experiment import bases, lineage
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import PackageSource
 from prosparse.experiment.loading import load
@@ -47,6 +47,7 @@ try:
     experiment = load(config)
     for name, corpus in experiment.data.corpora.items():
         check_source(name, corpus)
+    bases.check(experiment)
 except ConfigError as error:
     raise WorkflowError(str(error))
 
@@ -512,6 +513,16 @@ def release_folders(wildcards):
     return [
         f"{directory}/release/{pair}/README.md" for pair in release.pairs(experiment)
     ]
+
+
+def base_checkpoints(wildcards):
+    if not experiment.bases:
+        raise WorkflowError("bases: the experiment names no run")
+    return {run: checkpoint_file(run, experiment.seeds[0]) for run in experiment.bases}
+
+
+def base_tokens(wildcards):
+    return pairs_tokens(experiment.bases)
 
 
 # before the first job

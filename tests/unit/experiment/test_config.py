@@ -95,6 +95,25 @@ def test_own_packages_and_mixtures_are_laid_over_those_of_the_file(named):
     assert after.corpora == before.corpora
 
 
+def test_a_later_corpora_file_is_laid_over_an_earlier_one(named, tmp_path):
+    before = load(named).data
+    docs = {"stands_for": "pile", "kind": "language_modelling", "source": {"files": ["docs/*.txt"]}}
+    later = {
+        "corpora": {"django-docs": {**docs, "character_limit": 7}, "more-docs": docs},
+        "mixtures": {"more": {"more-docs": 1}},
+    }
+    (tmp_path / "later.yaml").write_text(yaml.safe_dump(later, sort_keys=False))
+    named["data"]["corpora"] = ["corpora.yaml", "later.yaml"]
+    after = load(named).data
+    assert list(after.corpora) == [*before.corpora, "more-docs"]
+    assert after.corpora["django-docs"].character_limit == 7
+    assert after.mixtures == {**before.mixtures, "more": {"more-docs": 1}}
+    assert after.packages == before.packages
+    named["data"]["corpora"] = ["corpora.yaml", {"later.yaml": 1}]
+    with pytest.raises(ConfigError, match=r"data\.corpora: names of YAML files are needed"):
+        load(named)
+
+
 def test_missing_corpora_file_names_the_key_and_where_it_was_sought(named, tmp_path):
     named["data"]["corpora"] = "nowhere.yaml"
     with pytest.raises(ConfigError, match=r"data\.corpora: no file nowhere\.yaml") as error:

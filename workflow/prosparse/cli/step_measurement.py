@@ -78,6 +78,21 @@ def measure_benchmarks(
     )
 
 
+def bases(
+    base: Annotated[list[str], typer.Option(metavar="RUN=FILE", help="provenance.json in a checkpoint's directory.")],
+    specification: Specification,
+    tokens: Tokens,
+    output: Annotated[Path, typer.Option(help="Directory of the bases.")],
+) -> None:
+    """Write trained bases in bfloat16, with the loss that they have so."""
+    from prosparse.measure.bases import commit
+    from prosparse.measure.sparsity import MeasuredCorpus
+
+    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in specification["corpora"].items()}
+    for name, _, file in (item.partition("=") for item in base):
+        commit(Path(file).parent, corpora, tokens, output / name)
+
+
 def measure_prediction(
     checkpoint: CheckpointFile,
     specification: Specification,
@@ -207,7 +222,7 @@ def compile_operators(output: Output) -> None:
 COMMANDS = {
     each.__name__.replace("_", "-"): each
     for each in (
-        measure_sparsity, measure_benchmarks, measure_prediction, measure_decoding, build_powerinfer, speed, operators,
-        compile_operators,
+        measure_sparsity, measure_benchmarks, bases, measure_prediction, measure_decoding, build_powerinfer, speed,
+        operators, compile_operators,
     )
 }  # fmt: skip

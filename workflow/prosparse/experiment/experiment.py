@@ -76,6 +76,9 @@ class Experiment(Section):
     supervised_finetuning: SupervisedFinetuning | None = Field(default=None, description="Runs of claim 10.")
     hardware: Hardware | None = Field(default=None, description="What costs are estimated for.")
     release: list[str] = Field(default=[], description="Pairs that get a folder to upload, with a model card.")
+    bases: list[Name] = Field(
+        default=[], description="Runs whose last checkpoints `snakemake bases` writes to workflow/bases; one tokenizer."
+    )
     precision: Precision = Field(default="float32", description="Of the models that are measured.")
 
     @model_validator(mode="after")
@@ -111,6 +114,10 @@ class Experiment(Section):
         for figure, runs in self.figures:
             for run_name in runs:
                 check_known(run_name, self.runs, f"figures.{figure}")
+        for base in self.bases:
+            check_known(base, self.runs, "bases")
+        if len(tokenizers := {self.tokenizer(base) for base in self.bases}) > 1:
+            raise ValueError(f"bases: they need one tokenizer, and have {', '.join(sorted(tokenizers))}")
         if self.supervised_finetuning is not None:
             for key, run_name in self.supervised_finetuning:
                 check_known(run_name, self.runs, f"supervised_finetuning.{key}")

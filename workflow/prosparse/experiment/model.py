@@ -61,8 +61,18 @@ class PretrainedInit(Section):
     pretrained: str = Field(description="A Hugging Face id or a local directory.")
     revision: str | None = Field(default=None, description="A commit, branch or tag on the hub.")
     gguf_file: str | None = Field(default=None, description="A GGUF file inside it.")
+    # excluded when unset, so that other starts keep their specification
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda sha256: sha256 is None)] = Field(
+        default=None, description="Digest of a local directory, see prosparse.experiment.bases."
+    )
     architecture: Name | None = Field(default=None, description="Its shape, to estimate costs before it is fetched.")
     gated: str | None = Field(default=None, description="Where to accept its terms, if it needs an access token.")
+
+    @model_validator(mode="after")
+    def pins_a_directory(self) -> Self:
+        if self.sha256 and (self.revision or self.gguf_file):
+            raise ValueError("sha256: pins a local directory, give neither revision nor gguf_file")
+        return self
 
 
 Init = ScratchInit | RunInit | PretrainedInit

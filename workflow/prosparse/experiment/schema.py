@@ -15,7 +15,7 @@ def schema() -> dict[str, Any]:
     """Return the schema of ``Experiment``, extended by the shorthands that loading expands.
 
     A top-level ``training`` holds defaults, so a run's own may be partial or absent. An activation may be text.
-    ``data.corpora`` may name a file of ``packages``, ``corpora`` and ``mixtures``.
+    ``data.corpora`` may name files of ``packages``, ``corpora`` and ``mixtures``.
     """
     found = Experiment.model_json_schema()
     sections = found["$defs"]
@@ -28,7 +28,8 @@ def schema() -> dict[str, Any]:
     run["properties"]["activation"].pop("$ref", None)
     data, corpora = sections["Data"], sections["Data"]["properties"]["corpora"]
     mapping = {key: corpora.pop(key) for key in list(corpora) if key not in ("title", "description")}
-    corpora["anyOf"] = [{"type": "string", "description": "A YAML file."}, mapping]
+    files = {"type": "array", "items": {"type": "string"}, "description": "YAML files, later ones over earlier ones."}
+    corpora["anyOf"] = [{"type": "string", "description": "A YAML file."}, files, mapping]
     data["required"].remove("mixtures")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 

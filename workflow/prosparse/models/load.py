@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from prosparse.experiment import bases
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.section import Precision
@@ -34,8 +35,12 @@ def pretrained(
 
     Args:
         dtype: ``auto`` keeps the dtype it was saved in. Ignored for GGUF, which is always float32.
+
+    Raises:
+        ConfigError: as :func:`load` does, or the directory is not the one that ``init.sha256`` pins.
     """
     if init.gguf_file is None:
+        bases.verify(init)
         return load(init.pretrained, activation, init.revision, dtype)
     loaded = AutoModelForCausalLM.from_pretrained(
         init.pretrained, gguf_file=init.gguf_file, revision=init.revision, dtype=torch.float32

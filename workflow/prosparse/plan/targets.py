@@ -49,6 +49,7 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
         found[name] = reduce(or_, (found[member] for member in members))
     found["claims"] = claims.needs(experiment)
     found["release"] = reduce(or_, (card.needs(experiment, pair) for pair in release.pairs(experiment)), Needs())
+    found["bases"] = Needs.of_chains(experiment, experiment.bases)
     found |= dict.fromkeys(WHOLE, page.needs(experiment))
     found["plan"] = Needs()
     return found

@@ -1,0 +1,49 @@
+"""``workflow/bases/{run}``: a trained checkpoint as other experiments start from it, with its provenance."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prosparse.experiment import bases
+from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
+from prosparse.models.load import load, load_to_measure, own_activation
+from prosparse.system import devices
+from prosparse.system.files import copy, discard, replace_directory, write_json
+from prosparse.system.provenance import record
+
+
+def commit(checkpoint: Path, corpora: dict[str, MeasuredCorpus], tokens: Path, output: Path) -> None:
+    """Replace ``output`` by the checkpoint in bfloat16, its tokenizer, its ledger and its provenance.
+
+    The provenance adds ``heldout``, the loss of the rounded weights on every corpus, computed in float32.
+
+    Args:
+        checkpoint: directory of a finished stage.
+        corpora: what to measure on; the weights average.
+        tokens: directory of tokenized corpora under the checkpoint's tokenizer.
+    """
+    started = time.time()
+    temporary = output.with_name(f".{output.name}.partial")
+    discard(temporary)  # left by an interrupted call
+    model = load(checkpoint, dtype=torch.bfloat16)
+    model.config.use_cache = True  # training turns it off
+    model.save_pretrained(temporary)
+    for name in ("tokenizer.json", "tokenizer_config.json", "ledger.csv"):
+        copy(checkpoint / name, temporary / name)
+    rounded = load_to_measure(temporary)
+    [measured] = measure_corpora(rounded, [own_activation(rounded.config)], corpora, tokens)
+    keys = ("loss", "bits_per_byte", "tokens")
+    heldout: dict[str, Any] = {key: measured[key] for key in keys}
+    heldout["corpora"] = {name: {key: values[key] for key in keys} for name, values in measured["corpora"].items()}
+    weights = {name: corpus.weight for name, corpus in corpora.items()}
+    heldout["provenance"] = record(weights, started, devices.name(rounded.device))
+    trained = json.loads((checkpoint / "provenance.json").read_text(encoding="utf-8"))
+    write_json(temporary / "provenance.json", {**trained, "precision": "bfloat16", "heldout": heldout})
+    output.parent.mkdir(parents=True, exist_ok=True)
+    replace_directory(temporary, output)
+    print(f"init: {{pretrained: {output}, sha256: {bases.digest(output)}}}", flush=True)
