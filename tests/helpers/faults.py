@@ -6,7 +6,11 @@ A file that is being written when the process stops is torn: it holds some bytes
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,3 +104,47 @@ def changes(work: Callable[[], Any], folder: Path) -> int:
     with stopped_at(sys.maxsize, folder) as watch:
         work()
     return watch.seen
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Each file's hash, without times, steps per second and what a library writes of its own process."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if path.name in ("provenance.json", "manifest.json", "training.json"):
+            content = _timeless(json.loads(content))
+        elif path.name == "ledger.csv":
+            rows = list(csv.DictReader(content.decode().splitlines()))
+            content = json.dumps([{**row, "tokens_per_second": None} for row in rows]).encode()
+        elif path.name in ("trainer_state.json", "state.json", "training_args.bin"):
+            continue  # the Trainer's clock; a fingerprint; the folder's name
+        found[str(path.relative_to(directory))] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def _timeless(record: dict) -> bytes:
+    record.pop("provenance", None)
+    record.pop("seconds", None)
+    return json.dumps(record).encode()
+
+
+def assert_any_stop_is_mended(
+    folder: Path, start: Path | None, work: Callable[[Path], Any], wanted: dict[str, str], count: int
+) -> None:
+    """Stop ``work(output)`` at each of its ``count`` changes and call it again: it leaves what is ``wanted``.
+
+    Args:
+        folder: holds the outputs.
+        start: a folder of which each output begins as a copy.
+    """
+    for change in range(1, count + 1):
+        output = folder / str(change)
+        if start is not None:
+            shutil.copytree(start, output)
+        with pytest.raises(Killed), stopped_at(change, folder):
+            work(output)
+        work(output)
+        assert contents(output) == wanted, change
+        shutil.rmtree(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
@@ -81,3 +82,10 @@ def paper_config(**over: Any) -> dict[str, Any]:
 
 def paper(**over: Any) -> Experiment:
     return load(paper_config(**over))
+
+
+def finish(directory: Path, run: str, stage: int) -> None:
+    """Leave in ``directory`` what a stage that has ended leaves."""
+    file = directory / f"checkpoints/{run}/seed0/stage{stage}/provenance.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()

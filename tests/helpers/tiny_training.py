@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import datasets
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -55,3 +56,22 @@ def specification(stages, total=20, **training):
 
 def weights(directory):
     return load_file(Path(directory) / "model.safetensors")
+
+
+def smallest_stage(steps=2, total=3, **changed):
+    """One layer, one sequence per step. It ends before its run does: one step too many would be another model."""
+    return StageSpecification(
+        seed=0, start=Architecture(hidden_size=8, intermediate_size=16, layers=1, heads=1, kv_heads=1),
+        activation=Activation(name="relu"), mixture={"a": 1.0}, context_length=CONTEXT, stages=[Stage(until=steps)],
+        total_steps=total,
+        training=Training(learning_rate=1e-2, batch_size=1, micro_batch_size=1, log_every=1, checkpoint_every=1),
+    ).model_copy(update=changed)  # fmt: skip
+
+
+def shifted(checkpoint, output):
+    """A copy whose weights differ in one number."""
+    shutil.copytree(checkpoint, output)
+    weights = load_file(output / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, output / "model.safetensors", {"format": "pt"})
+    return output

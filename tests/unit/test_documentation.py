@@ -9,15 +9,11 @@ import datasets
 import pytest
 import yaml
 from helpers.checkpoint import make_checkpoint
+from helpers.documentation import PAGES, README, pages
 from helpers.repository import ROOT
-from helpers.workflow import snakemake
 
 from prosparse.__main__ import main
 from prosparse.cli import checkpoint
-from prosparse.cli.application import EXAMPLES
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_make_targets_exist():
@@ -35,11 +31,6 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
             anchors = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
             assert anchor[1:] in anchors, anchor
-
-
-def pages() -> dict[str, str]:
-    """What tells a user to run `prosparse`: the help, the front page, the pages behind it."""
-    return {"--help": EXAMPLES, **{path.name: path.read_text(encoding="utf-8") for path in PAGES}}
 
 
 def test_every_line_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
@@ -74,11 +65,3 @@ def test_every_line_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
             assert capsys.readouterr().out.strip() or output is not None, (page, line)
             assert output is None or output.exists(), (page, line)
     assert {words[1] for words in done} == set(checkpoint.COMMANDS)
-
-
-def test_snakemake_targets_exist(tmp_path):
-    text = "\n".join(pages().values())
-    named = set(re.findall(r"^snakemake (?:-n )?((?:table|figure|ours|claim|publish)\w*)", text, re.M))
-    assert named
-    known = set(snakemake(tmp_path, "--list-target-rules").stdout.split()) | {"publish"}
-    assert named <= known, named - known

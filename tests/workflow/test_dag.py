@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.documentation import pages
 from helpers.repository import ROOT
 from helpers.workflow import planned, snakemake
 
@@ -212,3 +213,11 @@ def test_gguf_file_of_an_unknown_package_stops_before_any_work(tmp_path, gguf_ex
     said = run.stderr + run.stdout
     assert ".pretrained: results/packages/some-model-2.0 is of no package in data.packages" in said
     assert "results/packages/some-model-1.0" in said
+
+
+def test_targets_that_the_pages_name_exist(tmp_path):
+    text = "\n".join(pages().values())
+    named = set(re.findall(r"^snakemake (?:-n )?((?:table|figure|ours|claim|publish)\w*)", text, re.M))
+    assert named
+    known = set(snakemake(tmp_path, "--list-target-rules").stdout.split()) | {"publish"}
+    assert named <= known, named - known

@@ -7,29 +7,8 @@ import shutil
 
 import pytest
 import yaml
-from helpers.repository import ROOT
 from helpers.toy_experiment import toy_experiment
 from helpers.workflow import snakemake
-from jinja2 import Environment, StrictUndefined
-
-from prosparse.paper.figures import registry as figures
-from prosparse.paper.tables import registry as tables
-
-CAPTIONS = ROOT / "workflow" / "report"
-
-
-def caption(kind: str, name: str) -> str:
-    text = (CAPTIONS / f"{kind}.rst").read_text(encoding="utf-8")
-    job = {"wildcards": {kind: name}}
-    return Environment(undefined=StrictUndefined).from_string(text).render(snakemake=job).strip()
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"), [*(("table", name) for name in tables.TABLES), *(("figure", name) for name in figures.FIGURES)]
-)
-def test_every_table_and_figure_has_a_caption_of_its_own(kind, name):
-    assert caption(kind, name).endswith(".")
-    assert len({caption("table", each) for each in tables.TABLES}) == len(tables.TABLES)
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,13 @@ The public reports that the mutations are modelled on are listed in ``test_failu
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import random
 import re
 import shutil
-import string
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,14 +20,11 @@ import pytest
 import torch
 import yaml
 from helpers.checkpoint import make_checkpoint
-from helpers.repository import ROOT
+from helpers.mutations import cases, mutated_bytes, mutated_tree, mutated_words
 
 from prosparse.__main__ import main
-from prosparse.experiment.experiment import Experiment
-from prosparse.experiment.loading import load
 from prosparse.inference.predictors import Predictor
 from prosparse.inference.predictors import save as save_predictors
-from prosparse.system.errors import ConfigError
 
 RECIPE = {
     "activation": "relu",
@@ -38,108 +32,6 @@ RECIPE = {
     "stages": [{"until": 1}, {"until": 2, "peak": 0.1, "shape": "sine"}],
     "training": {"learning_rate": 1e-3, "batch_size": 1, "micro_batch_size": 1},
 }
-ODD_WORDS = [
-    "",
-    " ",
-    "-",
-    "--",
-    "nan",
-    "inf",
-    "-1",
-    "0",
-    "1e999",
-    "é",
-    "\u202e",
-    "a/b/c",
-    "x" * 300,
-    "~",
-    "%s",
-    "{}",
-    "null",
-]
-ODD_VALUES: list[Any] = [
-    None, "", "x", -1, 0, 1.5, 10**12, float("inf"), float("nan"), True, [], ["x"], {}, {"x": 1}, [[1]], "relu", "1e3",
-]  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------- mutations
-
-
-def misspelt(word: str, chance: random.Random) -> str:
-    if not word:
-        return "x"
-    place = chance.randrange(len(word))
-    return chance.choice(
-        [
-            word[:place] + word[place + 1 :],
-            word[:place] + chance.choice(string.ascii_letters) + word[place:],
-            word[:place] + word[place : place + 2][::-1] + word[place + 2 :],
-            word.upper(),
-            word.replace("-", "_") if "-" in word else word + "s",
-        ]
-    )
-
-
-def mutated_words(words: list[str], chance: random.Random) -> list[str]:
-    words = list(words)
-    place = chance.randrange(len(words))
-    match chance.randrange(6):
-        case 0:
-            del words[place]
-        case 1:
-            words[place] = misspelt(words[place], chance)
-        case 2:
-            words[place] = chance.choice(ODD_WORDS)
-        case 3:
-            words.insert(place, chance.choice([*ODD_WORDS, "--seed", "--dense", "--rank", "--unknown", "-o"]))
-        case 4:
-            other = chance.randrange(len(words))
-            words[place], words[other] = words[other], words[place]
-        case 5:
-            del words[place:]
-    return words
-
-
-def mutated_tree(tree: Any, chance: random.Random) -> Any:
-    """One entry of a nest of mappings and lists is dropped, renamed, doubled or given another value."""
-    tree = copy.deepcopy(tree)
-    places: list[tuple[Any, Any]] = []
-
-    def walk(node: Any) -> None:
-        for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-            places.append((node, key))
-            walk(node[key])
-
-    walk(tree)
-    node, key = chance.choice(places)
-    match chance.randrange(4):
-        case 0:
-            del node[key]
-        case 1 if isinstance(node, dict):
-            node[misspelt(str(key), chance)] = node.pop(key)
-        case 2 if isinstance(node, list):
-            node.append(node[key])
-        case _:
-            node[key] = chance.choice([each for each in ODD_VALUES if each != node[key]])
-    return tree
-
-
-def mutated_bytes(content: bytes, chance: random.Random) -> bytes:
-    place = chance.randrange(len(content))
-    match chance.randrange(5):
-        case 0:
-            return content[:place]
-        case 1:
-            return content[:place] + bytes([chance.randrange(256)]) + content[place + 1 :]
-        case 2:
-            return content[:place] + chance.randbytes(7) + content[place:]
-        case 3:
-            return b"\xff\xfe" + content
-        case _:
-            return content[:place] + b"\0" * 16 + content[place + 16 :]
-
-
-# --------------------------------------------------------------------------------- the verdict
 
 
 @pytest.fixture(scope="module")
@@ -216,10 +108,6 @@ def judge(words: list[str], capsys: pytest.CaptureFixture[str], left: Path | Non
     return status
 
 
-def cases(count: int) -> Any:
-    return pytest.mark.parametrize("seed", range(count), ids=[f"case{seed}" for seed in range(count)])
-
-
 @pytest.mark.parametrize("command", LINES)
 def test_every_line_works_as_it_is(command, here, capsys):
     line, left = LINES[command]
@@ -288,39 +176,3 @@ def test_predictors(seed, here, capsys):
     chance = random.Random(seed)
     change_file(here / "predictors" / "model_1.pt", lambda content: mutated_bytes(content, chance))
     judge([*LINES["generate"][0].split(), "--predictors", "predictors"], capsys)
-
-
-EXPERIMENTS = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))]
-WHOLE = [path for path in EXPERIMENTS if "experiment:" in path.read_text(encoding="utf-8")]
-
-
-@pytest.fixture(scope="module")
-def experiments():
-    return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in WHOLE]
-
-
-@cases(120)
-def test_experiments(seed, experiments):
-    """As Snakemake reads them: an error of the config that names the key, or an experiment."""
-    chance = random.Random(seed)
-    raw = mutated_tree(chance.choice(experiments), chance)
-    try:
-        read: Experiment | str = load(raw)
-    except ConfigError as error:
-        read = str(error)
-    assert isinstance(read, Experiment) or len(read) > 20
-
-
-@cases(20)
-def test_files_of_corpora(seed, tmp_path, experiments):
-    """The file that an experiment's ``data.corpora`` names, which is ours to read."""
-    chance = random.Random(seed)
-    raw = copy.deepcopy(next(each for each in experiments if isinstance(each["data"]["corpora"], str)))
-    path = tmp_path / "corpora.yaml"
-    path.write_bytes(mutated_bytes((ROOT / raw["data"]["corpora"]).read_bytes(), chance))
-    raw["data"]["corpora"] = str(path)
-    try:
-        read: Experiment | str = load(raw)
-    except ConfigError as error:
-        read = str(error)
-    assert isinstance(read, Experiment) or str(path) in read

@@ -5,12 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-import yaml
 from helpers.repository import ROOT
-from helpers.workflow import run_in
 
-from prosparse.experiment.loading import load
-from prosparse.experiment.problems import did_you_mean
 from prosparse.plan import invocation
 from prosparse.system.errors import ConfigError
 
@@ -60,61 +56,3 @@ def test_a_call_is_read_as_snakemake_reads_it(monkeypatch):
     assert invocation.parsed(["--no-such-option"]) is None
     monkeypatch.setattr(sys, "argv", ["/bin/pytest", "table1"])
     assert invocation.called() is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["tabel6"], "no target or file is called tabel6 (did you mean table6?)"),
-        (["table6", "--workflow-profile", "profiles/slrum"], "no such profile (did you mean slurm?)"),
-        (["table6", "--config", "experiment=paper"], "--configfile workflow/experiments/paper.yaml"),
-        (["table1", "--config", "rows={LLaMA2-7B: smal-base}"], "'smal-base' (did you mean small-base?)"),
-        (["table1", "--config", "sedes=[1]"], "sedes: unknown key (did you mean seeds?)"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_snakemake_says_what_is_meant(tmp_path, arguments, said):
-    run = run_in(tmp_path, *arguments, "--dry-run")
-    output = run.stdout + run.stderr
-    assert run.returncode == 1
-    assert said in output
-    assert "Traceback" not in output
-
-
-def test_values_are_laid_over_the_default_experiment(tmp_path):
-    run = run_in(tmp_path, "table6", "--dry-run", "--config", "experiment=mine", "seeds=[3]")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "results/mine/checkpoints/small-base/seed3/stage0/provenance.json" in run.stdout
-    assert "results/laptop" not in run.stdout
-
-
-# ----------------------------------------------------------------------------------- in the config
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "meant"),
-    [
-        (("runs", "small-vanilla", "init"), {"run": "smal-base"}, "small-base"),
-        (("runs", "small-vanilla", "mixture"), "mixd", "mixed"),
-        (("rows", "LLaMA2-7B"), "medium-prosprase", "medium-prosparse"),
-        (("rows", "ProSparse-7B"), "small-prosparse@fatrleu-0.05", "fatrelu-0.05"),
-        (("stages", "7B"), ["small_prosparse"], "small-prosparse"),
-        (("supervised_finetuning", "same"), "minicpm-sft-sam", "minicpm-sft-same"),
-        (("runs", "small-base", "activation"), "sillu", "silu"),
-        (("runs", "small-base", "trainig"), {}, "training"),
-        (("benchmraks",), {}, "benchmarks"),
-    ],
-    ids=lambda value: str(value),
-)
-def test_a_mistyped_name_is_said_with_what_is_meant(key, value, meant):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    section = config
-    for part in key[:-1]:
-        section = section[part]
-    section[key[-1]] = value
-    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
-        load(config)
-
-
-def test_nothing_is_suggested_that_is_far_from_it():
-    assert did_you_mean("zebra", ["relu", "silu"]) == ""

@@ -1,4 +1,4 @@
-"""Estimates of a job's memory against what the published runs' processes took, and what a machine has."""
+"""Estimates of a job's memory against what torch keeps and what the published runs took; what a machine has."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers.repository import ROOT
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosparse.experiment.loading import load
+from prosparse.experiment.training import Training
 from prosparse.plan import costs, memory
+from prosparse.plan.costs import activation_bytes
 from prosparse.published.shapes import DecoderShape
 
 PUBLISHED = ROOT / "results" / "published"
@@ -73,3 +77,37 @@ def test_a_larger_model_needs_more():
     config["architectures"]["small"]["hidden_size"] = 2048
     wide = memory.training_megabytes(load(config), "small-base", Path("none"))
     assert needs["small-base"] < needs["medium-base"] < wide
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_activations_are_about_what_torch_keeps(precision, attention):
+    config = LlamaConfig(
+        vocab_size=160, hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False, use_cache=False, attn_implementation=attention,
+    )  # fmt: skip
+    model, shape = LlamaForCausalLM(config), DecoderShape(64, 176, 3, 4, 2, 16, 160, False)
+    length = 64
+    rows = torch.randint(0, 160, (2, length))
+    kept: dict[int, int] = {}
+    weights = {parameter.shape for parameter in model.parameters()}
+    weights |= {shape[::-1] for shape in weights}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape not in weights:  # nor their copies in bfloat16
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    alive = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: alive.append(t) or note(t), lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        hidden = model.model(input_ids=rows).last_hidden_state
+    training = Training(
+        learning_rate=1, batch_size=2, micro_batch_size=2, precision=precision, attention=attention
+    )  # fmt: skip
+    estimate = activation_bytes(shape, training, length) * shape.layers * rows.numel()
+    assert hidden.requires_grad
+    assert estimate == pytest.approx(sum(kept.values()), rel=0.2)

@@ -1,89 +1,29 @@
-"""Stages, tokenization and predictor training stopped at every change they make to files, and on hostile file systems.
+"""A stage stopped at every change it makes to files, and on hostile file systems.
 
 The same call then gives what an uninterrupted one gives, bit for bit, or says in one line why it cannot.
 """
 
-import csv
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import sys
-from pathlib import Path
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from helpers.faults import Killed, changes, stopped_at
-from helpers.tiny_training import CONTEXT
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from helpers.faults import Killed, assert_any_stop_is_mended, changes, contents, stopped_at
+from helpers.tiny_training import shifted, smallest_stage
 
-from prosparse.data.shards import join
-from prosparse.data.tokens import copy_tokenizer, tokenize
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.measurement import Predictors
-from prosparse.experiment.model import Architecture, PretrainedInit
-from prosparse.experiment.specifications import StageSpecification
-from prosparse.experiment.training import Stage, Training
-from prosparse.inference.predictor_training import PredictorSpecification
-from prosparse.inference.predictor_training import train as train_predictors
-from prosparse.system import provenance
+from prosparse.experiment.model import PretrainedInit
+from prosparse.experiment.training import Stage
 from prosparse.system.locking import Refused
 from prosparse.training import checkpoints
 from prosparse.training.stage import OutOfTime, train_stage
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_revision():
-    with pytest.MonkeyPatch.context() as patch:  # git is asked for it each time
-        patch.setattr(provenance, "code_revision", lambda: "tested")
-        yield
-
-
-def contents(directory: Path) -> dict[str, str]:
-    """Each file's hash, without what times and steps a second are."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if not path.is_file():
-            continue
-        content = path.read_bytes()
-        if path.name in ("provenance.json", "manifest.json", "training.json"):
-            content = _timeless(json.loads(content))
-        elif path.name == "ledger.csv":
-            rows = list(csv.DictReader(content.decode().splitlines()))
-            content = json.dumps([{**row, "tokens_per_second": None} for row in rows]).encode()
-        elif path.name in ("trainer_state.json", "state.json", "training_args.bin"):
-            continue  # the Trainer's clock; a fingerprint; the folder's name
-        found[str(path.relative_to(directory))] = hashlib.sha256(content).hexdigest()
-    return found
-
-
-def _timeless(record: dict) -> bytes:
-    record.pop("provenance", None)
-    record.pop("seconds", None)
-    return json.dumps(record).encode()
-
-
-# -------------------------------------------------------------------------------------- a stage
-
-
-def specification(steps=2, total=3, **changed):
-    """A stage that ends before its run does: one step too many would be another model."""
-    return StageSpecification(
-        seed=0, start=Architecture(hidden_size=8, intermediate_size=16, layers=1, heads=1, kv_heads=1),
-        activation=Activation(name="relu"), mixture={"a": 1.0}, context_length=CONTEXT, stages=[Stage(until=steps)],
-        total_steps=total,
-        training=Training(learning_rate=1e-2, batch_size=1, micro_batch_size=1, log_every=1, checkpoint_every=1),
-    ).model_copy(update=changed)  # fmt: skip
-
-
 def train(data, output, wanted=None, **options):
-    train_stage(wanted or specification(), data / "tokens", data / "tokenizer", None, output, **options)
+    train_stage(wanted or smallest_stage(), data / "tokens", data / "tokenizer", None, output, **options)
 
 
 @pytest.fixture(scope="module")
@@ -118,19 +58,6 @@ def trained(data, begun, tmp_path_factory):
     return output, watch.seen
 
 
-def assert_any_stop_is_mended(folder, start, work, wanted, count):
-    """From a copy of ``start``, ``work(output)`` stopped at each of ``count`` changes, and called again."""
-    for change in range(1, count + 1):
-        output = folder / str(change)
-        if start is not None:
-            shutil.copytree(start, output)
-        with pytest.raises(Killed), stopped_at(change, folder):
-            work(output)
-        work(output)
-        assert contents(output) == wanted, change
-        shutil.rmtree(output)
-
-
 def test_a_stage_stopped_while_it_trains_ends_as_if_it_had_not_been(data, begun, trained, whole, tmp_path):
     """Most stops leave the same whole files, from which one call each continues."""
     assert trained[1] > 10
@@ -159,7 +86,7 @@ def test_a_stage_stopped_while_it_finishes_ends_as_if_it_had_not_been(data, trai
 
 
 def test_a_start_that_is_not_trained_stopped_anywhere(data, whole, tmp_path):
-    wanted = specification(0, 0, start=PretrainedInit(pretrained=str(whole)))
+    wanted = smallest_stage(0, 0, start=PretrainedInit(pretrained=str(whole)))
     train(data, tmp_path / "once", wanted)
     count = changes(lambda: train(data, tmp_path / "counted", wanted), tmp_path)
     work = lambda output: train(data, output, wanted)  # noqa: E731
@@ -265,30 +192,21 @@ CHANGED_CALLS = {
 def test_another_specification_is_refused(request, data, tmp_path, message, progress):
     shutil.copytree(request.getfixturevalue(progress), tmp_path / "stage")
     with pytest.raises(Refused) as error:
-        train(data, tmp_path / "stage", specification(**CHANGED_CALLS[message]))
+        train(data, tmp_path / "stage", smallest_stage(**CHANGED_CALLS[message]))
     assert message in str(error.value)
-
-
-def _shifted(checkpoint, output):
-    """A copy whose weights differ in one number."""
-    shutil.copytree(checkpoint, output)
-    weights = load_file(output / "model.safetensors")
-    weights["model.norm.weight"][0] += 1
-    save_file(weights, output / "model.safetensors", {"format": "pt"})
-    return output
 
 
 def test_a_start_is_known_by_its_content(data, whole, tmp_path):
     """Under another name it is the same, under the same name it may be another."""
     shutil.copytree(whole, tmp_path / "start")
-    wanted = specification(start=PretrainedInit(pretrained=str(tmp_path / "start")))
+    wanted = smallest_stage(start=PretrainedInit(pretrained=str(tmp_path / "start")))
     with pytest.raises(OutOfTime):
         train(data, tmp_path / "stage", wanted, max_seconds=0)
     os.rename(tmp_path / "start", tmp_path / "moved")
-    _shifted(tmp_path / "moved", tmp_path / "start")
+    shifted(tmp_path / "moved", tmp_path / "start")
     with pytest.raises(Refused, match=r"inputs\.start\.weights has other content"):
         train(data, tmp_path / "stage", wanted)
-    train(data, tmp_path / "stage", specification(start=PretrainedInit(pretrained=str(tmp_path / "moved"))))
+    train(data, tmp_path / "stage", smallest_stage(start=PretrainedInit(pretrained=str(tmp_path / "moved"))))
 
 
 def test_progress_of_unknown_origin_is_refused(data, begun, tmp_path):
@@ -296,82 +214,3 @@ def test_progress_of_unknown_origin_is_refused(data, begun, tmp_path):
     (tmp_path / "stage" / "resume" / "identity.json").unlink()
     with pytest.raises(Refused, match=r"holds checkpoint-1, ledger\.csv, newest, and not what it was made from"):
         train(data, tmp_path / "stage")
-
-
-# ------------------------------------------------------------------------- tokens and predictors
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    root = tmp_path_factory.mktemp("documents")
-    texts = [" ".join(f"t{(start + i) % 16}" for i in range(40)) for start in range(20)]
-    pq.write_table(pa.table({"text": texts, "split": ["train"] * 14 + ["heldout"] * 6}), root / "0.parquet")
-    vocabulary = {"<s>": 0, "</s>": 1, **{f"t{i}": i + 2 for i in range(16)}}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<s>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(root / "tokenizer")
-    return root
-
-
-def test_tokenization_stopped_anywhere_over_older_tokens(documents, tmp_path):
-    """A manifest is never beside rows that are not its own."""
-
-    def work(output, context=16):
-        tokenize("c", documents / "0.parquet", documents / "tokenizer", context, 4, output)
-
-    work(tmp_path / "older", 20)
-    work(tmp_path / "once")
-    count = changes(lambda: work(tmp_path / "counted"), tmp_path)
-    assert count > 20
-    left = {}
-    for change in range(1, count + 1):
-        output = tmp_path / str(change)
-        shutil.copytree(tmp_path / "older", output)
-        with pytest.raises(Killed), stopped_at(change, tmp_path):
-            work(output)
-        if (output / "manifest.json").exists():
-            manifest = json.loads((output / "manifest.json").read_text())
-            for split in ("train", "heldout"):
-                rows = datasets.load_from_disk(str(output / split))
-                shape = len(rows), len(rows[0]["input_ids"])
-                assert shape == (manifest[f"{split}_sequences"], manifest["context_length"])
-        left.setdefault(tuple(str(path.relative_to(output)) for path in sorted(output.iterdir())), output)
-    assert len(left) > 4  # most stops leave the same names
-    for output in left.values():
-        work(output)
-        assert contents(output) == contents(tmp_path / "once"), output
-
-
-def test_joining_shards_stopped_anywhere(documents, tmp_path):
-    for shard in range(2):
-        tokenize("c", documents / "0.parquet", documents / "tokenizer", 16, 4, tmp_path / f"s{shard}", shard, 2)
-    work = lambda output: join([tmp_path / "s0", tmp_path / "s1"], output)  # noqa: E731
-    work(tmp_path / "once")
-    count = changes(lambda: work(tmp_path / "counted"), tmp_path)
-    assert_any_stop_is_mended(tmp_path, None, work, contents(tmp_path / "once"), count)
-
-
-def test_tokenizers_stopped_anywhere(documents, tmp_path):
-    work = lambda output: copy_tokenizer(str(documents / "tokenizer"), output)  # noqa: E731
-    work(tmp_path / "once")
-    count = changes(lambda: work(tmp_path / "counted"), tmp_path)
-    assert_any_stop_is_mended(tmp_path, None, work, contents(tmp_path / "once"), count)
-
-
-def test_predictor_training_stopped_anywhere(data, whole, tmp_path):
-    settings = Predictors(kinds=["nonzero", "svd"], rank=4, tokens=2 * CONTEXT, epochs=2, batch_size=16)
-    wanted = PredictorSpecification(activation=Activation(name="relu"), settings=settings, mixture={"a": 1.0}, seed=0)
-    work = lambda output: train_predictors(whole, wanted, data / "tokens", output)  # noqa: E731
-    work(tmp_path / "once")
-    assert not (tmp_path / "once" / "resume").exists()
-    count = changes(lambda: work(tmp_path / "counted"), tmp_path)
-    assert count > 20
-    assert_any_stop_is_mended(tmp_path, None, work, contents(tmp_path / "once"), count)
-    for message, other in {
-        "specification.seed is 1, was 0": (whole, wanted.model_copy(update={"seed": 1})),
-        "inputs.checkpoint.weights has other content": (_shifted(whole, tmp_path / "shifted"), wanted),
-    }.items():
-        with pytest.raises(Refused) as error:
-            train_predictors(*other, data / "tokens", tmp_path / "once")
-        assert message in str(error.value)

@@ -1,0 +1,32 @@
+"""Mistakes on Snakemake's command line: one line says what is meant, before any work."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.workflow import run_in
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tabel6"], "no target or file is called tabel6 (did you mean table6?)"),
+        (["table6", "--workflow-profile", "profiles/slrum"], "no such profile (did you mean slurm?)"),
+        (["table6", "--config", "experiment=paper"], "--configfile workflow/experiments/paper.yaml"),
+        (["table1", "--config", "rows={LLaMA2-7B: smal-base}"], "'smal-base' (did you mean small-base?)"),
+        (["table1", "--config", "sedes=[1]"], "sedes: unknown key (did you mean seeds?)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_snakemake_says_what_is_meant(tmp_path, arguments, said):
+    run = run_in(tmp_path, *arguments, "--dry-run")
+    output = run.stdout + run.stderr
+    assert run.returncode == 1
+    assert said in output
+    assert "Traceback" not in output
+
+
+def test_values_are_laid_over_the_default_experiment(tmp_path):
+    run = run_in(tmp_path, "table6", "--dry-run", "--config", "experiment=mine", "seeds=[3]")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "results/mine/checkpoints/small-base/seed3/stage0/provenance.json" in run.stdout
+    assert "results/laptop" not in run.stdout
