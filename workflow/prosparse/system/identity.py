@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import PretrainedConfig
-
 from prosparse.system.provenance import digest
 
 #: A JSON object; contents appear as SHA-256, 64 hex digits.
@@ -38,6 +36,8 @@ def of_checkpoint(name: str | Path, revision: str | None = None, gguf_file: str 
     """Config and weight digests of a directory, or name and commit of a hub id."""
     directory = Path(name)
     if not directory.is_dir():
+        from transformers import PretrainedConfig  # slow to import, and the Snakefile imports this module
+
         settings, _ = PretrainedConfig.get_config_dict(name, revision=revision, gguf_file=gguf_file)
         return {"hub": str(name), "commit": settings.get("_commit_hash"), "file": gguf_file}
     if gguf_file is not None:
