@@ -32,25 +32,25 @@ include: "workflow/rules/bases.smk"
 rule all:
     default_target: True
     input:
-        f"{directory}/README.md",
+        layout.page(),
     localrule: True
 
 
 rule tables:
     input:
-        expand("{directory}/tables/{table}.md", directory=directory, table=TABLES),
+        [layout.table(name, "md") for name in TABLES],
     localrule: True
 
 
 rule figures:
     input:
-        expand("{directory}/figures/{figure}.png", directory=directory, figure=FIGURES),
+        [layout.figure(name, "png") for name in FIGURES],
     localrule: True
 
 
 rule claims:
     input:
-        f"{directory}/claims.md",
+        layout.claims("md"),
     localrule: True
 
 
@@ -66,7 +66,7 @@ for name in TABLES:
         name:
             name
         input:
-            f"{directory}/tables/{name}.md",
+            layout.table(name, "md"),
         localrule: True
 
 
@@ -76,7 +76,7 @@ for name in FIGURES:
         name:
             name
         input:
-            f"{directory}/figures/{name}.png",
+            layout.figure(name, "png"),
         localrule: True
 
 
@@ -108,9 +108,9 @@ onstart:
 
 onsuccess:
     # not every target builds the page
-    if Path(directory, "README.md").exists():
+    if layout.page().exists():
         print(
-            f"\nDone. Start at {directory}/README.md: every table and figure compared with the paper's, and the claims."
+            f"\nDone. Start at {layout.page()}: every table and figure compared with the paper's, and the claims."
         )
 
 

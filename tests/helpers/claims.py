@@ -17,7 +17,7 @@ def change_measurements(synthetic, run, change, activations=None):
             if activations is None or entry["activation"] in activations:
                 change(entry)
 
-    synthetic.edit(synthetic.results.sparsity_file(run, 1), edit)
+    synthetic.edit(synthetic.layout.sparsity(run, 1), edit)
 
 
 def precise(shift):

@@ -10,6 +10,7 @@ from typing import Any
 
 from prosparse.experiment import lineage, loading
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.lineage import tokens
 from prosparse.method.schedule import factor
 from prosparse.paper import page
@@ -154,10 +155,11 @@ class Synthetic:
         self.raw = copy.deepcopy(raw or CONFIG)
         self.experiment: Experiment = loading.load(self.raw)
         self.directory = directory
+        self.layout = Layout(self.experiment, directory)
 
     @property
     def results(self) -> Results:
-        return Results(self.directory, self.experiment)
+        return Results(self.layout)
 
     def plan(self, run: str) -> tuple[float, float]:
         """(sparsity share under ReLU, loss) of a run, by formula."""
@@ -181,22 +183,22 @@ class Synthetic:
         needs = page.needs(self.experiment)
         for seed in self.experiment.seeds:
             for run in needs.sparsity:
-                self.json(self.results.sparsity_file(run, seed), self.measured(run, seed))
+                self.json(self.layout.sparsity(run, seed), self.measured(run, seed))
             for run, activation in needs.benchmarks:
-                self.json(self.results.benchmarks_file(run, activation, seed), self.answered(run, activation, seed))
+                self.json(self.layout.benchmarks(run, activation, seed), self.answered(run, activation, seed))
             for run, stage in needs.stages:
                 self.trained(run, stage, seed)
             for run, activation in needs.prediction:
-                self.json(self.results.prediction_file(run, activation, seed), self.predicted(run, activation, seed))
+                self.json(self.layout.prediction(run, activation, seed), self.predicted(run, activation, seed))
             for run, activation in needs.predicted_benchmarks:
-                path = self.results.predicted_benchmarks_file(run, activation, seed)
+                path = self.layout.predicted_benchmarks(run, activation, seed)
                 self.json(path, self.answered(run, activation, seed))
         if needs.operators:
-            self.json(self.results.operators_file, self.timed())
+            self.json(self.layout.operators(), self.timed())
         if needs.decoding:
-            self.json(self.results.decoding_file(), self.decoded())
+            self.json(self.layout.decoding(), self.decoded())
         for shape in needs.decoding_shapes:
-            self.json(self.results.decoding_file(shape), self.decoded(shape))
+            self.json(self.layout.decoding(shape), self.decoded(shape))
         for corpus in self.experiment.data.corpora:
             counts = {
                 "read": 1200, "after_cleaning": 1150, "duplicates_removed": 80, "benchmark_removed": 3,
@@ -205,8 +207,8 @@ class Synthetic:
                 "documents": {"train": 1000, "heldout": 67}, "characters": {"train": 900_000, "heldout": 45_678},
                 "provenance": self.provenance(3.0),
             }  # fmt: skip
-            self.json(self.directory / "data" / "documents" / corpus / "0.json", counts)
-            self.json(self.directory / "data" / "tokens" / "bpe" / corpus / "manifest.json", {"tokens": 250_000})
+            self.json(self.layout.documents_counts(corpus)[0], counts)
+            self.json(self.layout.manifest("bpe", corpus), {"tokens": 250_000})
         return self
 
     @staticmethod
@@ -459,7 +461,7 @@ class Synthetic:
             reached += 0.004 * math.sin(step) + 0.002 * seed
             amount = step * tokens(self.experiment, run) // last
             lines.append(f"{step},{amount},{factor(chosen.stages, step)},3.6,0.1,0.01,{reached},1e-3,9000")
-        directory = self.results.stage_directory(run, stage, seed)
+        directory = self.layout.checkpoint(run, stage, seed)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ledger.csv").write_text("\n".join(lines) + "\n")
         final = {"lambda": chosen.stages[stage].peak, "lm_loss": 3.6, "sparsity": reached}

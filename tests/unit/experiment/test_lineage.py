@@ -38,10 +38,10 @@ def test_runs_of_two_tokenizers_share_no_checkpoint():
 
 def test_predecessors():
     assert lineage.predecessor(EXPERIMENT, "small-base", 0) is None
-    assert lineage.predecessor(EXPERIMENT, "small-prosparse", 0) == "small-base/seed{seed}/stage0"
-    assert lineage.predecessor(EXPERIMENT, "small-vanilla", 1) == "small-prosparse/seed{seed}/stage0"
-    assert lineage.predecessor(EXPERIMENT, "minicpm-sft", 0) == "minicpm-decay/seed{seed}/stage0"
-    assert lineage.predecessor(EXPERIMENT, "small-final-1", 0) == "small-prosparse/seed{seed}/stage1"
+    assert lineage.predecessor(EXPERIMENT, "small-prosparse", 0) == ("small-base", 0)
+    assert lineage.predecessor(EXPERIMENT, "small-vanilla", 1) == ("small-prosparse", 0)
+    assert lineage.predecessor(EXPERIMENT, "minicpm-sft", 0) == ("minicpm-decay", 0)
+    assert lineage.predecessor(EXPERIMENT, "small-final-1", 0) == ("small-prosparse", 1)
 
 
 def changed_stages(edit):

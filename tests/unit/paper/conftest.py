@@ -41,7 +41,7 @@ def untrained(tmp_path: Path) -> Synthetic:
 @pytest.fixture
 def decoding(synthetic: Synthetic) -> dict[str, Any]:
     """The decoding times of the trained models, as measured."""
-    return json.loads(synthetic.results.decoding_file().read_text())
+    return json.loads(synthetic.layout.decoding().read_text())
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def on_gpu(synthetic: Synthetic) -> Synthetic:
             for arm in case["cold"].values():
                 del arm["share_of_rows"]
 
-    synthetic.edit(synthetic.results.operators_file, edit)
+    synthetic.edit(synthetic.layout.operators(), edit)
     return synthetic

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from prosparse.experiment.layout import Layout
 from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration
 from prosparse.paper.claims import registry as claims
@@ -11,7 +12,7 @@ from prosparse.paper.tables import registry as tables
 
 
 def test_page_renders_with_everything_missing(nothing):
-    text = page.write(nothing.experiment, nothing.directory).read_text()
+    text = page.write(nothing.layout).read_text()
     assert "_missing: claims.md has not been made yet._" in text
     for name in tables.TABLES:
         assert f"_missing: tables/{name}.md has not been made yet._" in text
@@ -25,12 +26,12 @@ def test_page_renders_with_everything_missing(nothing):
 
 def test_page_holds_everything_that_was_made(synthetic):
     for name in tables.TABLES:
-        tables.write(name, synthetic.experiment, synthetic.directory)
-    claims.write(synthetic.experiment, synthetic.directory)
-    acceleration.write(synthetic.experiment, synthetic.directory)
+        tables.write(name, synthetic.layout)
+    claims.write(synthetic.layout)
+    acceleration.write(synthetic.layout)
     (synthetic.directory / "figures").mkdir()
     (synthetic.directory / "figures" / "figure1.png").write_bytes(b"")
-    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    text = page.write(synthetic.layout).read_text()
     assert "has not been made" in text  # figures 2 to 4
     assert "![figure1](figures/figure1.png)" in text
     assert text.index("## Acceleration") < text.index("### Why sparsity alone")
@@ -51,7 +52,7 @@ def test_rows_beyond_the_limits_are_told(synthetic):
     def line(**limits):
         benchmarks = synthetic.experiment.benchmarks.model_copy(update=limits)
         experiment = synthetic.experiment.model_copy(update={"benchmarks": benchmarks})
-        text = page.write(experiment, synthetic.directory).read_text()
+        text = page.write(Layout(experiment, synthetic.directory)).read_text()
         return [found for found in text.splitlines() if found.startswith("- Benchmark rows")]
 
     own = {"gsm8k": 50, "boolq": 400}
@@ -66,20 +67,20 @@ def test_rows_beyond_the_limits_are_told(synthetic):
 
 
 def test_results_that_do_not_exist_are_counted(synthetic):
-    synthetic.results.sparsity_file("vanilla", 1).unlink()
-    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    synthetic.layout.sparsity("vanilla", 1).unlink()
+    text = page.write(synthetic.layout).read_text()
     assert "1 result of sparsity" in text
 
 
 def test_operators_on_a_cpu_leave_the_gpu_open(synthetic):
-    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    text = page.write(synthetic.layout).read_text()
     assert "have not been run; the times are a CPU's" in text
     assert "so claim 9" not in text
     assert "| operators | 1 | 100 | 100 |" in text
-    synthetic.edit(synthetic.results.operators_file, lambda value: value.update(device="Imaginary GPU"))
-    assert "have not been run" not in page.write(synthetic.experiment, synthetic.directory).read_text()
-    synthetic.results.operators_file.unlink()
-    assert "1 result of operators" in page.write(synthetic.experiment, synthetic.directory).read_text()
+    synthetic.edit(synthetic.layout.operators(), lambda value: value.update(device="Imaginary GPU"))
+    assert "have not been run" not in page.write(synthetic.layout).read_text()
+    synthetic.layout.operators().unlink()
+    assert "1 result of operators" in page.write(synthetic.layout).read_text()
 
 
 def test_wall_time_comes_from_snakemake_where_given(synthetic):
@@ -89,7 +90,7 @@ def test_wall_time_comes_from_snakemake_where_given(synthetic):
         row = f"{seconds}\t0:00:{seconds}\t{100 + index}\n"
         (folder / f"{index}.tsv").write_text("s\th:m:s\tmax_rss\n" + row)
     (folder.parent / "tokenizer.tsv").write_text("s\th:m:s\tmax_rss\n5\t0:00:05\t-\n")
-    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    text = page.write(synthetic.layout).read_text()
     assert "| train | 2 | 40 | 30 | 101 |" in text
     assert "| tokenizer | 1 | 5 | 5 | missing |" in text
 
@@ -121,9 +122,9 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
         },
         "sparsity_measurement": {"plain": rate(9000), "counting": rate(8000), "slowdown": cost},
     }
-    assert "Missing: not measured." in page.write(synthetic.experiment, synthetic.directory).read_text()
-    synthetic.json(synthetic.directory / "measurements" / "speed.json", speed)
-    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    assert "Missing: not measured." in page.write(synthetic.layout).read_text()
+    synthetic.json(synthetic.layout.overhead(), speed)
+    text = page.write(synthetic.layout).read_text()
     assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
     assert "cost 3.2 %" in text or "cost 3.3 %" in text
     assert "Measured with the first 2 of 30 layers." in text

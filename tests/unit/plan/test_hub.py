@@ -14,6 +14,7 @@ import pytest
 from helpers.paper_scale import finish, paper_config
 from huggingface_hub import errors
 
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.plan import hub as plan_hub
 from prosparse.plan import targets
@@ -135,11 +136,12 @@ def test_a_start_asks_about_what_is_still_needed(hub, roomy, tmp_path, monkeypat
 
 def test_a_benchmark_in_many_data_sets_is_asked_for_by_its_first(tmp_path):
     experiment = load(paper_config(benchmarks={"rows": "hub", "tasks": ["agi_eval", "mmlu", "bbh"]}))
-    listed = targets.jobs_behind(experiment, tmp_path, targets.targets(experiment)["all"])
-    found = [remote for remote in targets.every_remote(experiment, tmp_path, listed) if remote.kind == "benchmark"]
+    layout = Layout(experiment, tmp_path)
+    listed = targets.jobs_behind(layout, targets.targets(experiment)["all"])
+    found = [remote for remote in targets.every_remote(layout, listed) if remote.kind == "benchmark"]
     assert [remote.name for remote in found] == ["SaylorTwift/bbh", "cais/mmlu", "hails/agieval-aqua-rat"]
     assert all(remote.needed for remote in found)
     rows = tmp_path / "data/benchmark_rows/rows.json"
     rows.parent.mkdir(parents=True)
     rows.write_text('{"rows": {}}')
-    assert not any(remote.needed for remote in targets.every_remote(experiment, tmp_path, listed)[-3:])
+    assert not any(remote.needed for remote in targets.every_remote(layout, listed)[-3:])

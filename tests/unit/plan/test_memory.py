@@ -11,6 +11,7 @@ import yaml
 from helpers.repository import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.experiment.training import Training
 from prosparse.plan import costs, memory
@@ -39,18 +40,19 @@ def measured(folder: Path, kind: str, run: str) -> float:
 def test_an_estimate_is_no_less_than_was_taken_and_no_more_than_twice_that(name, config, monkeypatch):
     folder = PUBLISHED / name
     experiment = load(yaml.safe_load((ROOT / config).read_text(encoding="utf-8")))
+    layout = Layout(experiment, folder)
     prompts = PROMPTS * experiment.data.context_length
     if name == "smollm2":
         monkeypatch.setattr(costs, "decoder", lambda *_: SMOLLM2)
     compared = 0
     for run in experiment.runs:
-        measuring = memory.measuring_megabytes(experiment, run, folder)
+        measuring = memory.measuring_megabytes(layout, run)
         for kind, estimate in (
-            ("train", memory.training_megabytes(experiment, run, folder)),
+            ("train", memory.training_megabytes(layout, run)),
             ("sparsity", measuring),
             ("prediction", measuring),
             ("predictors", measuring),
-            ("evaluate", memory.measuring_megabytes(experiment, run, folder, prompts, logits=2)),
+            ("evaluate", memory.measuring_megabytes(layout, run, prompts, logits=2)),
         ):
             if taken := measured(folder, kind, run):
                 assert 0.95 * taken <= estimate <= 2 * taken, (run, kind, taken, estimate)
@@ -72,10 +74,10 @@ def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
 
 def test_a_larger_model_needs_more():
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    experiment = load(config)
-    needs = {run: memory.training_megabytes(experiment, run, Path("none")) for run in ("small-base", "medium-base")}
+    layout = Layout(load(config), Path("none"))
+    needs = {run: memory.training_megabytes(layout, run) for run in ("small-base", "medium-base")}
     config["architectures"]["small"]["hidden_size"] = 2048
-    wide = memory.training_megabytes(load(config), "small-base", Path("none"))
+    wide = memory.training_megabytes(Layout(load(config), Path("none")), "small-base")
     assert needs["small-base"] < needs["medium-base"] < wide
 
 

@@ -15,6 +15,7 @@ from helpers.repository import ROOT
 from transformers import LlamaConfig
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.plan import costs, downloads, jobs, page, papers, targets
 from prosparse.plan.costs import of_architecture
@@ -23,7 +24,7 @@ from prosparse.published.tables import BENCHMARKS, published_table
 
 
 def planned(experiment: Experiment, directory: Path) -> list[jobs.Job]:
-    return targets.jobs_behind(experiment, directory, targets.targets(experiment)["all"])
+    return targets.jobs_behind(Layout(experiment, directory), targets.targets(experiment)["all"])
 
 
 def test_hours_of_the_papers_7b(tmp_path):
@@ -45,7 +46,7 @@ def test_hours_of_the_papers_7b(tmp_path):
 
 
 def test_the_page_prints_the_ratio_to_the_paper(tmp_path):
-    text = page.write(paper(), tmp_path, ask=False)
+    text = page.write(Layout(paper(), tmp_path), ask=False)
     assert "8 x A100 80GB, about 10 days = 1,920 GPU-hours for 34.6 B tokens" in text
     assert "1.85 times as many" in text
     assert "32 x A100 80GB, about 20-30 days = 15,360-23,040 GPU-hours" in text
@@ -95,11 +96,13 @@ def test_a_corpus_takes_its_limit_on_disk_or_what_it_was_found_to_be(tmp_path):
 
 
 def test_benchmarks_are_bounded_by_their_requests(tmp_path):
-    assert targets.benchmark_requests(paper(), tmp_path) == (2 * 1838 + 1319, False)  # PIQA has two candidates
+    assert targets.benchmark_requests(Layout(paper(), tmp_path)) == jobs.Requests(
+        2 * 1838 + 1319, False
+    )  # PIQA has two candidates
     limited = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "limit": 10})
-    assert targets.benchmark_requests(limited, tmp_path) == (2 * 10 + 10, False)
+    assert targets.benchmark_requests(Layout(limited, tmp_path)) == jobs.Requests(2 * 10 + 10, False)
     unknown = paper(benchmarks={"rows": "hub", "tasks": ["piqa", "agi_eval"]})
-    assert targets.benchmark_requests(unknown, tmp_path) == (2 * 1838, True)
+    assert targets.benchmark_requests(Layout(unknown, tmp_path)) == jobs.Requests(2 * 1838, True)
     total = Total.of(job for job in planned(unknown, tmp_path) if job.target == "benchmarks")
     assert total.tokens == 3 * 2 * 1838 * 4096
     assert "flops" in total.unknown
@@ -107,7 +110,7 @@ def test_benchmarks_are_bounded_by_their_requests(tmp_path):
     rows = tmp_path / "data/benchmark_rows/rows.json"
     rows.parent.mkdir(parents=True)
     rows.write_text(json.dumps({"rows": {"piqa": 7}}))
-    assert targets.benchmark_requests(unknown, tmp_path) == (14, False)
+    assert targets.benchmark_requests(Layout(unknown, tmp_path)) == jobs.Requests(14, False)
 
 
 def test_what_is_done_is_no_longer_to_do(tmp_path):
@@ -120,7 +123,7 @@ def test_what_is_done_is_no_longer_to_do(tmp_path):
     assert {job.output for job in listed if job.done} == {
         f"checkpoints/prosparse/seed0/stage{stage}/provenance.json" for stage in (0, 1)
     }
-    assert "| prosparse " in page.write(experiment, tmp_path, ask=False)
+    assert "| prosparse " in page.write(Layout(experiment, tmp_path), ask=False)
     row = next(line for line in (tmp_path / "plan.md").read_text().splitlines() if line.startswith("| prosparse "))
     assert "2/6" in row
 
@@ -131,7 +134,7 @@ def test_a_teacher_is_trained_before_and_computes_a_forward_pass(tmp_path):
     experiment = load(config)
     order = jobs.stages_behind(experiment, [("student", 0)])
     assert order.index(("vanilla", 1)) < order.index(("student", 0))
-    student, plain = (jobs.stage_job(experiment, run, 0, 0, tmp_path) for run in ("student", "prosparse"))
+    student, plain = (jobs.stage_job(Layout(experiment, tmp_path), run, 0, 0) for run in ("student", "prosparse"))
     assert student.flops / plain.flops == pytest.approx(4 / 3)
 
 
@@ -140,7 +143,9 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
     del config["runs"]["llama2-7b"]["init"]["architecture"]
     experiment = load(config)
     assert all(job.flops is None for job in planned(experiment, tmp_path) if job.target == "prosparse")
-    row = next(line for line in page.write(experiment, tmp_path, ask=False).splitlines() if "| prosparse" in line)
+    row = next(
+        line for line in page.write(Layout(experiment, tmp_path), ask=False).splitlines() if "| prosparse" in line
+    )
     assert "34.6 B" in row
     assert row.count("unknown") == 4  # FLOPs, recomputed, GPU-hours, disk
     # until a checkpoint of it is there
@@ -152,12 +157,12 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
 
 def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
     """Two bytes of each weight, the characters of the corpus; the tokenizer and two benchmarks are unknown."""
-    text = page.write(paper(), tmp_path, ask=False)
+    text = page.write(Layout(paper(), tmp_path), ask=False)
     assert f"STILL TO FETCH: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
     manifest = tmp_path / "data/tokens/llama/text/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"tokens": 4096000}))
-    text = page.write(paper(), tmp_path, ask=False)
+    text = page.write(Layout(paper(), tmp_path), ask=False)
     assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
 
 
@@ -167,7 +172,7 @@ def test_revisions_are_those_of_the_config(tmp_path):
     experiment = load(config)
     found = {
         remote.kind: remote.revision
-        for remote in downloads.remotes(experiment, planned(experiment, tmp_path), tmp_path)
+        for remote in downloads.remotes(Layout(experiment, tmp_path), planned(experiment, tmp_path))
     }
     assert found == {"model": "01c7", "tokenizer": "f00d", "data set": "abc"}
     assert '"revision"' not in paper().data.tokenizers["llama"].model_dump_json()  # as it was before there was one
@@ -179,7 +184,7 @@ def requested(experiment: Experiment, *names: str) -> set[str]:
 
 def test_a_file_is_planned_as_the_target_that_it_belongs_to():
     experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
-    pages = ("all", "README", "publish", "results/scale/README.md")
+    pages = ("all", "publish", "results/scale/README.md")
     assert {frozenset(requested(experiment, *names)) for names in [(), *((page,) for page in pages)]} == {
         frozenset(requested(experiment))
     }
@@ -204,7 +209,7 @@ def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
 
 
 def test_without_hardware_hours_are_not_printed(tmp_path):
-    text = page.write(paper(hardware=None), tmp_path, ask=False)
+    text = page.write(Layout(paper(hardware=None), tmp_path), ask=False)
     assert "give the experiment `hardware:`" in text
     assert "| GPU-hours" not in text
 
@@ -215,7 +220,7 @@ def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkey
     raw = yaml.safe_load(file.read_text())
     if "experiment" not in raw:
         pytest.skip("laid over another config, or none")
-    text = page.write(load(raw), tmp_path, ask=False)
+    text = page.write(Layout(load(raw), tmp_path), ask=False)
     assert max(len(line) for line in text.splitlines()) <= 120
     assert "| IN ALL" in text
 
@@ -223,8 +228,8 @@ def test_every_experiment_has_a_plan_that_fits_a_terminal(file, tmp_path, monkey
 def test_a_plan_imports_neither_torch_nor_transformers(tmp_path):
     program = (
         "import sys, yaml; from pathlib import Path; from prosparse.experiment.loading import load;"
-        "from prosparse.plan import page;"
-        "page.write(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1]), ask=False);"
+        "from prosparse.experiment.layout import Layout; from prosparse.plan import page;"
+        "page.write(Layout(load(yaml.safe_load(open('config.yaml'))), Path(sys.argv[1])), ask=False);"
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=True)
@@ -258,12 +263,12 @@ def test_batches_of_benchmarks_fit_the_gpu_and_are_shown(tmp_path, precision, sc
         precision=precision,
         benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 32768},
     )
-    memory = costs.answering_memory(experiment, "llama2-7b", tmp_path)
+    memory = costs.answering_memory(Layout(experiment, tmp_path), "llama2-7b")
     assert memory is not None
     assert (memory.token.kv_cache, memory.weights) == (kv_cache, weights)
     assert memory.batch_tokens == min(32768, int(0.8 * (80e9 - weights)) // memory.token.total)
     assert weights + memory.batch_tokens * memory.token.total < 80e9
-    text = page.write(experiment, tmp_path, ask=False)
+    text = page.write(Layout(experiment, tmp_path), ask=False)
     line = next(line for line in text.splitlines() if line.startswith("- llama2-7b: ") and "tokens per batch" in line)
     assert line.startswith(f"- llama2-7b: {memory.batch_tokens:,} tokens per batch")
     assert f"{memory.batch_tokens * kv_cache / 1e9:.1f} GB of KV cache" in " ".join(text.split())
@@ -275,10 +280,12 @@ def test_a_batch_that_the_gpu_does_not_hold_is_lowered(tmp_path):
         precision="bfloat16",
         benchmarks={"rows": "hub", "tasks": ["piqa", "gsm8k"], "batch_tokens": 10**6},
     )
-    memory = costs.answering_memory(experiment, "llama2-7b", tmp_path)
+    memory = costs.answering_memory(Layout(experiment, tmp_path), "llama2-7b")
     assert memory is not None
     assert 30_000 < memory.batch_tokens < 60_000
-    assert "(the 1,000,000 of benchmarks.batch_tokens do not fit)" in page.write(experiment, tmp_path, ask=False)
+    assert "(the 1,000,000 of benchmarks.batch_tokens do not fit)" in page.write(
+        Layout(experiment, tmp_path), ask=False
+    )
 
 
 def test_the_papers_hardware_fits_its_stages():

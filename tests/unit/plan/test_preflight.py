@@ -11,13 +11,15 @@ from helpers.paper_scale import A100, finish, paper, paper_config
 from helpers.repository import ROOT
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.plan import downloads, preflight, targets
 
 
 def refusals(experiment: Experiment, directory: Path, local: bool = True, target: str = "all") -> list[str]:
-    listed = targets.jobs_behind(experiment, directory, targets.targets(experiment)[target], target == "all")
-    return preflight.refusals(experiment, directory, listed, downloads.remotes(experiment, listed, directory), local)
+    layout = Layout(experiment, directory)
+    listed = targets.jobs_behind(layout, targets.targets(experiment)[target], target == "all")
+    return preflight.refusals(layout, listed, downloads.remotes(layout, listed), local)
 
 
 def test_gated_sources_without_a_token_are_refused_with_where_to_accept(roomy, tmp_path):
@@ -115,8 +117,8 @@ def test_disk_that_only_the_estimate_exceeds_is_a_doubt(open_experiment, roomy, 
     experiment = open_experiment()
     roomy(disk=670e9)  # 580 GB of checkpoints, 81 GB for a while; 140 GB of tokens, twice as much of documents
     assert refusals(experiment, tmp_path) == []
-    listed = targets.jobs_behind(experiment, tmp_path, targets.targets(experiment)["all"])
-    (doubt,) = preflight.doubts(experiment, tmp_path, listed)
+    listed = targets.jobs_behind(Layout(experiment, tmp_path), targets.targets(experiment)["all"])
+    (doubt,) = preflight.doubts(Layout(experiment, tmp_path), listed)
     assert doubt.startswith("disk: about 1,003 GB")
 
 
@@ -167,10 +169,10 @@ def test_a_gpu_that_cannot_answer_benchmarks_is_known_before(tmp_path, roomy, me
     """LLaMA2-7B in bfloat16: 13.5 GB of weights, and 3 GB for a prompt of 4,096 tokens."""
     over = {"precision": "bfloat16", "hardware": A100 | {"memory_gigabytes": memory}}
     experiment = paper(**over)
-    listed = targets.jobs_behind(experiment, tmp_path, targets.targets(experiment)["all"])
+    listed = targets.jobs_behind(Layout(experiment, tmp_path), targets.targets(experiment)["all"])
     said = [line for line in refusals(experiment, tmp_path, local=False) if "benchmarks cannot be answered" in line]
     assert bool(said) == refused
-    doubts = [line for line in preflight.doubts(experiment, tmp_path, listed) if "may not be answered" in line]
+    doubts = [line for line in preflight.doubts(Layout(experiment, tmp_path), listed) if "may not be answered" in line]
     assert bool(doubts) == doubted
 
 

@@ -3,73 +3,77 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from prosparse.experiment.layout import Layout
 
 Config = Annotated[Path, typer.Option(help="results/EXPERIMENT/config.json; what is written goes beside it.")]
 
 
-def _experiment(config: Path) -> Any:
+def _layout(config: Path) -> Layout:
     from prosparse.experiment.experiment import Experiment
+    from prosparse.experiment.layout import Layout
 
-    return Experiment.model_validate_json(config.read_text(encoding="utf-8"))
+    return Layout(Experiment.model_validate_json(config.read_text(encoding="utf-8")), config.parent)
 
 
 def table(name: str, config: Config) -> None:
     """Write one table."""
     from prosparse.paper.tables import registry as tables
 
-    tables.write(name, _experiment(config), config.parent)
+    tables.write(name, _layout(config))
 
 
 def figure(name: str, config: Config) -> None:
     """Draw one figure."""
     from prosparse.paper.figures import registry as figures
 
-    figures.write(name, _experiment(config), config.parent)
+    figures.write(name, _layout(config))
 
 
 def acceleration(config: Config) -> None:
     """Write why sparsity alone does not decode 4.52 times faster."""
     from prosparse.paper.acceleration import page
 
-    page.write(_experiment(config), config.parent)
+    page.write(_layout(config))
 
 
 def claims(config: Config) -> None:
     """Judge the paper's claims on our numbers."""
     from prosparse.paper.claims import registry as claims
 
-    claims.write(_experiment(config), config.parent)
+    claims.write(_layout(config))
 
 
 def page(config: Config) -> None:
     """Write the page that shows everything."""
     from prosparse.paper import page
 
-    page.write(_experiment(config), config.parent)
+    page.write(_layout(config))
 
 
 def plan(config: Config) -> None:
     """Estimate what the experiment costs, and report what would stop it."""
     from prosparse.plan import page
 
-    print(page.write(_experiment(config), config.parent), end="")
+    print(page.write(_layout(config)), end="")
 
 
 def release(pair: Annotated[str, typer.Argument(help="run, or run@activation.")], config: Config) -> None:
     """Make the folder to upload of one sparse model."""
     from prosparse.paper.release import folder
 
-    print(f"released: {folder.write(pair, _experiment(config), config.parent).parent}")
+    print(f"released: {folder.write(pair, _layout(config)).parent}")
 
 
 def publish(config: Config) -> None:
     """Copy tables, figures and JSONs to results/published."""
     from prosparse.paper import publish
 
-    print(f"published: {publish.publish(config.parent)}")
+    print(f"published: {publish.publish(_layout(config))}")
 
 
 COMMANDS = {each.__name__: each for each in (table, figure, acceleration, claims, page, plan, release, publish)}

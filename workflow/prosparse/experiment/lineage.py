@@ -32,15 +32,15 @@ def _identity(experiment: Experiment, name: str, stage: int) -> tuple[Any, ...]:
     return run.init, run.activation, data, run.training, run.distillation, total, run.stages[: stage + 1]
 
 
-def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> str:
-    """Return ``{owner}/seed{{seed}}/stage{stage}``, to be formatted with the seed. Default: the last stage."""
+def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> tuple[str, int]:
+    """Return the (owner, stage) of a run's checkpoint; ``stage`` None means the last."""
     if stage is None:
         stage = len(experiment.runs[run].stages) - 1
-    return f"{owner(experiment, run, stage)}/seed{{seed}}/stage{stage}"
+    return owner(experiment, run, stage), stage
 
 
-def predecessor(experiment: Experiment, run: str, stage: int) -> str | None:
-    """Return the checkpoint that a stage starts from, as ``checkpoint`` does; None for scratch and pretrained."""
+def predecessor(experiment: Experiment, run: str, stage: int) -> tuple[str, int] | None:
+    """Return the (owner, stage) that a stage starts from; None for scratch and pretrained."""
     if stage > 0:
         return checkpoint(experiment, run, stage - 1)
     init = experiment.runs[run].init

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.acceleration import page as acceleration
+from prosparse.experiment.layout import Layout
 from prosparse.paper.claims import registry as claims
 from prosparse.paper.figures import registry as figures
 from prosparse.paper.results.needs import Needs
@@ -31,19 +31,15 @@ def needs(experiment: Experiment) -> Needs:
     return found
 
 
-def write(experiment: Experiment, directory: str | Path) -> Path:
-    """Write ``directory/README.md`` from the tables, figures and claims that exist there.
-
-    Snakemake's benchmark TSVs are read from ``directory/timings``. Anything not made yet is marked as missing.
-    """
-    path = Path(directory) / "README.md"
-    benchmarks = sorted((Path(directory) / "timings").rglob("*.tsv"))
-    write_text(path, render(Results(directory, experiment), benchmarks))
+def write(layout: Layout) -> Path:
+    """Write the page from the tables, figures and claims that exist; anything not made yet is marked as missing."""
+    path = layout.page()
+    write_text(path, render(Results(layout)))
     return path
 
 
-def render(results: Results, benchmarks: list[Path]) -> str:
-    experiment, directory = results.experiment, results.directory
+def render(results: Results) -> str:
+    experiment, layout = results.experiment, results.layout
     blocks, absent = provenance(results, needs(experiment))
     lines = [
         f"# {experiment.experiment}",
@@ -55,20 +51,17 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         "",
         "## Claims",
         "",
-        _included(directory / "claims.md", "claims.md"),
+        _included(layout, layout.claims("md")),
         "",
         "## Tables",
     ]
     for name in tables.TABLES:
-        lines += ["", _included(directory / "tables" / f"{name}.md", f"tables/{name}.md")]
+        lines += ["", _included(layout, layout.table(name, "md"))]
     lines += ["", "## Figures"]
     for name in figures.FIGURES:
-        exists = (directory / "figures" / f"{name}.png").exists()
-        lines += [
-            "",
-            f"![{name}](figures/{name}.png)" if exists else f"_missing: figures/{name}.png has not been made yet._",
-        ]
-    lines += ["", "## Acceleration", "", _included(directory / acceleration.FILE, acceleration.FILE)]
+        image = layout.figure(name, "png")
+        lines += ["", f"![{name}]({layout.relative(image)})" if image.exists() else _missing(layout, image)]
+    lines += ["", "## Acceleration", "", _included(layout, layout.acceleration())]
     lines += ["", "## Stand-ins", "", *origins(experiment)]
     lines += ["", "## Corpora", "", *corpora(results)]
     lines += ["", "## Not run", "", *not_run(results, absent)]
@@ -78,18 +71,22 @@ def render(results: Results, benchmarks: list[Path]) -> str:
         "",
         *host(experiment, blocks),
         "",
-        *times(blocks, benchmarks),
+        *times(blocks, layout.timings()),
         "",
-        *start_up(directory, benchmarks),
+        *start_up(layout),
     ]
-    lines += ["", "## Overhead of regularization and measurement", "", *overhead(results.speed_file)]
+    lines += ["", "## Overhead of regularization and measurement", "", *overhead(layout.overhead())]
     lines += ["", "## Compiled GPU operators", ""]
-    lines += compiled_operators(directory / "measurements" / "operators_compiled.json")
+    lines += compiled_operators(layout.compiled_operators())
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _included(path: Path, name: str) -> str:
+def _missing(layout: Layout, path: Path) -> str:
+    return f"_missing: {layout.relative(path)} has not been made yet._"
+
+
+def _included(layout: Layout, path: Path) -> str:
     """Return a fragment's text without the heading that would repeat the section's."""
     if not path.exists():
-        return f"_missing: {name} has not been made yet._"
+        return _missing(layout, path)
     return path.read_text(encoding="utf-8").strip().removeprefix("### Claims").strip()

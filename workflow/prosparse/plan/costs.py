@@ -19,6 +19,7 @@ from pathlib import Path
 
 from prosparse.experiment import lineage
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.model import Architecture, Init, PretrainedInit, ScratchInit
 from prosparse.experiment.training import Training
 from prosparse.measure.token_memory import TokenMemory
@@ -67,16 +68,9 @@ def activation_bytes(shape: DecoderShape, training: Training, context: int) -> i
     return norms + inputs + attention + ffn + eager
 
 
-def checkpoint_directory(experiment: Experiment, run: str, stage: int | None, seed: int) -> str:
-    return f"checkpoints/{lineage.checkpoint(experiment, run, stage).format(seed=seed)}"
-
-
-def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape | None:
-    """Return the shape of a run's model: from the config, else from a config.json on this machine, else None.
-
-    Args:
-        directory: ``results/{experiment}``.
-    """
+def decoder(layout: Layout, run: str) -> DecoderShape | None:
+    """Return the shape of a run's model: from the config, else from a config.json on this machine, else None."""
+    experiment = layout.experiment
     run, init = lineage.start(experiment, run)
     if init.architecture is not None:
         architecture = experiment.architectures[init.architecture]
@@ -84,8 +78,8 @@ def decoder(experiment: Experiment, run: str, directory: Path) -> DecoderShape |
         tokenizer = experiment.data.tokenizers[experiment.tokenizer(run)]
         own = tokenizer.vocabulary_size if isinstance(init, ScratchInit) else None
         return of_architecture(architecture, own)
-    finished = checkpoint_directory(experiment, run, 0, experiment.seeds[0])
-    folders = [directory / finished] if init.gguf_file else [Path(init.pretrained), directory / finished]
+    finished = layout.checkpoint(run, 0, experiment.seeds[0])
+    folders = [finished] if init.gguf_file else [Path(init.pretrained), finished]
     return next(filter(None, (DecoderShape.read(folder / "config.json") for folder in folders)), None)
 
 
@@ -143,9 +137,10 @@ def training_memory(experiment: Experiment, training: Training, shape: DecoderSh
     )
 
 
-def answering_memory(experiment: Experiment, run: str, directory: Path) -> AnsweringMemory | None:
+def answering_memory(layout: Layout, run: str) -> AnsweringMemory | None:
     """Return the memory that evaluation will use, with fewer tokens per batch if the device cannot hold as many."""
-    shape, hardware = decoder(experiment, run, directory), experiment.hardware
+    experiment, shape = layout.experiment, decoder(layout, run)
+    hardware = experiment.hardware
     if shape is None or shape.parameters is None or shape.vocabulary_size is None:
         return None
     size = 2 if experiment.precision == "bfloat16" else 4
@@ -163,10 +158,10 @@ def answering_memory(experiment: Experiment, run: str, directory: Path) -> Answe
     return AnsweringMemory(weights, tokens, token)
 
 
-def forward_flops(experiment: Experiment, run: str, tokens: int, directory: Path) -> int | None:
+def forward_flops(layout: Layout, run: str, tokens: int) -> int | None:
     """Return the FLOPs of a forward pass over ``tokens`` tokens in rows of the context length."""
-    shape = decoder(experiment, run, directory)
-    each = None if shape is None else shape.forward_flops(experiment.data.context_length)
+    shape = decoder(layout, run)
+    each = None if shape is None else shape.forward_flops(layout.experiment.data.context_length)
     return None if each is None else tokens * each
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from prosparse.experiment.data import HubSource, is_local
-from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.experiment.model import PretrainedInit
 from prosparse.plan.costs import RELEASED_BYTES, decoder
 from prosparse.plan.jobs import Job
@@ -29,9 +28,10 @@ class Remote:
     key: str  # in the config
 
 
-def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> list[Remote]:
+def remotes(layout: Layout, jobs: Iterable[Job]) -> list[Remote]:
     """Return what the jobs download, and whether an unfinished one still needs it."""
-    listed, data = list(jobs), experiment.data
+    experiment, listed = layout.experiment, list(jobs)
+    data = experiment.data
     waiting = {job.corpus for job in listed if job.corpus and not job.done}
     found: dict[tuple[str, str], Remote] = {}
 
@@ -42,7 +42,7 @@ def remotes(experiment: Experiment, jobs: Iterable[Job], directory: Path) -> lis
     for job in listed:
         init = experiment.runs[job.run].init if job.stage == 0 else None
         if isinstance(init, PretrainedInit) and not is_local(init.pretrained):
-            shape = decoder(experiment, job.run, directory)
+            shape = decoder(layout, job.run)
             size = None if shape is None or shape.parameters is None else RELEASED_BYTES * shape.parameters
             key = f"runs.{job.run}.init"
             add(Remote("model", init.pretrained, init.revision, size, init.gated, not job.done, key))

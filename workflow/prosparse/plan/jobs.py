@@ -6,17 +6,16 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from prosparse.experiment import lineage
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.plan.costs import (
     CHECKPOINT_BYTES,
     WEIGHT_BYTES,
     AnsweringMemory,
     Memory,
     answering_memory,
-    checkpoint_directory,
     decoder,
     forward_flops,
     start_bytes,
@@ -68,13 +67,22 @@ def stages_behind(experiment: Experiment, checkpoints: Iterable[tuple[str, int |
     return list(found)
 
 
-def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory: Path) -> Job:
+@dataclass(frozen=True)
+class Requests:
+    """Texts that the benchmarks pass through a model, per pair."""
+
+    number: int
+    partial: bool  # excludes a benchmark with an unknown number of rows
+
+
+def stage_job(layout: Layout, run: str, stage: int, seed: int) -> Job:
     """Return the job that trains one stage, under its owner's name."""
+    experiment = layout.experiment
     chosen, context = experiment.runs[run], experiment.data.context_length
     training = chosen.training
     steps = chosen.stages[stage].until - (chosen.stages[stage - 1].until if stage else 0)
     tokens = steps * training.batch_size * context
-    shape = decoder(experiment, run, directory)
+    shape = decoder(layout, run)
     flops = recomputed = disk = parameters = memory = None
     if tokens == 0:
         flops = recomputed = 0
@@ -85,82 +93,86 @@ def stage_job(experiment: Experiment, run: str, stage: int, seed: int, directory
         recomputed = tokens * shape.recomputed_flops(context) if training.activation_checkpointing else 0
         memory = training_memory(experiment, training, shape) if tokens else None
     if tokens and chosen.distillation is not None and flops is not None:
-        teacher = decoder(experiment, chosen.distillation.teacher, directory)
+        teacher = decoder(layout, chosen.distillation.teacher)
         forward = None if teacher is None else teacher.forward_flops(context)
         flops = None if forward is None else flops + tokens * forward
     return Job(
         target=run, name=f"{run} stage {stage}, seed {seed}",
-        output=f"{checkpoint_directory(experiment, run, stage, seed)}/provenance.json",
+        output=layout.relative(layout.provenance(run, stage, seed)),
         tokens=tokens, flops=flops, recomputed=recomputed, disk=disk, memory=memory, parameters=parameters, run=run,
         stage=stage,
     )  # fmt: skip
 
 
-def sparsity_job(experiment: Experiment, run: str, seed: int, output: str, directory: Path) -> Job:
-    data = experiment.data
+def sparsity_job(layout: Layout, run: str, seed: int) -> Job:
+    experiment, data = layout.experiment, layout.experiment.data
     rows = data.heldout_sequences * len(data.corpora) * len(lineage.measured_activations(experiment, run))
     tokens = rows * data.context_length
-    flops = forward_flops(experiment, run, tokens, directory)
+    flops = forward_flops(layout, run, tokens)
+    output = layout.relative(layout.sparsity(run, seed))
     return Job("sparsity", f"{run}, seed {seed}", output, tokens, flops, run=run)
 
 
-def benchmarks_job(
-    experiment: Experiment,
-    target: str,
-    pair: tuple[str, str],
-    seed: int,
-    output: str,
-    requests: int,
-    partial: bool,
-    directory: Path,
-) -> Job:
-    """Return an upper bound: every request fills the context."""
-    tokens = requests * experiment.data.context_length
-    flops = forward_flops(experiment, pair[0], tokens, directory)
-    name = f"{pair[0]}@{pair[1]}, seed {seed}"
-    answering = answering_memory(experiment, pair[0], directory)
-    return Job(target, name, output, tokens, flops, run=pair[0], partial=partial, answering=answering)
+def benchmarks_job(layout: Layout, pair: tuple[str, str], seed: int, requests: Requests, predicted: bool) -> Job:
+    """Return an upper bound: every request fills the context.
+
+    Args:
+        predicted: whether only the neurons that a predictor calls active are computed.
+    """
+    experiment, (run, activation) = layout.experiment, pair
+    target, file = ("benchmarks", layout.benchmarks)
+    if predicted:
+        target, file = ("predicted benchmarks", layout.predicted_benchmarks)
+    tokens = requests.number * experiment.data.context_length
+    return Job(
+        target=target, name=f"{run}@{activation}, seed {seed}", output=layout.relative(file(run, activation, seed)),
+        tokens=tokens, flops=forward_flops(layout, run, tokens), run=run,
+        partial=requests.partial, answering=answering_memory(layout, run),
+    )  # fmt: skip
 
 
-def predictors_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
+def predictors_job(layout: Layout, pair: tuple[str, str], seed: int) -> Job:
     """Return an upper bound: all epochs run. A trained kind has ``rank (d + d_ff)`` weights per layer, 6 FLOPs each."""
+    experiment = layout.experiment
     settings = experiment.predictors
     assert settings is not None
     length = experiment.data.context_length
     tokens = settings.epochs * math.ceil(settings.tokens / length) * length
-    flops = forward_flops(experiment, pair[0], tokens, directory)
-    shape, disk = decoder(experiment, pair[0], directory), None
+    flops = forward_flops(layout, pair[0], tokens)
+    shape, disk = decoder(layout, pair[0]), None
     if shape is not None:
         weights = shape.predictors(settings.rank)
         trained = sum(kind != "svd" for kind in settings.kinds)
         flops = None if flops is None else flops + 6 * trained * weights * tokens
         disk = len(settings.kinds) * WEIGHT_BYTES * weights
+    output = layout.relative(layout.predictors(*pair, seed))
     return Job("predictors", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, disk=disk, run=pair[0])
 
 
-def prediction_job(experiment: Experiment, pair: tuple[str, str], seed: int, output: str, directory: Path) -> Job:
+def prediction_job(layout: Layout, pair: tuple[str, str], seed: int) -> Job:
     """Count one pass without and one with each kind of predictor; exclude the passes of the threshold sweep."""
+    experiment = layout.experiment
     assert experiment.predictors is not None
     data = experiment.data
     passes = 1 + len(experiment.predictors.kinds)
     rows = passes * data.heldout_sequences * len(data.corpora)
     tokens = rows * data.context_length
-    flops = forward_flops(experiment, pair[0], tokens, directory)
+    flops = forward_flops(layout, pair[0], tokens)
+    output = layout.relative(layout.prediction(*pair, seed))
     return Job("prediction", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
 
 
-def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], directory: Path) -> list[Job]:
+def token_jobs(layout: Layout, trained: Iterable[tuple[str, int]]) -> list[Job]:
     """Return one job per corpus and tokenizer of the stages, for the documents and their tokens.
 
     A corpus is read up to its ``character_limit``; without one, its size is unknown until it is read.
     """
-    data, found = experiment.data, []
-    tokenizers = list(dict.fromkeys(experiment.tokenizer(run) for run, _ in trained))
+    data, found = layout.experiment.data, []
+    tokenizers = list(dict.fromkeys(layout.experiment.tokenizer(run) for run, _ in trained))
     for tokenizer in tokenizers:
         for name, corpus in data.corpora.items():
-            output = f"data/tokens/{tokenizer}/{name}/manifest.json"
             stored = disk = None
-            if (manifest := directory / output).exists():
+            if (manifest := layout.manifest(tokenizer, name)).exists():
                 stored = json.loads(manifest.read_text(encoding="utf-8"))["tokens"]
             elif corpus.character_limit is not None:
                 stored = corpus.character_limit // CHARACTERS_A_TOKEN + data.heldout_sequences * data.context_length
@@ -169,13 +181,13 @@ def token_jobs(experiment: Experiment, trained: Iterable[tuple[str, int]], direc
                 documents = 2 * CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0
                 disk = TOKEN_BYTES * stored + documents
             label = name if len(tokenizers) == 1 else f"{name} ({tokenizer})"
-            found.append(Job("data", label, output, disk=disk, stored=stored, corpus=name))
+            found.append(Job("data", label, layout.relative(manifest), disk=disk, stored=stored, corpus=name))
     return found
 
 
-def marked(jobs: Iterable[Job], directory: Path) -> list[Job]:
+def marked(jobs: Iterable[Job], layout: Layout) -> list[Job]:
     """Mark the jobs whose output exists as done."""
-    return [replace(job, done=(directory / job.output).exists()) for job in jobs]
+    return [replace(job, done=(layout.directory / job.output).exists()) for job in jobs]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 import os
 from pathlib import Path
 
-from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.plan import costs
 
 #: A process that has imported torch, transformers and datasets, with everything it keeps besides the model.
@@ -36,35 +36,34 @@ def _limit(file: Path) -> int | None:
         return None
 
 
-def training_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
+def training_megabytes(layout: Layout, run: str) -> int:
     """Return the MB of a stage in one process: weights, gradients, AdamW, activations, logits, a teacher's weights."""
-    chosen, shape = experiment.runs[run], costs.decoder(experiment, run, directory)
+    experiment, shape = layout.experiment, costs.decoder(layout, run)
+    chosen = experiment.runs[run]
     if shape is None or shape.parameters is None:
         return _megabytes(PROCESS_BYTES)
     if not chosen.stages[-1].until:  # not trained, only loaded and saved
         return _megabytes(PROCESS_BYTES + 2 * costs.start_bytes(chosen.init) * shape.parameters)
     needed = PROCESS_BYTES + costs.training_memory(experiment, chosen.training, shape).total
     if chosen.distillation is not None:
-        needed += _weight_bytes(experiment, chosen.distillation.teacher, directory)
+        needed += _weight_bytes(layout, chosen.distillation.teacher)
     return _megabytes(needed)
 
 
-def benchmarks_megabytes(experiment: Experiment, run: str, directory: Path) -> int:
+def benchmarks_megabytes(layout: Layout, run: str) -> int:
     """Return the MB of a batch of the longest prompts, with all logits and log-probabilities at once."""
     # a batch holds at least one prompt
-    tokens = max(experiment.benchmarks.batch_tokens, experiment.data.context_length)
-    return measuring_megabytes(experiment, run, directory, tokens, logits=2)
+    tokens = max(layout.experiment.benchmarks.batch_tokens, layout.experiment.data.context_length)
+    return measuring_megabytes(layout, run, tokens, logits=2)
 
 
-def measuring_megabytes(
-    experiment: Experiment, run: str, directory: Path, tokens: int | None = None, logits: int = 1
-) -> int:
+def measuring_megabytes(layout: Layout, run: str, tokens: int | None = None, logits: int = 1) -> int:
     """Return the MB of one forward pass of a run's checkpoint over ``tokens`` tokens (default: as for sparsity).
 
     Counts float32 weights and, per token, one layer's activations, the keys and values of all layers, and ``logits``
     vectors over the vocabulary.
     """
-    shape = costs.decoder(experiment, run, directory)
+    experiment, shape = layout.experiment, costs.decoder(layout, run)
     if shape is None or shape.parameters is None or shape.vocabulary_size is None:
         return _megabytes(PROCESS_BYTES)
     tokens = tokens or MEASURED_SEQUENCES * experiment.data.context_length
@@ -74,8 +73,8 @@ def measuring_megabytes(
     return _megabytes(PROCESS_BYTES + costs.WEIGHT_BYTES * shape.parameters + tokens * (layer + cache + head))
 
 
-def _weight_bytes(experiment: Experiment, run: str, directory: Path) -> float:
-    shape = costs.decoder(experiment, run, directory)
+def _weight_bytes(layout: Layout, run: str) -> float:
+    shape = costs.decoder(layout, run)
     return costs.WEIGHT_BYTES * (shape.parameters or 0) if shape is not None else 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.plan.costs import gpu_hours
 from prosparse.plan.downloads import Remote
 from prosparse.plan.hub import Answer, ask_hub, refused_by_hub
@@ -17,31 +17,30 @@ from prosparse.plan.targets import WHOLE, every_remote, jobs_behind, targets
 from prosparse.plan.text import NONE, UNKNOWN, aligned, count, flops, gigabytes, hour_count, item
 from prosparse.system.files import write_json, write_text
 
-FILE = "plan"
 
-
-def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
-    """Write ``directory/plan.md`` and ``.json`` and return the text.
+def write(layout: Layout, ask: bool = True) -> str:
+    """Write the plan as Markdown and JSON and return the text.
 
     Args:
         ask: ask the hub for revisions, licences and access unless HF_HUB_OFFLINE is set; downloads nothing.
     """
+    experiment = layout.experiment
     known = targets(experiment)
-    listed = jobs_behind(experiment, directory, known["all"])
-    fetched = every_remote(experiment, directory, listed)
+    listed = jobs_behind(layout, known["all"])
+    fetched = every_remote(layout, listed)
     answers = ask_hub(fetched) if ask else None
-    refused = refusals(experiment, directory, listed, fetched, local=False)
+    refused = refusals(layout, listed, fetched, local=False)
     refused += refused_by_hub(fetched, answers)
     alone = {
-        name: Total.of(job for job in jobs_behind(experiment, directory, needs, name == "all") if not job.done)
+        name: Total.of(job for job in jobs_behind(layout, needs, name == "all") if not job.done)
         for name, needs in known.items()
         if name not in (WHOLE - {"all"}) | {"plan", "tables", "figures"}
     }
     beside = papers(experiment, listed)
-    text = _render(_Plan(experiment, directory, listed, alone, beside, fetched, answers, refused))
-    write_text(directory / f"{FILE}.md", text)
+    text = _render(_Plan(layout, listed, alone, beside, fetched, answers, refused))
+    write_text(layout.plan("md"), text)
     write_json(
-        directory / f"{FILE}.json",
+        layout.plan("json"),
         {
             "experiment": experiment.experiment,
             "hardware": experiment.hardware.model_dump() if experiment.hardware else None,
@@ -52,7 +51,7 @@ def write(experiment: Experiment, directory: Path, ask: bool = True) -> str:
                 {**asdict(remote), "hub": answer.text if (answer := _answer(remote, answers)) else None}
                 for remote in fetched
             ],
-            "free_disk": free_disk(directory),
+            "free_disk": free_disk(layout.directory),
             "would_be_refused": refused,
         },
     )
@@ -75,8 +74,7 @@ def _total_json(experiment: Experiment, total: Total) -> dict[str, Any]:
 class _Plan:
     """The contents of the text."""
 
-    experiment: Experiment
-    directory: Path
+    layout: Layout
     jobs: list[Job]
     alone: dict[str, Total]  # target -> the work left for this target only
     papers: list[dict[str, Any]]
@@ -86,17 +84,17 @@ class _Plan:
 
 
 def _render(plan: _Plan) -> str:
-    experiment = plan.experiment
+    experiment, directory = plan.layout.experiment, plan.layout.directory
     lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
     lines += _cost_table(experiment, plan.jobs)
     lines += ["", "## One target alone, what is still to do", "", *_target_table(experiment, plan.alone)]
     lines += ["", "## Batches of the benchmarks", "", *_batch_lines(experiment, plan.jobs)]
     lines += ["", "## The paper's own training", "", *paper_lines(plan.papers)]
     lines += ["", "## What is fetched", "", *_download_table(plan.fetched, plan.answers)]
-    free = free_disk(plan.directory)
+    free = free_disk(directory)
     lines += ["", "## Before the first job", "", f"Free disk: {free / 1e9:,.0f} GB.", ""]
     lines += [line for reason in plan.refused for line in item(f"would be refused: {reason}")]
-    doubted = doubts(experiment, plan.directory, plan.jobs)
+    doubted = doubts(plan.layout, plan.jobs)
     lines += [line for reason in doubted for line in item(f"may not fit: {reason}")]
     lines += [] if plan.refused or doubted else ["Nothing known here stands in the way."]
     lines += [
@@ -104,7 +102,7 @@ def _render(plan: _Plan) -> str:
         "## Next",
         "",
         "- `snakemake -n TARGET` lists the jobs of a target and checks access and disk; the same without -n runs them.",
-        *item(f"every job with its numbers: {FILE}.json; this text: {FILE}.md; both in {plan.directory}"),
+        *item(f"every job with its numbers: plan.json; this text: plan.md; both in {directory}"),
         "- where the numbers come from: workflow/prosparse/plan/costs.py",
     ]
     return "\n".join(lines) + "\n"

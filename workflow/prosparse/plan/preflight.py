@@ -12,21 +12,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.plan.costs import STATE_BYTES, WEIGHT_BYTES
 from prosparse.plan.downloads import Remote
 from prosparse.plan.jobs import Job
 from prosparse.system.errors import ConfigError
 
 
-def refusals(
-    experiment: Experiment, directory: Path, jobs: Iterable[Job], remotes: Iterable[Remote], local: bool
-) -> list[str]:
+def refusals(layout: Layout, jobs: Iterable[Job], remotes: Iterable[Remote], local: bool) -> list[str]:
     """Say why the unfinished jobs cannot succeed, one sentence per reason; empty if nothing is known to stop them.
 
     Args:
-        directory: ``results/{experiment}``, which need not exist.
         local: whether jobs run on this machine, so that its memory matters.
     """
+    experiment, directory = layout.experiment, layout.directory
     waiting = [job for job in jobs if not job.done]
     return [
         *_access(remotes),
@@ -39,8 +38,9 @@ def refusals(
     ]
 
 
-def doubts(experiment: Experiment, directory: Path, jobs: Iterable[Job]) -> list[str]:
+def doubts(layout: Layout, jobs: Iterable[Job]) -> list[str]:
     """Say what may not fit according to the plan's estimates, although nothing certain refuses it."""
+    experiment, directory = layout.experiment, layout.directory
     waiting, found = [job for job in jobs if not job.done], []
     hardware = experiment.hardware
     for run, memory in {job.run: job.memory for job in waiting if job.memory is not None}.items():

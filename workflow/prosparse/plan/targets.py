@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prosparse.experiment import lineage
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
 from prosparse.paper import page
@@ -19,12 +20,12 @@ from prosparse.paper.release import card
 from prosparse.paper.release import folder as release
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.needs import Needs
-from prosparse.paper.results.reader import Results
 from prosparse.paper.tables import registry as tables
 from prosparse.plan.downloads import Remote, remotes
 from prosparse.plan.hub import ask_hub, refused_by_hub
 from prosparse.plan.jobs import (
     Job,
+    Requests,
     benchmarks_job,
     marked,
     prediction_job,
@@ -38,7 +39,7 @@ from prosparse.plan.preflight import refusals
 from prosparse.published.tables import published_table
 
 #: Targets that include the page and hence everything.
-WHOLE = frozenset({"all", "publish", "README"})
+WHOLE = frozenset({"all", "publish"})
 
 
 def targets(experiment: Experiment) -> dict[str, Needs]:
@@ -60,27 +61,22 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
 
     Other files are ignored; no targets means ``all``.
     """
-    known, directory = targets(experiment), Path("results") / experiment.experiment
-    known |= {f"tables/{name}": known[name] for name in tables.TABLES}
-    known |= {f"figures/{name}": known[name] for name in figures.FIGURES}
-    for pair in release.pairs(experiment):
-        known |= {f"release/{pair}/{name}": card.needs(experiment, pair) for name in ("README", "config")}
+    known, layout = targets(experiment), Layout.of(experiment)
+    files = [(layout.table(name, "*"), known[name]) for name in tables.TABLES]
+    files += [(layout.figure(name, "*"), known[name]) for name in figures.FIGURES]
+    files += [(layout.release(pair) / "*", card.needs(experiment, pair)) for pair in release.pairs(experiment)]
+    files += [(layout.claims("*"), known["claims"]), (layout.page(), known["all"])]
     needs, whole = Needs(), False
     for name in list(names) or ["all"]:
-        if (path := Path(name)).is_relative_to(directory):
-            name = str(path.relative_to(directory)).removesuffix(path.suffix)
-        needs |= known.get(name, Needs())
-        whole |= name in WHOLE
-    return jobs_behind(experiment, directory, needs, whole)
+        of_file = (wanted for pattern, wanted in files if Path(name).match(str(pattern)))
+        needs |= known[name] if name in known else next(of_file, Needs())
+        whole |= name in WHOLE or Path(name) == layout.page()
+    return jobs_behind(layout, needs, whole)
 
 
-def jobs_behind(experiment: Experiment, directory: Path, needs: Needs, whole: bool = True) -> list[Job]:
+def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     """Return every job behind ``needs``, in workflow order; ``whole`` adds those that only the page needs."""
-    results = Results(directory, experiment)
-
-    def output(path: Path) -> str:
-        return str(path.relative_to(directory))
-
+    experiment = layout.experiment
     predicted = {experiment.pair(pair) for pair in accelerated.predicted_pairs(experiment).values()}
     predictors = needs.prediction | needs.predicted_benchmarks
     if needs.decoding:
@@ -97,44 +93,26 @@ def jobs_behind(experiment: Experiment, directory: Path, needs: Needs, whole: bo
     order = list(experiment.runs)
     checkpoints |= {(run, None) for run in measured}
     stages = stages_behind(experiment, sorted(checkpoints, key=lambda c: (order.index(c[0]), c[1] or 0)))
-    found = token_jobs(experiment, stages, directory)
+    requests = benchmark_requests(layout)
+    found = token_jobs(layout, stages)
     for seed in experiment.seeds:
-        found += [stage_job(experiment, run, stage, seed, directory) for run, stage in stages]
-        found += [
-            sparsity_job(experiment, run, seed, output(results.sparsity_file(run, seed)), directory)
-            for run in sorted(needs.sparsity)
-        ]
-        requests, partial = benchmark_requests(experiment, directory)
-        found += [
-            benchmarks_job(experiment, target, pair, seed, output(file(*pair, seed)), requests, partial, directory)
-            for target, pairs, file in (
-                ("benchmarks", needs.benchmarks, results.benchmarks_file),
-                ("predicted benchmarks", needs.predicted_benchmarks, results.predicted_benchmarks_file),
-            )
-            for pair in sorted(pairs)
-        ]
-        found += [
-            predictors_job(experiment, pair, seed, output(results.predictors_file(*pair, seed)), directory)
-            for pair in sorted(predictors)
-        ]
-        found += [
-            prediction_job(experiment, pair, seed, output(results.prediction_file(*pair, seed)), directory)
-            for pair in sorted(needs.prediction)
-        ]
-    timings = [("decoding", results.decoding_file())] if needs.decoding else []
-    timings += [("decoding", results.decoding_file(shape)) for shape in sorted(needs.decoding_shapes)]
-    timings += [("operators", results.operators_file)] if needs.operators else []
-    timings += [("speed", results.speed_file)] if speed_run is not None else []
-    found += [Job(target, path.stem, output(path), timed=True) for target, path in timings]
-    return marked(found, directory)
+        found += [stage_job(layout, run, stage, seed) for run, stage in stages]
+        found += [sparsity_job(layout, run, seed) for run in sorted(needs.sparsity)]
+        for pairs, is_predicted in ((needs.benchmarks, False), (needs.predicted_benchmarks, True)):
+            found += [benchmarks_job(layout, pair, seed, requests, is_predicted) for pair in sorted(pairs)]
+        found += [predictors_job(layout, pair, seed) for pair in sorted(predictors)]
+        found += [prediction_job(layout, pair, seed) for pair in sorted(needs.prediction)]
+    timings = [("decoding", layout.decoding())] if needs.decoding else []
+    timings += [("decoding", layout.decoding(shape)) for shape in sorted(needs.decoding_shapes)]
+    timings += [("operators", layout.operators())] if needs.operators else []
+    timings += [("speed", layout.overhead())] if speed_run is not None else []
+    found += [Job(target, path.stem, layout.relative(path), timed=True) for target, path in timings]
+    return marked(found, layout)
 
 
-def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bool]:
-    """Return (texts per pair, whether the count excludes a benchmark with an unknown number of rows).
-
-    A row counts one text per candidate answer, or a single one to continue.
-    """
-    counted = directory / "data" / "benchmark_rows" / "rows.json"
+def benchmark_requests(layout: Layout) -> Requests:
+    """Count a row's candidate answers as one text each, or as one if the model continues it."""
+    experiment, counted = layout.experiment, layout.benchmark_rows()
     rows = json.loads(counted.read_text(encoding="utf-8"))["rows"] if counted.exists() else official_rows()
     total, partial = 0, False
     for name in experiment.benchmarks.tasks:
@@ -146,7 +124,7 @@ def benchmark_requests(experiment: Experiment, directory: Path) -> tuple[int, bo
         candidates = round(1 / task.chance) if task.answer == "lowest_perplexity" and task.chance else 1
         total += min(amounts, default=0) * candidates
         partial |= not amounts
-    return total, partial
+    return Requests(total, partial)
 
 
 def official_rows() -> dict[str, int]:
@@ -154,13 +132,13 @@ def official_rows() -> dict[str, int]:
     return {row["benchmark"]: int(row["rows"]) for row in published_table("benchmark_rows")}
 
 
-def every_remote(experiment: Experiment, directory: Path, listed: list[Job]) -> list[Remote]:
+def every_remote(layout: Layout, listed: list[Job]) -> list[Remote]:
     """Return what the jobs download, benchmarks included."""
-    found = remotes(experiment, listed, directory)
+    experiment, found = layout.experiment, remotes(layout, listed)
     if experiment.benchmarks.rows == "hub":
         # corpora need the rows too, to drop documents that contain benchmark text
         waiting = any(("benchmarks" in job.target or job.target == "data") and not job.done for job in listed)
-        needed = waiting and not (directory / "data" / "benchmark_rows" / "rows.json").exists()
+        needed = waiting and not layout.benchmark_rows().exists()
         names = {first_path(tasks.load(name)) for name in experiment.benchmarks.tasks}
         found += [Remote("benchmark", name, None, None, None, needed, "benchmarks.tasks") for name in sorted(names)]
     return found
@@ -173,8 +151,8 @@ def first_path(task: Task) -> str:
 
 def target_refusals(experiment: Experiment, names: Iterable[str], local: bool) -> list[str]:
     """Say why the requested targets cannot be made, one sentence per reason; asks the hub if it answers."""
-    directory = Path("results") / experiment.experiment
+    layout = Layout.of(experiment)
     listed = requested(experiment, names)
-    fetched = [remote for remote in every_remote(experiment, directory, listed) if remote.needed]
-    found = refusals(experiment, directory, listed, fetched, local)
+    fetched = [remote for remote in every_remote(layout, listed) if remote.needed]
+    found = refusals(layout, listed, fetched, local)
     return found + refused_by_hub(fetched, ask_hub(fetched))

@@ -79,7 +79,7 @@ def test_printed_speedups_are_ratios_of_the_printed_speeds():
 
 
 def test_page_says_what_the_numbers_say(synthetic):
-    text = page.write(synthetic.experiment, synthetic.directory).read_text()
+    text = page.write(synthetic.layout).read_text()
     for words in (
         "### Why sparsity alone does not explain 4.52×",
         "| 7B: d_model 4096, d_ff 11008, 32 layers | 4.29 | 8.66 | 0.26 | 13.21 | 0.99 | 3.67 | 48.5 |",
@@ -102,15 +102,15 @@ def test_a_token_that_exact_decoding_changes_is_told(synthetic):
     def change(value):
         value["models"][0]["same_tokens_as_dense"]["exact"] = False
 
-    synthetic.edit(synthetic.results.decoding_file("llama-7b"), change)
+    synthetic.edit(synthetic.layout.decoding("llama-7b"), change)
     assert "2 of 3 models keep all tokens" in page.render(synthetic.results)
 
 
 def test_needs_are_the_decoding_times(synthetic, nothing):
-    files = synthetic.results.files(page.needs(synthetic.experiment))
+    files = page.needs(synthetic.experiment).files(synthetic.layout)
     assert [path.name for path in files.pop("decoding")] == ["decoding.json", "llama-7b.json"]
     assert not any(files.values())
-    assert not any(nothing.results.files(page.needs(nothing.experiment)).values())
+    assert not any(page.needs(nothing.experiment).files(nothing.layout).values())
 
 
 def test_without_times_the_arithmetic_stands_alone(nothing):

@@ -48,7 +48,7 @@ def _pretrained(directory, until):
 def test_claim2_takes_a_pretrained_original_as_it_is_by_benchmarks(tmp_path, until):
     synthetic = _pretrained(tmp_path, until)
     for run, activation in claims.needs(synthetic.experiment).benchmarks:
-        path = synthetic.results.benchmarks_file(run, activation, 1)
+        path = synthetic.layout.benchmarks(run, activation, 1)
         synthetic.edit(path, precise(0.05 if run == "vanilla" else 0.0))
     verdict = verdicts_of(synthetic)[2]
     assert verdict.verdict == HOLDS

@@ -22,7 +22,7 @@ def _speed(synthetic, row, times, shape=None):
         model = next(model for model in value["models"] if model["row"] == row)
         model["modes"]["predicted"]["times_faster_than_dense"] = spread(times)
 
-    synthetic.edit(synthetic.results.decoding_file(shape), edit)
+    synthetic.edit(synthetic.layout.decoding(shape), edit)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_it_holds_where_everything_is_ordered_and_fast(fast):
 
 
 def test_it_fails_where_a_sparser_row_is_predicted_worse(fast):
-    path = fast.results.prediction_file("progressive", "fatrelu-0.01", 1)
+    path = fast.layout.prediction("progressive", "fatrelu-0.01", 1)
     fast.edit(path, lambda value: value["kinds"]["nonzero"].update(activation_recall=0.5))
     verdict = _verdict(fast)
     assert verdict.verdict == FAILS
@@ -61,7 +61,7 @@ def test_it_fails_where_a_sparser_row_is_predicted_worse(fast):
 
 
 def test_only_the_predictor_that_decodes_counts(fast):
-    path = fast.results.prediction_file("progressive", "fatrelu-0.01", 1)
+    path = fast.layout.prediction("progressive", "fatrelu-0.01", 1)
     fast.edit(path, lambda value: value["kinds"]["top"].update(activation_recall=0.5))
     assert _verdict(fast).verdict == HOLDS
 

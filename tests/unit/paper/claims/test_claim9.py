@@ -19,7 +19,7 @@ def test_claim9_needs_the_papers_speedup_at_its_density(synthetic, arm, step, pa
             )
             case["cold"][arm]["times_faster_than"][arm.replace("sparse", "dense")]["median"] = speedup
 
-        synthetic.edit(synthetic.results.operators_file, edit)
+        synthetic.edit(synthetic.layout.operators(), edit)
         return verdicts_of(synthetic)[9]
 
     assert at("7B", 0.1068, papers).verdict == HOLDS
@@ -42,7 +42,7 @@ def test_claim9_says_what_it_was_judged_on(synthetic):
     assert "CPU (Imaginary CPU, 2 cores; 2 threads), bfloat16" in evidence
     assert "Judged on a CPU" in evidence
     assert "13.51× as fast as torch's, at 88% of the bandwidth" in evidence  # 4600 / 340.5; 299 us against 340.5
-    synthetic.edit(synthetic.results.operators_file, lambda value: value.update(device="Imaginary GPU"))
+    synthetic.edit(synthetic.layout.operators(), lambda value: value.update(device="Imaginary GPU"))
     evidence = verdicts_of(synthetic)[9].evidence
     assert evidence.startswith("On Imaginary GPU, bfloat16")
     assert "CPU" not in evidence

@@ -21,7 +21,7 @@ def test_ten_claims_with_a_verdict_and_numbers(synthetic):
 
 
 def test_write(synthetic):
-    markdown, data = claims.write(synthetic.experiment, synthetic.directory)
+    markdown, data = claims.write(synthetic.layout)
     text = markdown.read_text()
     assert "9 hold here, 1 do not, 0 cannot be tested at this scale" in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("| ")}) == 1
@@ -34,9 +34,9 @@ def test_without_runs_nothing_is_testable(nothing):
 
 def test_needs_cover_what_is_read(synthetic):
     needs = claims.needs(synthetic.experiment)
-    for kind, paths in synthetic.results.files(needs).items():
+    for kind, paths in needs.files(synthetic.layout).items():
         assert paths or kind == "predicted_benchmarks", kind
-    kept = {p for paths in synthetic.results.files(needs).values() for p in paths}
+    kept = {p for paths in needs.files(synthetic.layout).values() for p in paths}
     for path in (synthetic.directory / "measurements").rglob("*.json"):
         if path not in kept:
             path.unlink()

@@ -10,14 +10,14 @@ from prosparse.paper.claims.registry import FAILS, HOLDS
 
 def test_quality_is_average_performance_where_it_can_resolve_the_tolerance(synthetic):
     for run, activation in claims.needs(synthetic.experiment).benchmarks:
-        synthetic.edit(synthetic.results.benchmarks_file(run, activation, 1), precise(0.0))
+        synthetic.edit(synthetic.layout.benchmarks(run, activation, 1), precise(0.0))
     assert "Quality is average performance" in verdicts_of(synthetic)[2].evidence
     assert verdicts_of(synthetic)[2].verdict == HOLDS
     change_measurements(
         synthetic, "progressive", lambda entry: entry.update(loss=9.9), ["fatrelu-0.01"]
     )  # no longer looked at
     assert verdicts_of(synthetic)[2].verdict == HOLDS
-    synthetic.edit(synthetic.results.benchmarks_file("progressive", "fatrelu-0.01", 1), precise(-0.02))
+    synthetic.edit(synthetic.layout.benchmarks("progressive", "fatrelu-0.01", 1), precise(-0.02))
     verdict = verdicts_of(synthetic)[2]
     assert verdict.verdict == FAILS
     # sqrt(1/2 + 1/5 + 1/3 + 4) * 0.2 / 7 * sqrt(2): seven columns, two models

@@ -12,7 +12,7 @@ from prosparse.paper.results import operators
 
 
 def test_figure_shows_every_way_at_every_density(synthetic):
-    figures.write("figure_operators", synthetic.experiment, synthetic.directory)
+    figures.write("figure_operators", synthetic.layout)
     rows = json.loads((synthetic.directory / "figures" / "figure_operators.json").read_text())["data"]
     panel = [row for row in rows if (row["scale"], row["step"]) == ("7B", 3)]
 
@@ -36,7 +36,7 @@ def test_figure_shows_every_way_at_every_density(synthetic):
 
 
 def test_figure_of_a_gpu_has_no_limit_of_rows(on_gpu):
-    figures.write("figure_operators", on_gpu.experiment, on_gpu.directory)
+    figures.write("figure_operators", on_gpu.layout)
     rows = json.loads((on_gpu.directory / "figures" / "figure_operators.json").read_text())["data"]
     assert ROWS not in {row["series"] for row in rows}
     assert STREAM in {row["series"] for row in rows}

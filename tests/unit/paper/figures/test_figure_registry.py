@@ -12,7 +12,7 @@ from prosparse.system.errors import ConfigError
 
 @pytest.mark.parametrize("name", figures.FIGURES)
 def test_figures_are_drawn(several_seeds, name):
-    png, svg, data = figures.write(name, several_seeds.experiment, several_seeds.directory)
+    png, svg, data = figures.write(name, several_seeds.layout)
     assert png.read_bytes()[:4] == b"\x89PNG"
     assert "synthetic" in svg.read_text()
     assert json.loads(data.read_text())["figure"] == name
@@ -21,7 +21,7 @@ def test_figures_are_drawn(several_seeds, name):
 
 def test_figures_without_runs_say_missing(nothing):
     for name in figures.FIGURES:
-        _, svg, _ = figures.write(name, nothing.experiment, nothing.directory)
+        _, svg, _ = figures.write(name, nothing.layout)
         assert "missing" in svg.read_text().lower(), name
 
 

@@ -45,16 +45,16 @@ def test_numbers_are_those_measured(several_seeds: Synthetic) -> None:
     """Of the first seed, whose weights are released, and not the mean."""
     results = several_seeds.results
     text = rendered(results)
-    measured = json.loads(results.sparsity_file("progressive", 1).read_text())["measurements"]
+    measured = json.loads(results.layout.sparsity("progressive", 1).read_text())["measurements"]
     entry = next(m for m in measured if m["activation"] == "fatrelu-0.01")
     assert f"**{100 * entry['sparsity']:.2f} %** of the intermediate neurons" in text
     assert f"held-out loss {entry['loss']:.4f} nats" in text
-    answered = json.loads(results.benchmarks_file("progressive", "fatrelu-0.01", 1).read_text())["benchmarks"]
+    answered = json.loads(results.layout.benchmarks("progressive", "fatrelu-0.01", 1).read_text())["benchmarks"]
     piqa = answered["piqa"]
     assert f"| PIQA | {100 * piqa['score']:.2f} ± {100 * piqa['standard_error']:.2f} | {piqa['n']} |" in text
-    predicted = json.loads(results.prediction_file("progressive", "fatrelu-0.01", 1).read_text())["kinds"]["nonzero"]
+    predicted = json.loads(results.layout.prediction("progressive", "fatrelu-0.01", 1).read_text())["kinds"]["nonzero"]
     assert f"finds {100 * predicted['activation_recall']:.2f} % of the active neurons" in text
-    decoded = json.loads(results.decoding_file().read_text())["models"]
+    decoded = json.loads(results.layout.decoding().read_text())["models"]
     exact = next(m for m in decoded if m["pair"] == "progressive@fatrelu-0.01")["modes"]["exact"]
     assert f"| ours, exact | {exact['tokens_per_second']['median']:.2f} |" in text
     for name in ("sparsity", "benchmarks/fatrelu-0.01", "prediction/fatrelu-0.01"):
@@ -112,8 +112,8 @@ def test_a_directory_is_no_base_model_on_a_hub(tmp_path, monkeypatch) -> None:
 
 def test_what_was_not_measured_is_missing(synthetic: Synthetic) -> None:
     results = synthetic.results
-    results.sparsity_file("progressive", 1).unlink()
-    results.benchmarks_file("progressive", "fatrelu-0.01", 1).unlink()
+    results.layout.sparsity("progressive", 1).unlink()
+    results.layout.benchmarks("progressive", "fatrelu-0.01", 1).unlink()
     text = rendered(results)
     for file in ("sparsity.json", "fatrelu-0.01.json"):
         assert f"{file}: no such result_" in text
@@ -125,7 +125,7 @@ def test_what_was_not_measured_is_missing(synthetic: Synthetic) -> None:
 
 
 def test_a_benchmark_that_was_not_run_is_missing(synthetic: Synthetic) -> None:
-    path = synthetic.results.benchmarks_file("progressive", "fatrelu-0.01", 1)
+    path = synthetic.layout.benchmarks("progressive", "fatrelu-0.01", 1)
     synthetic.edit(path, lambda value: value["benchmarks"].pop("copa"))
     assert "| COPA | missing | " in rendered(synthetic.results)
 

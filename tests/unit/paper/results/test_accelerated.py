@@ -27,4 +27,4 @@ def test_needs_follow_the_sections(synthetic, nothing):
     needs = tables.needs("table2_decoding", synthetic.experiment)
     assert (needs.decoding, needs.decoding_shapes, needs.prediction) == (True, {"llama-7b"}, set())
     for name in ("table2", "table2_decoding", "table2_predictors"):
-        assert not any(nothing.results.files(tables.needs(name, nothing.experiment)).values())
+        assert not any(tables.needs(name, nothing.experiment).files(nothing.layout).values())

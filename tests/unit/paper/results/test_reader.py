@@ -9,10 +9,10 @@ from prosparse.paper.tables import registry as tables
 
 
 def test_a_missing_file_is_named(synthetic):
-    path = synthetic.results.sparsity_file("vanilla", 1)
+    path = synthetic.layout.sparsity("vanilla", 1)
     path.unlink()
     with pytest.raises(MissingResult, match=r"measurements/vanilla/seed1/sparsity\.json"):
-        tables.write("table1_early_baselines", synthetic.experiment, synthetic.directory)
+        tables.write("table1_early_baselines", synthetic.layout)
 
 
 def test_an_activation_that_was_not_measured_is_named(synthetic):

@@ -28,7 +28,7 @@ def test_table2_has_every_number_of_the_paper(synthetic):
 
 def test_table2_puts_ours_beside_the_papers(synthetic, decoding):
     cells = row_of(tables.build("table2", synthetic.results), "ProSparse-7B*").cells
-    raw = json.loads(synthetic.results.prediction_file("progressive", "relu", 1).read_text())
+    raw = json.loads(synthetic.layout.prediction("progressive", "relu", 1).read_text())
     model = next(model for model in decoding["models"] if model["row"] == "ProSparse-7B*")
     expected = {
         "average_sparsity": 88.6,
@@ -41,7 +41,7 @@ def test_table2_puts_ours_beside_the_papers(synthetic, decoding):
     }
     for key, value in expected.items():
         assert cells[key].ours.mean == pytest.approx(value), key
-    operators = json.loads(synthetic.results.operators_file.read_text())
+    operators = json.loads(synthetic.layout.operators().read_text())
     case = next(case for case in operators["cases"] if case.get("row") == "ProSparse-7B*")
     assert cells["step2_time_us"].ours.mean == case["cold"]["sparse_up"]["microseconds"]["median"]
     assert cells["step3_time_us"].ours.mean == case["cold"]["sparse_down"]["microseconds"]["median"]
@@ -84,7 +84,7 @@ def test_missing_parts_say_why(tmp_path, synthetic):
     assert "Missing: tokens/s and speedup to dense: the experiment times no decoding." in table.notes
     assert "Missing: steps (2) and (3): the experiment times no operators." in table.notes
 
-    synthetic.edit(synthetic.results.decoding_file(), lambda value: value["models"].pop())
+    synthetic.edit(synthetic.layout.decoding(), lambda value: value["models"].pop())
     with pytest.raises(MissingResult, match=r"decoding\.json: no decoding times of the row Fixed L1-7B"):
         tables.build("table2", synthetic.results)
 

@@ -26,7 +26,7 @@ def test_without_the_section_nothing_is_timed_or_needed(nothing):
         table = tables.build(name, nothing.results)
         assert "Missing: 7B, 13B: the experiment times no operators." in table.notes
         assert "paper (ours: missing)" in to_markdown(table)
-    _, svg, _ = figures.write("figure_operators", nothing.experiment, nothing.directory)
+    _, svg, _ = figures.write("figure_operators", nothing.layout)
     assert "the experiment times no operators" in svg.read_text()
 
 
@@ -74,7 +74,7 @@ def test_notes_name_device_protocol_and_caches(synthetic, on_gpu):
     notes = "\n".join(tables.build("table2_operators", on_gpu.results).notes)
     assert "Ours: Imaginary GPU, bfloat16 weights." in notes
     assert "compare speedups" not in notes
-    synthetic.edit(synthetic.results.operators_file, lambda value: value.update(device="cpu"))
+    synthetic.edit(synthetic.layout.operators(), lambda value: value.update(device="cpu"))
     notes = "\n".join(tables.build("table2_operators", synthetic.results).notes)
     for words in (
         "CPU (Imaginary CPU, 2 cores; 2 threads), bfloat16",
@@ -103,13 +103,13 @@ def test_what_was_not_measured_is_named(synthetic):
     def drop(value):
         value["cases"] = [case for case in value["cases"] if case["density"] > 0.11 or case.get("scale") != "7B"]
 
-    synthetic.edit(synthetic.results.operators_file, drop)
+    synthetic.edit(synthetic.layout.operators(), drop)
     with pytest.raises(MissingResult, match=r"operators\.json: no operator times of 7B at density 0\.1068"):
         tables.build("table2_operators", synthetic.results)
-    synthetic.edit(synthetic.results.operators_file, lambda value: value.update(cases=[]))
+    synthetic.edit(synthetic.layout.operators(), lambda value: value.update(cases=[]))
     with pytest.raises(MissingResult, match=r"operators\.json: no operator times of 7B"):
         tables.build("table2_operators_fit", synthetic.results)
-    synthetic.results.operators_file.unlink()
+    synthetic.layout.operators().unlink()
     with pytest.raises(MissingResult, match=r"operators\.json: no such result"):
         tables.build("table2_operators_gpu", synthetic.results)
 

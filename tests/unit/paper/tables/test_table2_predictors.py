@@ -16,7 +16,7 @@ from prosparse.paper.tables.text import to_csv, to_markdown
 
 
 def test_a_kind_that_was_not_measured_is_named(synthetic):
-    path = synthetic.results.prediction_file("progressive", "relu", 1)
+    path = synthetic.layout.prediction("progressive", "relu", 1)
     synthetic.edit(path, lambda value: value["kinds"].pop("svd"))
     with pytest.raises(MissingResult, match=r"relu\.json: no predictor of kind svd; it has nonzero, top, marginal"):
         tables.build("table2_predictors", synthetic.results)
@@ -25,7 +25,7 @@ def test_a_kind_that_was_not_measured_is_named(synthetic):
 def test_recall_of_frequency_alone_is_interpolated_at_the_same_predicted_sparsity(synthetic):
     table = tables.build("table2_predictors", synthetic.results)
     cells = row_of(table, "ProSparse-7B*", "progressive@relu, non-zero labels").cells
-    raw = json.loads(synthetic.results.prediction_file("progressive", "relu", 1).read_text())["kinds"]
+    raw = json.loads(synthetic.layout.prediction("progressive", "relu", 1).read_text())["kinds"]
     x, y = ([point[key] for point in raw["marginal"]["sweep"]] for key in ("predicted_sparsity", "activation_recall"))
     expected = 100 * numpy.interp(raw["nonzero"]["predicted_sparsity"], [0, *x, 1], [1, *y, 0])
     assert cells["marginal_recall"].ours.mean == pytest.approx(expected)
@@ -37,7 +37,7 @@ def test_recall_of_frequency_alone_is_interpolated_at_the_same_predicted_sparsit
 
 
 def test_quality_under_prediction(synthetic):
-    path = synthetic.results.predicted_benchmarks_file("progressive", "fatrelu-0.01", 1)
+    path = synthetic.layout.predicted_benchmarks("progressive", "fatrelu-0.01", 1)
 
     def worse(value):
         for row in value["benchmarks"].values():
@@ -52,7 +52,7 @@ def test_quality_under_prediction(synthetic):
 
 
 def test_a_kind_that_predicts_nothing_active_has_no_precision(synthetic):
-    path = synthetic.results.prediction_file("progressive", "relu", 1)
+    path = synthetic.layout.prediction("progressive", "relu", 1)
     synthetic.edit(path, lambda value: value["kinds"]["top"].update(precision=None))
     table = tables.build("table2_predictors", synthetic.results)
     assert row_of(table, "ProSparse-7B*", "progressive@relu, top labels").cells["precision"].ours is None

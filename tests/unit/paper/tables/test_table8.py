@@ -14,7 +14,7 @@ def test_table8_weights_corpora_of_one_data_set_by_tokens(synthetic):
             entry["corpora"]["dialogue"].update(sparsity=0.90, tokens=3000)
             entry["corpora"]["questions"].update(stands_for="ultrachat", sparsity=0.80, tokens=1000)
 
-    synthetic.edit(synthetic.results.sparsity_file("progressive", 1), merge)
+    synthetic.edit(synthetic.layout.sparsity("progressive", 1), merge)
     cells = row_of(tables.build("table8", synthetic.results), "ProSparse-7B").cells
     assert cells["ultrachat"].ours.mean == pytest.approx(87.5)
     assert cells["paq"].ours is None

@@ -15,16 +15,16 @@ from prosparse.published.tables import published_table
 from prosparse.system.errors import ConfigError
 
 
-def test_unknown_table_lists_the_known():
+def test_unknown_table_lists_the_known(nothing):
     with pytest.raises(ConfigError, match="table9"):
-        tables.write("table10", None, "nowhere")
+        tables.write("table10", nothing.layout)
 
 
 def test_every_table_needs_what_it_reads(synthetic):
     """Only the files a table names may be there, and it must be written from them."""
     for name in tables.TABLES:
         needs = tables.needs(name, synthetic.experiment)
-        allowed = {path for paths in synthetic.results.files(needs).values() for path in paths}
+        allowed = {path for paths in needs.files(synthetic.layout).values() for path in paths}
         read = []
 
         class Recording(Results):
@@ -32,7 +32,7 @@ def test_every_table_needs_what_it_reads(synthetic):
                 read.append(path)  # noqa: B023
                 return super()._json(path)
 
-        tables.build(name, Recording(synthetic.directory, synthetic.experiment))
+        tables.build(name, Recording(synthetic.layout))
         assert set(read) <= allowed, name
         assert set(read) == allowed, f"{name} asks for more than it reads"
 

@@ -12,7 +12,7 @@ from prosparse.published.tables import GROUPS
 
 
 def test_csv_is_tidy(several_seeds):
-    tables.write("table1", several_seeds.experiment, several_seeds.directory)
+    tables.write("table1", several_seeds.layout)
     lines = list(csv.DictReader((several_seeds.directory / "tables" / "table1.csv").open()))
     columns = len(GROUPS) + 5
     assert len(lines) == 11 * columns + 7  # seven measured columns of the chance row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.paper.acceleration.ours import ours
 from prosparse.paper.acceleration.papers import attribution, dense_token, question, savings
 from prosparse.paper.results import accelerated
@@ -13,22 +14,20 @@ from prosparse.paper.results.reader import Results
 from prosparse.published.settings import largest_speedup
 from prosparse.system.files import write_text
 
-FILE = "acceleration.md"
-
 
 def needs(experiment: Experiment) -> Needs:
     """Return the measurements that the page needs."""
     return accelerated.decoding_needs(experiment)
 
 
-def write(experiment: Experiment, directory: str | Path) -> Path:
-    """Write ``directory/acceleration.md``.
+def write(layout: Layout) -> Path:
+    """Write the page.
 
     Raises:
         MissingResult: if a measurement it needs does not exist; names the file.
     """
-    path = Path(directory) / FILE
-    write_text(path, render(Results(directory, experiment)))
+    path = layout.acceleration()
+    write_text(path, render(Results(layout)))
     return path
 
 

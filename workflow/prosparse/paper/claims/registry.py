@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.paper.claims.finding import Finding
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -100,14 +101,14 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(experiment: Experiment, directory: str | Path) -> list[Path]:
-    """Write ``directory/claims.md`` and ``claims.json``.
+def write(layout: Layout) -> list[Path]:
+    """Write the verdicts as Markdown and JSON.
 
     Raises:
         MissingResult: if a measurement it needs does not exist; names the file.
     """
-    verdicts = judge(Results(directory, experiment))
-    markdown, data = Path(directory) / "claims.md", Path(directory) / "claims.json"
+    experiment, verdicts = layout.experiment, judge(Results(layout))
+    markdown, data = layout.claims("md"), layout.claims("json")
     write_text(markdown, to_markdown(verdicts, experiment))
     write_json(data, {"experiment": experiment.experiment, "claims": [asdict(verdict) for verdict in verdicts]})
     return [markdown, data]

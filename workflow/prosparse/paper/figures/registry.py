@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.paper.figures.chart import Drawn, styled
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -60,25 +61,26 @@ def build(name: str, results: Results) -> Drawn:
     return module(name).build(results)
 
 
-def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
-    """Write ``directory/figures/{name}.png`` (scale 2), ``.svg`` and ``.json`` (the plotted data).
+def write(name: str, layout: Layout) -> list[Path]:
+    """Write a figure as PNG (scale 2), SVG and JSON (the plotted data).
 
     Raises:
         ConfigError: if there is no such figure.
         MissingResult: if a measurement it needs does not exist; names the file.
     """
-    chart, data = build(name, Results(directory, experiment))
+    chart, data = build(name, Results(layout))
     chart = styled(chart)
-    folder = Path(directory) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for suffix, options in (("png", {"scale_factor": 2}), ("svg", {})):
-        path, partial = folder / f"{name}.{suffix}", folder / f"{name}.partial.{suffix}"
+        path = layout.figure(name, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{name}.partial.{suffix}")
         chart.save(str(partial), **options)
         os.replace(partial, path)
         written.append(path)
-    write_json(folder / f"{name}.json", {"figure": name, "experiment": experiment.experiment, **_finite(data)})
-    return [*written, folder / f"{name}.json"]
+    plotted = layout.figure(name, "json")
+    write_json(plotted, {"figure": name, "experiment": layout.experiment.experiment, **_finite(data)})
+    return [*written, plotted]
 
 
 def _finite(data: dict[str, Any]) -> dict[str, Any]:

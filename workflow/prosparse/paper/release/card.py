@@ -60,7 +60,7 @@ def render(results: Results, run: str, activation: Activation, settings: dict[st
         try:
             lines += section()
         except MissingResult as error:
-            lines.append(f"_{MISSING}: {str(error).replace(f'{results.directory}/', '')}_")
+            lines.append(f"_{MISSING}: {str(error).replace(f'{results.layout.directory}/', '')}_")
     return "\n".join(lines) + "\n"
 
 
@@ -150,7 +150,7 @@ def _sparsity(results: Results, run: str, activation: Activation) -> Iterator[st
     yield from markdown_table(["Held-out text", "Sparsity (%)", "Loss (nats/token)", "Tokens"], rows, numbers=3)
     yield ""
     yield f"By layer, first to last (%): {' '.join(f'{_first(layer):.1f}' for layer in found.layers)}."
-    yield f"From {_source(results, results.sparsity_file(run, results.experiment.seeds[0]))}."
+    yield f"From {_source(results, results.layout.sparsity(run, results.experiment.seeds[0]))}."
 
 
 def _benchmarks(results: Results, run: str, activation: Activation) -> Iterator[str]:
@@ -175,7 +175,7 @@ def _benchmarks(results: Results, run: str, activation: Activation) -> Iterator[
         yield (
             "Scores ± standard error over rows, from lm-eval with `<s>` before every context and candidates ranked "
             "by their mean log-likelihood per token; from "
-            f"{_source(results, results.benchmarks_file(run, activation, results.experiment.seeds[0]))}."
+            f"{_source(results, results.layout.benchmarks(run, activation, results.experiment.seeds[0]))}."
         )
 
 
@@ -189,7 +189,7 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
         yield (
             f"A predictor ({KINDS[kind]}), not in this folder, finds {_first(predicted.recall):.2f} % of the active "
             f"neurons and predicts {_first(predicted.predicted_sparsity):.2f} % of all neurons inactive{loss}; from "
-            f"{_source(results, results.prediction_file(run, activation, experiment.seeds[0]))}."
+            f"{_source(results, results.layout.prediction(run, activation, experiment.seeds[0]))}."
         )
     else:
         yield f"_{MISSING}: this experiment has no predictors of this model._"
@@ -205,7 +205,7 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
     ]
     yield from markdown_table(["Mode", "Tokens/s (median)"], rows, numbers=1)
     yield ""
-    yield f"{timed.conditions}; from {_source(results, results.decoding_file())}."
+    yield f"{timed.conditions}; from {_source(results, results.layout.decoding())}."
 
 
 def _first(value: Value) -> float:
@@ -214,4 +214,4 @@ def _first(value: Value) -> float:
 
 
 def _source(results: Results, path: Path) -> str:
-    return f"`{path.relative_to(results.directory)}`"
+    return f"`{results.layout.relative(path)}`"

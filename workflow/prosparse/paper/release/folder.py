@@ -14,6 +14,7 @@ from typing import Any
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.paper.release import card
 from prosparse.paper.results.reader import Results
 from prosparse.system.files import write_text
@@ -31,12 +32,11 @@ def pairs(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(f"{run}@{activation}" for run, activation in chosen))
 
 
-def write(pair: str, experiment: Experiment, directory: Path) -> Path:
+def write(pair: str, layout: Layout) -> Path:
     """Make the folder from the first seed's weights and return its README.md."""
-    run, activation = experiment.pair(pair)
-    results = Results(directory, experiment)
-    checkpoint = results.stage_directory(run, None, experiment.seeds[0])
-    folder = directory / "release" / f"{run}@{activation}"
+    run, activation = layout.experiment.pair(pair)
+    checkpoint = layout.checkpoint(run, None, layout.experiment.seeds[0])
+    folder = layout.release(f"{run}@{activation}")
     shutil.rmtree(folder, ignore_errors=True)  # an older checkpoint may have had more files
     folder.mkdir(parents=True)
     for pattern in FILES:
@@ -44,7 +44,7 @@ def write(pair: str, experiment: Experiment, directory: Path) -> Path:
             os.link(source, folder / source.name)
     settings = portable_config(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")), activation)
     write_text(folder / "config.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
-    write_text(folder / "README.md", card.render(results, run, activation, settings))
+    write_text(folder / "README.md", card.render(Results(layout), run, activation, settings))
     return folder / "README.md"
 
 

@@ -167,7 +167,7 @@ def trained_decoding(results: Results) -> Decoding | None:
     found = _read(results.decoding(), None)
     for row in wanted:
         if row not in {model.row for model in found.models}:
-            raise MissingResult(f"{results.decoding_file()}: no decoding times of the row {row}")
+            raise MissingResult(f"{results.layout.decoding()}: no decoding times of the row {row}")
     return found
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 
 
 @dataclass
@@ -43,3 +45,27 @@ class Needs:
     def of_chains(cls, experiment: Experiment, runs: Iterable[str]) -> Needs:
         """Need every stage of each run."""
         return cls(stages={(run, stage) for run in runs for stage in range(len(experiment.runs[run].stages))})
+
+    def files(self, layout: Layout) -> dict[str, list[Path]]:
+        """Return the JSON files that hold the measurements, by kind of job."""
+        seeds = layout.experiment.seeds
+        stages = [layout.provenance(run, stage, seed) for run, stage in sorted(self.stages) for seed in seeds]
+        return {
+            "training": list(dict.fromkeys(stages)),  # runs share stages
+            "sparsity": [layout.sparsity(run, seed) for run in sorted(self.sparsity) for seed in seeds],
+            "benchmarks": [layout.benchmarks(*pair, seed) for pair in sorted(self.benchmarks) for seed in seeds],
+            "operators": [layout.operators()] if self.operators else [],
+            "prediction": [layout.prediction(*pair, seed) for pair in sorted(self.prediction) for seed in seeds],
+            "predicted_benchmarks": [
+                layout.predicted_benchmarks(*pair, seed) for pair in sorted(self.predicted_benchmarks) for seed in seeds
+            ],
+            "decoding": [
+                *([layout.decoding()] if self.decoding else []),
+                *(layout.decoding(shape) for shape in sorted(self.decoding_shapes)),
+            ],
+        }
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        """Return every file that is read for the measurements, the ledgers of the stages included."""
+        ledgers = [layout.ledger(run, stage, seed) for run, stage in self.stages for seed in layout.experiment.seeds]
+        return sorted({*(path for paths in self.files(layout).values() for path in paths), *ledgers})

@@ -82,7 +82,7 @@ class Timings:
     """The experiment's operator times."""
 
     def __init__(self, results: Results) -> None:
-        self._file = results.operators_file
+        self._file = results.layout.operators()
         raw = results.operators()
         self.device: str = raw["device"]
         self.threads: int = raw["threads"]

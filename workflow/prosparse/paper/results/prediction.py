@@ -72,7 +72,7 @@ def read_prediction(results: Results, pair: str) -> Prediction:
     found = {}
     for kind in accelerated.kinds(results.experiment):
         if any(kind not in seed["kinds"] for seed in seeds):
-            path = results.prediction_file(*results.experiment.pair(pair), results.experiment.seeds[0])
+            path = results.layout.prediction(*results.experiment.pair(pair), results.experiment.seeds[0])
             raise MissingResult(f"{path}: no predictor of kind {kind}; it has {', '.join(seeds[0]['kinds'])}")
         found[kind] = _kind([seed["kinds"][kind] for seed in seeds])
     return Prediction(

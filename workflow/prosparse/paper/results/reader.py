@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.experiment import Experiment
-from prosparse.experiment.lineage import checkpoint
+from prosparse.experiment.layout import Layout
 from prosparse.paper.results.benchmarks import Benchmarks
-from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.sparsity import CorpusSparsity, Sparsity
 from prosparse.paper.results.value import Value
 from prosparse.published.tables import BENCHMARKS
@@ -42,78 +40,12 @@ class LedgerRow:
 
 
 class Results:
-    """Measured values of ``experiment`` under ``directory`` (``results/{experiment}``)."""
+    """An experiment's measured values."""
 
-    def __init__(self, directory: str | Path, experiment: Experiment) -> None:
-        self.directory = Path(directory)
-        self.experiment = experiment
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.experiment = layout.experiment
         self._read: dict[Path, Any] = {}
-
-    # ------------------------------------------------------------------------------ paths
-
-    def sparsity_file(self, run: str, seed: int) -> Path:
-        return self.directory / "measurements" / run / f"seed{seed}" / "sparsity.json"
-
-    def benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
-        return self.directory / "measurements" / run / f"seed{seed}" / "benchmarks" / f"{activation}.json"
-
-    def prediction_file(self, run: str, activation: Activation | str, seed: int) -> Path:
-        return self.directory / "measurements" / run / f"seed{seed}" / "prediction" / f"{activation}.json"
-
-    def predicted_benchmarks_file(self, run: str, activation: Activation | str, seed: int) -> Path:
-        return self.directory / "measurements" / run / f"seed{seed}" / "predicted_benchmarks" / f"{activation}.json"
-
-    def predictors_file(self, run: str, activation: Activation | str, seed: int) -> Path:
-        return self.directory / "predictors" / run / f"seed{seed}" / f"{activation}" / "training.json"
-
-    @property
-    def speed_file(self) -> Path:
-        return self.directory / "measurements" / "speed.json"
-
-    @property
-    def operators_file(self) -> Path:
-        return self.directory / "measurements" / "operators.json"
-
-    def decoding_file(self, shape: str | None = None) -> Path:
-        """Return the file of the trained models, or of a shape's synthetic ones."""
-        folder = self.directory / "measurements"
-        return folder / "decoding.json" if shape is None else folder / "decoding" / f"{shape}.json"
-
-    def stage_directory(self, run: str, stage: int | None, seed: int) -> Path:
-        """Return a stage's directory; ``stage`` None means the last."""
-        return self.directory / "checkpoints" / checkpoint(self.experiment, run, stage).format(seed=seed)
-
-    def tokens_directory(self, tokenizer: str) -> Path:
-        return self.directory / "data" / "tokens" / tokenizer
-
-    def manifest_file(self, tokenizer: str, corpus: str) -> Path:
-        return self.tokens_directory(tokenizer) / corpus / "manifest.json"
-
-    def files(self, needs: Needs) -> dict[str, list[Path]]:
-        """Return the JSON files that ``needs`` implies, by kind of job."""
-        seeds = self.experiment.seeds
-        return {
-            "training": list(
-                dict.fromkeys(
-                    self.stage_directory(run, stage, seed) / "provenance.json"
-                    for run, stage in sorted(needs.stages)
-                    for seed in seeds
-                )
-            ),
-            "sparsity": [self.sparsity_file(run, seed) for run in sorted(needs.sparsity) for seed in seeds],
-            "benchmarks": [self.benchmarks_file(*pair, seed) for pair in sorted(needs.benchmarks) for seed in seeds],
-            "operators": [self.operators_file] if needs.operators else [],
-            "prediction": [self.prediction_file(*pair, seed) for pair in sorted(needs.prediction) for seed in seeds],
-            "predicted_benchmarks": [
-                self.predicted_benchmarks_file(*pair, seed)
-                for pair in sorted(needs.predicted_benchmarks)
-                for seed in seeds
-            ],
-            "decoding": [
-                *([self.decoding_file()] if needs.decoding else []),
-                *(self.decoding_file(shape) for shape in sorted(needs.decoding_shapes)),
-            ],
-        }
 
     def _json(self, path: Path) -> Any:
         if path not in self._read:
@@ -135,7 +67,7 @@ class Results:
         """
         entries = []
         for seed in self.experiment.seeds:
-            path = self.sparsity_file(run, seed)
+            path = self.layout.sparsity(run, seed)
             measured = {entry["activation"]: entry for entry in self._json(path)["measurements"]}
             if str(activation) not in measured:
                 raise MissingResult(f"{path}: activation {activation} not measured; it has {', '.join(measured)}")
@@ -173,12 +105,12 @@ class Results:
             tasks = self.experiment.benchmarks.tasks
             reason = "not benchmarked in this experiment" if tasks else "this experiment runs no benchmark"
             return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
-        return self._benchmarks([self.benchmarks_file(run, activation, seed) for seed in self.experiment.seeds])
+        return self._benchmarks([self.layout.benchmarks(run, activation, seed) for seed in self.experiment.seeds])
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
         """Like ``benchmarks``, but skipping the neurons that the predictor calls inactive."""
         return self._benchmarks(
-            [self.predicted_benchmarks_file(run, activation, seed) for seed in self.experiment.seeds]
+            [self.layout.predicted_benchmarks(run, activation, seed) for seed in self.experiment.seeds]
         )
 
     def _benchmarks(self, paths: list[Path]) -> Benchmarks:
@@ -206,7 +138,7 @@ class Results:
         Raises:
             MissingResult: if the file does not exist.
         """
-        return [self._json(self.prediction_file(run, activation, seed)) for seed in self.experiment.seeds]
+        return [self._json(self.layout.prediction(run, activation, seed)) for seed in self.experiment.seeds]
 
     def decoding(self, shape: str | None = None) -> dict[str, Any]:
         """Return the decoding speed of the trained models or of a shape's synthetic ones (``measure/decoding.py``).
@@ -214,7 +146,7 @@ class Results:
         Raises:
             MissingResult: if the file does not exist.
         """
-        return self._json(self.decoding_file(shape))
+        return self._json(self.layout.decoding(shape))
 
     def operators(self) -> dict[str, Any]:
         """Return the measured times of the sparse operators (``measure/operators.py``).
@@ -222,15 +154,13 @@ class Results:
         Raises:
             MissingResult: if the file does not exist.
         """
-        return self._json(self.operators_file)
+        return self._json(self.layout.operators())
 
     # --------------------------------------------------------------------------- training
 
     def stage(self, run: str, stage: int) -> list[dict[str, Any]]:
         """Return a stage's provenance.json of every seed."""
-        return [
-            self._json(self.stage_directory(run, stage, seed) / "provenance.json") for seed in self.experiment.seeds
-        ]
+        return [self._json(self.layout.provenance(run, stage, seed)) for seed in self.experiment.seeds]
 
     def ledger(self, run: str) -> list[LedgerRow]:
         """Return the ledger of the run's whole chain of stages: the steps that every seed logged.
@@ -242,7 +172,7 @@ class Results:
         for stage in range(len(self.experiment.runs[run].stages)):
             seeds = []
             for seed in self.experiment.seeds:
-                path = self.stage_directory(run, stage, seed) / "ledger.csv"
+                path = self.layout.ledger(run, stage, seed)
                 try:
                     with open(path, newline="", encoding="utf-8") as file:
                         seeds.append({int(float(row["step"])): row for row in csv.DictReader(file)})
@@ -267,17 +197,12 @@ class Results:
     @cached_property
     def corpora(self) -> dict[str, list[dict[str, Any]] | None]:
         """Return the counts of each corpus's shards; None if one has not been read."""
-        found = {name: self.documents_files(name) for name in self.experiment.data.corpora}
+        found = {name: self.layout.documents_counts(name) for name in self.experiment.data.corpora}
         return {
             name: [self._json(path) for path in paths] if all(path.exists() for path in paths) else None
             for name, paths in found.items()
         }
 
-    def documents_files(self, corpus: str) -> list[Path]:
-        """Return the files with the counts of a corpus's shards."""
-        folder, shards = self.directory / "data" / "documents" / corpus, self.experiment.data.corpora[corpus].shards
-        return [folder / f"{shard}.json" for shard in range(shards)]
-
     def manifest(self, tokenizer: str, corpus: str) -> dict[str, Any] | None:
-        path = self.manifest_file(tokenizer, corpus)
+        path = self.layout.manifest(tokenizer, corpus)
         return self._json(path) if path.exists() else None

@@ -13,8 +13,8 @@ from prosparse.paper.results.reader import Results
 
 def provenance(results: Results, needs: Needs) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
     """Return (provenance blocks of the results in use, number of missing results), each by kind of job."""
-    files = results.files(needs)
-    documents = [path for name in results.experiment.data.corpora for path in results.documents_files(name)]
+    files = needs.files(results.layout)
+    documents = [path for name in results.experiment.data.corpora for path in results.layout.documents_counts(name)]
     files = {"documents": documents, **files}
     blocks: dict[str, list[dict[str, Any]]] = {}
     absent: dict[str, int] = {}

@@ -7,20 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prosparse.experiment.layout import TIMED, Layout
 from prosparse.paper.markdown import markdown_table
-
-#: Jobs that record their own working time, which starts after imports: folder of the Snakemake benchmark -> their
-#: provenance files.
-TIMED = {
-    "train": "checkpoints/*/seed*/stage*/provenance.json",
-    "sparsity": "measurements/*/seed*/sparsity.json",
-    "evaluate": "measurements/*/seed*/benchmarks/*.json",
-    "predictors": "predictors/*/seed*/*/training.json",
-    "prediction": "measurements/*/seed*/prediction/*.json",
-    "predicted_benchmarks": "measurements/*/seed*/predicted_benchmarks/*.json",
-    "documents": "data/documents/*/*.json",
-    "tokens": "data/tokens/*/*/shards/*/manifest.json",
-}
 
 
 def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> list[str]:
@@ -61,15 +49,15 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
     ]
 
 
-def start_up(directory: Path, benchmarks: list[Path]) -> list[str]:
+def start_up(layout: Layout) -> list[str]:
     """Show the share of the jobs' time spent on process start and imports."""
     jobs = work = 0.0
     for kind, pattern in TIMED.items():
-        for path in benchmarks:
+        for path in layout.timings():
             if path.parent.name == kind:
                 with open(path, newline="", encoding="utf-8") as file:
                     jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
-        for path in directory.glob(pattern):
+        for path in layout.directory.glob(pattern):
             work += json.loads(path.read_text(encoding="utf-8")).get("provenance", {}).get("wall_seconds", 0)
     if not 0 < work <= jobs:  # not recorded, or the work was spread over several jobs
         return []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.table import Table
@@ -70,17 +71,17 @@ def build(name: str, results: Results) -> Table:
     return module(name).build(results)
 
 
-def write(name: str, experiment: Experiment, directory: str | Path) -> list[Path]:
-    """Write ``directory/tables/{name}.csv``, ``.md`` and ``.tex``; ``directory`` is ``results/{experiment}``.
+def write(name: str, layout: Layout) -> list[Path]:
+    """Write a table as CSV, Markdown and LaTeX.
 
     Raises:
         ConfigError: if there is no such table.
         MissingResult: if a measurement it needs does not exist; names the file.
     """
-    table = build(name, Results(directory, experiment))
+    table = build(name, Results(layout))
     written = []
     for suffix, render in (("csv", to_csv), ("md", to_markdown), ("tex", to_latex)):
-        path = Path(directory) / "tables" / f"{name}.{suffix}"
+        path = layout.table(name, suffix)
         write_text(path, render(table))
         written.append(path)
     return written
