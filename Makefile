@@ -1,5 +1,6 @@
 # make reproduce   install, then every table and figure of the paper (results/laptop/README.md)
-# make test        install, then the tests
+# make check       install, then lint, types and the fast unit tests
+# make test        install, then lint, types and every test
 
 PYTHON ?= python3
 # relative, because make would split a path at a space
@@ -8,15 +9,20 @@ INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: reproduce test check install
+PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: reproduce check test lint install
 
 reproduce: install
 	snakemake --cores all
 
-test: install check
-	pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+check: lint
+	$(PYTEST) tests/unit -m "not slow"
 
-check: install
+test: lint
+	$(PYTEST)
+
+lint: install
 	ruff check .
 	ruff format --check workflow tests
 	mypy

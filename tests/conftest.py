@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here, and no Snakemake that a test starts, may reach for a hub
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads only wait for one another
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # and not by spinning, which takes a core from another test
 
 import pytest
 from helpers import commands
@@ -21,7 +23,20 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Files that take longest come first, so that parallel workers end at about the same time."""
-    items.sort(key=lambda item: "workflow" not in item.path.parts[-2:])
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def rank(item) -> int:
+        if item.path.name == "test_rehearsal.py":
+            return 0
+        return 1 if item.path.parent.name == "workflow" else 3 - (item.path in slow)
+
+    items.sort(key=rank)
+
+
+def pytest_collection_finish(session):
+    """The garbage collector, which every training stage runs, passes over all that has been imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @cache

@@ -9,9 +9,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,3 +151,15 @@ def assert_any_stop_is_mended(
         work(output)
         assert contents(output) == wanted, change
         shutil.rmtree(output)
+
+
+def kill_once(condition: Callable[[], bool], work: Callable[[], Any]) -> None:
+    """``kill -9`` a process that does ``work()`` as soon as the condition holds, which is while it is at work."""
+    process = multiprocessing.get_context("fork").Process(target=work)  # everything is imported already
+    process.start()
+    deadline = time.time() + 120
+    while time.time() < deadline and process.is_alive() and not condition():
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL  # neither finished nor failed

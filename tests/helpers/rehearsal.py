@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def rehearse(path: Path, root: Path) -> Path:
         toy["predictors"] |= {"rank": 4, "tokens": 256, "epochs": 1, "batch_size": 64}
     if experiment.decoding:
         toy["decoding"] |= {"prompts": 1, "new_tokens": 16}
+    # made from nothing of an experiment, it is the same for each, and takes as long as half of the other jobs
+    compiled = root / "results" / experiment.experiment / "measurements" / "operators_compiled.json"
+    compiled.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "results/published/laptop/measurements/operators_compiled.json", compiled)
     written = root / f"{experiment.experiment}.yaml"
     written.write_text(yaml.safe_dump(toy, sort_keys=False))
     return written

@@ -8,6 +8,7 @@ command does.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -26,7 +27,7 @@ from pathlib import Path
 IMPORTS = {
     "prosparse": [
         "datasets", "lm_eval.evaluator", "transformers.models.granite.modeling_granite", "prosparse.measure.benchmarks",
-        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page",
+        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page", "vl_convert",
     ],
     # without huggingface_hub, which reads the environment when it is imported
     "snakemake": ["snakemake.cli", "smart_open", "prosparse.data.sources", "prosparse.paper.page"],
@@ -73,6 +74,8 @@ def serve(program: str, path: str) -> None:
         importlib.import_module(module)
     if program == "snakemake":
         sys.modules["snakemake.cli"].get_argument_parser()  # which imports plugins
+    gc.collect()
+    gc.freeze()  # the collector of a child passes over all of this
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are nobody's to wait for
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path + ".starting")

@@ -33,6 +33,7 @@ def test_links_lead_somewhere(page):
             assert anchor[1:] in anchors, anchor
 
 
+@pytest.mark.slow
 def test_every_line_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
     """In the pages' order, on a tiny model, with the recipe cut to a few steps. The hub is a stand-in's."""
     monkeypatch.chdir(tmp_path)
@@ -41,7 +42,7 @@ def test_every_line_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
         make_checkpoint(tmp_path / name, activation, positions=2048)
     (tmp_path / "corpus").mkdir()
     for name in ("book.txt", "corpus/one.txt", "corpus/two.txt"):
-        (tmp_path / name).write_text("".join(f"{name}, sentence {index}: not one before. " for index in range(150)))
+        (tmp_path / name).write_text("".join(f"{name}, sentence {index}: not one before. " for index in range(60)))
     written = re.search(r"```yaml\n(# recipe\.yaml.*?)```", "\n".join(pages().values()), re.S)
     recipe = yaml.safe_load(written[1])
     for index, stage in enumerate(recipe["stages"]):

@@ -27,12 +27,14 @@ def without_encoding(tree: ast.AST) -> list[int]:
         else:
             text = name == "open"
         if name in ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile"):
-            position = 0 if name.endswith("File") or (isinstance(node.func, ast.Attribute) and name == "open") else 1
+            called = ast.unparse(node.func)
+            of_a_path = name == "open" and called not in ("open", "gzip.open")
+            position = 0 if name.endswith("File") or of_a_path else 1
             mode = node.args[position] if len(node.args) > position else keywords.get("mode")
-            if mode is None and name.endswith("File"):
+            if mode is None and (name.endswith("File") or called == "gzip.open"):
                 mode = ast.Constant("w+b")
-            system = isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ("os.open", "tarfile.open")
-            text = not system and "b" not in (ast.literal_eval(mode) if isinstance(mode, ast.Constant) else "")
+            letters = ast.literal_eval(mode) if isinstance(mode, ast.Constant) else ""
+            text = called not in ("os.open", "tarfile.open") and "b" not in letters
         if text or any(isinstance(value, ast.Constant) and value.value is True for value in texts):
             found.append(node.lineno)
     return found
@@ -48,7 +50,8 @@ def without_encoding(tree: ast.AST) -> list[int]:
         ("subprocess.run(['x'], text=True, encoding='utf-8')", False), ("subprocess.run(['x'])", False),
         ("tempfile.NamedTemporaryFile('w')", True), ("tempfile.NamedTemporaryFile()", False),
         ("os.fdopen(descriptor, 'w')", True), ("archive.open('x')", True),
-        ("os.open('x', 0)", False), ("tarfile.open(file)", False), ("chart.encode(text='n')", False),
+        ("os.open('x', 0)", False), ("tarfile.open(file)", False), ("gzip.open(file)", False),
+        ("gzip.open(file, 'rt')", True), ("chart.encode(text='n')", False),
     ],
 )  # fmt: skip
 def test_the_check_finds_what_it_should(line, found):

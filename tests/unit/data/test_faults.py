@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from prosparse.data.shards import join
 from prosparse.data.tokens import copy_tokenizer, tokenize
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):

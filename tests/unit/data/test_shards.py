@@ -1,9 +1,8 @@
 """Shards of a corpus against the whole, streamed from a directory in place of a hub's data set."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -161,33 +160,21 @@ def test_texts_larger_than_a_row_group_keep_their_order(data_set, tmp_path, monk
     assert [text for group in groups for text in group] == sorted(LINES, key=lambda text: split_hash(text, 0))
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from prosparse.data import candidates
-from prosparse.experiment.data import Corpus
-if sys.argv[3] == "killed":
-    keep = candidates.clean
-    def clean(text, prose, calls=[]):
+def test_a_killed_shard_leaves_nothing_and_again_gives_the_same_bytes(data_set, tmp_path, monkeypatch):
+    source, clean, calls = {"hub": str(data_set / "jsonl")}, candidates.clean, []
+
+    def die(text, prose):
         calls.append(text)
-        return keep(text, prose) if len(calls) < 40 else os._exit(9)
-    candidates.clean = clean
-corpus = Corpus(stands_for="pile", kind="language_modelling", source={"hub": sys.argv[1]}, shards=3)
-out = Path(sys.argv[2])
-candidates.build("c", corpus, None, 0, 0, out / "1.parquet", out / "1.json", shard=1)
-"""
+        return clean(text, prose) if len(calls) < 40 else os._exit(9)
 
-
-def test_a_killed_shard_leaves_nothing_and_again_gives_the_same_bytes(data_set, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(candidates.__file__).parents[2])}
-
-    def run(directory, how):
-        command = [sys.executable, "-c", KILLED, str(data_set / "jsonl"), str(tmp_path / directory), how]
-        return subprocess.run(command, env=environment).returncode
-
-    assert run("again", "killed") == 9
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates, "clean", die)
+        killed = multiprocessing.get_context("fork").Process(target=built, args=(tmp_path / "again", source, 1, 3))
+        killed.start()
+        killed.join()
+    assert killed.exitcode == 9
     assert not list((tmp_path / "again").iterdir())
-    assert run("again", "") == run("once", "") == 0
+    assert built(tmp_path / "again", source, 1, 3)[0] == built(tmp_path / "once", source, 1, 3)[0]
     assert (tmp_path / "again" / "1.parquet").read_bytes() == (tmp_path / "once" / "1.parquet").read_bytes()
 
 

@@ -13,6 +13,8 @@ from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.system.locking import Refused
 from prosparse.training.stage import train_stage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from helpers.faults import kill_once
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosparse.experiment.activation import Activation
@@ -265,14 +261,6 @@ def test_training_free_kinds_alone_need_one_pass(checkpoint, tokens, tmp_path, c
     assert len(load_marginal(tmp_path / "output")) == 2
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from prosparse.inference.predictor_training import PredictorSpecification, train
-train(Path(sys.argv[1]), PredictorSpecification.model_validate_json(sys.argv[2]), *map(Path, sys.argv[3:]))
-"""
-
-
 def assert_same_files(one, other):
     names = sorted(str(path.relative_to(one)) for path in one.rglob("*.pt"))
     assert names == sorted(str(path.relative_to(other)) for path in other.rglob("*.pt"))
@@ -285,15 +273,8 @@ def assert_same_files(one, other):
 
 def test_kill_9_and_rerun_equals_uninterrupted(checkpoint, tokens, tmp_path):
     wanted = specification(tokens=1000, epochs=12, patience=12)
-    arguments = [sys.executable, "-c", SCRIPT, str(checkpoint), wanted.model_dump_json(), str(tokens)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     state = tmp_path / "killed" / "resume" / "state.pt"
-    process = subprocess.Popen([*arguments, str(tmp_path / "killed")], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while time.time() < deadline and process.poll() is None and not state.exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL  # it was at work, neither finished nor failed
+    kill_once(state.exists, lambda: train(checkpoint, wanted, tokens, tmp_path / "killed"))
     done = torch.load(state, weights_only=True)["epochs"]
     assert 1 <= done < 12
     train(checkpoint, wanted, tokens, tmp_path / "killed")

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 from prosparse.operators import gpu
 from prosparse.operators.ahead_of_time import CodeFacts, code_facts
 
+pytestmark = pytest.mark.slow
 REGISTERS, SHARED_MEMORY = 65536, 164 * 1024  # of a multiprocessor of an A100; those of an H100 are no fewer
 PROGRAMS = {
     "compact_kernel": 1,
@@ -30,10 +31,9 @@ json.dump([dataclasses.asdict(kernel) for kernel in kernels], sys.stdout)
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
+def kernels():
     """In a process of its own: in one where kernels are interpreted, Triton cannot compile any."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-c", COMPILE]
     return json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)

@@ -191,6 +191,7 @@ cpp_extension.load = load_wide
 """
 
 
+@pytest.mark.slow
 @pytest.mark.commands("c++")
 def test_vectors_of_avx512_in_pieces(tmp_path):
     """The loops for 16 floats, which the compiler cuts up for a machine without AVX-512."""

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
+from prosparse.__main__ import main
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import Architecture
 from prosparse.experiment.specifications import StageSpecification
@@ -30,7 +30,10 @@ from prosparse.training import distributed, stage
 from prosparse.training.callback import Diverged, StageCallback
 from prosparse.training.stage import OutOfTime, train_stage
 
-pytestmark = pytest.mark.skipif(torch.accelerator.is_available(), reason="two processes of one GPU cannot meet by NCCL")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.accelerator.is_available(), reason="two processes of one GPU cannot meet by NCCL"),
+]
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2}
 LLAMA = Architecture(**SHAPE)
@@ -85,10 +88,14 @@ def _process(rank, port, work, root):
     distributed.leave()
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
 def in_two_processes(work, root):
     """Call ``work(root)`` in two processes that torchrun might have started; fails where one fails."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
+    port = free_port()
     context = multiprocessing.get_context("fork")  # everything is imported already
     started = [context.Process(target=_process, args=(rank, port, work, root)) for rank in range(2)]
     for process in started:
@@ -313,33 +320,42 @@ def test_processes_fail_and_stop_together(alone):
     assert_same_course(ledger(alone / "interrupted"), ledger(alone / "alone"))
 
 
+def _stopped(rank, port, arguments, said):
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), 2)
+    sys.stderr = os.fdopen(2, "w", closefd=False)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "TORCHELASTIC_RUN_ID": "test",  # as torchrun sets it
+    }  # fmt: skip
+    sys.exit(main(arguments))
+
+
 def test_command_line_says_once_why_it_stopped(root):
     """SIGTERM to both processes of a job, as a scheduler sends it: saved, exit status 75, one message."""
     spec = specification(checkpoint_every=1000).model_copy(update={"stages": [Stage(until=10**6)]})
     spec = spec.model_copy(update={"total_steps": 10**6, "mixture": {"a": 1.0}})
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
     arguments = [
-        sys.executable, "-m", "prosparse", "step", "train-stage", "--specification", spec.model_dump_json(),
-        "--tokens", str(root / "tokens"), "--tokenizer", str(root / "tokenizer" / "tokenizer.json"),
-        "--output", str(root / "preempted" / "provenance.json"),
+        "step", "train-stage", "--specification", spec.model_dump_json(), "--tokens", str(root / "tokens"),
+        "--tokenizer", str(root / "tokenizer" / "tokenizer.json"), "--output",
+        str(root / "preempted" / "provenance.json"),
     ]  # fmt: skip
-    started = []
-    for rank in range(2):
-        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}  # torchrun's
-        started.append(
-            subprocess.Popen(arguments, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        )
+    texts = [root / f"said by {rank}" for rank in range(2)]
+    port, context = free_port(), multiprocessing.get_context("fork")
+    started = [context.Process(target=_stopped, args=(rank, port, arguments, texts[rank])) for rank in range(2)]
+    for process in started:
+        process.start()
     book = root / "preempted" / "resume" / "ledger.csv"
     deadline = time.time() + 300
     while time.time() < deadline and not (book.exists() and len(book.read_text().splitlines()) > 2):
-        assert [process.poll() for process in started] == [None, None]
+        assert [process.exitcode for process in started] == [None, None]
         time.sleep(0.05)
     for process in started:
-        process.send_signal(signal.SIGTERM)
-    said = [process.communicate(timeout=120)[1].decode() for process in started]
-    assert [process.returncode for process in started] == [75, 75], said
+        process.terminate()
+    for process in started:
+        process.join(timeout=120)
+    said = [text.read_text() for text in texts]
+    assert [process.exitcode for process in started] == [75, 75], said
     assert "prosparse: error: saved at step" in said[0]
     assert "prosparse: error" not in said[1]
     (checkpoint,) = (Path(book.parent)).glob("checkpoint-*")

@@ -21,6 +21,8 @@ from prosparse.system.locking import Refused
 from prosparse.training import checkpoints
 from prosparse.training.stage import OutOfTime, train_stage
 
+pytestmark = pytest.mark.slow
+
 
 def train(data, output, wanted=None, **options):
     train_stage(wanted or smallest_stage(), data / "tokens", data / "tokenizer", None, output, **options)

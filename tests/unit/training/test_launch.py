@@ -46,26 +46,26 @@ def test_one_process_is_this_one(capsys):
     assert "nowhere is no checkpoint" in capsys.readouterr().err
 
 
-def launched(data: Path, output: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable, "-m", "prosparse", "step", "launch", "--processes", str(processes), "--", "train-stage",
-        "--specification", specification(STAGES[:2], log_every=1).model_dump_json(), "--tokens", str(data / "tokens"),
-        "--tokenizer", str(data / "tokenizer" / "tokenizer.json"), "--output", str(output / "provenance.json"), *more,
+def launch(data: Path, output: Path, processes: int, *more: str) -> list[str]:
+    return [
+        "step", "launch", "--processes", str(processes), "--", "train-stage", "--specification",
+        specification(STAGES[:2], log_every=1).model_dump_json(), "--tokens", str(data / "tokens"), "--tokenizer",
+        str(data / "tokenizer" / "tokenizer.json"), "--output", str(output / "provenance.json"), *more,
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
-def test_out_of_time_is_75_whatever_starts_the_processes_and_one_process_may_go_on(data, tmp_path):
+@pytest.mark.slow
+def test_out_of_time_is_75_whatever_starts_the_processes_and_one_process_may_go_on(data, tmp_path, capsys):
     """Two processes stop after a step; one ends what they began, with the weights of one alone."""
-    stopped = launched(data, tmp_path / "two", 2, "--max-seconds", "0")
+    command = [sys.executable, "-m", "prosparse", *launch(data, tmp_path / "two", 2, "--max-seconds", "0")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert stopped.returncode == 75, stopped.stderr
     assert "saved at step 1 of 10" in stopped.stderr
     for directory, earlier in (("two", [1]), ("one", [])):
-        finished = launched(data, tmp_path / directory, 1)
-        assert finished.returncode == 0, finished.stderr
+        assert main(launch(data, tmp_path / directory, 1)) == 0
         assert [row["step"] for row in ledger(tmp_path / directory)] == list(range(1, 11))
-        assert ("step 1/10" in finished.stdout) is not (1 in earlier)  # its step was not made again
+        assert ("step 1/10" in capsys.readouterr().out) is not (1 in earlier)  # its step was not made again
     together, alone = weights(tmp_path / "two"), weights(tmp_path / "one")
     for name in alone:
         torch.testing.assert_close(together[name], alone[name], rtol=1e-3, atol=1e-4)

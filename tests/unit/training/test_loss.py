@@ -40,11 +40,17 @@ def loss_and_gradients(model, **given):
 
 @pytest.mark.parametrize("special", [{}, {"tied_embeddings": False}, MINICPM], ids=["tied", "untied", "minicpm"])
 @pytest.mark.parametrize("items", [None, 41])
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.commands("c++"))])
-def test_equals_the_loss_of_transformers(special, items, compiled):
-    if compiled and (items or special):
-        pytest.skip("compiled once")
-    model = model_of(**special)
+def test_equals_the_loss_of_transformers(special, items):
+    assert_equals_the_loss_of_transformers(model_of(**special), items)
+
+
+@pytest.mark.slow
+@pytest.mark.commands("c++")
+def test_compiled_it_equals_the_loss_of_transformers():
+    assert_equals_the_loss_of_transformers(model_of(), None, compiled=True)
+
+
+def assert_equals_the_loss_of_transformers(model, items, compiled=False):
     given = {} if items is None else {"num_items_in_batch": torch.tensor(items)}
     expected, expected_gradients = loss_and_gradients(model, **given)
     assert fused.fuse_loss(model, compile=compiled) is not None

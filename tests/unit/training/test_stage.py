@@ -1,14 +1,10 @@
 """Stages, resumption and the ledger, on a tiny model and repetitive text."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from helpers.faults import kill_once
 from helpers.repository import ROOT
 from helpers.tiny_training import CONTEXT, STAGES, ledger, specification, weights
 from transformers import LlamaForCausalLM
@@ -50,13 +46,15 @@ def test_staged_equals_unstaged_bit_for_bit(data, staged, tmp_path):
 FAST = {"precision": "bfloat16", "compile": True, "attention": "eager"}
 
 
+@pytest.mark.slow
 @pytest.mark.commands("c++")
-def test_bfloat16_compiled_stages_equal_unstaged_and_stay_near_float32(data, staged, tmp_path):
-    previous = None
-    for index in range(len(STAGES)):
-        previous = run(data, specification(STAGES[: index + 1], **FAST), tmp_path / f"stage{index}", previous)
-    assert_same_weights(run(data, specification(STAGES, **FAST), tmp_path / "whole"), tmp_path / "stage2")
-    for fast, slow in zip(ledger(tmp_path / "stage2"), ledger(staged / "stage2"), strict=True):
+def test_bfloat16_compiled_stages_equal_unstaged_and_stay_near_float32(data, tmp_path):
+    stages, total = [Stage(until=4), Stage(until=8, shape="sine", peak=2.0)], 8
+    first = run(data, specification(stages[:1], total, **FAST), tmp_path / "stage0")
+    run(data, specification(stages, total, **FAST), tmp_path / "stage1", first)
+    assert_same_weights(run(data, specification(stages, total, **FAST), tmp_path / "whole"), tmp_path / "stage1")
+    plain = run(data, specification(stages, total), tmp_path / "plain")
+    for fast, slow in zip(ledger(tmp_path / "whole"), ledger(plain), strict=True):
         assert fast["lm_loss"] == pytest.approx(slow["lm_loss"], abs=0.15)
         assert fast["l1"] == pytest.approx(slow["l1"], rel=0.1)
         assert fast["sparsity"] == pytest.approx(slow["sparsity"], abs=0.05)
@@ -166,30 +164,14 @@ def test_regularization_makes_it_sparser(staged, data, tmp_path):
     assert ledger(staged / "stage2")[-1]["sparsity"] > ledger(plain)[-1]["sparsity"] + 0.05
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from prosparse.experiment.specifications import StageSpecification
-from prosparse.training.stage import train_stage
-spec, data, output = StageSpecification.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-train_stage(spec, data / "tokens", data / "tokenizer", None, output)
-"""
-
-
 @pytest.mark.parametrize("kill_after", [4, 7, 13])
 def test_kill_9_and_rerun_equals_uninterrupted(data, staged, tmp_path, kill_after):
     output = tmp_path / "killed"
-    arguments = [sys.executable, "-c", SCRIPT, specification(STAGES).model_dump_json(), str(data), str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while time.time() < deadline and process.poll() is None:
-        ledger_file = output / "resume" / "ledger.csv"
-        if ledger_file.exists() and len(ledger_file.read_text().splitlines()) > 1 + kill_after // 2:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL  # it was at work, neither finished nor failed
+    book = output / "resume" / "ledger.csv"
+    kill_once(
+        lambda: book.exists() and len(book.read_text().splitlines()) > 1 + kill_after // 2,
+        lambda: run(data, specification(STAGES), output),
+    )
     assert not (output / "provenance.json").exists()
     run(data, specification(STAGES), output)
     assert_same_weights(output, staged / "stage2")
@@ -208,13 +190,15 @@ def test_half_written_checkpoint_is_not_trusted(data, staged, tmp_path):
     assert_same_weights(output, staged / "stage2")
 
 
-def test_time_budget_stops_saves_and_continues(data, staged, tmp_path):
+def test_time_budget_stops_saves_and_continues(data, tmp_path):
+    """One step per call, of three stages."""
+    stages, total = [Stage(until=2), Stage(until=5, peak=0.5), Stage(until=8, shape="sine", peak=2.0)], 8
     output = tmp_path / "budget"
-    for step in range(1, 20):  # one step a call
-        with pytest.raises(OutOfTime, match=f"step {step} of 20"):
-            run(data, specification(STAGES), output, max_seconds=0)
-    run(data, specification(STAGES), output, max_seconds=0)
-    assert_same_weights(output, staged / "stage2")
+    for step in range(1, total):
+        with pytest.raises(OutOfTime, match=f"step {step} of {total}"):
+            run(data, specification(stages, total), output, max_seconds=0)
+    run(data, specification(stages, total), output, max_seconds=0)
+    assert_same_weights(output, run(data, specification(stages, total), tmp_path / "whole"))
 
 
 def test_refuses_another_configs_progress(data, tmp_path):
