@@ -86,24 +86,23 @@ include: "workflow/rules/profile.smk"
 
 onstart:
     # a killed call leaves its Slurm jobs running, and Snakemake would start them again
-    if not workflow.local_exec and shutil.which("squeue"):
-        if jobs := slurm.leftover_jobs(Path.cwd()):
-            raise WorkflowError(
-                "Slurm jobs of an earlier call are still running in this folder. Wait for them or cancel them: "
-                f"scancel {' '.join(jobs)}"
-            )
+    if not workflow.local_exec and (jobs := slurm.leftover_jobs(Path.cwd())):
+        raise WorkflowError(
+            "Slurm jobs of an earlier call are still running in this folder. Wait for them or cancel them: "
+            f"scancel {' '.join(jobs)}"
+        )
     if not workflow.touch:
-        if copied := copied_results():
+        if copied := invocation.copied(
+            workflow.dag, workflow.persistence, layout.directory
+        ):
             raise WorkflowError(copied)
-        if found := refusals(workflow.dag_settings.targets, workflow.local_exec):
-            raise WorkflowError(
-                "\n".join(
-                    [
-                        "refused before the first job (--no-hooks runs it all the same):",
-                        *found,
-                    ]
-                )
+        if found := target_refusals(
+            experiment, workflow.dag_settings.targets, workflow.local_exec
+        ):
+            refused = (
+                "refused before the first job (--no-hooks runs it all the same):"
             )
+            raise WorkflowError("\n- ".join([refused, *found]))
 
 
 onsuccess:

@@ -8,13 +8,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from prosparse.experiment import lineage, loading
+from prosparse.experiment import lineage, loading, table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.lineage import tokens
 from prosparse.method.schedule import factor
 from prosparse.paper import page
-from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.reader import Results
 from prosparse.published.settings import scale_of, settings
 from prosparse.published.tables import BENCHMARKS
@@ -318,11 +317,11 @@ class Synthetic:
         """Of the trained models, or of a shape's synthetic ones."""
         models = []
         if shape is None:
-            for row, pair in accelerated.pairs(self.experiment).items():
+            for row, pair in table2_rows.decoded(self.experiment).items():
                 run, _, activation = pair.partition("@")
                 architecture = {**self.experiment.architectures["tiny"].model_dump(), "vocabulary_size": 4096}
                 sparsity = self.share(run, activation, self.experiment.seeds[0])
-                predicted = row in accelerated.predicted_pairs(self.experiment)
+                predicted = row in table2_rows.predicted(self.experiment)
                 given = {"pair": pair, "synthetic": False, "architecture": architecture, "sparsity": sparsity}
                 if predicted:
                     used = self.predicted(run, activation, 1)["kinds"]["nonzero"]
@@ -408,9 +407,9 @@ class Synthetic:
         settings = self.experiment.operators
         cases = []
         for scale, (hidden, intermediate) in settings.shapes.items():
-            for density in operators.densities(self.experiment)[scale]:
+            for density in table2_rows.densities(self.experiment)[scale]:
                 cases.append({"scale": scale, "patterns": "random", **self.case(hidden, intermediate, density)})
-        for row, pair in operators.trained(self.experiment).items():
+        for row, pair in table2_rows.trained(self.experiment).items():
             case = self.case(128, 352, 0.1)
             cases.append({"row": row, "patterns": pair.partition("@")[2], **case})
         return {

@@ -4,7 +4,7 @@
 rule bases:
     input:
         unpack(base_checkpoints),
-        tokens=base_tokens,
+        tokens=lambda wildcards: pairs_tokens(experiment.bases),
     log:
         "<experiment>/logs/bases.log",
     conda:
@@ -13,7 +13,7 @@ rule bases:
         bases=lambda wildcards, input: " ".join(
             f"--base {run}={input[run]}" for run in experiment.bases
         ),
-        specification=lambda wildcards: json.dumps({"corpora": mixed_weights()}),
+        specification=lambda wildcards: as_json(specifications.bases(experiment)),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         "prosparse step bases {params.bases} --specification {params.specification:q} --tokens {params.tokens}"

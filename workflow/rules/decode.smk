@@ -1,11 +1,12 @@
 # Decoding speed in tokens/s: of the trained models, and of synthetic ones at true shapes against other engines.
+decoded_pairs = table2_rows.decoded(experiment).values()
 
 
 rule decoding:
     input:
-        checkpoints=decoded_checkpoints,
+        checkpoints=lambda wildcards: pairs_checkpoints(decoded_pairs),
         predictors=decoded_predictors,
-        tokens=decoded_tokens,
+        tokens=lambda wildcards: pairs_tokens(decoded_pairs),
     output:
         "<experiment>/measurements/decoding.json",
     log:
@@ -16,7 +17,11 @@ rule decoding:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing else may run during a timing
     params:
-        specification=decoding_specification,
+        # the shapes and engines belong to other jobs
+        specification=lambda wildcards: as_json(
+            specifications.decoding(layout),
+            exclude={"settings": {"shapes", "engines"}},
+        ),
     shell:
         # large pages, as in rule operators
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
@@ -36,7 +41,10 @@ rule decoding_shape:
         "../../envs/prosparse.yaml"
     threads: workflow.cores
     params:
-        specification=shape_specification,
+        specification=lambda wildcards: as_json(
+            specifications.decoding_shape(layout, wildcards.shape),
+            exclude={"settings": {"shapes"}},
+        ),
     shell:
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
         " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
@@ -52,8 +60,8 @@ rule powerinfer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: ascii_json(
-            experiment.decoding.engines.powerinfer
+        specification=lambda wildcards: experiment.decoding.engines.powerinfer.model_dump_json(
+            ensure_ascii=True
         ),
     shell:
         "prosparse step build-powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"

@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        checkpoint=measured_checkpoint,
         rows=rules.benchmark_rows.output,
     output:
         "<experiment>/measurements/{run}/seed{seed}/benchmarks/{activation}.json",
@@ -14,9 +14,11 @@ rule evaluate:
     conda:
         "../../envs/prosparse.yaml"
     resources:
-        mem_mb=benchmarks_memory,
+        mem_mb=lambda wildcards: memory.benchmarks_megabytes(layout, wildcards.run),
     params:
-        specification=lambda wildcards: ascii_json(experiment.benchmarks),
+        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
+            ensure_ascii=True
+        ),
         precision=experiment.precision,
     shell:
         "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"

@@ -1,4 +1,7 @@
 # Measurements against the published numbers: tables, figures, claims, and the page that shows them.
+from prosparse.paper import page
+from prosparse.paper.acceleration import page as acceleration_page
+from prosparse.paper.claims import registry as claims
 
 
 rule resolved_config:
@@ -10,14 +13,14 @@ rule resolved_config:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        experiment=lambda wildcards: ascii_json(experiment),
+        experiment=lambda wildcards: experiment.model_dump_json(ensure_ascii=True),
     shell:
         "echo {params.experiment:q} > {output} 2> {log}"
 
 
 rule table:
     input:
-        table_files,
+        lambda wildcards: tables.needs(wildcards.table, experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -38,7 +41,7 @@ rule table:
 
 rule figure:
     input:
-        figure_files,
+        lambda wildcards: figures.needs(wildcards.figure, experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -100,10 +103,10 @@ rule page:
         page.needs(experiment).inputs(layout),
         collect("<experiment>/tables/{table}.md", table=TABLES),
         collect("<experiment>/figures/{figure}.png", figure=FIGURES),
-        documents_counts(),
+        [layout.documents_counts(corpus) for corpus in experiment.data.corpora],
         rules.judge_claims.output,
         rules.acceleration.output,
-        speed=rules.speed.output if SPEED_RUN else [],
+        speed=rules.speed.output if lineage.speed_run(experiment) else [],
         compiled=rules.compiled_operators.output,
         config=rules.resolved_config.output,
     output:

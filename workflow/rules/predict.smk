@@ -3,7 +3,7 @@
 
 rule predictors:
     input:
-        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        checkpoint=measured_checkpoint,
         tokens=predictor_tokens,
     output:
         "<experiment>/predictors/{run}/seed{seed}/{activation}/training.json",
@@ -14,9 +14,14 @@ rule predictors:
     conda:
         "../../envs/prosparse.yaml"
     resources:
-        mem_mb=measuring_memory,
+        mem_mb=lambda wildcards: memory.measuring_megabytes(layout, wildcards.run),
     params:
-        specification=predictor_specification,
+        specification=lambda wildcards: as_json(
+            specifications.predictors(
+                experiment, wildcards.activation, int(wildcards.seed)
+            ),
+            exclude={"settings": {"decision_threshold"}},
+        ),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         # saves every epoch: if stopped, the same command resumes
@@ -26,7 +31,7 @@ rule predictors:
 
 rule prediction:
     input:
-        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        checkpoint=measured_checkpoint,
         predictors=rules.predictors.output[0],
         tokens=measured_tokens,
     output:
@@ -38,9 +43,9 @@ rule prediction:
     conda:
         "../../envs/prosparse.yaml"
     resources:
-        mem_mb=measuring_memory,
+        mem_mb=lambda wildcards: memory.measuring_megabytes(layout, wildcards.run),
     params:
-        specification=prediction_specification,
+        specification=lambda wildcards: as_json(specifications.prediction(experiment)),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         "prosparse step measure-prediction {input.checkpoint} --specification {params.specification:q}"
@@ -50,7 +55,7 @@ rule prediction:
 
 rule predicted_benchmarks:
     input:
-        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        checkpoint=measured_checkpoint,
         predictors=rules.predictors.output[0],
         rows=rules.benchmark_rows.output,
     output:
@@ -62,12 +67,14 @@ rule predicted_benchmarks:
     conda:
         "../../envs/prosparse.yaml"
     resources:
-        mem_mb=benchmarks_memory,
+        mem_mb=lambda wildcards: memory.benchmarks_megabytes(layout, wildcards.run),
     params:
-        specification=lambda wildcards: ascii_json(experiment.benchmarks),
+        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
+            ensure_ascii=True
+        ),
         precision=experiment.precision,
-        predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{PREDICTOR_KIND}",
-        decision_threshold=DECISION_THRESHOLD,
+        predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{experiment.predictors.kinds[0]}",
+        decision_threshold=lambda wildcards: experiment.predictors.decision_threshold,
     shell:
         "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"

@@ -1,5 +1,10 @@
 # Check a profile before any work starts: Snakemake ignores unknown rules, and notices a missing GPU partition only when
 # it submits the first GPU job, after hours of other jobs.
+import shutil
+
+from snakemake.iocontainers import Wildcards
+
+from prosparse.experiment.problems import did_you_mean
 
 if workflow.is_main_process:
     every = {each.name: each for each in workflow.rules}

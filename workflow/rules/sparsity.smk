@@ -3,7 +3,7 @@
 
 rule sparsity:
     input:
-        checkpoint=lambda wildcards: checkpoint_file(wildcards.run, wildcards.seed),
+        checkpoint=measured_checkpoint,
         tokens=measured_tokens,
     output:
         "<experiment>/measurements/{run}/seed{seed}/sparsity.json",
@@ -14,9 +14,11 @@ rule sparsity:
     conda:
         "../../envs/prosparse.yaml"
     resources:
-        mem_mb=measuring_memory,
+        mem_mb=lambda wildcards: memory.measuring_megabytes(layout, wildcards.run),
     params:
-        specification=sparsity_specification,
+        specification=lambda wildcards: as_json(
+            specifications.sparsity(experiment, wildcards.run)
+        ),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         "prosparse step measure-sparsity {input.checkpoint} --specification {params.specification:q}"

@@ -3,8 +3,8 @@
 
 rule speed:
     input:
-        checkpoint=lambda wildcards: checkpoint_file(SPEED_RUN, experiment.seeds[0]),
-        tokens=lambda wildcards: run_tokens(SPEED_RUN, experiment.data.corpora),
+        checkpoint=lambda wildcards: pairs_checkpoints([lineage.speed_run(experiment)]),
+        tokens=lambda wildcards: run_tokens(lineage.speed_run(experiment)),
     output:
         "<experiment>/measurements/speed.json",
     log:
@@ -15,14 +15,9 @@ rule speed:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing else may run during a timing
     params:
-        specification=lambda wildcards: ascii_json(
-            specify_stage(
-                experiment,
-                SPEED_RUN,
-                len(experiment.runs[SPEED_RUN].stages) - 1,
-                experiment.seeds[0],
-            )
-        ),
+        specification=lambda wildcards: specifications.overhead(
+            experiment
+        ).model_dump_json(ensure_ascii=True),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         precision=experiment.precision,
         stage_threads=experiment.threads,
@@ -33,10 +28,13 @@ rule speed:
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
 
+trained_pairs = table2_rows.trained(experiment).values()
+
+
 rule operators:
     input:
-        checkpoints=trained_checkpoints,
-        tokens=operators_tokens,
+        checkpoints=lambda wildcards: pairs_checkpoints(trained_pairs),
+        tokens=lambda wildcards: pairs_tokens(trained_pairs),
     output:
         "<experiment>/measurements/operators.json",
     log:
@@ -47,7 +45,7 @@ rule operators:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing else may run during a timing
     params:
-        specification=operators_specification,
+        specification=lambda wildcards: as_json(specifications.operators(layout)),
     shell:
         # large pages, so that page walks do not mask the memory's speed
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"

@@ -1,5 +1,10 @@
 # One job per stage. It declares only its final files: an interrupted stage resumes from a directory that Snakemake does
 # not know and therefore does not delete.
+from prosparse.training import launch
+
+# runs that use their start unchanged, and runs that train
+STARTS = [name for name, run in experiment.runs.items() if not run.stages[-1].until]
+TRAINED = [name for name in experiment.runs if name not in STARTS]
 
 
 rule train_stage:
@@ -27,11 +32,19 @@ rule train_stage:
         nodes=1,
         processes=1,
         runtime=0,
-        mem_mb=stage_memory,
+        mem_mb=lambda wildcards: memory.training_megabytes(layout, wildcards.run),
     params:
-        processes=stage_processes,
-        budget=stage_budget,
-        specification=stage_specification,
+        processes=lambda wildcards, resources: launch.options(
+            experiment, wildcards.run, resources.nodes, resources.processes
+        ),
+        budget=lambda wildcards, resources: (
+            f"--max-seconds {seconds}"
+            if (seconds := launch.time_budget(resources.runtime)) is not None
+            else ""
+        ),
+        specification=lambda wildcards: specifications.stage(
+            experiment, wildcards.run, int(wildcards.stage), int(wildcards.seed)
+        ).model_dump_json(ensure_ascii=True),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         previous=lambda wildcards, input: (
             f"--previous {subpath(input.previous, parent=True)}"

@@ -7,10 +7,9 @@ import yaml
 from helpers.repository import ROOT
 
 from prosparse.data.mixture import Mixture
-from prosparse.experiment import lineage
+from prosparse.experiment import lineage, specifications
 from prosparse.experiment.loading import load
 from prosparse.experiment.model import RunInit
-from prosparse.experiment.specifications import stage_specification
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 EXPERIMENT = load(CONFIG)
@@ -53,7 +52,7 @@ def changed_stages(edit):
         (run, stage)
         for run in EXPERIMENT.runs
         for stage in range(len(EXPERIMENT.runs[run].stages))
-        if stage_specification(EXPERIMENT, run, stage, 0) != stage_specification(other, run, stage, 0)
+        if specifications.stage(EXPERIMENT, run, stage, 0) != specifications.stage(other, run, stage, 0)
     }
 
 
@@ -113,7 +112,7 @@ def rows_read(experiment, run, sizes, stage=None):
     """(corpus, row) of every sample that a run is trained on up to a stage, in order, as the stage before it ends."""
     chosen = experiment.runs[run]
     stage = len(chosen.stages) - 1 if stage is None else stage
-    job = stage_specification(experiment, run, stage, seed=3)
+    job = specifications.stage(experiment, run, stage, seed=3)
     corpora = {name: Numbered(number, size) for number, (name, size) in enumerate(sizes.items())}
     mixture = Mixture(corpora, job.mixture, job.total_steps * job.training.batch_size, job.seed, job.earlier)
     trained = chosen.stages[stage].until * chosen.training.batch_size
@@ -157,10 +156,10 @@ def test_a_second_epoch_begins_where_a_corpus_ends(experiment, run):
 
 
 def test_an_instruction_run_reads_on_behind_the_mixed_runs():
-    earlier = stage_specification(EXPERIMENT, "minicpm-sft", 0, 0).earlier
+    earlier = specifications.stage(EXPERIMENT, "minicpm-sft", 0, 0).earlier
     mixtures = EXPERIMENT.data.mixtures
     assert [draw.mixture for draw in earlier] == [mixtures["mixed"]] * 3
     assert [draw.samples for draw in earlier] == [480 * 4, 160 * 4, 160 * 4]
     # a run from another's stage 3 has seen that run's samples up to it only
-    assert [draw.samples for draw in stage_specification(EXPERIMENT, "small-final-2", 0, 0).earlier] == [2400, 175 * 4]
-    assert stage_specification(EXPERIMENT, "small-base", 0, 0).earlier == ()
+    assert [draw.samples for draw in specifications.stage(EXPERIMENT, "small-final-2", 0, 0).earlier] == [2400, 175 * 4]
+    assert specifications.stage(EXPERIMENT, "small-base", 0, 0).earlier == ()

@@ -8,7 +8,7 @@ from helpers.tiny_training import CONTEXT, shifted, smallest_stage, write_data
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
-from prosparse.inference.predictor_training import PredictorSpecification
+from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.system.locking import Refused
 from prosparse.training.stage import train_stage

@@ -14,9 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
+from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference import predictors
 from prosparse.inference.predictor_training import (
-    PredictorSpecification,
     _sequences,
     _Session,
     _Trainee,

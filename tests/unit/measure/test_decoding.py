@@ -9,17 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausa
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.decoding import Decoding, Shape
+from prosparse.experiment.specifications import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import predictors
 from prosparse.inference.decoding import prepare
 from prosparse.inference.predictors import Predictor
 from prosparse.measure import decoding
-from prosparse.measure.decoding import (
-    DecodingSpecification,
-    SyntheticModel,
-    TrainedModel,
-    bytes_of_a_token,
-    measure,
-)
+from prosparse.measure.decoding import bytes_of_a_token, measure
 from prosparse.method.activations import substitute
 from prosparse.system.errors import UserError
 

@@ -6,16 +6,8 @@ import pytest
 import torch
 
 from prosparse.experiment.measurement import Operators
-from prosparse.measure.operators import (
-    PATTERNS,
-    Case,
-    Memory,
-    OperatorsSpecification,
-    arms,
-    last_level_cache,
-    measure,
-    random_patterns,
-)
+from prosparse.experiment.specifications import OperatorsSpecification
+from prosparse.measure.operators import PATTERNS, Case, Memory, arms, last_level_cache, measure, random_patterns
 
 CPU = torch.device("cpu")
 

@@ -12,12 +12,12 @@ import torch
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
+from prosparse.experiment.specifications import MeasuredCorpus, PredictorSpecification
 from prosparse.inference import predictors
-from prosparse.inference.predictor_training import PredictorSpecification, load_marginal, train
+from prosparse.inference.predictor_training import load_marginal, train
 from prosparse.inference.predictors import Predictor, svd
 from prosparse.measure import sparsity
 from prosparse.measure.prediction import SWEEP, measure
-from prosparse.measure.sparsity import MeasuredCorpus
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.system.errors import UserError
 

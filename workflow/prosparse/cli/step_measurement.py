@@ -17,7 +17,6 @@ from prosparse.cli.arguments import (
     Output,
     Run,
     Specification,
-    SpecificationText,
     Tokens,
 )
 
@@ -32,18 +31,18 @@ def measure_sparsity(
 ) -> None:
     """Measure sparsity and loss under several activations."""
     from prosparse.experiment.activation import Activation
-    from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
+    from prosparse.experiment.specifications import SparsitySpecification
+    from prosparse.measure.sparsity import measure_corpora
     from prosparse.models.load import load_to_measure
     from prosparse.system import devices
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 
-    started = time.time()
-    model = load_to_measure(checkpoint.parent, precision=specification["precision"])
-    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in specification["corpora"].items()}
-    activations = [Activation.parse(text) for text in specification["activations"]]
-    results = measure_corpora(model, activations, corpora, tokens)
-    provenance = record(specification, started, devices.name(model.device))
+    started, wanted = time.time(), SparsitySpecification.model_validate_json(specification)
+    model = load_to_measure(checkpoint.parent, precision=wanted.precision)
+    activations = [Activation.parse(text) for text in wanted.activations]
+    results = measure_corpora(model, activations, wanted.corpora, tokens)
+    provenance = record(wanted.model_dump(mode="json"), started, devices.name(model.device))
     write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
 
 
@@ -66,7 +65,7 @@ def measure_benchmarks(
     evaluation.run(
         evaluation.Evaluation(
             checkpoint=checkpoint.parent,
-            benchmarks=Benchmarks.model_validate(specification),
+            benchmarks=Benchmarks.model_validate_json(specification),
             output=output,
             rows=rows.parent,
             activation=activation,
@@ -85,12 +84,12 @@ def bases(
     output: Annotated[Path, typer.Option(help="Directory of the bases.")],
 ) -> None:
     """Write trained bases in bfloat16, with the loss that they have so."""
+    from prosparse.experiment.specifications import BasesSpecification
     from prosparse.measure.bases import commit
-    from prosparse.measure.sparsity import MeasuredCorpus
 
-    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in specification["corpora"].items()}
+    wanted = BasesSpecification.model_validate_json(specification)
     for name, _, file in (item.partition("=") for item in base):
-        commit(Path(file).parent, corpora, tokens, output / name)
+        commit(Path(file).parent, wanted.corpora, tokens, output / name)
 
 
 def measure_prediction(
@@ -104,29 +103,29 @@ def measure_prediction(
     output: Output,
 ) -> None:
     """Measure the predictors' recall and predicted sparsity, and the loss under them."""
+    from prosparse.experiment.specifications import PredictionSpecification
     from prosparse.inference.predictor_training import load_marginal
     from prosparse.inference.predictors import load
     from prosparse.measure.prediction import measure
-    from prosparse.measure.sparsity import MeasuredCorpus
     from prosparse.models.load import load_to_measure
     from prosparse.system import devices
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 
-    started = time.time()
+    started, wanted = time.time(), PredictionSpecification.model_validate_json(specification)
     folder = predictors.parent
-    model = load_to_measure(checkpoint.parent, activation, specification["precision"])
-    kinds = {kind: load(folder / kind) for kind in specification["kinds"]}
-    corpora = {name: MeasuredCorpus.model_validate(corpus) for name, corpus in specification["corpora"].items()}
-    found = measure(model, kinds, load_marginal(folder), corpora, tokens, specification["decision_threshold"])
+    model = load_to_measure(checkpoint.parent, activation, wanted.precision)
+    kinds = {kind: load(folder / kind) for kind in wanted.kinds}
+    found = measure(model, kinds, load_marginal(folder), wanted.corpora, tokens, wanted.decision_threshold)
     names = {"run": run, "seed": seed, "activation": str(activation)}
-    provenance = record(specification, started, devices.name(model.device))
+    provenance = record(wanted.model_dump(mode="json"), started, devices.name(model.device))
     write_json(output, {**names, **found, "provenance": provenance})
 
 
-def measure_decoding(specification: SpecificationText, output: Output) -> None:
+def measure_decoding(specification: Specification, output: Output) -> None:
     """Measure tokens per second in every way to decode."""
-    from prosparse.measure.decoding import DecodingSpecification, measure
+    from prosparse.experiment.specifications import DecodingSpecification
+    from prosparse.measure.decoding import measure
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 
@@ -138,7 +137,7 @@ def measure_decoding(specification: SpecificationText, output: Output) -> None:
 
 
 def build_powerinfer(
-    specification: SpecificationText,
+    specification: Specification,
     output: Annotated[Path, typer.Option(help="Its program, in build/bin of its directory.")],
 ) -> None:
     """Build PowerInfer for CPUs."""
@@ -151,7 +150,7 @@ def build_powerinfer(
 
 def speed(
     checkpoint: CheckpointFile,
-    specification: SpecificationText,
+    specification: Specification,
     tokens: Tokens,
     output: Output,
     precision: MeasuringPrecision = "float32",
@@ -189,9 +188,10 @@ def speed(
     )
 
 
-def operators(specification: SpecificationText, output: Output) -> None:
+def operators(specification: Specification, output: Output) -> None:
     """Time the sparse FFN operators of this machine's device."""
-    from prosparse.measure.operators import OperatorsSpecification, measure
+    from prosparse.experiment.specifications import OperatorsSpecification
+    from prosparse.measure.operators import measure
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 

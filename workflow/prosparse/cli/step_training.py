@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from prosparse.cli.arguments import CheckpointFile, SpecificationText, Tokens
+from prosparse.cli.arguments import CheckpointFile, Specification, Tokens
 
 
 def train_stage(
-    specification: SpecificationText,
+    specification: Specification,
     tokens: Tokens,
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
     output: Annotated[Path, typer.Option(help="provenance.json in the stage's directory.")],
@@ -53,12 +53,13 @@ def launch(
 
 def train_predictors(
     checkpoint: CheckpointFile,
-    specification: SpecificationText,
+    specification: Specification,
     tokens: Tokens,
     output: Annotated[Path, typer.Option(help="training.json in the predictors' directory.")],
 ) -> None:
     """Train activation predictors, or continue."""
-    from prosparse.inference.predictor_training import PredictorSpecification, train
+    from prosparse.experiment.specifications import PredictorSpecification
+    from prosparse.inference.predictor_training import train
 
     wanted = PredictorSpecification.model_validate_json(specification)
     train(checkpoint.parent, wanted, tokens, output.parent)

@@ -11,7 +11,7 @@ from prosparse.commands.text import write_tokens
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.problems import describe
-from prosparse.inference.predictor_training import PredictorSpecification
+from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference.predictor_training import check as check_predictors
 from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.models.load import own_activation

@@ -151,6 +151,11 @@ class Layout:
         """Return the record of the predictors' training, beside one folder per kind."""
         return self.directory / f"predictors/{run}/seed{seed}/{activation}/training.json"
 
+    def decoding_predictors(self, run: str, activation: Activation | str, seed: int) -> Path:
+        """Return the folder of the kind that mode ``predicted`` decodes with."""
+        assert self.experiment.predictors is not None
+        return self.predictors(run, activation, seed).parent / self.experiment.predictors.kinds[0]
+
     # ----------------------------------------------------------------------- measurements
 
     def sparsity(self, run: str, seed: int) -> Path:

@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prosparse.data.mixture import Mixture, Rows, open_rows
-from prosparse.experiment.activation import Activation
-from prosparse.experiment.measurement import Predictors
-from prosparse.experiment.section import Precision, Section
+from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference.predictors import Predictor, check_rank, decision_logit, observing, save, save_whole, svd
 from prosparse.models.load import load_to_measure
 from prosparse.models.third_party import configuration
@@ -35,16 +33,6 @@ from prosparse.system.locking import agree, claim, locked
 VALIDATION_SHARE = 0.05
 BATCHES_SHUFFLED = 4  # shuffled together, or more batches:
 SEQUENCES_SHUFFLED = 8  # so that a batch mixes texts, however long the context
-
-
-class PredictorSpecification(Section):
-    """Everything that determines the predictors besides the checkpoint and the tokens."""
-
-    activation: Activation
-    settings: Predictors
-    mixture: dict[str, float]
-    seed: int
-    precision: Precision = "float32"  # of the model; predictors train in float32
 
 
 # -------------------------------------------------------------------------------------- labels

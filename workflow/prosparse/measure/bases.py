@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from prosparse.experiment import bases
-from prosparse.measure.sparsity import MeasuredCorpus, measure_corpora
+from prosparse.experiment.specifications import MeasuredCorpus
+from prosparse.measure.sparsity import measure_corpora
 from prosparse.models.load import load, load_to_measure, own_activation
 from prosparse.system import devices
 from prosparse.system.files import copy, discard, replace_directory, write_json

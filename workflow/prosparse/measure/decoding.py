@@ -23,9 +23,7 @@ from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from prosparse.data.mixture import load_heldout
-from prosparse.experiment.activation import Activation
-from prosparse.experiment.decoding import Decoding, Shape
-from prosparse.experiment.section import Section
+from prosparse.experiment.specifications import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import export, predictors
 from prosparse.inference.attention import cache
 from prosparse.inference.decoding import Decoder, dense_bytes, prepare, weight_bytes
@@ -40,36 +38,6 @@ from prosparse.system.errors import UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
 TURN = 16  # tokens that a mode generates per turn; the first is not timed
-
-
-class TrainedModel(Section):
-    """A checkpoint under an activation, and the published ``row`` it stands for."""
-
-    row: str
-    scale: str
-    pair: str
-    checkpoint: Path
-    activation: Activation
-    tokens: Path  # one folder of tokens per corpus; prompts come from their held-out rows
-    predictors: Path | None
-
-
-class SyntheticModel(Section):
-    """A shape with random weights that are as sparse as a published row."""
-
-    row: str
-    scale: str
-    shape: Shape
-    sparsity: float
-    activation_recall: float
-    predicted_sparsity: float
-
-
-class DecodingSpecification(Section):
-    settings: Decoding
-    decision_threshold: float
-    powerinfer: Path | None  # path of its program
-    models: list[TrainedModel | SyntheticModel]
 
 
 class _Clock(BaseStreamer):

@@ -25,9 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from prosparse.data.mixture import load_heldout
-from prosparse.experiment.activation import Activation
-from prosparse.experiment.measurement import Operators
-from prosparse.experiment.section import Section
+from prosparse.experiment.specifications import OperatorsSpecification, TrainedPatterns
 from prosparse.measure.quartiles import quartiles
 from prosparse.method.activations import gated_ffns
 from prosparse.models.load import load
@@ -38,20 +36,6 @@ ROUNDS_TO_WARM_UP = 3
 WARM_UPS, WARM_CALLS = 10, 100
 PATTERNS = 32  # activation patterns per case, one per round in turn
 CACHES = 4  # read this many times the last-level cache before reusing the same weights
-
-
-class TrainedPatterns(Section):
-    """A trained model, to time its own activation patterns at its own shape."""
-
-    checkpoint: Path
-    activation: Activation
-    tokens: Path  # one folder of tokens per corpus
-
-
-class OperatorsSpecification(Section):
-    settings: Operators
-    densities: dict[str, list[float]]  # per shape of the settings
-    trained: dict[str, TrainedPatterns]  # published row -> the model that stands for it
 
 
 def last_level_cache(device: torch.device) -> int:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prosparse.data.mixture import load_heldout
+from prosparse.experiment.specifications import MeasuredCorpus
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, observing, predicting
 from prosparse.measure import sparsity
-from prosparse.measure.sparsity import MeasuredCorpus
 
 #: The sweep's decision thresholds as logits, half a logit apart: probabilities 0.001 to 0.999.
 SWEEP = [step / 2 for step in range(-14, 15)]

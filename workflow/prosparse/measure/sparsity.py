@@ -16,13 +16,8 @@ from transformers import PreTrainedModel
 
 from prosparse.data.mixture import load_heldout
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.section import Section
+from prosparse.experiment.specifications import MeasuredCorpus
 from prosparse.method.activations import gated_ffns, substitute
-
-
-class MeasuredCorpus(Section):
-    stands_for: str
-    weight: float  # in the mixture average; 0 for a corpus that is only reported separately
 
 
 class ZeroCounter:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prosparse.experiment.problems import did_you_mean
 from prosparse.system.errors import ConfigError
+
+if TYPE_CHECKING:
+    from snakemake.dag import DAG
+    from snakemake.persistence import Persistence
 
 
 def parsed(arguments: Sequence[str]) -> Namespace | None:
@@ -53,11 +59,26 @@ def check_profile(name: str | None, root: Path) -> None:
     )
 
 
-def copied(outputs: Sequence[str], directory: str) -> str | None:
-    """Explain outputs that exist, are older than their inputs, and were not made here by Snakemake.
+def check_installed() -> None:
+    """Refuse an environment whose jobs would not find the command."""
+    if shutil.which("prosparse") is None:
+        raise ConfigError(
+            f"prosparse is not installed in the environment of {sys.executable}: pip install --no-deps --editable ."
+        )
 
-    They come from `cp -r`, which sets every file's time to that of its copying, in arbitrary order.
+
+def copied(dag: DAG, persistence: Persistence, directory: Path) -> str | None:
+    """Say what to do if finished work would be redone because a copy lost its files' times; None if all is well.
+
+    `cp -r` sets every file's time to that of its copying, in arbitrary order.
     """
+    # a job without a record did not finish here
+    jobs = [
+        job
+        for job in dag.needrun_jobs()
+        if dag.reason(job).updated_input and not dag.reason(job).missing_output and not persistence.has_metadata(job)
+    ]
+    outputs = [output for job in jobs for output in job.output]
     if not outputs:
         return None
     return (

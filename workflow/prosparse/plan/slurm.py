@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -69,8 +70,10 @@ def _last_line(text: str) -> str:
 def leftover_jobs(directory: Path) -> list[str]:
     """Return the ids of this user's unfinished jobs that Snakemake submitted from ``directory``.
 
-    Empty if no controller answers: Slurm's commands may be installed without one.
+    Empty without Slurm, or if no controller answers: its commands may be installed without one.
     """
+    if shutil.which("squeue") is None:
+        return []
     rows = subprocess.run(
         ["squeue", "--me", "--noheader", "--format=%i\t%Z\t%k"], capture_output=True, text=True, encoding="utf-8"
     ).stdout.splitlines()

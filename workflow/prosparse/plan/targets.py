@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from prosparse.experiment import lineage
+from prosparse.experiment import lineage, table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.measure import tasks
@@ -18,7 +18,6 @@ from prosparse.paper.claims import registry as claims
 from prosparse.paper.figures import registry as figures
 from prosparse.paper.release import card
 from prosparse.paper.release import folder as release
-from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.tables import registry as tables
 from prosparse.plan.downloads import Remote, remotes
@@ -77,16 +76,16 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
 def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     """Return every job behind ``needs``, in workflow order; ``whole`` adds those that only the page needs."""
     experiment = layout.experiment
-    predicted = {experiment.pair(pair) for pair in accelerated.predicted_pairs(experiment).values()}
+    predicted = {experiment.pair(pair) for pair in table2_rows.predicted(experiment).values()}
     predictors = needs.prediction | needs.predicted_benchmarks
     if needs.decoding:
         predictors = predictors | {(run, str(activation)) for run, activation in predicted}
     checkpoints: set[tuple[str, int | None]] = set(needs.stages)
     measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity
     if needs.decoding:
-        measured |= {experiment.pair(pair)[0] for pair in accelerated.pairs(experiment).values()}
+        measured |= {experiment.pair(pair)[0] for pair in table2_rows.decoded(experiment).values()}
     if needs.operators:
-        measured |= {experiment.pair(pair)[0] for pair in operators.trained(experiment).values()}
+        measured |= {experiment.pair(pair)[0] for pair in table2_rows.trained(experiment).values()}
     speed_run = lineage.speed_run(experiment) if whole else None
     if speed_run is not None:
         measured.add(speed_run)

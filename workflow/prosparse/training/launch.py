@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from prosparse.system.errors import UserError
+from prosparse.experiment.experiment import Experiment
+from prosparse.system.errors import ConfigError, UserError
 
 #: The Slurm variables that identify the job. The others describe the step the launcher itself runs in, and srun would
 #: read them as options for the new step.
@@ -21,6 +22,22 @@ SLURM_IDENTITY = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NA
 
 class NotStarted(UserError):
     """The processes cannot be started from here."""
+
+
+def options(experiment: Experiment, run: str, nodes: int, processes: int) -> str:
+    """Return the launcher's options for a run's stage.
+
+    Raises:
+        ConfigError: the run's batch does not divide evenly among the processes.
+    """
+    try:
+        experiment.runs[run].training.accumulation_steps(nodes * processes)
+    except ConfigError as error:
+        raise ConfigError(
+            f"runs.{run}.{error}: the profile's {nodes} nodes x {processes} processes; its nodes may differ by run, "
+            "see docs/cluster.md"
+        ) from None
+    return f"--nodes {nodes} --processes {processes}"
 
 
 def time_budget(runtime: int) -> int | None:

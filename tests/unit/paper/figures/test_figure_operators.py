@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from prosparse.experiment import table2_rows
 from prosparse.paper.figures import registry as figures
 from prosparse.paper.figures.figure_operators import DENSE, GATHERED, OURS, ROWS, STREAM
-from prosparse.paper.results import operators
 
 
 def test_figure_shows_every_way_at_every_density(synthetic):
@@ -30,7 +30,7 @@ def test_figure_shows_every_way_at_every_density(synthetic):
     assert at_one(ROWS) == pytest.approx(2855, rel=1e-3)
     measured = [row for row in panel if row["series"] == OURS and row["kind"] == "measured"]
     assert [row["density"] for row in measured] == pytest.approx(
-        operators.densities(synthetic.experiment)["7B"], abs=1e-4
+        table2_rows.densities(synthetic.experiment)["7B"], abs=1e-4
     )
     assert measured[0]["low"] < measured[0]["time"] < measured[0]["high"]
 

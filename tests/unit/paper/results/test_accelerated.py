@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from prosparse.paper.results import accelerated
+from prosparse.experiment import table2_rows
 from prosparse.paper.tables import registry as tables
 
 
 def test_pairs_are_the_rows_of_table_2_with_the_dense_ones(synthetic):
-    assert accelerated.pairs(synthetic.experiment) == {
+    assert table2_rows.decoded(synthetic.experiment) == {
         "Dense-7B": "base@silu",
         "ProSparse-7B*": "progressive@relu",
         "ProSparse-7B": "progressive@fatrelu-0.01",
         "Vanilla ReLU-7B": "vanilla@relu",
         "Fixed L1-7B": "constant-0.1@relu",
     }
-    predicted = accelerated.predicted_pairs(synthetic.experiment)
+    predicted = table2_rows.predicted(synthetic.experiment)
     assert list(predicted) == ["ProSparse-7B*", "ProSparse-7B", "Vanilla ReLU-7B", "Fixed L1-7B"]
 
 

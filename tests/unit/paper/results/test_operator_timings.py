@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from prosparse.paper.results import operators
+from prosparse.experiment import table2_rows
 from prosparse.published.settings import settings
 from prosparse.published.tables import published_table
 
 
 def test_densities_are_the_papers_and_those_of_the_config_that_are_not_near_one(synthetic):
-    found = operators.densities(synthetic.experiment)
+    found = table2_rows.densities(synthetic.experiment)
     assert found == {
         "7B": [1, 0.5, 0.3396, 0.3302, 0.1189, 0.1068, 0.0854, 0.05],  # the config's 0.107 is ProSparse-7B's
         "13B": [1, 0.5, 0.2844, 0.1203, 0.112, 0.107, 0.05],  # and 0.005 off ProSparse-13B's 0.112: kept apart
@@ -24,7 +24,7 @@ def test_densities_are_the_papers_and_those_of_the_config_that_are_not_near_one(
 
 
 def test_trained_rows_are_those_of_table_2_that_a_run_stands_for(synthetic):
-    assert operators.trained(synthetic.experiment) == {
+    assert table2_rows.trained(synthetic.experiment) == {
         "ProSparse-7B*": "progressive@relu",
         "ProSparse-7B": "progressive@fatrelu-0.01",
         "Vanilla ReLU-7B": "vanilla@relu",

@@ -9,8 +9,8 @@ import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
 from helpers.tables import cells_of
 
+from prosparse.experiment import table2_rows
 from prosparse.paper.figures import registry as figures
-from prosparse.paper.results import operators
 from prosparse.paper.results.reader import MissingResult
 from prosparse.paper.tables import registry as tables
 from prosparse.paper.tables.text import to_csv, to_latex, to_markdown
@@ -19,8 +19,8 @@ TABLES = ("table2_operators", "table2_operators_fit", "table2_operators_gpu")
 
 
 def test_without_the_section_nothing_is_timed_or_needed(nothing):
-    assert operators.densities(nothing.experiment) == {}
-    assert operators.trained(nothing.experiment) == {}
+    assert table2_rows.densities(nothing.experiment) == {}
+    assert table2_rows.trained(nothing.experiment) == {}
     for name in TABLES:
         assert not tables.needs(name, nothing.experiment).operators
         table = tables.build(name, nothing.results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, all_of
 from prosparse.paper.results import accelerated
@@ -117,7 +118,7 @@ def _groups(results: Results) -> dict[str, list[Compared]]:
     groups: dict[str, list[Compared]] = {}
     decoding = trained_decoding(results)
     speeds = {model.row: _speedup(model) for model in decoding.models} if decoding is not None else {}
-    pairs, first = accelerated.predicted_pairs(results.experiment), accelerated.kinds(results.experiment)[0]
+    pairs, first = table2_rows.predicted(results.experiment), accelerated.kinds(results.experiment)[0]
     seen = set()
     for setting in settings():
         pair = pairs.get(setting.name)

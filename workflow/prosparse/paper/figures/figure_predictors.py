@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import COLOURS, DASHES, GREY, Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
@@ -25,7 +26,7 @@ PAPER, PERFECT = "the paper's predictor", "a perfect predictor"
 def build(results: Results) -> Drawn:
     text = "Table 2, left half. Activation recall over predicted sparsity"
     experiment = results.experiment
-    pairs = accelerated.predicted_pairs(experiment)
+    pairs = table2_rows.predicted(experiment)
     if not pairs:
         return empty_figure(results, text, accelerated.missing_predictors(experiment) or "")
     alt = import_altair()

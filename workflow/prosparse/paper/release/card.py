@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prosparse.experiment import lineage
+from prosparse.experiment import lineage, table2_rows
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.markdown import markdown_table
@@ -36,9 +36,9 @@ def needs(experiment: Experiment, pair: str) -> Needs:
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
     needs |= Needs(stages=set(lineage.lineage(experiment, run)))
-    if named in accelerated.predicted_pairs(experiment).values():
+    if named in table2_rows.predicted(experiment).values():
         needs |= Needs(prediction={(run, str(activation))})
-    if experiment.decoding is not None and named in accelerated.pairs(experiment).values():
+    if experiment.decoding is not None and named in table2_rows.decoded(experiment).values():
         needs |= Needs(decoding=True)
     return needs
 
@@ -181,7 +181,7 @@ def _benchmarks(results: Results, run: str, activation: Activation) -> Iterator[
 
 def _prediction(results: Results, run: str, activation: Activation) -> Iterator[str]:
     experiment, pair = results.experiment, f"{run}@{activation}"
-    if pair in accelerated.predicted_pairs(experiment).values():
+    if pair in table2_rows.predicted(experiment).values():
         found = read_prediction(results, pair)
         kind = accelerated.kinds(experiment)[0]
         predicted = found.kinds[kind]
@@ -194,7 +194,7 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
     else:
         yield f"_{MISSING}: this experiment has no predictors of this model._"
     yield ""
-    timed = trained_decoding(results) if pair in accelerated.pairs(experiment).values() else None
+    timed = trained_decoding(results) if pair in table2_rows.decoded(experiment).values() else None
     model = next((model for model in timed.models if model.pair == pair), None) if timed is not None else None
     if timed is None or model is None:
         yield f"_{MISSING}: this experiment does not time the decoding of this model._"

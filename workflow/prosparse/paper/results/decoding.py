@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prosparse.paper.results.accelerated import pairs
+from prosparse.experiment import table2_rows
 from prosparse.paper.results.operators import machine
 from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import MissingResult, Results
@@ -159,9 +159,9 @@ def trained_decoding(results: Results) -> Decoding | None:
     """Return the times of the trained models; None if the experiment times no decoding.
 
     Raises:
-        MissingResult: if it does but the times do not exist or lack a row of ``pairs``.
+        MissingResult: if it does but the times do not exist or lack a row.
     """
-    wanted = pairs(results.experiment)
+    wanted = table2_rows.decoded(results.experiment)
     if results.experiment.decoding is None or not wanted:
         return None
     found = _read(results.decoding(), None)

@@ -11,32 +11,9 @@ from typing import Any
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import MissingResult, Results
-from prosparse.published.settings import settings
 
 #: The paper's step number -> suffix of the step's arms in the measurements.
 STEPS = {2: "up", 3: "down"}
-
-
-def densities(experiment: Experiment) -> dict[str, list[float]]:
-    """Return, for each timed scale, the paper's densities and the config's additional ones, descending."""
-    if experiment.operators is None:
-        return {}
-    found: dict[str, list[float]] = {}
-    for scale in experiment.operators.shapes:
-        papers = {setting.density for setting in settings() if setting.scale == scale and not setting.is_dense}
-        others = {d for d in experiment.operators.densities if all(abs(d - paper) > 0.005 for paper in papers)}
-        found[scale] = sorted(papers | others, reverse=True)
-    return found
-
-
-def trained(experiment: Experiment) -> dict[str, str]:
-    """Return Table 2's rows that a run stands for -> ``run@activation``, whose own patterns are timed."""
-    found = {}
-    for setting in settings():
-        if setting.name in experiment.rows:
-            run, activation = experiment.pair(experiment.rows[setting.name])
-            found[setting.name] = f"{run}@{activation}"
-    return found
 
 
 @dataclass(frozen=True)

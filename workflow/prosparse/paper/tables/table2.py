@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.accelerated import KINDS
@@ -64,7 +65,7 @@ def build(results: Results) -> Table:
             f"{WITHOUT_SHIFTING} {_printed_over_relullama()}",
         ],
     )
-    pairs = accelerated.pairs(experiment)
+    pairs = table2_rows.decoded(experiment)
     decoding, timings = trained_decoding(results), operators.read(results)
     gone: dict[str, list[str]] = {}
     for setting in settings():
@@ -106,7 +107,7 @@ def _predicted(results: Results, setting: Setting, pair: str, gone: dict[str, li
     printed = setting.printed
     run, activation = results.experiment.pair(pair)
     cells = {SPARSITY.key: Cell(results.sparsity(run, activation).sparsity, printed[SPARSITY.key])}
-    if setting.name not in accelerated.predicted_pairs(results.experiment):
+    if setting.name not in table2_rows.predicted(results.experiment):
         reason = accelerated.missing_predictors(results.experiment) or f"{activation} has no zeros to predict"
         gone.setdefault(reason, []).append("activation recall and predicted sparsity")
         return {**cells, **{c.key: missing_cell(reason, printed[c.key]) for c in (RECALL, PREDICTED_SPARSITY)}}
@@ -222,7 +223,7 @@ def _synthetic_steps(experiment: Experiment, timings: Timings | None, model: Mod
 
 
 def needs(experiment: Experiment) -> Needs:
-    sparse = [pair for row, pair in accelerated.pairs(experiment).items() if not row.startswith("Dense")]
+    sparse = [pair for row, pair in table2_rows.decoded(experiment).items() if not row.startswith("Dense")]
     return (
         Needs(sparsity=Needs.of_pairs(experiment, sparse).sparsity, operators=experiment.operators is not None)
         | accelerated.prediction_needs(experiment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import operators
 from prosparse.paper.results.needs import Needs
@@ -73,7 +74,7 @@ def build(results: Results) -> Table:
 def _add_trained(table: Table, experiment: Experiment, timings: Timings) -> None:
     """Add rows of our trained models at their own shapes."""
     origins: dict[str, list[str]] = {}
-    for row, pair in operators.trained(experiment).items():
+    for row, pair in table2_rows.trained(experiment).items():
         case = timings.of_row(row)
         label = f"Ours for {row}, {case.hidden_size} × {case.intermediate_size}"
         table.rows.append(Row(label, times(case, "sparse", {}), pair, is_published=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS, MARGINAL
@@ -53,14 +54,14 @@ def build(results: Results) -> Table:
             WITHOUT_SHIFTING,
         ],
     )
-    pairs, names = accelerated.predicted_pairs(experiment), accelerated.kinds(experiment)
-    finals = accelerated.final_pairs(experiment)
+    pairs, names = table2_rows.predicted(experiment), accelerated.kinds(experiment)
+    finals = table2_rows.finals(experiment)
     gone: dict[str, list[str]] = {}
     for setting in settings():
         if setting.is_dense:
             continue
         if setting.name not in pairs:
-            reason = no_run(setting.name) if setting.name not in accelerated.pairs(experiment) else ""
+            reason = no_run(setting.name) if setting.name not in table2_rows.decoded(experiment) else ""
             reason = reason or accelerated.missing_predictors(experiment) or "its activation has no zeros to predict"
             gone.setdefault(reason, []).append(setting.name)
             table.rows.append(
