@@ -57,9 +57,9 @@ def rehearse(path: Path, root: Path) -> Path:
     if experiment.decoding:
         toy["decoding"] |= {"prompts": 1, "new_tokens": 16}
     # made from nothing of an experiment, it is the same for each, and takes as long as half of the other jobs
-    compiled = root / "results" / experiment.experiment / "measurements" / "operators_compiled.json"
+    compiled = root / "results" / experiment.experiment / "measurements" / "compiled_operators.json"
     compiled.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "results/published/laptop/measurements/operators_compiled.json", compiled)
+    shutil.copy(ROOT / "results/published/laptop/measurements/compiled_operators.json", compiled)
     written = root / f"{experiment.experiment}.yaml"
     written.write_text(yaml.safe_dump(toy, sort_keys=False))
     return written

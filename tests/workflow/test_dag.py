@@ -61,14 +61,14 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         "corpus_tokens": lambda tokenizer, corpus: [layout.manifest(tokenizer, corpus)],
         "train_stage": lambda run, stage, seed: [layout.provenance(run, stage, seed), layout.ledger(run, stage, seed)],
         "sparsity": lambda run, seed: [layout.sparsity(run, seed)],
-        "evaluate": lambda run, seed, activation: [layout.benchmarks(run, activation, seed)],
+        "benchmarks": lambda run, seed, activation: [layout.benchmarks(run, activation, seed)],
         "predictors": lambda run, seed, activation: [layout.predictors(run, activation, seed)],
         "prediction": lambda run, seed, activation: [layout.prediction(run, activation, seed)],
         "predicted_benchmarks": lambda run, seed, activation: [layout.predicted_benchmarks(run, activation, seed)],
         "decoding": lambda: [layout.decoding()],
         "operators": lambda: [layout.operators()],
         "compiled_operators": lambda: [layout.compiled_operators()],
-        "speed": lambda: [layout.overhead()],
+        "overhead": lambda: [layout.overhead()],
         "table": lambda table: [layout.table(table, suffix) for suffix in ("md", "csv", "tex")],
         "figure": lambda figure: [layout.figure(figure, suffix) for suffix in ("png", "svg", "json")],
         "judge_claims": lambda: [layout.claims("md"), layout.claims("json")],
@@ -103,7 +103,7 @@ def test_a_target_is_planned_alone_as_among_others(laptop, tmp_path, target):
 
 def test_a_table_needs_its_rows_and_no_other(laptop):
     plan = laptop.behind("table5")
-    assert {w.split(",")[0] for w in plan.by_rule["evaluate"]} == {
+    assert {w.split(",")[0] for w in plan.by_rule["benchmarks"]} == {
         f"run={model}-{kind}"
         for model in ("small", "medium")
         for kind in ("constant-low", "constant-middle", "constant-high", "prosparse")
@@ -118,7 +118,7 @@ def test_a_table_needs_its_rows_and_no_other(laptop):
 
 def test_stage_tables_need_no_measurement(laptop):
     plan = laptop.behind("table6")
-    assert "evaluate" not in plan.by_rule
+    assert "benchmarks" not in plan.by_rule
     assert len(plan.by_rule["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
 
 
@@ -185,7 +185,7 @@ def test_release_needs_what_its_cards_say(changed):
     plan = changed.behind("release")
     jobs = plan.by_rule
     assert jobs["release_folder"] == {"run=small-vanilla, activation=fatrelu-0.02"}
-    assert len(jobs["sparsity"]) == len(jobs["evaluate"]) == 1
+    assert len(jobs["sparsity"]) == len(jobs["benchmarks"]) == 1
     assert not {"table", "figure", "predictors"} & jobs.keys()
     assert trained(plan) == {"small-base", "small-prosparse", "small-vanilla"}
 
@@ -199,7 +199,7 @@ def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(change
     for rule in ("train_stage", "sparsity", "predictors", "prediction"):
         assert (read[f"{rule} medium"], read[f"{rule} small"]) == ({"own"}, {"bpe"})
     assert read["decoding"] == read["operators"] == {"own", "bpe"}
-    assert read["speed"] == {"bpe"}  # of a run named small
+    assert read["overhead"] == {"bpe"}  # of a run named small
 
 
 def test_every_shard_of_the_papers_corpora_is_a_job(tmp_path):

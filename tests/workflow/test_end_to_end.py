@@ -59,7 +59,7 @@ def test_a_tables_number_is_the_measured_one(toy):
 
 def test_jobs_compute_with_their_own_threads_on_two_cores(toy):
     root, _ = toy
-    for name in ("checkpoints/prosparse/seed0/stage0/provenance.json", "measurements/speed.json"):
+    for name in ("checkpoints/prosparse/seed0/stage0/provenance.json", "measurements/overhead.json"):
         assert json.loads((root / "results/toy" / name).read_text())["provenance"]["threads"] == 1, name
 
 
@@ -80,7 +80,7 @@ def test_a_changed_stage_reruns_it_and_what_depends_on_it(toy):
     planned = jobs(dry_run(root, changed))
     assert planned["train_stage"] == 1
     assert planned["sparsity"] == 1
-    assert planned["evaluate"] == 2  # with and without threshold shifting
+    assert planned["benchmarks"] == 2  # with and without threshold shifting
     assert not {"documents", "tokens", "tokenizer", "benchmark_rows"} & planned.keys()
 
 
@@ -90,13 +90,13 @@ def test_a_new_threshold_measures_and_trains_nothing(toy):
     changed["rows"]["7B 0.02"] = "prosparse@fatrelu-0.1"
     planned = jobs(dry_run(root, changed))
     assert "train_stage" not in planned
-    assert (planned["sparsity"], planned["evaluate"]) == (1, 1)
+    assert (planned["sparsity"], planned["benchmarks"]) == (1, 1)
 
 
 def test_a_description_reruns_no_measurement(toy):
     root, config = toy
     planned = jobs(dry_run(root, {**config, "description": "other words"}))
-    assert not {"train_stage", "sparsity", "evaluate", "documents"} & planned.keys()
+    assert not {"train_stage", "sparsity", "benchmarks", "documents"} & planned.keys()
 
 
 def test_what_a_profile_asks_for_reruns_nothing(toy):

@@ -17,8 +17,8 @@ from helpers.repository import EXPERIMENTS, ROOT
 from helpers.toy_experiment import toy_experiment
 from helpers.workflow import Plan, snakemake
 
-TIMED = {"speed", "operators", "decoding", "decoding_shape"}
-ON_A_GPU = {"train_stage", "sparsity", "evaluate", "predictors", "prediction", "predicted_benchmarks", *TIMED}
+TIMED = {"overhead", "operators", "decoding", "decoding_shape"}
+ON_A_GPU = {"train_stage", "sparsity", "benchmarks", "predictors", "prediction", "predicted_benchmarks", *TIMED}
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_slurm_that_does_not_answer_is_no_fault_of_the_profile(cluster):
     ("key", "rule", "mistaken", "meant"),
     [
         ("set-resources", "  sparsity: ", "  sparseness: ", ""),
-        ("set-threads", "  speed: ?cores", "  sped: ?cores", " (did you mean speed?)"),
+        ("set-threads", "  overhead: ?cores", "  overhed: ?cores", " (did you mean overhead?)"),
     ],
 )
 def test_an_unknown_rule_is_said_before_any_work(cluster, key, rule, mistaken, meant):

@@ -106,7 +106,7 @@ rule page:
         [layout.documents_counts(corpus) for corpus in experiment.data.corpora],
         rules.judge_claims.output,
         rules.acceleration.output,
-        speed=rules.speed.output if lineage.speed_run(experiment) else [],
+        overhead=rules.overhead.output if lineage.overhead_run(experiment) else [],
         compiled=rules.compiled_operators.output,
         config=rules.resolved_config.output,
     output:

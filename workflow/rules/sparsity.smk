@@ -21,6 +21,6 @@ rule sparsity:
         ),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
-        "prosparse step measure-sparsity {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step sparsity {input.checkpoint} --specification {params.specification:q}"
         " --run {wildcards.run} --seed {wildcards.seed}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"

@@ -58,7 +58,7 @@ def test_version(capsys):
     ("line", "message"),
     [
         ("sparsty model --text x", "did you mean 'sparsity'"),
-        ("step measure-sparsty", "did you mean 'measure-sparsity'"),
+        ("step sparsty", "did you mean 'sparsity'"),
         ("swap model --activaton relu --output x", "--activation"),
         ("swap model --activation fatrelu0.01 --output x", "did you mean fatrelu-0.01?"),
         ("sparsity model --text x --activation FATReLU_0.3", "did you mean fatrelu-0.3?"),
@@ -74,8 +74,8 @@ def test_version(capsys):
         ("sparsity model --text a b --sequnces 3", "--sequences"),
         ("generate model --prompt --dense", "--prompt needs a value"),
         ("sparsity model --text x --sequences 0", "--sequences"),
-        ("step measure-decoding --specification {} --output", "--output"),
-        ("step measure-sparsity c --specification {] --run r --seed 0 --tokens t --output o", "not JSON"),
+        ("step decoding --specification {} --output", "--output"),
+        ("step sparsity c --specification {] --run r --seed 0 --tokens t --output o", "not JSON"),
     ],
 )
 def test_a_mistyped_line_is_answered_with_what_was_meant(line, message, capsys):

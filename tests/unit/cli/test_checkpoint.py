@@ -79,7 +79,7 @@ def test_evaluate_writes_scores(own):
     options = ["--specification", json.dumps({"rows": "packages", "tasks": ["piqa"]}), "--activation", "silu"]
     options += ["--run", "own", "--seed", "0", "--rows", str(rows / "rows.json"), "--output", str(measured)]
     for precision in ("float32", "bfloat16"):
-        assert main(["step", "measure-benchmarks", str(own / "own" / "any"), *options, "--precision", precision]) == 0
+        assert main(["step", "benchmarks", str(own / "own" / "any"), *options, "--precision", precision]) == 0
         scores[precision] = json.loads(measured.read_text())
     assert scores["float32"]["benchmarks"] == result["benchmarks"]
     assert scores["bfloat16"]["benchmarks"]["piqa"]["n"] == 3

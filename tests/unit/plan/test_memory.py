@@ -52,7 +52,7 @@ def test_an_estimate_is_no_less_than_was_taken_and_no_more_than_twice_that(name,
             ("sparsity", measuring),
             ("prediction", measuring),
             ("predictors", measuring),
-            ("evaluate", memory.measuring_megabytes(layout, run, prompts, logits=2)),
+            ("benchmarks", memory.measuring_megabytes(layout, run, prompts, logits=2)),
         ):
             if taken := measured(folder, kind, run):
                 assert 0.95 * taken <= estimate <= 2 * taken, (run, kind, taken, estimate)

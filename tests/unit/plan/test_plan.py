@@ -204,7 +204,7 @@ def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
     other = requested(experiment, "results/scale/release/prosparse@fatrelu-0.01/config.json")
     assert {name for name, file in last.items() if file in other} == {"prosparse"}
     assert requested(experiment, "release") == one | other
-    assert "measurements/speed.json" not in one | other
+    assert "measurements/overhead.json" not in one | other
     assert requested(paper(), "release") == set()
 
 

@@ -21,7 +21,7 @@ from prosparse.cli.arguments import (
 )
 
 
-def measure_sparsity(
+def sparsity(
     checkpoint: CheckpointFile,
     specification: Specification,
     run: Run,
@@ -46,7 +46,7 @@ def measure_sparsity(
     write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
 
 
-def measure_benchmarks(
+def benchmarks(
     checkpoint: CheckpointFile,
     specification: Specification,
     activation: NewActivation,
@@ -92,7 +92,7 @@ def bases(
         commit(Path(file).parent, wanted.corpora, tokens, output / name)
 
 
-def measure_prediction(
+def prediction(
     checkpoint: CheckpointFile,
     specification: Specification,
     activation: NewActivation,
@@ -122,7 +122,7 @@ def measure_prediction(
     write_json(output, {**names, **found, "provenance": provenance})
 
 
-def measure_decoding(specification: Specification, output: Output) -> None:
+def decoding(specification: Specification, output: Output) -> None:
     """Measure tokens per second in every way to decode."""
     from prosparse.experiment.specifications import DecodingSpecification
     from prosparse.measure.decoding import measure
@@ -136,7 +136,7 @@ def measure_decoding(specification: Specification, output: Output) -> None:
     write_json(output, {**measured, "provenance": provenance})
 
 
-def build_powerinfer(
+def powerinfer(
     specification: Specification,
     output: Annotated[Path, typer.Option(help="Its program, in build/bin of its directory.")],
 ) -> None:
@@ -148,7 +148,7 @@ def build_powerinfer(
     engines.build_powerinfer(wanted.source, wanted.revision, output.parents[2])
 
 
-def speed(
+def overhead(
     checkpoint: CheckpointFile,
     specification: Specification,
     tokens: Tokens,
@@ -202,7 +202,7 @@ def operators(specification: Specification, output: Output) -> None:
     write_json(output, {**measured, "provenance": provenance})
 
 
-def compile_operators(output: Output) -> None:
+def compiled_operators(output: Output) -> None:
     """Compile the GPU operators, without a GPU."""
     from dataclasses import asdict
 
@@ -222,7 +222,6 @@ def compile_operators(output: Output) -> None:
 COMMANDS = {
     each.__name__.replace("_", "-"): each
     for each in (
-        measure_sparsity, measure_benchmarks, bases, measure_prediction, measure_decoding, build_powerinfer, speed,
-        operators, compile_operators,
+        sparsity, benchmarks, bases, prediction, decoding, powerinfer, overhead, operators, compiled_operators,
     )
 }  # fmt: skip

@@ -51,7 +51,7 @@ def launch(
     return torchrun(command, nodes, processes, rendezvous)
 
 
-def train_predictors(
+def predictors(
     checkpoint: CheckpointFile,
     specification: Specification,
     tokens: Tokens,
@@ -65,4 +65,4 @@ def train_predictors(
     train(checkpoint.parent, wanted, tokens, output.parent)
 
 
-COMMANDS = {each.__name__.replace("_", "-"): each for each in (train_stage, launch, train_predictors)}
+COMMANDS = {each.__name__.replace("_", "-"): each for each in (train_stage, launch, predictors)}

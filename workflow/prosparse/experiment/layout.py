@@ -38,7 +38,7 @@ PUBLISHED = (
 TIMED = {
     "train": "checkpoints/*/seed*/stage*/provenance.json",
     "sparsity": "measurements/*/seed*/sparsity.json",
-    "evaluate": "measurements/*/seed*/benchmarks/*.json",
+    "benchmarks": "measurements/*/seed*/benchmarks/*.json",
     "predictors": "predictors/*/seed*/*/training.json",
     "prediction": "measurements/*/seed*/prediction/*.json",
     "predicted_benchmarks": "measurements/*/seed*/predicted_benchmarks/*.json",
@@ -179,10 +179,10 @@ class Layout:
         return self.directory / "measurements/operators.json"
 
     def compiled_operators(self) -> Path:
-        return self.directory / "measurements/operators_compiled.json"
+        return self.directory / "measurements/compiled_operators.json"
 
     def overhead(self) -> Path:
-        return self.directory / "measurements/speed.json"
+        return self.directory / "measurements/overhead.json"
 
     def powerinfer(self) -> Path:
         """Return PowerInfer's program, which experiments share."""

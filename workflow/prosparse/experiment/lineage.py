@@ -104,8 +104,8 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
         yield owner(experiment, name, index), index
 
 
-def speed_run(experiment: Experiment) -> str | None:
-    """Return the run to measure speed on: the first regularized one, or None."""
+def overhead_run(experiment: Experiment) -> str | None:
+    """Return the run to measure the overhead on: the first regularized one, or None."""
     return next((name for name, run in experiment.runs.items() if run.stages[-1].peak > 0), None)
 
 

@@ -13,7 +13,7 @@ from prosparse.experiment.data import Corpus, Package
 from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
-from prosparse.experiment.lineage import earlier_draws, measured_activations, speed_run
+from prosparse.experiment.lineage import earlier_draws, measured_activations, overhead_run
 from prosparse.experiment.measurement import Operators, Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, ScratchInit
 from prosparse.experiment.section import Precision, Section
@@ -103,7 +103,7 @@ def stage(experiment: Experiment, run: str, index: int, seed: int) -> StageSpeci
 
 def overhead(experiment: Experiment) -> StageSpecification:
     """Describe the last stage of the run whose overhead is measured."""
-    run = speed_run(experiment)
+    run = overhead_run(experiment)
     assert run is not None
     return stage(experiment, run, len(experiment.runs[run].stages) - 1, experiment.seeds[0])
 

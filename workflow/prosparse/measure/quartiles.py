@@ -1,7 +1,7 @@
 """The median and quartiles of repeated measurements.
 
 The committed results of `laptop` and `smollm2` date from when operators and overhead still used exclusive quartiles
-(type 6), which lie slightly further apart; their ``operators.json`` and ``speed.json`` keep those values.
+(type 6), which lie slightly further apart; their ``operators.json`` and ``overhead.json`` keep those values.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from prosparse.plan import costs
 
 #: A process that has imported torch, transformers and datasets, with everything it keeps besides the model.
 PROCESS_BYTES = 750e6
-#: Sequences that ``measure_sparsity`` and ``measure_prediction`` read at once.
+#: Sequences that the sparsity and the prediction are measured on at once.
 MEASURED_SEQUENCES = 16
 
 #: Where Linux keeps the memory limit of a container or a Slurm job (cgroups v2 and v1).

@@ -86,9 +86,9 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.decoded(experiment).values()}
     if needs.operators:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.trained(experiment).values()}
-    speed_run = lineage.speed_run(experiment) if whole else None
-    if speed_run is not None:
-        measured.add(speed_run)
+    overhead_run = lineage.overhead_run(experiment) if whole else None
+    if overhead_run is not None:
+        measured.add(overhead_run)
     order = list(experiment.runs)
     checkpoints |= {(run, None) for run in measured}
     stages = stages_behind(experiment, sorted(checkpoints, key=lambda c: (order.index(c[0]), c[1] or 0)))
@@ -104,7 +104,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     timings = [("decoding", layout.decoding())] if needs.decoding else []
     timings += [("decoding", layout.decoding(shape)) for shape in sorted(needs.decoding_shapes)]
     timings += [("operators", layout.operators())] if needs.operators else []
-    timings += [("speed", layout.overhead())] if speed_run is not None else []
+    timings += [("overhead", layout.overhead())] if overhead_run is not None else []
     found += [Job(target, path.stem, layout.relative(path), timed=True) for target, path in timings]
     return marked(found, layout)
 

@@ -1,4 +1,4 @@
-"""The GPU resources that the compiled operators need (``measurements/operators_compiled.json``)."""
+"""The GPU resources that the compiled operators need (``measurements/compiled_operators.json``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prosparse.paper.markdown import markdown_table
 
 
 def compiled_operators(path: Path) -> list[str]:
-    """Show what the Triton kernels' machine code needs from a GPU (``measurements/operators_compiled.json``)."""
+    """Show what the Triton kernels' machine code needs from a GPU (``measurements/compiled_operators.json``)."""
     if not path.exists():
         return ["Missing: not compiled."]
     found = json.loads(path.read_text(encoding="utf-8"))

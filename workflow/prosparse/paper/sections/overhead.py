@@ -1,4 +1,4 @@
-"""The overhead of regularization and measurement (``measurements/speed.json``)."""
+"""The overhead of regularization and measurement (``measurements/overhead.json``)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ rule decoding:
         ),
     shell:
         # large pages, as in rule operators
-        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step decoding"
         " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
@@ -46,7 +46,7 @@ rule decoding_shape:
             exclude={"settings": {"shapes"}},
         ),
     shell:
-        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step measure-decoding"
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step decoding"
         " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 
 
@@ -64,4 +64,4 @@ rule powerinfer:
             ensure_ascii=True
         ),
     shell:
-        "prosparse step build-powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"

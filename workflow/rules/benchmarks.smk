@@ -1,16 +1,16 @@
 # All benchmarks of one pair (checkpoint, activation) in one lm-eval call.
 
 
-rule evaluate:
+rule benchmarks:
     input:
         checkpoint=measured_checkpoint,
         rows=rules.benchmark_rows.output,
     output:
         "<experiment>/measurements/{run}/seed{seed}/benchmarks/{activation}.json",
     log:
-        "<experiment>/logs/evaluate/{run}.seed{seed}.{activation}.log",
+        "<experiment>/logs/benchmarks/{run}.seed{seed}.{activation}.log",
     benchmark:
-        "<experiment>/timings/evaluate/{run}.seed{seed}.{activation}.tsv"
+        "<experiment>/timings/benchmarks/{run}.seed{seed}.{activation}.tsv"
     conda:
         "../../envs/prosparse.yaml"
     resources:
@@ -21,6 +21,6 @@ rule evaluate:
         ),
         precision=experiment.precision,
     shell:
-        "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"

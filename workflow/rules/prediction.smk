@@ -25,7 +25,7 @@ rule predictors:
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         # saves every epoch: if stopped, the same command resumes
-        "prosparse step train-predictors {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step predictors {input.checkpoint} --specification {params.specification:q}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
 
@@ -48,7 +48,7 @@ rule prediction:
         specification=lambda wildcards: as_json(specifications.prediction(experiment)),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
-        "prosparse step measure-prediction {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step prediction {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --predictors {input.predictors} --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
 
@@ -76,7 +76,7 @@ rule predicted_benchmarks:
         predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{experiment.predictors.kinds[0]}",
         decision_threshold=lambda wildcards: experiment.predictors.decision_threshold,
     shell:
-        "prosparse step measure-benchmarks {input.checkpoint} --specification {params.specification:q}"
+        "prosparse step benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --predictors {params.predictors} --decision-threshold {params.decision_threshold}"
         " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,36 @@
+# The sparse FFN operators: their times on this machine's device, and what the GPU's need once compiled.
+trained_pairs = table2_rows.trained(experiment).values()
+
+
+rule operators:
+    input:
+        checkpoints=lambda wildcards: pairs_checkpoints(trained_pairs),
+        tokens=lambda wildcards: pairs_tokens(trained_pairs),
+    output:
+        "<experiment>/measurements/operators.json",
+    log:
+        "<experiment>/logs/operators.log",
+    benchmark:
+        "<experiment>/timings/operators.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    threads: workflow.cores  # nothing else may run during a timing
+    params:
+        specification=lambda wildcards: as_json(specifications.operators(layout)),
+    shell:
+        # large pages, so that page walks do not mask the memory's speed
+        "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"
+        " --output {output} 2>&1 | tee {log}"
+
+
+rule compiled_operators:
+    output:
+        "<experiment>/measurements/compiled_operators.json",
+    log:
+        "<experiment>/logs/compiled_operators.log",
+    benchmark:
+        "<experiment>/timings/compiled_operators.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    shell:
+        "prosparse step compiled-operators --output {output} 2>&1 | tee {log}"
