@@ -16,8 +16,11 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-#: The machine's own PATH, with the folders of daemons that only root has there.
-MACHINE = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+#: The machine's own PATH, with the folders of daemons that only root has there. A parallel worker of pytest inherits it
+#: under this name, since PATH is hidden from the process that starts it.
+MACHINE = os.environ.setdefault(
+    "MACHINE_PATH", os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+)
 
 #: What a machine has on which somebody cloned this repository: POSIX, bash and git.
 PLAIN = [

@@ -27,7 +27,8 @@ from pathlib import Path
 IMPORTS = {
     "prosparse": [
         "datasets", "lm_eval.evaluator", "transformers.models.granite.modeling_granite", "prosparse.measure.benchmarks",
-        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page", "vl_convert",
+        "transformers.models.llama.modeling_llama", "prosparse.training.stage", "prosparse.paper.page", "altair",
+        "vl_convert",
     ],
     # without huggingface_hub, which reads the environment when it is imported
     "snakemake": ["snakemake.cli", "smart_open", "prosparse.data.sources", "prosparse.paper.page"],

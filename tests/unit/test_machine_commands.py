@@ -26,22 +26,26 @@ def plant(folder: Path, *names: str) -> Path:
 
 #: What a Python whose machine has every command sees, before and after a test asks for one.
 SEEN = f"""
-import os, shutil, subprocess
+import os, shutil, subprocess, sys
 from helpers import commands
 commands.hide()
 print([name for name in {PLANTED} if shutil.which(name)])
 print([name for name in {PLANTED} if subprocess.call(["sh", "-c", f"command -v {{name}}"]) == 0])
 print([name for name in {PLANTED} if shutil.which(name, path=commands.path("qsub", "c++"))])
 print([name for name in {VARIABLES} if name in os.environ])
+# as a parallel worker of pytest, which is started by a process that has hidden everything
+worker = "from helpers import commands; print(commands.missing({PLANTED}))"
+print(subprocess.run([sys.executable, "-c", worker], capture_output=True, text=True).stdout.strip())
 """
 
 
 def test_a_machines_commands_and_jobs_are_hidden(tmp_path):
     planted = plant(tmp_path / "planted", *PLANTED)
     machine = {**os.environ, **dict.fromkeys(VARIABLES, "1"), "PYTHONPATH": str(ROOT / "tests")}
+    del machine["MACHINE_PATH"]
     machine["PATH"] = os.pathsep.join([str(planted), os.environ["PATH"]])
     run = subprocess.run([sys.executable, "-c", SEEN], env=machine, capture_output=True, text=True)
-    assert run.stdout.splitlines() == ["[]", "[]", "['qsub', 'c++']", "[]"], run.stdout + run.stderr
+    assert run.stdout.splitlines() == ["[]", "[]", "['qsub', 'c++']", "[]", "[]"], run.stdout + run.stderr
 
 
 def executables(path: str) -> set[str]:

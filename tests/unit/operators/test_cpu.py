@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,12 +32,16 @@ from hypothesis import strategies as st
 from prosparse import operators
 from prosparse.operators import cpu, gathered, interface, reference
 
+SOURCES = Path(interface.__file__).parent
 EVERY_CASE = [pytest.param(case, id=f"{str(dtype)[6:]}-{case}") for dtype in DTYPES for case in cases(dtype)]
 
 EVERY_MASKED = [pytest.param(case, id=f"{str(dtype)[6:]}-{case}") for dtype in DTYPES for case in masked_cases(dtype)]
 
 
-@pytest.fixture(params=[1, 2, 5], ids=lambda number: f"threads{number}")
+NUMBERS_OF_THREADS = (1, 2, 5)
+
+
+@pytest.fixture(params=NUMBERS_OF_THREADS, ids=lambda number: f"threads{number}")
 def threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -53,14 +58,30 @@ def poisoned():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("case", EVERY_CASE)
+#: A thread is woken only for so many bytes of weights.
+(TASK_BYTES,) = map(int, re.findall(r"TASK_BYTES = (\d+);", (SOURCES / "cpu.cpp").read_text(encoding="utf-8")))
+
+
+def on_threads(every: list) -> pytest.MarkDecorator:
+    """Each case on one thread, and on several if its weights are large enough to be split."""
+    found = []
+    for each in every:
+        (case,) = each.values
+        weights = [case.weight] if isinstance(case, Masked) else [case.up_weight, case.down_weight_transposed]
+        several = sum(weight.nbytes for weight in weights) >= 2 * TASK_BYTES
+        for number in NUMBERS_OF_THREADS if several else NUMBERS_OF_THREADS[:1]:
+            found.append(pytest.param(case, number, id=f"{each.id}-threads{number}"))
+    return pytest.mark.parametrize(("case", "threads"), found, indirect=["threads"])
+
+
+@on_threads(EVERY_CASE)
 def test_matches_the_reference(case: Case, threads, poisoned):
     assert_matches_reference(case, operators)
     every_row = Masked(case.name, case.x, case.up_weight, case.gate, case.threshold)
     assert_linear_matches_reference(every_row, operators, masked=False)
 
 
-@pytest.mark.parametrize("case", EVERY_MASKED)
+@on_threads(EVERY_MASKED)
 def test_linear_with_a_score(case: Masked, threads, poisoned):
     assert_linear_matches_reference(case, operators)
 
@@ -85,7 +106,7 @@ def assert_dense_is_sparse(case: Case) -> None:
     torch.testing.assert_close(dense, sparse, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("case", [p for p in EVERY_CASE if p.values[0].down_weight_transposed.isfinite().all()])
+@on_threads([each for each in EVERY_CASE if each.values[0].down_weight_transposed.isfinite().all()])
 def test_dense_and_sparse_ffn_agree_bit_for_bit(case: Case, threads, poisoned):
     """The sparse one is held to the reference above, so this holds the dense one to it."""
     assert_dense_is_sparse(case)
