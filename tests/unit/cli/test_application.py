@@ -13,7 +13,7 @@ import pytest
 from prosparse.__main__ import main
 from prosparse.cli import checkpoint, step_data, step_paper, step_training
 
-USER_COMMANDS = ("swap", "train", "sparsity", "evaluate", "predictors", "generate", "export")
+USER_COMMANDS = ("substitute", "train", "sparsity", "evaluate", "predictors", "generate", "export")
 
 
 def test_help_shows_the_commands_of_a_user_and_teaches(capsys):
@@ -59,17 +59,17 @@ def test_version(capsys):
     [
         ("sparsty model --text x", "did you mean 'sparsity'"),
         ("step sparsty", "did you mean 'sparsity'"),
-        ("swap model --activaton relu --output x", "--activation"),
-        ("swap model --activation fatrelu0.01 --output x", "did you mean fatrelu-0.01?"),
+        ("substitute model --activaton relu --output x", "--activation"),
+        ("substitute model --activation fatrelu0.01 --output x", "did you mean fatrelu-0.01?"),
         ("sparsity model --text x --activation FATReLU_0.3", "did you mean fatrelu-0.3?"),
         ("generate model --prompt x --activation shiftrelu", "did you mean shiftrelu-0.1?"),
-        ("swap model --activation relu --output x y", "unexpected"),
-        ("swap", "prosparse swap --help"),
+        ("substitute model --activation relu --output x y", "unexpected"),
+        ("substitute", "prosparse substitute --help"),
         ("", "Missing command"),
         ("export model --engine powerinfr --output x", "did you mean powerinfer?"),
         ("generate model --prompt x --dtype BFLOAT16", "did you mean bfloat16?"),
         ("predictors model --text x --output y --kind nonzer", "did you mean nonzero?"),
-        ("swap model --activation relu", "--output"),
+        ("substitute model --activation relu", "--output"),
         ("sparsity model --text --context-length 3", "--text"),
         ("sparsity model --text a b --sequnces 3", "--sequences"),
         ("generate model --prompt --dense", "--prompt needs a value"),

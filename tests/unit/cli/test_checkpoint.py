@@ -32,9 +32,9 @@ def own(tiny_llama, tmp_path):
     return tmp_path
 
 
-def test_swap_train_and_sparsity(own, capsys):
+def test_substitute_train_and_sparsity(own, capsys):
     text = [str(path) for path in sorted(own.glob("text*.txt"))]
-    assert main(["swap", str(own / "own"), "--activation", "relu", "--output", str(own / "relu")]) == 0
+    assert main(["substitute", str(own / "own"), "--activation", "relu", "--output", str(own / "relu")]) == 0
     assert AutoModelForCausalLM.from_pretrained(own / "relu").config.hidden_act == "relu"
     recipe = {
         "activation": "relu", "context_length": 32,
@@ -89,7 +89,7 @@ def test_evaluate_writes_scores(own):
 
 @pytest.fixture
 def relu(own, capsys):
-    assert main(["swap", str(own / "own"), "--activation", "relu", "--output", str(own / "relu")]) == 0
+    assert main(["substitute", str(own / "own"), "--activation", "relu", "--output", str(own / "relu")]) == 0
     capsys.readouterr()
     return own / "relu"
 
@@ -156,7 +156,7 @@ def test_export(own, relu, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["swap", "{own}/nowhere", "--activation", "relu", "--output", "x"], "nowhere is no checkpoint"),
+        (["substitute", "{own}/nowhere", "--activation", "relu", "--output", "x"], "nowhere is no checkpoint"),
         (["sparsity", "{own}/own", "--text", "{own}/missing.txt"], "missing.txt"),
         (["train", "{own}/own", "--recipe", "{own}/bad.yaml", "--text", "x", "--output", "y"], "stages.0.until"),
         (["generate", "{own}/own", "--prompt", "x", "--predictors", "{own}"], "holds no predictors"),

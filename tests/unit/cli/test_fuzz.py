@@ -76,7 +76,7 @@ def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 #: Of each command, a line that works and what it leaves.
 LINES = {
-    "swap": ("swap model --activation fatrelu-0.1 --output out", "config.json"),
+    "substitute": ("substitute model --activation fatrelu-0.1 --output out", "config.json"),
     "sparsity": ("sparsity model --text book.txt --context-length 16 --sequences 1", None),
     "generate": ("generate model --prompt Paragraph --new-tokens 1 --dtype float32", None),
     "export": ("export model --engine llama.cpp --activation silu --output out", ""),
@@ -151,7 +151,7 @@ def test_json_of_a_checkpoint(seed, here, capsys):
         return json.dumps(mutated_tree(json.loads(content), chance)).encode()
 
     change_file(here / "model" / name, change)
-    command = chance.choice(["swap", "sparsity", "generate", "export"])
+    command = chance.choice(["substitute", "sparsity", "generate", "export"])
     line, left = LINES[command]
     judge(line.split(), capsys, None if left is None else here / "out" / left if left else here / "out")
 
@@ -168,7 +168,7 @@ def test_weights_of_a_checkpoint(seed, here, capsys):
         return mutated_bytes(content, chance)
 
     change_file(here / "model" / "model.safetensors", change)
-    judge(LINES["swap"][0].split(), capsys, here / "out" / "config.json")
+    judge(LINES["substitute"][0].split(), capsys, here / "out" / "config.json")
 
 
 @cases(20)

@@ -113,12 +113,12 @@ def test_a_damaged_file_of_a_checkpoint_is_named(damage, model, tmp_path, capsys
     name, break_it, words = DAMAGES[damage]
     assert damaged(model) is None
     break_it(model / name)
-    status, said = said_of(capsys, "swap", str(model), "--activation", "relu", "--output", str(tmp_path / "swapped"))
+    status, said = said_of(capsys, "substitute", str(model), "--activation", "relu", "--output", str(tmp_path / "relu"))
     assert status == 1
     assert said.startswith(f"prosparse: error: {model / name}")
     assert words in said
     assert said.count("\n") == 1
-    assert not (tmp_path / "swapped").exists()
+    assert not (tmp_path / "relu").exists()
 
 
 # ---------------------------------------------------------------------- libraries and machine
@@ -175,7 +175,7 @@ def test_a_fault_of_ours_is_never_taken_for_the_users(error, capsys):
 @pytest.mark.parametrize("before", [True, False])
 def test_traceback_shows_the_rest_before_or_after_the_command(before, tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
-    command = ["swap", str(tmp_path), "--activation", "relu", "--output", str(tmp_path / "x")]
+    command = ["substitute", str(tmp_path), "--activation", "relu", "--output", str(tmp_path / "x")]
     assert main(["--traceback", *command] if before else [*command, "--traceback"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("Traceback")
@@ -187,7 +187,7 @@ def test_traceback_shows_the_rest_before_or_after_the_command(before, tmp_path, 
 def test_a_rank_left_in_the_environment_does_not_silence_a_command(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    status, said = said_of(capsys, "swap", str(tmp_path), "--activation", "relu", "--output", str(tmp_path / "x"))
+    status, said = said_of(capsys, "substitute", str(tmp_path), "--activation", "relu", "--output", str(tmp_path / "x"))
     assert status == 1
     assert str(tmp_path) in said
 

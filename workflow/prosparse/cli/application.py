@@ -18,7 +18,7 @@ EXAMPLES = """\
 \b
 Examples (any model with a gated FFN: LLaMA, Mistral, Qwen, Granite, Phi-3, ...):
   prosparse sparsity   my-model --text book.txt                         # how sparse it is, and its loss
-  prosparse swap       my-model --activation relu --output relu         # another activation, the same weights
+  prosparse substitute my-model --activation relu --output relu         # another activation, the same weights
   prosparse train      relu --recipe recipe.yaml --text 'corpus/*.txt' --output sparse
   prosparse sparsity   sparse --text book.txt --activation relu --activation fatrelu-0.01
   prosparse evaluate   sparse --activation fatrelu-0.01 --task piqa --output piqa.json

@@ -24,13 +24,13 @@ from prosparse.cli.arguments import (
 Predictors = Annotated[Path | None, typer.Option(help="Directory of predictors, from `prosparse predictors`.")]
 
 
-def swap(
+def substitute(
     checkpoint: Checkpoint, activation: NewActivation, output: Annotated[Path, typer.Option(help="Directory.")]
 ) -> None:
     """Replace the activation; the weights stay as they are."""
-    from prosparse.models import swap
+    from prosparse.models import substitution
 
-    swap.swap(checkpoint, activation, output)
+    substitution.substitute(checkpoint, activation, output)
     print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
 
 
@@ -133,4 +133,4 @@ def export(
     export_checkpoint(checkpoint, activation, engine, predictors, decision_threshold, dtype, output)
 
 
-COMMANDS = {each.__name__: each for each in (swap, train, sparsity, evaluate, predictors, generate, export)}
+COMMANDS = {each.__name__: each for each in (substitute, train, sparsity, evaluate, predictors, generate, export)}

@@ -1,4 +1,4 @@
-"""A swapped checkpoint against the files it was made from."""
+"""A checkpoint with another activation against the files it was made from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from prosparse.experiment.activation import Activation
 from prosparse.models.load import load, own_activation
-from prosparse.models.swap import swap
+from prosparse.models.substitution import substitute
 from prosparse.system.errors import ConfigError
 
 RELU = Activation.parse("relu")
@@ -38,7 +38,7 @@ def source(tiny_llama, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_all_but_the_activation_stays(source, tmp_path, dtype):
     folder, output = source(dtype), tmp_path / "relu"
-    swap(str(folder), RELU, output)
+    substitute(str(folder), RELU, output)
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     assert len(shards) > 2
     for name in [*shards, "model.safetensors.index.json", "generation_config.json", "LICENSE", "chat_template.jinja"]:
@@ -57,7 +57,7 @@ def test_pickled_weights_keep_their_dtype(source, tmp_path):
         state |= load_file(path) if path.suffix == ".safetensors" else {}
         path.unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    swap(str(folder), Activation.parse("fatrelu-0.5"), output)
+    substitute(str(folder), Activation.parse("fatrelu-0.5"), output)
     assert not list(output.glob("*.bin"))
     saved = load_file(output / "model.safetensors")
     assert saved.keys() == state.keys()
@@ -69,7 +69,7 @@ def test_what_a_stage_says_of_itself_is_not_copied(source, tmp_path):
     folder, output = source(torch.float32), tmp_path / "relu"
     (folder / "provenance.json").write_text("{}")
     (folder / "ledger.csv").write_text("step\n")
-    swap(str(folder), RELU, output)
+    substitute(str(folder), RELU, output)
     assert not {"provenance.json", "ledger.csv"} & {path.name for path in output.iterdir()}
 
 
@@ -82,7 +82,7 @@ def test_overwrites_nothing(source, tmp_path, what):
         output.mkdir()
         (output / "mine").write_text("mine")
     with pytest.raises(ConfigError, match="there exists already"):
-        swap(str(source(torch.float32)), RELU, output)
+        substitute(str(source(torch.float32)), RELU, output)
     assert (output if what == "file" else output / "mine").read_text() == "mine"
 
 
@@ -90,7 +90,7 @@ def test_a_refused_checkpoint_leaves_nothing_behind(source, tmp_path):
     folder = source(torch.float32)
     next(folder.glob("*.safetensors")).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ConfigError, match=r"\.safetensors"):
-        swap(str(folder), RELU, tmp_path / "relu")
+        substitute(str(folder), RELU, tmp_path / "relu")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 

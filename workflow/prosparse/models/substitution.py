@@ -19,7 +19,7 @@ OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpac
 OF_A_STAGE = ["ledger.csv", "provenance.json", "identity.json", "lock"]
 
 
-def swap(checkpoint: str, activation: Activation, output: Path) -> None:
+def substitute(checkpoint: str, activation: Activation, output: Path) -> None:
     """Write ``checkpoint`` with another activation to the folder ``output``, atomically.
 
     Safetensors files are copied byte for byte, with their dtypes and shards, and so are the other files (generation
@@ -29,7 +29,7 @@ def swap(checkpoint: str, activation: Activation, output: Path) -> None:
         ConfigError: ``output`` exists and is not an empty folder, or ``checkpoint`` cannot be loaded.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError(f"{output} exists already: swap writes a new folder")
+        raise ConfigError(f"{output} exists already: substitute writes a new folder")
     configuration(checkpoint)  # first, since it explains best why something is not a checkpoint
     opened = tokenizer(checkpoint)
     model = load(checkpoint, activation, dtype="auto")
