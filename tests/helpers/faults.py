@@ -155,7 +155,12 @@ def assert_any_stop_is_mended(
 
 def kill_once(condition: Callable[[], bool], work: Callable[[], Any]) -> None:
     """``kill -9`` a process that does ``work()`` as soon as the condition holds, which is while it is at work."""
-    process = multiprocessing.get_context("fork").Process(target=work)  # everything is imported already
+
+    def at_leisure() -> None:
+        os.nice(10)  # so that it is still at work when this process looks
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=at_leisure)  # everything is imported already
     process.start()
     deadline = time.time() + 120
     while time.time() < deadline and process.is_alive() and not condition():
