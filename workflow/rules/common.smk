@@ -18,6 +18,8 @@ from prosparse.plan.targets import target_refusals
 from prosparse.system import environment
 from prosparse.system.errors import ConfigError
 
+environment.prepare_jobs()
+
 # how Snakemake was called; None inside a job
 call = invocation.called() if workflow.is_main_process else None
 try:
@@ -34,8 +36,6 @@ try:
     layout.check_packages()
 except ConfigError as error:
     raise WorkflowError(str(error))
-
-environment.prepare_jobs()
 
 TABLES = list(tables.TABLES)
 FIGURES = list(figures.FIGURES)
