@@ -21,14 +21,14 @@ from prosparse.system.files import write_json
 def write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens: Path) -> int:
     """Write the files' packed rows as corpus ``text`` of ``tokens``, unless already there; returns their number."""
     output = tokens / "text"
-    if not (output / "manifest.json").exists():
+    if not (output / identity.MANIFEST).exists():
         with rewriting(output) as temporary:
             rows = packed(files, checkpoint, context_length)
             rows.save_to_disk(temporary / "train")
             content = identity.of_rows(temporary / "train")
             replace_rows(temporary, output)
-        write_json(output / "manifest.json", {"train_sequences": len(rows), "sha256": {"train": content}})
-    return json.loads((output / "manifest.json").read_text(encoding="utf-8"))["train_sequences"]
+        write_json(output / identity.MANIFEST, {"train_sequences": len(rows), "sha256": {"train": content}})
+    return json.loads((output / identity.MANIFEST).read_text(encoding="utf-8"))["train_sequences"]
 
 
 def packed(files: list[Path], checkpoint: str, context_length: int) -> datasets.Dataset:

@@ -33,7 +33,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the shards come from different commits of a data set.
     """
-    manifests = [json.loads((shard / "manifest.json").read_text(encoding="utf-8")) for shard in shards]
+    manifests = [json.loads((shard / identity.MANIFEST).read_text(encoding="utf-8")) for shard in shards]
     commit = _common_commit(manifests)
     with rewriting(output) as temporary:
         for split in ("train", "heldout"):
@@ -53,7 +53,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
         "heldout_bytes_per_token": sums["heldout_bytes"] / (sums["heldout_sequences"] * (context_length - 1)),
         "sha256": {split: _content(manifests, output, split) for split in ("train", "heldout")},
     }
-    write_json(output / "manifest.json", manifest)
+    write_json(output / identity.MANIFEST, manifest)
     return manifest
 
 
@@ -74,7 +74,7 @@ def replace_rows(temporary: Path, output: Path) -> None:
 
     The manifest is removed first, and the caller writes it last, so a mix of two calls' rows never passes for a corpus.
     """
-    (output / "manifest.json").unlink(missing_ok=True)
+    (output / identity.MANIFEST).unlink(missing_ok=True)
     for split in ("train", "heldout"):
         if (temporary / split).exists():
             replace_directory(temporary / split, output / split)

@@ -176,7 +176,7 @@ def tokenize(
     specification = {"corpus": corpus, "context_length": context_length, "heldout_sequences": heldout_sequences}
     specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     manifest["provenance"] = provenance.record(specification, started)
-    write_json(output / "manifest.json", manifest)
+    write_json(output / identity.MANIFEST, manifest)
     seconds = time.time() - started
     print(f"{label}: {manifest['tokens']} tokens, {seconds:.1f} s", flush=True)
     return manifest

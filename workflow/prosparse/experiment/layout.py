@@ -14,9 +14,14 @@ from prosparse.experiment.data import Tokenizer
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.model import PretrainedInit
 from prosparse.system.errors import ConfigError
+from prosparse.system.identity import MANIFEST
 
 RESULTS = Path("results")
 PACKAGES = RESULTS / "packages"
+
+#: Files of a checkpoint's directory: what it was made from, which marks it as finished, and how its training went.
+PROVENANCE = "provenance.json"
+LEDGER = "ledger.csv"
 
 #: What `snakemake publish` copies, as patterns in an experiment's directory: no weights, tokens or logs.
 PUBLISHED = (
@@ -128,10 +133,10 @@ class Layout:
 
     def manifest(self, tokenizer: str, corpus: str) -> Path:
         """Return the description of a corpus's tokens, beside them."""
-        return self.tokens(tokenizer) / corpus / "manifest.json"
+        return self.tokens(tokenizer) / corpus / MANIFEST
 
     def shard_manifest(self, tokenizer: str, corpus: str, shard: int) -> Path:
-        return self.tokens(tokenizer) / corpus / f"shards/{shard}/manifest.json"
+        return self.tokens(tokenizer) / corpus / f"shards/{shard}" / MANIFEST
 
     # --------------------------------------------------------------------------- training
 
@@ -142,10 +147,10 @@ class Layout:
 
     def provenance(self, run: str, stage: int | None, seed: int) -> Path:
         """Return the file that a stage writes last."""
-        return self.checkpoint(run, stage, seed) / "provenance.json"
+        return self.checkpoint(run, stage, seed) / PROVENANCE
 
     def ledger(self, run: str, stage: int | None, seed: int) -> Path:
-        return self.checkpoint(run, stage, seed) / "ledger.csv"
+        return self.checkpoint(run, stage, seed) / LEDGER
 
     def predictors(self, run: str, activation: Activation | str, seed: int) -> Path:
         """Return the record of the predictors' training, beside one folder per kind."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from prosparse.experiment import bases
+from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.specifications import MeasuredCorpus
 from prosparse.measure.sparsity import measure_corpora
 from prosparse.models.load import load, load_to_measure, own_activation
@@ -34,7 +35,7 @@ def commit(checkpoint: Path, corpora: dict[str, MeasuredCorpus], tokens: Path, o
     model = load(checkpoint, dtype=torch.bfloat16)
     model.config.use_cache = True  # training turns it off
     model.save_pretrained(temporary)
-    for name in ("tokenizer.json", "tokenizer_config.json", "ledger.csv"):
+    for name in ("tokenizer.json", "tokenizer_config.json", LEDGER):
         copy(checkpoint / name, temporary / name)
     rounded = load_to_measure(temporary)
     [measured] = measure_corpora(rounded, [own_activation(rounded.config)], corpora, tokens)
@@ -43,8 +44,8 @@ def commit(checkpoint: Path, corpora: dict[str, MeasuredCorpus], tokens: Path, o
     heldout["corpora"] = {name: {key: values[key] for key in keys} for name, values in measured["corpora"].items()}
     weights = {name: corpus.weight for name, corpus in corpora.items()}
     heldout["provenance"] = record(weights, started, devices.name(rounded.device))
-    trained = json.loads((checkpoint / "provenance.json").read_text(encoding="utf-8"))
-    write_json(temporary / "provenance.json", {**trained, "precision": "bfloat16", "heldout": heldout})
+    trained = json.loads((checkpoint / PROVENANCE).read_text(encoding="utf-8"))
+    write_json(temporary / PROVENANCE, {**trained, "precision": "bfloat16", "heldout": heldout})
     output.parent.mkdir(parents=True, exist_ok=True)
     replace_directory(temporary, output)
     print(f"init: {{pretrained: {output}, sha256: {bases.digest(output)}}}", flush=True)

@@ -18,6 +18,7 @@ from prosparse.data.mixture import load_heldout
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.specifications import MeasuredCorpus
 from prosparse.method.activations import gated_ffns, substitute
+from prosparse.system import identity
 
 
 class ZeroCounter:
@@ -94,7 +95,7 @@ def measure_corpora(
         started = time.perf_counter()
         for name, corpus in corpora.items():
             values = measure(model, heldout[name], batch_size)
-            manifest = json.loads((tokens / name / "manifest.json").read_text(encoding="utf-8"))
+            manifest = json.loads((tokens / name / identity.MANIFEST).read_text(encoding="utf-8"))
             bytes_per_token = manifest["heldout_bytes_per_token"]
             measured[name] = {
                 "stands_for": corpus.stands_for,

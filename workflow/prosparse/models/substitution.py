@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from prosparse.experiment.activation import Activation
+from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.models.load import load
 from prosparse.models.third_party import configuration, save_tokenizer, tokenizer
 from prosparse.system.errors import ConfigError
@@ -16,7 +17,7 @@ from prosparse.system.files import replace_directory
 #: Weights in formats other than the one loaded, which would keep the old activation's name.
 OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]
 #: Files that a training stage writes about its own checkpoint.
-OF_A_STAGE = ["ledger.csv", "provenance.json", "identity.json", "lock"]
+OF_A_STAGE = [LEDGER, PROVENANCE, "identity.json", "lock"]
 
 
 def substitute(checkpoint: str, activation: Activation, output: Path) -> None:

@@ -18,6 +18,10 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
 TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.model", "vocab.*", "merges.txt")
 
 
+#: Describes a directory of tokens, digests included.
+MANIFEST = "manifest.json"
+
+
 def of_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -62,7 +66,7 @@ def of_rows(directory: Path) -> str:
 
 def of_tokens(corpus: Path) -> str:
     """Digest of a corpus's train rows, from its manifest: reading terabytes again would take hours."""
-    manifest = corpus / "manifest.json"
+    manifest = corpus / MANIFEST
     found = json.loads(manifest.read_text(encoding="utf-8")).get("sha256", {}) if manifest.exists() else {}
     return found.get("train") or of_rows(corpus / "train")
 
