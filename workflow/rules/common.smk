@@ -24,9 +24,9 @@ environment.prepare_jobs()
 call = invocation.called() if workflow.is_main_process else None
 try:
     if call is not None:
-        root, named_experiment = Path(workflow.basedir), workflow.config_settings.config
+        root, options = Path(workflow.basedir), workflow.config_settings.config
         invocation.check_profile(call.workflow_profile, root)
-        invocation.check_experiment(named_experiment.get("experiment"), named, root)
+        invocation.check_experiment(options.get("experiment"), named, root)
     invocation.check_installed()
     experiment = load(config)
     layout = Layout.of(experiment)
