@@ -10,9 +10,9 @@ from prosparse.experiment.data import PackageSource
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.measure import benchmark_rows
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.release import folder as release
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.plan import invocation, memory, slurm
 from prosparse.plan.targets import target_refusals
 from prosparse.system import environment
@@ -36,9 +36,6 @@ try:
     layout.check_packages()
 except ConfigError as error:
     raise WorkflowError(str(error))
-
-TABLES = list(tables.TABLES)
-FIGURES = list(figures.FIGURES)
 
 
 pathvars:

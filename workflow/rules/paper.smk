@@ -1,7 +1,7 @@
 # Measurements against the published numbers: tables, figures, claims, and the page that shows them.
 from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration_page
-from prosparse.paper.claims import registry as claims
+from prosparse.paper.claims.registry import CLAIMS
 
 
 rule resolved_config:
@@ -20,7 +20,7 @@ rule resolved_config:
 
 rule table:
     input:
-        lambda wildcards: tables.needs(wildcards.table, experiment).inputs(layout),
+        lambda wildcards: TABLES.needs(wildcards.table, experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -41,7 +41,7 @@ rule table:
 
 rule figure:
     input:
-        lambda wildcards: figures.needs(wildcards.figure, experiment).inputs(layout),
+        lambda wildcards: FIGURES.needs(wildcards.figure, experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -62,7 +62,7 @@ rule figure:
 
 rule judge_claims:
     input:
-        claims.needs(experiment).inputs(layout),
+        CLAIMS.all_needs(experiment).inputs(layout),
         config=rules.resolved_config.output,
     output:
         report(
@@ -101,8 +101,8 @@ rule acceleration:
 rule page:
     input:
         page.needs(experiment).inputs(layout),
-        collect("<experiment>/tables/{table}.md", table=TABLES),
-        collect("<experiment>/figures/{figure}.png", figure=FIGURES),
+        collect("<experiment>/tables/{table}.md", table=TABLES.names),
+        collect("<experiment>/figures/{figure}.png", figure=FIGURES.names),
         [layout.documents_counts(corpus) for corpus in experiment.data.corpora],
         rules.judge_claims.output,
         rules.acceleration.output,

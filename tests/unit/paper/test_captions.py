@@ -6,8 +6,8 @@ import pytest
 from helpers.repository import ROOT
 from jinja2 import Environment, StrictUndefined
 
-from prosparse.paper.figures import registry as figures
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.figures.registry import FIGURES
+from prosparse.paper.tables.registry import TABLES
 
 CAPTIONS = ROOT / "workflow" / "report"
 
@@ -19,8 +19,8 @@ def caption(kind: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [*(("table", name) for name in tables.TABLES), *(("figure", name) for name in figures.FIGURES)]
+    ("kind", "name"), [*(("table", name) for name in TABLES), *(("figure", name) for name in FIGURES)]
 )
 def test_every_table_and_figure_has_a_caption_of_its_own(kind, name):
     assert caption(kind, name).endswith(".")
-    assert len({caption("table", each) for each in tables.TABLES}) == len(tables.TABLES)
+    assert len({caption("table", each) for each in TABLES}) == len(TABLES.names)

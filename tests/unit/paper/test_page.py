@@ -7,7 +7,7 @@ from prosparse.experiment.layout import Layout
 from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration
 from prosparse.paper.claims import registry as claims
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.tables import registry as tables
 
 
@@ -16,7 +16,7 @@ def test_page_renders_with_everything_missing(nothing):
     assert "_missing: claims.md has not been made yet._" in text
     for name in tables.TABLES:
         assert f"_missing: tables/{name}.md has not been made yet._" in text
-    for name in figures.FIGURES:
+    for name in FIGURES:
         assert f"figures/{name}.png has not been made" in text
     assert "Wall time: missing" in text
     assert "activation recall, predicted sparsity): the experiment trains no predictors, so claim 8 has no" in text
@@ -135,11 +135,8 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
 def test_importing_the_package_loads_nothing_heavy():
     """About twenty short jobs import these modules, and the DAG does on every parse."""
     code = (
-        "import sys; from prosparse.paper import page; from prosparse.paper.claims import registry as claims; "
-        "from prosparse.paper.figures import registry as figures; "
-        "from prosparse.paper.tables import registry as tables; "
-        "[registry.module(name) for registry, names in ((claims, claims.CLAIMS), (figures, figures.FIGURES), "
-        "(tables, tables.TABLES)) for name in names]; "
+        "import sys; from prosparse.paper.page import CLAIMS, FIGURES, TABLES; "
+        "[registry.module(name) for registry in (CLAIMS, FIGURES, TABLES) for name in registry]; "
         "heavy = ('torch', 'transformers', 'polars', 'altair', 'numpy', 'scipy', 'pandas'); "
         "print([m for m in heavy if m in sys.modules])"
     )

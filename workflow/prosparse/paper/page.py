@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
-from prosparse.paper.claims import registry as claims
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.claims.registry import CLAIMS
+from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.sections.compiled_operators import compiled_operators
@@ -17,18 +17,13 @@ from prosparse.paper.sections.not_run import not_run
 from prosparse.paper.sections.origins import origins
 from prosparse.paper.sections.overhead import overhead
 from prosparse.paper.sections.times import start_up, times
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.system.files import write_text
 
 
 def needs(experiment: Experiment) -> Needs:
     """Return everything that any table, figure or claim needs."""
-    found = claims.needs(experiment)
-    for table in tables.TABLES:
-        found |= tables.needs(table, experiment)
-    for figure in figures.FIGURES:
-        found |= figures.needs(figure, experiment)
-    return found
+    return CLAIMS.all_needs(experiment) | TABLES.all_needs(experiment) | FIGURES.all_needs(experiment)
 
 
 def write(layout: Layout) -> Path:
@@ -55,10 +50,10 @@ def render(results: Results) -> str:
         "",
         "## Tables",
     ]
-    for name in tables.TABLES:
+    for name in TABLES:
         lines += ["", _included(layout, layout.table(name, "md"))]
     lines += ["", "## Figures"]
-    for name in figures.FIGURES:
+    for name in FIGURES:
         image = layout.figure(name, "png")
         lines += ["", f"![{name}]({layout.relative(image)})" if image.exists() else _missing(layout, image)]
     lines += ["", "## Acceleration", "", _included(layout, layout.acceleration())]

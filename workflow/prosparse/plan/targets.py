@@ -14,12 +14,12 @@ from prosparse.experiment.layout import Layout
 from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
 from prosparse.paper import page
-from prosparse.paper.claims import registry as claims
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.claims.registry import CLAIMS
+from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.release import card
 from prosparse.paper.release import folder as release
 from prosparse.paper.results.needs import Needs
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.plan.downloads import Remote, remotes
 from prosparse.plan.hub import ask_hub, refused_by_hub
 from prosparse.plan.jobs import (
@@ -43,11 +43,11 @@ WHOLE = frozenset({"all", "publish"})
 
 def targets(experiment: Experiment) -> dict[str, Needs]:
     """Return what each named target of the workflow needs."""
-    found = {name: tables.needs(name, experiment) for name in tables.TABLES}
-    found |= {name: figures.needs(name, experiment) for name in figures.FIGURES}
-    for name, members in (("tables", tables.TABLES), ("figures", figures.FIGURES)):
-        found[name] = reduce(or_, (found[member] for member in members))
-    found["claims"] = claims.needs(experiment)
+    found = {name: TABLES.needs(name, experiment) for name in TABLES}
+    found |= {name: FIGURES.needs(name, experiment) for name in FIGURES}
+    found["tables"] = TABLES.all_needs(experiment)
+    found["figures"] = FIGURES.all_needs(experiment)
+    found["claims"] = CLAIMS.all_needs(experiment)
     found["release"] = reduce(or_, (card.needs(experiment, pair) for pair in release.pairs(experiment)), Needs())
     found["bases"] = Needs.of_chains(experiment, experiment.bases)
     found |= dict.fromkeys(WHOLE, page.needs(experiment))
@@ -61,8 +61,8 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
     Other files are ignored; no targets means ``all``.
     """
     known, layout = targets(experiment), Layout.of(experiment)
-    files = [(layout.table(name, "*"), known[name]) for name in tables.TABLES]
-    files += [(layout.figure(name, "*"), known[name]) for name in figures.FIGURES]
+    files = [(layout.table(name, "*"), known[name]) for name in TABLES]
+    files += [(layout.figure(name, "*"), known[name]) for name in FIGURES]
     files += [(layout.release(pair) / "*", card.needs(experiment, pair)) for pair in release.pairs(experiment)]
     files += [(layout.claims("*"), known["claims"]), (layout.page(), known["all"])]
     needs, whole = Needs(), False

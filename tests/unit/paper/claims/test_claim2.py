@@ -6,8 +6,7 @@ import pytest
 from helpers.claims import change_measurements, precise, verdicts_of
 from helpers.synthetic_results import CONFIG, Synthetic
 
-from prosparse.paper.claims import registry as claims
-from prosparse.paper.claims.registry import FAILS, HOLDS, UNTESTABLE
+from prosparse.paper.claims.registry import CLAIMS, FAILS, HOLDS, UNTESTABLE
 
 
 @pytest.mark.parametrize(("key", "value"), [("sparsity", 0.80), ("loss", 3.60)])
@@ -47,7 +46,7 @@ def _pretrained(directory, until):
 @pytest.mark.parametrize("until", [0, 1])
 def test_claim2_takes_a_pretrained_original_as_it_is_by_benchmarks(tmp_path, until):
     synthetic = _pretrained(tmp_path, until)
-    for run, activation in claims.needs(synthetic.experiment).benchmarks:
+    for run, activation in CLAIMS.all_needs(synthetic.experiment).benchmarks:
         path = synthetic.layout.benchmarks(run, activation, 1)
         synthetic.edit(path, precise(0.05 if run == "vanilla" else 0.0))
     verdict = verdicts_of(synthetic)[2]

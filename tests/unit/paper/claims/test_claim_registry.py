@@ -33,7 +33,7 @@ def test_without_runs_nothing_is_testable(nothing):
 
 
 def test_needs_cover_what_is_read(synthetic):
-    needs = claims.needs(synthetic.experiment)
+    needs = claims.CLAIMS.all_needs(synthetic.experiment)
     for kind, paths in needs.files(synthetic.layout).items():
         assert paths or kind == "predicted_benchmarks", kind
     kept = {p for paths in needs.files(synthetic.layout).values() for p in paths}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from helpers.claims import change_measurements, precise, verdicts_of
 
-from prosparse.paper.claims import registry as claims
-from prosparse.paper.claims.registry import FAILS, HOLDS
+from prosparse.paper.claims.registry import CLAIMS, FAILS, HOLDS
 
 
 def test_quality_is_average_performance_where_it_can_resolve_the_tolerance(synthetic):
-    for run, activation in claims.needs(synthetic.experiment).benchmarks:
+    for run, activation in CLAIMS.all_needs(synthetic.experiment).benchmarks:
         synthetic.edit(synthetic.layout.benchmarks(run, activation, 1), precise(0.0))
     assert "Quality is average performance" in verdicts_of(synthetic)[2].evidence
     assert verdicts_of(synthetic)[2].verdict == HOLDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.figures.registry import FIGURES
 
 
 class _NoResults:
@@ -17,7 +17,7 @@ class _NoResults:
 
 
 def test_published_stages_peak_where_the_tables_say():
-    _, data = figures.build("figure1", _NoResults())
+    _, data = FIGURES.build("figure1", _NoResults())
     curves = {}
     for row in data["data"]:
         curves.setdefault(row["series"], []).append((row["progress"], row["lambda"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helpers.synthetic_results import CONFIG, Synthetic
 
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.figures.registry import FIGURES
 
 
 def test_runs_that_were_not_trained_draw_no_curve(tmp_path):
@@ -13,7 +13,7 @@ def test_runs_that_were_not_trained_draw_no_curve(tmp_path):
     for names, drawn in ((["base-still"], set()), (["base-still", "vanilla"], {"vanilla"})):
         chosen = {**CONFIG["figures"], "schedule": names, "sparsity_curves": names}
         synthetic = Synthetic(tmp_path / str(len(names)), {**CONFIG, "runs": runs, "figures": chosen}).write()
-        _, first = figures.build("figure1", synthetic.results)
+        _, first = FIGURES.build("figure1", synthetic.results)
         assert {row["series"] for row in first["data"] if row["panel"] == "ours"} == drawn
-        _, second = figures.build("figure2", synthetic.results)
+        _, second = FIGURES.build("figure2", synthetic.results)
         assert {row["series"] for row in second["data"]} == drawn

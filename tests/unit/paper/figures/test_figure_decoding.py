@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from prosparse.paper.figures import registry as figures
+from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.results.decoding import MODES
 
 
 def test_figure_of_decoding_adds_up_to_the_measured_time(synthetic, decoding):
-    _, data = figures.build("figure_decoding", synthetic.results)
+    _, data = FIGURES.build("figure_decoding", synthetic.results)
     modes = next(model for model in decoding["models"] if model["row"] == "ProSparse-7B")["modes"]
     for mode, way in MODES.items():
         parts = [row for row in data["data"] if (row["model"], row["way"]) == ("ProSparse-7B", way)]

@@ -27,4 +27,4 @@ def test_figures_without_runs_say_missing(nothing):
 
 def test_unknown_figure():
     with pytest.raises(ConfigError, match="figure4"):
-        figures.needs("figure9", None)
+        figures.FIGURES.needs("figure9", None)

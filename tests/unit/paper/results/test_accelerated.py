@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prosparse.experiment import table2_rows
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 
 
 def test_pairs_are_the_rows_of_table_2_with_the_dense_ones(synthetic):
@@ -19,12 +19,12 @@ def test_pairs_are_the_rows_of_table_2_with_the_dense_ones(synthetic):
 
 
 def test_needs_follow_the_sections(synthetic, nothing):
-    needs = tables.needs("table2_predictors", synthetic.experiment)
+    needs = TABLES.needs("table2_predictors", synthetic.experiment)
     assert needs.prediction == {
         ("progressive", "relu"), ("progressive", "fatrelu-0.01"), ("vanilla", "relu"), ("constant-0.1", "relu")
     }  # fmt: skip
     assert needs.predicted_benchmarks == needs.benchmarks == {("progressive", "fatrelu-0.01")}
-    needs = tables.needs("table2_decoding", synthetic.experiment)
+    needs = TABLES.needs("table2_decoding", synthetic.experiment)
     assert (needs.decoding, needs.decoding_shapes, needs.prediction) == (True, {"llama-7b"}, set())
     for name in ("table2", "table2_decoding", "table2_predictors"):
-        assert not any(tables.needs(name, nothing.experiment).files(nothing.layout).values())
+        assert not any(TABLES.needs(name, nothing.experiment).files(nothing.layout).values())

@@ -7,7 +7,7 @@ import pytest
 from helpers.tables import cells_of
 
 from prosparse.paper.results.operator_lines import line, published_line
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.published.settings import settings
 
 
@@ -30,7 +30,7 @@ def test_published_line(synthetic, scale, step, fixed, slope):
     for setting in settings():  # within the paper's own scatter, so the line describes its rows
         if setting.scale == scale and not setting.is_dense:
             assert found.at(setting.density) == pytest.approx(setting.microseconds(step), rel=0.05)
-    cells = cells_of(tables.build("table2_operators_fit", synthetic.results), f"{scale}, step ({step})", "cold")
+    cells = cells_of(TABLES.build("table2_operators_fit", synthetic.results), f"{scale}, step ({step})", "cold")
     assert cells["fixed_us"].published.startswith(f"{found.fixed:.1f} ± ")
     assert cells["slope_us"].published.startswith(f"{found.slope:.1f} ± ")
     assert float(cells["fixed_share"].published) == pytest.approx(100 * found.fixed / found.at(0.1068), abs=0.05)

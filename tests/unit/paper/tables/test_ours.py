@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.paper.tables.text import to_latex, to_markdown
 
 
 def test_ours_alone_in_the_configs_order_without_a_line_of_the_paper(synthetic):
-    table = tables.build("ours", synthetic.results)
+    table = TABLES.build("ours", synthetic.results)
     assert [(row.label, row.pair) for row in table.rows] == [
         ("Dense, same tokens", "dense@silu"),
         ("ProSparse, t = 0.03", "progressive@fatrelu-0.03"),

@@ -9,12 +9,12 @@ import io
 import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.paper.tables.text import to_csv, to_markdown
 
 
 def test_search_log_tells_what_each_run_tried(synthetic):
-    table = tables.build("search", synthetic.results)
+    table = TABLES.build("search", synthetic.results)
     assert [row.label for row in table.rows] == ["constant-0.4", "distilled", "progressive", "progressive@fatrelu-0.03"]
     text = to_markdown(table)
     assert (
@@ -38,9 +38,9 @@ def test_search_log_of_starts(synthetic, untrained):
     raw = copy.deepcopy(CONFIG)
     raw["runs"]["final-1"]["init"]["stage"] = 2
     raw["search"] = ["final-1", "base"]
-    table = tables.build("search", Synthetic(synthetic.directory, raw).write().results)
+    table = TABLES.build("search", Synthetic(synthetic.directory, raw).write().results)
     starts = [row.cells["start"].text for row in table.rows]
     assert starts[0] == "progressive stage 2"
     assert starts[1].startswith("llama, 6 layers")
-    text = to_markdown(tables.build("search", untrained.results))
+    text = to_markdown(TABLES.build("search", untrained.results))
     assert "| **base** | ours | Some-135M.Q4_1 (GGUF) | silu | – | – | – | 0 | 0 | – | 0.00 | 3.502 | – |" in text

@@ -9,12 +9,12 @@ import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
 from helpers.tables import row_of
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.paper.tables.text import to_markdown
 
 
 def test_table1_puts_ours_beside_the_papers(synthetic):
-    table = tables.build("table1", synthetic.results)
+    table = TABLES.build("table1", synthetic.results)
     cells = row_of(table, "ProSparse-7B").cells
     assert cells["average_sparsity"].published == "89.32"
     assert cells["average_sparsity"].ours.mean == pytest.approx(100 * (0.885 + 0.012 + 0.001))
@@ -29,7 +29,7 @@ def test_table1_puts_ours_beside_the_papers(synthetic):
 
 
 def test_a_row_without_a_run_is_missing_and_never_filled(synthetic):
-    table = tables.build("table1", synthetic.results)
+    table = TABLES.build("table1", synthetic.results)
     for label, reason in (("ReluLLaMA-7B", "released checkpoint"), ("MiniCPM-1B", "no run of this experiment")):
         row = row_of(table, label)
         assert row.pair is None
@@ -38,34 +38,34 @@ def test_a_row_without_a_run_is_missing_and_never_filled(synthetic):
 
 
 def test_chance_level_row(synthetic):
-    cells = row_of(tables.build("table3", synthetic.results), "Chance level").cells
+    cells = row_of(TABLES.build("table3", synthetic.results), "Chance level").cells
     assert cells["piqa"].ours.mean == 50
     assert cells["humaneval"].ours.mean == 0
-    group = row_of(tables.build("table1", synthetic.results), "Chance level").cells["commonsense_reasoning"]
+    group = row_of(TABLES.build("table1", synthetic.results), "Chance level").cells["commonsense_reasoning"]
     assert group.ours.mean == pytest.approx(100 * (0.5 + 1 / 3 + 0.25 + 0.5 + 0.5) / 5)
 
 
 def test_without_benchmarks_the_columns_are_missing_and_nothing_is_needed(tmp_path):
     raw = {**CONFIG, "benchmarks": {"rows": "packages", "tasks": []}}
     synthetic = Synthetic(tmp_path, raw).write()
-    assert tables.needs("table1", synthetic.experiment).benchmarks == set()
-    cells = row_of(tables.build("table1", synthetic.results), "ProSparse-7B").cells
+    assert TABLES.needs("table1", synthetic.experiment).benchmarks == set()
+    cells = row_of(TABLES.build("table1", synthetic.results), "ProSparse-7B").cells
     assert cells["average_performance"].ours is None
     assert cells["held_out_loss"].ours is not None
-    assert "missing" in to_markdown(tables.build("table1", synthetic.results))
+    assert "missing" in to_markdown(TABLES.build("table1", synthetic.results))
     assert set(synthetic.results.benchmarks("base", "silu").missing.values()) == {"this experiment runs no benchmark"}
 
 
 def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
     raw = copy.deepcopy(CONFIG) | {"benchmarked": ["progressive@fatrelu-0.01"]}
     chosen = Synthetic(synthetic.directory, raw)
-    needs = tables.needs("table9", chosen.experiment)
+    needs = TABLES.needs("table9", chosen.experiment)
     assert needs.benchmarks == {("progressive", "fatrelu-0.01")}
-    assert needs.sparsity == tables.needs("table9", synthetic.experiment).sparsity
-    rows = {row.label: row.cells for row in tables.build("table9", chosen.results).rows}
+    assert needs.sparsity == TABLES.needs("table9", synthetic.experiment).sparsity
+    rows = {row.label: row.cells for row in TABLES.build("table9", chosen.results).rows}
     assert rows["7B, t = 0.01"]["average_performance"].ours is not None
     assert rows["7B, t = 0.03"]["average_performance"].ours is None
-    notes = tables.build("table9", chosen.results).notes
+    notes = TABLES.build("table9", chosen.results).notes
     assert any(
         "Not benchmarked in this experiment: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes
     )
@@ -76,7 +76,7 @@ def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
 
 
 def test_table1_shows_token_budgets_beside_the_papers(untrained):
-    rows = {row.label: row.cells["accumulated_tokens"] for row in tables.build("table1", untrained.results).rows[:-1]}
+    rows = {row.label: row.cells["accumulated_tokens"] for row in TABLES.build("table1", untrained.results).rows[:-1]}
     assert rows["LLaMA2-7B"].ours.mean == 0
     assert rows["ProSparse-7B"].ours.mean == 180 * 8 * 256
     # Tables 6 and 7: the last stages
@@ -88,24 +88,24 @@ def test_table1_shows_token_budgets_beside_the_papers(untrained):
     }
     early = {
         row.label: row.cells["accumulated_tokens"]
-        for row in tables.build("table1_early_baselines", untrained.results).rows
+        for row in TABLES.build("table1_early_baselines", untrained.results).rows
     }
     assert early["Vanilla ReLU-7B"].published == early["Shifted ReLU-7B"].published == "34600000000"
     assert early["Fixed L1-7B"].published == ""  # printed nowhere
     for name in ("table1", "table1_early_baselines", "table5"):
-        assert "7B 34.60 B, 13B 134.22 B, 1B 473.02 B" in to_markdown(tables.build(name, untrained.results))
+        assert "7B 34.60 B, 13B 134.22 B, 1B 473.02 B" in to_markdown(TABLES.build(name, untrained.results))
 
 
 def test_a_pretrained_original_is_no_stand_in(tmp_path):
     original = {"pretrained": "meta-llama/Llama-2-7b-hf"}
     raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": {**CONFIG["runs"]["base"], "init": original}}}
-    text = to_markdown(tables.build("table1", Synthetic(tmp_path, raw).write().results))
+    text = to_markdown(TABLES.build("table1", Synthetic(tmp_path, raw).write().results))
     assert "Ours is meta-llama/Llama-2-7b-hf" in text
     assert "a stand-in: meta" not in text
 
 
 def test_a_gguf_file_is_named_by_its_stem(untrained):
-    text = to_markdown(tables.build("table1", untrained.results))
+    text = to_markdown(TABLES.build("table1", untrained.results))
     assert "Ours is a stand-in: Some-135M.Q4_1 (GGUF) (runs: `base`; `progressive`)." in text
     assert "results/packages" not in text
 
@@ -113,5 +113,5 @@ def test_a_gguf_file_is_named_by_its_stem(untrained):
 def test_a_gguf_file_of_the_papers_model_is_no_stand_in(tmp_path):
     original = {"pretrained": "models", "gguf_file": "llama-2-7b.Q4_K_M.gguf"}
     raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": {**CONFIG["runs"]["base"], "init": original}}}
-    text = to_markdown(tables.build("table1", Synthetic(tmp_path, raw).write().results))
+    text = to_markdown(TABLES.build("table1", Synthetic(tmp_path, raw).write().results))
     assert "Ours is llama-2-7b.Q4_K_M (GGUF)" in text

@@ -9,12 +9,12 @@ from helpers.synthetic_results import CONFIG, USED, Synthetic
 from helpers.tables import row_of
 
 from prosparse.paper.results.reader import MissingResult
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.published.tables import published_table
 
 
 def test_table2_has_every_number_of_the_paper(synthetic):
-    table = tables.build("table2", synthetic.results)
+    table = TABLES.build("table2", synthetic.results)
     for source in ("table2_acceleration", "table2_early_baselines"):
         for printed in published_table(source):
             row = row_of(table, printed["setting"])
@@ -27,7 +27,7 @@ def test_table2_has_every_number_of_the_paper(synthetic):
 
 
 def test_table2_puts_ours_beside_the_papers(synthetic, decoding):
-    cells = row_of(tables.build("table2", synthetic.results), "ProSparse-7B*").cells
+    cells = row_of(TABLES.build("table2", synthetic.results), "ProSparse-7B*").cells
     raw = json.loads(synthetic.layout.prediction("progressive", "relu", 1).read_text())
     model = next(model for model in decoding["models"] if model["row"] == "ProSparse-7B*")
     expected = {
@@ -48,7 +48,7 @@ def test_table2_puts_ours_beside_the_papers(synthetic, decoding):
 
 
 def test_table2_dense_row_is_our_dense_decoding(synthetic, decoding):
-    cells = row_of(tables.build("table2", synthetic.results), "Dense-7B").cells
+    cells = row_of(TABLES.build("table2", synthetic.results), "Dense-7B").cells
     dense = decoding["models"][0]["modes"]["dense"]
     assert cells["inference_speed_tokens_per_s"].ours.mean == dense["tokens_per_second"]["median"]
     assert cells["speedup_to_dense"].ours.mean == 1
@@ -57,7 +57,7 @@ def test_table2_dense_row_is_our_dense_decoding(synthetic, decoding):
 
 
 def test_table2_labels_synthetic_models(synthetic):
-    table = tables.build("table2", synthetic.results)
+    table = TABLES.build("table2", synthetic.results)
     row = row_of(table, "Synthetic llama-7b as ProSparse-7B")
     assert not row.is_published
     assert row.cells["average_sparsity"].ours.mean == pytest.approx(89.32)
@@ -67,7 +67,7 @@ def test_table2_labels_synthetic_models(synthetic):
 
 
 def test_missing_parts_say_why(tmp_path, synthetic):
-    table = tables.build("table2", _without(tmp_path / "a", "predictors").results)
+    table = TABLES.build("table2", _without(tmp_path / "a", "predictors").results)
     cells = row_of(table, "ProSparse-7B").cells
     assert cells["activation_recall"].ours is None
     assert cells["activation_recall"].published == "92.34"
@@ -77,7 +77,7 @@ def test_missing_parts_say_why(tmp_path, synthetic):
     assert any(note == "Missing: ProSparse-7B*; ProSparse-7B; Vanilla ReLU-7B; Fixed L1-7B: not decoded in mode "
                "predicted." for note in table.notes)  # fmt: skip
 
-    table = tables.build("table2", _without(tmp_path / "b", "decoding", "operators").results)
+    table = TABLES.build("table2", _without(tmp_path / "b", "decoding", "operators").results)
     cells = row_of(table, "ProSparse-7B").cells
     assert cells["activation_recall"].ours is not None
     assert cells["inference_speed_tokens_per_s"].ours is None
@@ -86,7 +86,7 @@ def test_missing_parts_say_why(tmp_path, synthetic):
 
     synthetic.edit(synthetic.layout.decoding(), lambda value: value["models"].pop())
     with pytest.raises(MissingResult, match=r"decoding\.json: no decoding times of the row Fixed L1-7B"):
-        tables.build("table2", synthetic.results)
+        TABLES.build("table2", synthetic.results)
 
 
 def _without(tmp_path, *sections, **changes):

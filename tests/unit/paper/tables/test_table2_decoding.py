@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from helpers.tables import row_of
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 
 
 def test_decoding_has_a_row_for_every_way(synthetic, decoding):
-    table = tables.build("table2_decoding", synthetic.results)
+    table = TABLES.build("table2_decoding", synthetic.results)
     ways = [row.label for row in table.rows if row.label.startswith("ProSparse-7B*: ")]
     assert [label.partition(": ")[2] for label in ways] == [
         "transformers, dense", "ours, dense", "ours, exact", "ours, predicted", "llama.cpp, dense"
@@ -37,7 +37,7 @@ def test_decoding_has_a_row_for_every_way(synthetic, decoding):
 
 
 def test_engines_that_are_missing_say_why(synthetic):
-    table = tables.build("table2_decoding", synthetic.results)
+    table = TABLES.build("table2_decoding", synthetic.results)
     row = row_of(table, "Synthetic llama-7b as ProSparse-7B: PowerInfer, predicted")
     assert all(cell.ours is None and cell.note == "missing: its binary is not built" for cell in row.cells.values())
     assert "Missing: PowerInfer: its binary is not built." in table.notes

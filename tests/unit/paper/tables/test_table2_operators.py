@@ -12,18 +12,18 @@ from helpers.tables import cells_of
 from prosparse.experiment import table2_rows
 from prosparse.paper.figures import registry as figures
 from prosparse.paper.results.reader import MissingResult
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.paper.tables.text import to_csv, to_latex, to_markdown
 
-TABLES = ("table2_operators", "table2_operators_fit", "table2_operators_gpu")
+NAMES = ("table2_operators", "table2_operators_fit", "table2_operators_gpu")
 
 
 def test_without_the_section_nothing_is_timed_or_needed(nothing):
     assert table2_rows.densities(nothing.experiment) == {}
     assert table2_rows.trained(nothing.experiment) == {}
-    for name in TABLES:
-        assert not tables.needs(name, nothing.experiment).operators
-        table = tables.build(name, nothing.results)
+    for name in NAMES:
+        assert not TABLES.needs(name, nothing.experiment).operators
+        table = TABLES.build(name, nothing.results)
         assert "Missing: 7B, 13B: the experiment times no operators." in table.notes
         assert "paper (ours: missing)" in to_markdown(table)
     _, svg, _ = figures.write("figure_operators", nothing.layout)
@@ -31,7 +31,7 @@ def test_without_the_section_nothing_is_timed_or_needed(nothing):
 
 
 def test_times_land_beside_the_papers(synthetic):
-    cells = cells_of(tables.build("table2_operators", synthetic.results), "ProSparse-7B")
+    cells = cells_of(TABLES.build("table2_operators", synthetic.results), "ProSparse-7B")
     density = 1176 / 11008  # whole neurons
     time = 20 + 3000 * density
     expected = {
@@ -53,7 +53,7 @@ def test_times_land_beside_the_papers(synthetic):
 
 
 def test_dense_rows_are_our_own_dense_kernel(synthetic):
-    cells = cells_of(tables.build("table2_operators", synthetic.results), "Dense-7B")
+    cells = cells_of(TABLES.build("table2_operators", synthetic.results), "Dense-7B")
     assert cells["step2_time_us"].ours.mean == pytest.approx(3020)
     assert cells["step3_time_us"].ours.mean == pytest.approx(1.2 * 3020)
     assert cells["step3_time_us"].published == "82.92"
@@ -62,7 +62,7 @@ def test_dense_rows_are_our_own_dense_kernel(synthetic):
 
 
 def test_trained_models_have_rows_of_their_own(synthetic):
-    table = tables.build("table2_operators", synthetic.results)
+    table = TABLES.build("table2_operators", synthetic.results)
     row = next(row for row in table.rows if row.label == "Ours for ProSparse-7B, 128 × 352")
     assert (row.pair, row.is_published) == ("progressive@fatrelu-0.01", False)
     assert row.cells["average_sparsity"].ours.mean == pytest.approx(100 * (1 - 35 / 352))
@@ -71,11 +71,11 @@ def test_trained_models_have_rows_of_their_own(synthetic):
 
 
 def test_notes_name_device_protocol_and_caches(synthetic, on_gpu):
-    notes = "\n".join(tables.build("table2_operators", on_gpu.results).notes)
+    notes = "\n".join(TABLES.build("table2_operators", on_gpu.results).notes)
     assert "Ours: Imaginary GPU, bfloat16 weights." in notes
     assert "compare speedups" not in notes
     synthetic.edit(synthetic.layout.operators(), lambda value: value.update(device="cpu"))
-    notes = "\n".join(tables.build("table2_operators", synthetic.results).notes)
+    notes = "\n".join(TABLES.build("table2_operators", synthetic.results).notes)
     for words in (
         "CPU (Imaginary CPU, 2 cores; 2 threads), bfloat16",
         "medians of 40 rounds",
@@ -91,8 +91,8 @@ def test_notes_name_device_protocol_and_caches(synthetic, on_gpu):
 def test_a_scale_that_is_not_timed_is_missing(tmp_path):
     raw = {**CONFIG, "operators": {**CONFIG["operators"], "shapes": {"7B": [4096, 11008]}}}
     synthetic = Synthetic(tmp_path, raw).write()
-    for name in TABLES:
-        table = tables.build(name, synthetic.results)
+    for name in NAMES:
+        table = TABLES.build(name, synthetic.results)
         assert "Missing: 13B: the experiment times no operators of the 13B shape." in table.notes
         lines = list(csv.DictReader(io.StringIO(to_csv(table))))
         assert all(line["ours"] == "" for line in lines if "13B" in line["row"])
@@ -105,17 +105,17 @@ def test_what_was_not_measured_is_named(synthetic):
 
     synthetic.edit(synthetic.layout.operators(), drop)
     with pytest.raises(MissingResult, match=r"operators\.json: no operator times of 7B at density 0\.1068"):
-        tables.build("table2_operators", synthetic.results)
+        TABLES.build("table2_operators", synthetic.results)
     synthetic.edit(synthetic.layout.operators(), lambda value: value.update(cases=[]))
     with pytest.raises(MissingResult, match=r"operators\.json: no operator times of 7B"):
-        tables.build("table2_operators_fit", synthetic.results)
+        TABLES.build("table2_operators_fit", synthetic.results)
     synthetic.layout.operators().unlink()
     with pytest.raises(MissingResult, match=r"operators\.json: no such result"):
-        tables.build("table2_operators_gpu", synthetic.results)
+        TABLES.build("table2_operators_gpu", synthetic.results)
 
 
 def test_renderings(synthetic):
-    table = tables.build("table2_operators", synthetic.results)
+    table = TABLES.build("table2_operators", synthetic.results)
     markdown = to_markdown(table)
     assert "| **ProSparse-7B\\*** | paper | 88.11 | 46.66 | 1.94 | 55.56 | 1.49 | – |" in markdown
     assert (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from helpers.tables import cells_of
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.published.settings import settings
 
 
 def test_least_time_is_bytes_over_bandwidth(synthetic):
-    table = tables.build("table2_operators_gpu", synthetic.results)
+    table = TABLES.build("table2_operators_gpu", synthetic.results)
     dense = cells_of(table, "Dense-7B")
     size = 2 * (4096 * 11008 + 4096 + 11008)
     assert dense["step2_A100"].ours.mean == pytest.approx(1e6 * size / 2039e9)
@@ -24,14 +24,14 @@ def test_least_time_is_bytes_over_bandwidth(synthetic):
 
 
 def test_gpu_times_are_missing_until_a_gpu_has_run(synthetic):
-    table = tables.build("table2_operators_gpu", synthetic.results)
+    table = TABLES.build("table2_operators_gpu", synthetic.results)
     cell = cells_of(table, "ProSparse-13B")["step2_time_us"]
     assert (cell.ours, cell.published, cell.note) == (None, "53.78", "missing: ours have not been run on a GPU")
     assert any(note.startswith("Our operators have not been run on a GPU") for note in table.notes)
 
 
 def test_gpu_times_are_shown_once_a_gpu_has_run(on_gpu):
-    table = tables.build("table2_operators_gpu", on_gpu.results)
+    table = TABLES.build("table2_operators_gpu", on_gpu.results)
     assert cells_of(table, "ProSparse-7B")["step2_time_us"].ours.mean == pytest.approx(20 + 3000 * 1176 / 11008)
     assert cells_of(table, "Dense-7B")["step2_time_us"].ours.mean == pytest.approx(3020)
     assert not any("not been run" in note for note in table.notes)

@@ -11,7 +11,7 @@ import pytest
 from helpers.tables import row_of
 
 from prosparse.paper.results.reader import MissingResult
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 from prosparse.paper.tables.text import to_csv, to_markdown
 
 
@@ -19,11 +19,11 @@ def test_a_kind_that_was_not_measured_is_named(synthetic):
     path = synthetic.layout.prediction("progressive", "relu", 1)
     synthetic.edit(path, lambda value: value["kinds"].pop("svd"))
     with pytest.raises(MissingResult, match=r"relu\.json: no predictor of kind svd; it has nonzero, top, marginal"):
-        tables.build("table2_predictors", synthetic.results)
+        TABLES.build("table2_predictors", synthetic.results)
 
 
 def test_recall_of_frequency_alone_is_interpolated_at_the_same_predicted_sparsity(synthetic):
-    table = tables.build("table2_predictors", synthetic.results)
+    table = TABLES.build("table2_predictors", synthetic.results)
     cells = row_of(table, "ProSparse-7B*", "progressive@relu, non-zero labels").cells
     raw = json.loads(synthetic.layout.prediction("progressive", "relu", 1).read_text())["kinds"]
     x, y = ([point[key] for point in raw["marginal"]["sweep"]] for key in ("predicted_sparsity", "activation_recall"))
@@ -44,7 +44,7 @@ def test_quality_under_prediction(synthetic):
             row["score"] -= 0.01
 
     synthetic.edit(path, worse)
-    table = tables.build("table2_predictors", synthetic.results)
+    table = TABLES.build("table2_predictors", synthetic.results)
     cells = row_of(table, "ProSparse-7B", "progressive@fatrelu-0.01, non-zero labels").cells
     assert cells["performance"].ours.mean - cells["predicted_performance"].ours.mean == pytest.approx(1)
     assert cells["performance"].mark == "†"  # AGI Eval has no rows
@@ -54,7 +54,7 @@ def test_quality_under_prediction(synthetic):
 def test_a_kind_that_predicts_nothing_active_has_no_precision(synthetic):
     path = synthetic.layout.prediction("progressive", "relu", 1)
     synthetic.edit(path, lambda value: value["kinds"]["top"].update(precision=None))
-    table = tables.build("table2_predictors", synthetic.results)
+    table = TABLES.build("table2_predictors", synthetic.results)
     assert row_of(table, "ProSparse-7B*", "progressive@relu, top labels").cells["precision"].ours is None
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert any(line["note"] == "missing: nothing is predicted active" for line in lines)

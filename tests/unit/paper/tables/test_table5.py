@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from helpers.tables import row_of
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 
 
 def test_table5_shows_our_factor_and_equal_budgets(synthetic):
-    table = tables.build("table5", synthetic.results)
+    table = TABLES.build("table5", synthetic.results)
     assert row_of(table, "7B, λ = 1e-1").cells["lambda"].ours.mean == 0.1
     assert row_of(table, "7B, ProSparse").cells["lambda"].published == ""
     budget = (2000 + 180) * 8 * 256

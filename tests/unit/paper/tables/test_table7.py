@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers.synthetic_results import CONFIG, Synthetic
 from helpers.tables import row_of
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 
 
 def test_table7_continues_decay_and_sft_from_the_run_before(tmp_path):
@@ -19,7 +19,7 @@ def test_table7_continues_decay_and_sft_from_the_run_before(tmp_path):
         },
         "stages": {"1B": ["progressive", "decay", "sft-tuned"]},
     }  # fmt: skip
-    table = tables.build("table7", Synthetic(tmp_path, raw).write().results)
+    table = TABLES.build("table7", Synthetic(tmp_path, raw).write().results)
     decay, tuned = row_of(table, "1B, decay"), row_of(table, "1B, SFT")
     assert decay.cells["accumulated_steps"].ours.mean == 180 + 30
     assert tuned.cells["accumulated_steps"].ours.mean == 180 + 30 + 10

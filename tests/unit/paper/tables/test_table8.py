@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.tables import row_of
 
-from prosparse.paper.tables import registry as tables
+from prosparse.paper.tables.registry import TABLES
 
 
 def test_table8_weights_corpora_of_one_data_set_by_tokens(synthetic):
@@ -15,7 +15,7 @@ def test_table8_weights_corpora_of_one_data_set_by_tokens(synthetic):
             entry["corpora"]["questions"].update(stands_for="ultrachat", sparsity=0.80, tokens=1000)
 
     synthetic.edit(synthetic.layout.sparsity("progressive", 1), merge)
-    cells = row_of(tables.build("table8", synthetic.results), "ProSparse-7B").cells
+    cells = row_of(TABLES.build("table8", synthetic.results), "ProSparse-7B").cells
     assert cells["ultrachat"].ours.mean == pytest.approx(87.5)
     assert cells["paq"].ours is None
     assert cells["paq"].published == "97.28"

@@ -23,7 +23,7 @@ def test_unknown_table_lists_the_known(nothing):
 def test_every_table_needs_what_it_reads(synthetic):
     """Only the files a table names may be there, and it must be written from them."""
     for name in tables.TABLES:
-        needs = tables.needs(name, synthetic.experiment)
+        needs = tables.TABLES.needs(name, synthetic.experiment)
         allowed = {path for paths in needs.files(synthetic.layout).values() for path in paths}
         read = []
 
@@ -32,22 +32,22 @@ def test_every_table_needs_what_it_reads(synthetic):
                 read.append(path)  # noqa: B023
                 return super()._json(path)
 
-        tables.build(name, Recording(synthetic.layout))
+        tables.TABLES.build(name, Recording(synthetic.layout))
         assert set(read) <= allowed, name
         assert set(read) == allowed, f"{name} asks for more than it reads"
 
 
 @pytest.mark.parametrize("name", ["ours", "search"])
 def test_without_runs_ours_and_search_say_so_in_a_line_and_need_nothing(nothing, name):
-    assert tables.needs(name, nothing.experiment) == Needs()
-    heading, _, line = to_markdown(tables.build(name, nothing.results)).splitlines()
+    assert tables.TABLES.needs(name, nothing.experiment) == Needs()
+    heading, _, line = to_markdown(tables.TABLES.build(name, nothing.results)).splitlines()
     assert heading.startswith("### ")
     assert line == "Experiment `synthetic` has none."
 
 
 def test_nothing_measured_renders_everywhere(nothing):
     for name in tables.TABLES:
-        table = tables.build(name, nothing.results)
+        table = tables.TABLES.build(name, nothing.results)
         for render in (to_csv, to_markdown, to_latex):
             assert render(table)
         lines = list(csv.DictReader(io.StringIO(to_csv(table))))
@@ -62,7 +62,7 @@ def test_every_published_table_with_rows_of_ours_keeps_the_papers_order(nothing)
         "table9": "table9_threshold_sweep",
     }
     for name, source in names.items():
-        table = tables.build(name, nothing.results)
+        table = tables.TABLES.build(name, nothing.results)
         printed = published_table(source)
         assert len(table.rows) == len(printed)
         for row, original in zip(table.rows, printed, strict=True):

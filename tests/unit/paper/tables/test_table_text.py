@@ -25,7 +25,7 @@ def test_csv_is_tidy(several_seeds):
 
 def test_markdown_rows_have_as_many_cells_as_the_header(several_seeds):
     for name in tables.TABLES:
-        text = to_markdown(tables.build(name, several_seeds.results))
+        text = to_markdown(tables.TABLES.build(name, several_seeds.results))
         bars = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
         assert len(bars) == 1, name
         assert "nan" not in text
@@ -35,7 +35,7 @@ def test_latex_is_escaped_ascii_with_even_rows(several_seeds):
     assert latex_escape(r"50 % of a_b & `c` {x} ±†") == r"50 \% of a\_b \& c \{x\} $\pm$$^\dagger$"
     assert latex_escape("\\") == r"\textbackslash{}"
     for name in tables.TABLES:
-        text = to_latex(tables.build(name, several_seeds.results))
+        text = to_latex(tables.TABLES.build(name, several_seeds.results))
         assert text.isascii()
         assert "?" not in text
         assert text.count("{") == text.count("}")

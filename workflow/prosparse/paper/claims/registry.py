@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import reduce
-from importlib import import_module
-from operator import or_
 from pathlib import Path
-from typing import Protocol
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.paper.claims.finding import Finding
-from prosparse.paper.results.needs import Needs
+from prosparse.paper.registry import Registry
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
 from prosparse.system.files import write_json, write_text
 
-#: Claim number in ``published/data/claims.yaml`` -> the module of this package that judges it.
-CLAIMS = {
-    1: "claim1",
-    2: "claim2",
-    3: "claim3",
-    4: "claim4",
-    5: "claim5",
-    6: "claim6",
-    7: "claim7",
-    8: "claim8",
-    9: "claim9",
-    10: "claim10",
-}
+#: ``claim3`` judges claim 3 of ``published/data/claims.yaml``.
+CLAIMS = Registry[Finding](
+    "claim",
+    __package__,
+    (
+        "claim1",
+        "claim2",
+        "claim3",
+        "claim4",
+        "claim5",
+        "claim6",
+        "claim7",
+        "claim8",
+        "claim9",
+        "claim10",
+    ),
+)
 
 HOLDS, FAILS, UNTESTABLE = "holds here", "does not hold here", "not testable at this scale"
 _COUNTED = {HOLDS: "hold here", FAILS: "do not", UNTESTABLE: "cannot be tested at this scale"}
-
-
-class ClaimModule(Protocol):
-    """What each module of this package provides."""
-
-    def needs(self, experiment: Experiment) -> Needs:
-        """Return the measurements that the claim needs."""
-
-    def build(self, results: Results) -> Finding:
-        """Test the claim."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +46,11 @@ class Verdict:
     evidence: str
 
 
-def module(number: int) -> ClaimModule:
-    return import_module(f"prosparse.paper.claims.{CLAIMS[number]}")  # type: ignore[return-value]
-
-
-def needs(experiment: Experiment) -> Needs:
-    """Return the measurements that the claims need."""
-    return reduce(or_, (module(number).needs(experiment) for number in CLAIMS))
-
-
 def judge(results: Results) -> list[Verdict]:
     """Return the verdict on every claim."""
     verdicts = []
     for number, claim in published_claims().items():
-        finding = module(number).build(results)
+        finding = CLAIMS.build(f"claim{number}", results)
         verdict = UNTESTABLE if finding.holds is None else HOLDS if finding.holds else FAILS
         verdicts.append(Verdict(**asdict(claim), verdict=verdict, evidence=finding.evidence))
     return verdicts

@@ -4,61 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.paper.figures.chart import Drawn, styled
-from prosparse.paper.results.needs import Needs
+from prosparse.paper.registry import Registry
 from prosparse.paper.results.reader import Results
-from prosparse.system.errors import ConfigError
 from prosparse.system.files import write_json
 
-#: Modules of this package, one per figure.
-FIGURES = (
-    "figure1",
-    "figure2",
-    "figure3",
-    "figure4",
-    "figure_predictors",
-    "figure_decoding",
-    "figure_operators",
+FIGURES = Registry[Drawn](
+    "figure",
+    __package__,
+    (
+        "figure1",
+        "figure2",
+        "figure3",
+        "figure4",
+        "figure_predictors",
+        "figure_decoding",
+        "figure_operators",
+    ),
 )
-
-
-class FigureModule(Protocol):
-    """What each module of this package provides."""
-
-    def needs(self, experiment: Experiment) -> Needs:
-        """Return the measurements that the figure needs."""
-
-    def build(self, results: Results) -> Drawn:
-        """Build the figure from the measurements.
-
-        Raises:
-            MissingResult: if a measurement it needs does not exist; names the file.
-        """
-
-
-def module(name: str) -> FigureModule:
-    """Return the module that builds a figure.
-
-    Raises:
-        ConfigError: if there is no such figure.
-    """
-    if name not in FIGURES:
-        raise ConfigError(f"figure {name!r}: no such figure; there are {', '.join(FIGURES)}")
-    return import_module(f"prosparse.paper.figures.{name}")  # type: ignore[return-value]
-
-
-def needs(name: str, experiment: Experiment) -> Needs:
-    return module(name).needs(experiment)
-
-
-def build(name: str, results: Results) -> Drawn:
-    return module(name).build(results)
 
 
 def write(name: str, layout: Layout) -> list[Path]:
@@ -68,7 +35,7 @@ def write(name: str, layout: Layout) -> list[Path]:
         ConfigError: if there is no such figure.
         MissingResult: if a measurement it needs does not exist; names the file.
     """
-    chart, data = build(name, Results(layout))
+    chart, data = FIGURES.build(name, Results(layout))
     chart = styled(chart)
     written = []
     for suffix, options in (("png", {"scale_factor": 2}), ("svg", {})):
