@@ -11,6 +11,7 @@ from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference.predictor_training import train as train_predictors
 from prosparse.system.locking import Refused
+from prosparse.training.job import StageJob
 from prosparse.training.stage import train_stage
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def data(tmp_path_factory):
 def whole(data, tmp_path_factory):
     """A checkpoint."""
     output = tmp_path_factory.mktemp("whole") / "stage"
-    train_stage(smallest_stage(), data / "tokens", data / "tokenizer", None, output)
+    train_stage(StageJob(smallest_stage(), data / "tokens", data / "tokenizer", None, output))
     return output
 
 

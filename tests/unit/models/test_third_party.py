@@ -396,6 +396,7 @@ def test_an_untrained_run_is_the_released_model(tmp_path, activation):
     """Converted as any run that is not trained, under its own activation or another; in the dtype it has."""
     from prosparse.experiment.specifications import StageSpecification
     from prosparse.experiment.training import Run
+    from prosparse.training.job import StageJob
     from prosparse.training.stage import train_stage
 
     state = {key: value.bfloat16() for key, value in weights(tied=True).items()}
@@ -417,7 +418,7 @@ def test_an_untrained_run_is_the_released_model(tmp_path, activation):
         total_steps=0, training=run.training,
     )  # fmt: skip
     output = tmp_path / "stage0"
-    train_stage(specification, tmp_path, tmp_path / "copy", None, output)
+    train_stage(StageJob(specification, tmp_path, tmp_path / "copy", None, output))
     model = load(output).eval()
     assert str(own_activation(model.config)) == activation
     act = ACTIVATIONS[activation.partition("-")[0]][1]

@@ -27,7 +27,8 @@ from prosparse.models.load import load
 from prosparse.system.errors import ConfigError, UserError
 from prosparse.system.locking import Refused
 from prosparse.training import distributed, stage
-from prosparse.training.callback import Diverged, StageCallback
+from prosparse.training.callbacks import Diverged, LambdaCallback
+from prosparse.training.job import StageJob
 from prosparse.training.stage import OutOfTime, train_stage
 
 pytestmark = [
@@ -56,7 +57,8 @@ def specification(stages=STAGES, start=LLAMA, share=0.0, **settings):
 
 
 def run(root, spec, name, previous=None, **options):
-    train_stage(spec, root / "tokens", root / "tokenizer", previous and root / previous, root / name, **options)
+    inputs = root / "tokens", root / "tokenizer", previous and root / previous
+    train_stage(StageJob(spec, *inputs, root / name, **options))
     return root / name
 
 
@@ -298,17 +300,17 @@ def _goes_wrong(root):
     stage._starting_model = starting_model
 
     # SIGTERM reaches one process: both stop at the end of the same step
-    begin = StageCallback.on_step_begin
+    begin = LambdaCallback.on_step_begin
 
     def interrupted(self, args, state, control, **given):
         begin(self, args, state, control, **given)
         if state.global_step == 2 and not distributed.is_first():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    StageCallback.on_step_begin = interrupted
+    LambdaCallback.on_step_begin = interrupted
     text = expected_error(OutOfTime, root, specification(), "interrupted")
     assert text == "saved at step 3 of 6: run the same command again to continue"
-    StageCallback.on_step_begin = begin
+    LambdaCallback.on_step_begin = begin
     run(root, specification(), "interrupted")
 
     wild = specification(learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)

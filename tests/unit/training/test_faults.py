@@ -19,13 +19,14 @@ from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.training import Stage
 from prosparse.system.locking import Refused
 from prosparse.training import checkpoints
+from prosparse.training.job import StageJob
 from prosparse.training.stage import OutOfTime, train_stage
 
 pytestmark = pytest.mark.slow
 
 
 def train(data, output, wanted=None, **options):
-    train_stage(wanted or smallest_stage(), data / "tokens", data / "tokenizer", None, output, **options)
+    train_stage(StageJob(wanted or smallest_stage(), data / "tokens", data / "tokenizer", None, output, **options))
 
 
 @pytest.fixture(scope="module")

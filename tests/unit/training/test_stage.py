@@ -12,12 +12,13 @@ from transformers import LlamaForCausalLM
 from prosparse.experiment.training import Draw, Stage
 from prosparse.models.load import load
 from prosparse.system.locking import Refused
-from prosparse.training.callback import Diverged
+from prosparse.training.callbacks import Diverged
+from prosparse.training.job import StageJob
 from prosparse.training.stage import OutOfTime, train_stage
 
 
 def run(data, spec, output, previous=None, **kwargs):
-    train_stage(spec, data / "tokens", data / "tokenizer", previous, output, **kwargs)
+    train_stage(StageJob(spec, data / "tokens", data / "tokenizer", previous, output, **kwargs))
     return output
 
 

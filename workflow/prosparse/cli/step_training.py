@@ -23,10 +23,11 @@ def train_stage(
     """Train one stage, or continue it."""
     from prosparse.experiment.specifications import StageSpecification
     from prosparse.training import distributed
+    from prosparse.training.job import StageJob
     from prosparse.training.stage import train_stage as train
 
     wanted = StageSpecification.model_validate_json(specification)
-    train(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher)
+    train(StageJob(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher))
     distributed.leave()
 
 

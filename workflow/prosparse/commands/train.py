@@ -14,7 +14,8 @@ from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.system import identity
 from prosparse.system.files import copy, write_through
-from prosparse.training import checkpoints
+from prosparse.training import checkpoints, ledger
+from prosparse.training.job import StageJob
 from prosparse.training.stage import train_stage
 
 
@@ -67,9 +68,10 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
                 total_steps=wanted.stages[-1].until,
                 training=wanted.training,
             )
-            train_stage(specification, tokens, tokenizer, stages[index - 1] if index else None, directory)
+            previous = stages[index - 1] if index else None
+            train_stage(StageJob(specification, tokens, tokenizer, previous, directory))
         checkpoints.publish(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, "ledger.csv", "provenance.json"))
-        checkpoints.join_ledgers([stage / "ledger.csv" for stage in stages], output / "ledger.csv")
+        ledger.join([stage / "ledger.csv" for stage in stages], output / "ledger.csv")
         write_through(output)
         copy(stages[-1] / "provenance.json", output / "provenance.json")  # last, since it marks the job as finished
     print(f"{output}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {output}")

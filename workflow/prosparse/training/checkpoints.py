@@ -6,7 +6,6 @@ A running stage has a ``resume`` folder with the Trainer's ``checkpoint-{step}``
 
 from __future__ import annotations
 
-import csv
 import shutil
 from pathlib import Path
 
@@ -81,23 +80,3 @@ def parameters(directory: Path) -> int:
                 count *= size
             total += count
     return total
-
-
-def read_ledger(path: Path, until: int) -> list[dict[str, str]]:
-    """Rows of steps up to ``until``, without a last row cut short when the process stopped."""
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode()
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.DictReader(whole.splitlines()) if int(row["step"]) <= until]
-
-
-def write_ledger(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> None:
-    lines = [",".join(columns), *(",".join(row[column] for column in columns) for row in rows)]
-    write_text(path, "\r\n".join(lines) + "\r\n")
-
-
-def join_ledgers(parts: list[Path], output: Path) -> None:
-    """Join the ledgers of a run's stages into one."""
-    texts = [part.read_bytes().decode() for part in parts]
-    write_text(output, texts[0] + "".join(text.partition("\n")[2] for text in texts[1:]))

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from prosparse.data.mixture import Mixture
-from prosparse.experiment.specifications import StageSpecification
 from prosparse.experiment.training import Training
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.models.load import load
 from prosparse.system import devices
 from prosparse.system.locking import Refused
 from prosparse.training import distributed, fsdp
-from prosparse.training.callback import StageCallback
+from prosparse.training.callbacks import CheckpointCallback, DivergenceCallback, LambdaCallback, StopCallback
+from prosparse.training.job import StageJob
+from prosparse.training.ledger import LedgerCallback
 from prosparse.training.loss import FusedLoss, fuse_loss
-
-#: A stage's arithmetic by precision, sharded or not; recorded in its provenance.
-ARITHMETIC = {
-    "float32": "float32",
-    "bfloat16": "matrix products in bfloat16 (autocast); weights, optimizer, norms and the residual stream in float32",
-}
 
 
 class StageTrainer(Trainer):
@@ -99,37 +93,20 @@ def prepare(model: PreTrainedModel, training: Training, distillation_share: floa
     return fuse_loss(model, distillation_share, training.compile)
 
 
-def _teacher(directory: Path, specification: StageSpecification) -> PreTrainedModel:
-    model = load(directory, dtype=getattr(torch, specification.training.precision))
-    if prepare(model, specification.training) is None:
-        raise Refused(f"{directory}: the teacher's logits are no product of hidden states and a matrix")
-    return model.eval().to(devices.fastest())  # type: ignore[arg-type]
-
-
-def stage_trainer(
-    specification: StageSpecification,
-    model: PreTrainedModel,
-    tokens: Path,
-    resume: Path,
-    accumulation_steps: int,
-    shard: bool,
-    deadline: float,
-    asked: threading.Event,
-    label: str,
-    teacher: Path | None,
-) -> Trainer:
-    training = specification.training
-    fused_loss, taught_by = prepare(model, training, specification.distillation_share), None
+def stage_trainer(job: StageJob, model: PreTrainedModel, accumulation_steps: int, stop: StopCallback) -> StageTrainer:
+    """The Trainer of a stage's job, which sets lambda, writes the ledger and stops in time."""
+    specification, training = job.specification, job.specification.training
+    fused_loss, teacher = prepare(model, training, specification.distillation_share), None
     if specification.distillation_share:
-        if teacher is None or fused_loss is None:
+        if job.teacher is None or fused_loss is None:
             raise Refused("distillation needs a teacher, and logits that are a product of hidden states and a matrix")
-        taught_by = _teacher(teacher, specification)  # before accelerate changes how a sharded model is loaded
-    arguments = _arguments(specification, resume, accumulation_steps, shard)
+        teacher = _teacher(job.teacher, training)  # before accelerate changes how a sharded model is loaded
+    arguments = _arguments(job, accumulation_steps)
     device = arguments.device
-    dataset = stage_mixture(specification, tokens)
+    dataset = job.mixture()
     if distributed.is_first():
-        _warn_of_repeats(dataset, label)
-    if shard:
+        _warn_of_repeats(dataset, job.prefix)
+    if job.sharded:
         fsdp.configure(arguments)
     else:
         model.to(device)  # type: ignore[arg-type]
@@ -137,24 +114,30 @@ def stage_trainer(
         model, accumulation_steps, device,
         seed=specification.seed, rank=distributed.rank(), world_size=distributed.count(),
     )  # fmt: skip
-    callback = StageCallback(specification, dataset, regularization, resume / "ledger.csv", deadline, asked, label)
-    trainer = StageTrainer(
-        fused_loss, taught_by, model=model, args=arguments, train_dataset=dataset, callbacks=[callback]
-    )
+    callbacks: list[TrainerCallback] = [
+        LambdaCallback(specification.stages, regularization),
+        DivergenceCallback(),  # before the ledger, which gets no such row
+        LedgerCallback(job, dataset, regularization),
+        CheckpointCallback(job.resume),
+        stop,
+    ]
+    trainer = StageTrainer(fused_loss, teacher, model=model, args=arguments, train_dataset=dataset, callbacks=callbacks)
     fsdp.forget()
-    # the Trainer's own printer shows raw dictionaries; the callback prints the same and more
+    # the Trainer's own printer shows raw dictionaries; the ledger's callback prints the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
     return trainer
 
 
-def stage_mixture(specification: StageSpecification, tokens: Path) -> Mixture:
-    samples = specification.total_steps * specification.training.batch_size
-    return Mixture.load(tokens, specification.mixture, samples, specification.seed, specification.earlier)
+def _teacher(directory: Path, training: Training) -> PreTrainedModel:
+    model = load(directory, dtype=getattr(torch, training.precision))
+    if prepare(model, training) is None:
+        raise Refused(f"{directory}: the teacher's logits are no product of hidden states and a matrix")
+    return model.eval().to(devices.fastest())  # type: ignore[arg-type]
 
 
-def _warn_of_repeats(dataset: Mixture, label: str) -> None:
-    prefix, epochs = f"{label}: " if label else "", dataset.epochs()
+def _warn_of_repeats(dataset: Mixture, prefix: str) -> None:
+    epochs = dataset.epochs()
     for corpus, samples in dataset.repeats().items():
         print(
             f"{prefix}warning: corpus {corpus} is exhausted: {samples} samples of this run repeat rows that "
@@ -163,12 +146,10 @@ def _warn_of_repeats(dataset: Mixture, label: str) -> None:
         )
 
 
-def _arguments(
-    specification: StageSpecification, resume: Path, accumulation_steps: int, shard: bool
-) -> TrainingArguments:
-    training = specification.training
+def _arguments(job: StageJob, accumulation_steps: int) -> TrainingArguments:
+    specification, training = job.specification, job.specification.training
     arguments = TrainingArguments(
-        output_dir=str(resume),
+        output_dir=str(job.resume),
         max_steps=specification.total_steps,
         per_device_train_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=accumulation_steps,
@@ -182,7 +163,7 @@ def _arguments(
         optim="adamw_torch_fused",
         bf16=training.precision == "bfloat16",
         use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused without a GPU
-        activation_checkpointing=training.activation_checkpointing and not shard,
+        activation_checkpointing=training.activation_checkpointing and not job.sharded,
         logging_steps=training.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -192,7 +173,7 @@ def _arguments(
         seed=specification.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
-        **(fsdp.arguments(training) if shard else {}),
+        **(fsdp.arguments(training) if job.sharded else {}),
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU; use more processes for more GPUs
     return arguments

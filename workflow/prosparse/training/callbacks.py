@@ -1,0 +1,103 @@
+"""Callbacks of the Hugging Face Trainer: lambda(t), divergence, complete checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from prosparse.experiment.training import Stage
+from prosparse.method.regularization import SparsityRegularization
+from prosparse.method.schedule import factor
+from prosparse.system.errors import UserError
+from prosparse.training import checkpoints, distributed
+
+
+class LambdaCallback(TrainerCallback):
+    """Sets lambda before each optimizer step; works with any Trainer, without the rest of this package's training.
+
+    ::
+
+        substitute(model, Activation.parse("relu"))
+        regularization = SparsityRegularization(model, arguments.gradient_accumulation_steps)
+        stages = [Stage(until=100), Stage(until=900, peak=0.3, shape="sine"), Stage(until=1000, peak=0.3)]
+        callback = LambdaCallback(stages, regularization)
+        Trainer(model, arguments, train_dataset=dataset, callbacks=[callback]).train()
+
+    Args:
+        stages: of lambda(t), up to the last step at least.
+        regularization: attached to the model that the Trainer trains.
+    """
+
+    def __init__(self, stages: Sequence[Stage], regularization: SparsityRegularization) -> None:
+        self.stages, self.regularization = stages, regularization
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        step = state.global_step + 1
+        self.regularization.step, self.regularization.factor = step, factor(self.stages, step)
+
+
+class Diverged(UserError):
+    """The loss is not finite."""
+
+
+class DivergenceCallback(TrainerCallback):
+    """Ends training at the first logged loss that is not finite."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise Diverged(
+                f"loss is {logs['loss']} at step {state.global_step}: lower training.learning_rate or the peak; "
+                "the last checkpoint is kept"
+            )
+
+
+class CheckpointCallback(TrainerCallback):
+    """Keeps each saved checkpoint once it is on disk, and removes the one before it."""
+
+    def __init__(self, resume: Path) -> None:
+        self.resume = resume
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            checkpoints.keep(self.resume / f"checkpoint-{state.global_step}")
+
+
+class StopCallback(TrainerCallback):
+    """Saves and stops at the last step, or earlier if the next step might pass the deadline or someone asked.
+
+    The processes of a job stop together, at the same step.
+
+    Args:
+        last_step: of the stage, which may end before the Trainer's ``max_steps``.
+        deadline: in seconds since the epoch, infinite for none.
+        asked: set by SIGTERM.
+    """
+
+    def __init__(self, last_step: int, deadline: float, asked: threading.Event) -> None:
+        self.last_step, self.deadline, self.asked = last_step, deadline, asked
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.step_ended, self.longest = time.time(), 0.0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        now = time.time()
+        self.longest = max(self.longest, now - self.step_ended)  # a step plus the checkpoint before it
+        self.step_ended = now
+        if state.global_step == self.last_step:
+            control.should_log = control.should_save = control.should_training_stop = True
+        elif distributed.any_of(self.asked.is_set() or now + self.longest > self.deadline):
+            control.should_save = control.should_training_stop = True

@@ -1,0 +1,63 @@
+"""The job of one stage: what to train, from which files, into which folder, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prosparse.data.mixture import Mixture
+from prosparse.experiment.specifications import StageSpecification
+from prosparse.training import distributed
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage to train, or to resume where an earlier call stopped.
+
+    Attributes:
+        specification: the stage and everything before it that shapes its weights.
+        tokens: directory of tokenized corpora, one folder each.
+        tokenizer: directory of the tokenizer, saved with the weights so that the checkpoint is self-contained.
+        previous: the checkpoint directory the stage starts from; None for stage 0 from scratch or from a pretrained
+            model.
+        output: the stage's checkpoint directory.
+        max_seconds: stop and save before this much time has passed, judging by the longest step so far.
+        label: prefix of each progress line, for when several stages print to one terminal.
+        teacher: the checkpoint directory to distil from, if the specification has a share for it.
+    """
+
+    specification: StageSpecification
+    tokens: Path
+    tokenizer: Path
+    previous: Path | None
+    output: Path
+    max_seconds: float | None = None
+    label: str = ""
+    teacher: Path | None = None
+
+    @property
+    def resume(self) -> Path:
+        """Where everything lives until the stage is finished."""
+        return self.output / "resume"
+
+    @property
+    def ledger(self) -> Path:
+        return self.resume / "ledger.csv"
+
+    @property
+    def last_step(self) -> int:
+        return self.specification.stages[-1].until
+
+    @property
+    def sharded(self) -> bool:
+        return self.specification.training.fsdp and distributed.count() > 1
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.label}: " if self.label else ""
+
+    def mixture(self) -> Mixture:
+        """The samples of the whole run, of which the stage reads its part."""
+        wanted = self.specification
+        samples = wanted.total_steps * wanted.training.batch_size
+        return Mixture.load(self.tokens, wanted.mixture, samples, wanted.seed, wanted.earlier)
