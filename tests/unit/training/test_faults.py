@@ -55,7 +55,7 @@ def trained(data, begun, tmp_path_factory):
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch, stopped_at(sys.maxsize, output.parent) as watch:
-        patch.setattr(checkpoints, "publish", stop)
+        patch.setattr(checkpoints, "install", stop)
         with pytest.raises(Killed):
             train(data, output)
     return output, watch.seen

@@ -7,6 +7,7 @@ from pathlib import Path
 from prosparse.commands.inputs import check_context_length, output_folder, text_files
 from prosparse.commands.text import write_tokens
 from prosparse.data.tokens import copy_tokenizer
+from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.recipe import read as read_recipe
 from prosparse.experiment.specifications import StageSpecification
@@ -42,7 +43,7 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
         "text": identity.of_texts(texts),
     }
     with output_folder(output, made_from):
-        if (output / "provenance.json").exists():
+        if (output / PROVENANCE).exists():
             print(f"{output}: trained already, nothing to do")
             return
         tokens, tokenizer = output / "tokens", output / "tokenizer"
@@ -70,8 +71,8 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
             )
             previous = stages[index - 1] if index else None
             train_stage(StageJob(specification, tokens, tokenizer, previous, directory))
-        checkpoints.publish(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, "ledger.csv", "provenance.json"))
-        ledger.join([stage / "ledger.csv" for stage in stages], output / "ledger.csv")
+        checkpoints.install(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, LEDGER, PROVENANCE))
+        ledger.join([stage / LEDGER for stage in stages], output / LEDGER)
         write_through(output)
-        copy(stages[-1] / "provenance.json", output / "provenance.json")  # last, since it marks the job as finished
+        copy(stages[-1] / PROVENANCE, output / PROVENANCE)  # last, since it marks the job as finished
     print(f"{output}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {output}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.system.files import copy, link_or_copy, write_text, write_through
 
 #: Optimizer state, needed to resume but not part of a model.
@@ -24,8 +25,8 @@ def keep(checkpoint: Path) -> None:
     """Make a checkpoint the newest. Removes older ones only once it and the ledger are on disk."""
     resume = checkpoint.parent
     write_through(checkpoint)
-    if (resume / "ledger.csv").exists():
-        write_through(resume / "ledger.csv")
+    if (resume / LEDGER).exists():
+        write_through(resume / LEDGER)
     write_text(resume / "newest", checkpoint.name)
     write_through(resume / "newest")
     newest(resume)
@@ -45,12 +46,12 @@ def step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def publish(checkpoint: Path, output: Path, excluding: tuple[str, ...] = ()) -> None:
+def install(checkpoint: Path, output: Path, excluding: tuple[str, ...] = ()) -> None:
     """Put a checkpoint's files into ``output``, replacing an older one's; the caller writes ``provenance.json``.
 
     Links files where the file system allows it: a checkpoint of the paper's models takes hundreds of gigabytes.
     """
-    (output / "provenance.json").unlink(missing_ok=True)  # from here on the directory is not a result
+    (output / PROVENANCE).unlink(missing_ok=True)  # from here on the directory is not a result
     for pattern in ("*.safetensors", "*.safetensors.index.json", *OPTIMIZATION):
         for stale in output.glob(pattern):
             stale.unlink()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prosparse.data.mixture import Mixture
+from prosparse.experiment.layout import LEDGER
 from prosparse.experiment.specifications import StageSpecification
 from prosparse.training import distributed
 
@@ -42,7 +43,7 @@ class StageJob:
 
     @property
     def ledger(self) -> Path:
-        return self.resume / "ledger.csv"
+        return self.resume / LEDGER
 
     @property
     def last_step(self) -> int:

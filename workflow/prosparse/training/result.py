@@ -1,4 +1,4 @@
-"""A stage's result: what it is made from, whether it is there already, and how it is published."""
+"""A stage's result: what it is made from, whether it is there already, and how it is written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.model import PretrainedInit
 from prosparse.system import devices, identity, provenance
 from prosparse.system.files import discard, write_json, write_through
@@ -51,7 +52,7 @@ def is_there(job: StageJob, wanted: identity.Identity) -> bool:
     Raises:
         Refused: it holds another.
     """
-    path = job.output / "provenance.json"
+    path = job.output / PROVENANCE
     if not path.exists():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -70,13 +71,13 @@ def save_untrained(job: StageJob, model: PreTrainedModel) -> Path:
     return checkpoint
 
 
-def publish(job: StageJob, inputs: identity.Identity, started: float) -> None:
+def write(job: StageJob, inputs: identity.Identity, started: float) -> None:
     """Turn the last checkpoint into the stage's result, ``provenance.json`` last: it marks a finished stage."""
     specification, output = job.specification, job.output
-    checkpoints.publish(job.resume / f"checkpoint-{job.last_step}", output)
+    checkpoints.install(job.resume / f"checkpoint-{job.last_step}", output)
     checkpoints.copy_all(job.tokenizer, output)
     rows = ledger.read(job.ledger, job.last_step)
-    ledger.write(output / "ledger.csv", rows)
+    ledger.write(output / LEDGER, rows)
     write_through(output)
     last = rows[-1] if rows else {"step": "0", "tokens": "0"}
     final: dict[str, Any] = {"lambda": 0.0, "lm_loss": None, "sparsity": None}
@@ -84,7 +85,7 @@ def publish(job: StageJob, inputs: identity.Identity, started: float) -> None:
         epochs = job.mixture().epochs(job.last_step * specification.training.batch_size)
         final = {**{key: float(last[key]) for key in final}, "epochs": epochs}
     write_json(
-        output / "provenance.json",
+        output / PROVENANCE,
         {
             "stage": len(specification.stages) - 1,
             "seed": specification.seed,

@@ -70,7 +70,7 @@ def train_stage(job: StageJob) -> None:
             if checkpoint is None and specification.total_steps == 0:
                 checkpoint = result.save_untrained(job, _starting_model(job, job.previous))
             if checkpoint is not None and checkpoints.step(checkpoint) == job.last_step:
-                publish()
+                finish()
                 return True, None
             return False, job.previous if checkpoint is None and len(specification.stages) > 1 else checkpoint
 
@@ -79,8 +79,8 @@ def train_stage(job: StageJob) -> None:
             _check_disk(job.output, model)
             return model
 
-        def publish() -> None:
-            result.publish(job, made_from["inputs"], started)
+        def finish() -> None:
+            result.write(job, made_from["inputs"], started)
 
         made_from: Identity = {}
         finished, continue_from = distributed.from_first(open_folder)
@@ -101,7 +101,7 @@ def train_stage(job: StageJob) -> None:
             raise OutOfTime(
                 f"saved at step {trainer.state.global_step} of {job.last_step}: run the same command again to continue"
             )
-        distributed.from_first(publish)
+        distributed.from_first(finish)
 
 
 def _starting_model(job: StageJob, weights: Path | None) -> PreTrainedModel:
