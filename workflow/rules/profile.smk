@@ -4,7 +4,7 @@ import shutil
 
 from snakemake.iocontainers import Wildcards
 
-from prosparse.experiment.problems import did_you_mean
+from prosparse.system.problems import did_you_mean
 
 if workflow.is_main_process:
     every = {each.name: each for each in workflow.rules}

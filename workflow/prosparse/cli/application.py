@@ -1,4 +1,4 @@
-"""The application: which commands there are, and what their end looks like from outside."""
+"""The application: which commands there are, and how they end."""
 
 from __future__ import annotations
 

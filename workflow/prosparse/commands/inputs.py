@@ -1,4 +1,4 @@
-"""Checks the inputs and outputs of commands on a user's checkpoint before any work starts."""
+"""Checks a command's inputs and outputs before any work starts."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from prosparse.commands.inputs import check_context_length, output_folder, text_
 from prosparse.commands.text import write_tokens
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
-from prosparse.experiment.problems import describe
 from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference.predictor_training import check as check_predictors
 from prosparse.inference.predictor_training import train as train_predictors
@@ -18,6 +17,7 @@ from prosparse.models.load import own_activation
 from prosparse.models.third_party import configuration
 from prosparse.system import identity
 from prosparse.system.errors import ConfigError
+from prosparse.system.problems import describe
 
 
 def train_checkpoint_predictors(

@@ -1,1 +1,1 @@
-"""Turn text sources into packed token rows, and into the mixtures that training draws from."""
+"""From text sources to packed rows of tokens, and mixtures to train on."""

@@ -1,4 +1,4 @@
-"""Index what training text must not contain: benchmark rows and every corpus's held-out documents."""
+"""Index what training text must not contain: benchmark rows and held-out documents."""
 
 from __future__ import annotations
 

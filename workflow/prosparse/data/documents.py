@@ -1,4 +1,4 @@
-"""Documents of a corpus: its candidates minus benchmark rows and any corpus's held-out text."""
+"""A corpus's documents: its candidates without benchmark rows and held-out text."""
 
 from __future__ import annotations
 

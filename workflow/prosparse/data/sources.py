@@ -1,4 +1,4 @@
-"""Read the documents of a corpus from package archives, Hugging Face data sets and local files."""
+"""Read a corpus from package archives, Hugging Face data sets or local files."""
 
 from __future__ import annotations
 

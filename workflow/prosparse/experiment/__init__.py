@@ -1,1 +1,1 @@
-"""The typed experiment: one module per config section, and everything that the config alone determines."""
+"""The typed experiment: one module per config section, and what follows from it."""

@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.experiment.problems import describe
 from prosparse.system.errors import ConfigError
+from prosparse.system.problems import describe
 
 #: Sections allowed in the files that ``data.corpora`` names.
 CORPORA_FILE = frozenset({"packages", "corpora", "mixtures"})

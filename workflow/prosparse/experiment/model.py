@@ -1,4 +1,4 @@
-"""Sections ``architectures`` and ``runs.*.init``: what a model looks like and where its weights come from."""
+"""Sections ``architectures`` and ``runs.*.init``: shapes and initial weights."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from prosparse.experiment.problems import describe
 from prosparse.experiment.training import Recipe
 from prosparse.system.errors import ConfigError
+from prosparse.system.problems import describe
 
 
 class OwnRecipe(Recipe):

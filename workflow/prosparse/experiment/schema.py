@@ -1,4 +1,4 @@
-"""JSON schema of a config file as users write it, so that editors can complete and check the YAML.
+"""JSON schema of config files, with which editors complete and check the YAML.
 
 ``python -m prosparse.experiment.schema > workflow/experiments/schema.json`` writes the committed copy.
 """

@@ -1,4 +1,4 @@
-"""The strict, immutable base class of all config sections, and their common field types."""
+"""The strict, immutable base class of config sections, and common field types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prosparse.experiment.problems import did_you_mean
+from prosparse.system.problems import did_you_mean
 
 
 class Section(BaseModel):

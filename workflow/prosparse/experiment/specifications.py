@@ -1,4 +1,4 @@
-"""Typed job specifications: what a rule passes to a command as JSON, and what provenance records.
+"""Typed job specifications: rules pass them as JSON, provenance records them.
 
 One model and one builder per job. A job that takes a section of the config as it is needs none.
 """

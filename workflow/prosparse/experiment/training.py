@@ -1,4 +1,4 @@
-"""Sections ``training`` and ``runs``: λ(t) as a list of stages, the optimizer, and what a run trains."""
+"""Sections ``training`` and ``runs``: stages of λ(t), the optimizer, the runs."""
 
 from __future__ import annotations
 

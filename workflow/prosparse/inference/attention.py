@@ -1,4 +1,4 @@
-"""Single-token attention at memory speed, and a cache that does not copy all keys and values for every token.
+"""Single-token attention at memory speed, and a cache that is not copied per token.
 
 On a CPU, transformers' versions of both cost more per token than the sparse FFN saves in billion-parameter models.
 """

@@ -1,4 +1,4 @@
-"""Faster decoding of a Hugging Face model: its own ``generate``, but this project's operators read every weight.
+"""Faster decoding of a Hugging Face model through its own ``generate``.
 
 ::
 

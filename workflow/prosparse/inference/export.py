@@ -1,4 +1,4 @@
-"""Exports models as GGUF files for llama.cpp and PowerInfer, and reads such files back.
+"""Export models as GGUF files for llama.cpp and PowerInfer, and read them back.
 
 llama.cpp computes its ``llama`` and ``granite`` architectures only with SiLU, PowerInfer its ``llama`` only with ReLU
 and a predictor for each layer. A model with any other activation is rejected unless ``activation_ignored`` is set; the

@@ -1,4 +1,4 @@
-"""Trains a checkpoint's activation predictors: all layers and kinds in one pass over the model per epoch.
+"""Train a checkpoint's activation predictors, all layers and kinds in one pass.
 
 The recipe is DejaVu's, which PowerInfer and the paper use: binary cross-entropy in which an inactive neuron weighs
 ``mean(label) + 0.005`` and an active one 1, AdamW, early stopping by recall on held-out sequences. Activations are

@@ -1,4 +1,4 @@
-"""Predicts from the residual stream which neurons of a gated FFN will be active (paper, section 4.2).
+"""Predict which neurons of a gated FFN will be active (section 4.2).
 
 Each layer has its own predictor: two matrices with a ReLU in between map the residual stream before the FFN's norm to
 one logit per neuron. A neuron is predicted active if the sigmoid of its logit reaches the decision threshold. Files

@@ -1,4 +1,4 @@
-"""A gated FFN for decoding: dense, skipping inactive neurons exactly, or skipping neurons predicted inactive."""
+"""A gated FFN for decoding: dense, or skipping inactive neurons."""
 
 from __future__ import annotations
 

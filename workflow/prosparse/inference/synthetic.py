@@ -1,4 +1,4 @@
-"""Models of a given shape with random weights that are as sparse, and as predictable, as a row of Table 2.
+"""Models with random weights, as sparse and predictable as a row of Table 2.
 
 For measuring speed when no trained model of that shape is available. Nothing in them is trained, and their output is
 meaningless.

@@ -1,4 +1,4 @@
-"""Token ids of a prompt and the text of its continuation, always as the tokenizer's ``decode`` gives it for all ids.
+"""Token ids of a prompt, and its continuation's text as ``decode`` gives it whole.
 
 Tokens have no text of their own: byte-level tokens are parts of characters, SentencePiece's decoder drops the first
 space of its input, and WordPiece's joins words. Decoding token by token would give another text.

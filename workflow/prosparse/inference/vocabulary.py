@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file: a byte-level BPE tokenizer's, or pieces that only name the token ids."""
+"""The vocabulary of a GGUF file: byte-level BPE, or names for the token ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``workflow/bases/{run}``: a trained checkpoint as other experiments start from it, with its provenance."""
+"""``workflow/bases/{run}``: trained checkpoints that other experiments start from."""
 
 from __future__ import annotations
 

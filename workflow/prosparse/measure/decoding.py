@@ -1,4 +1,4 @@
-"""Tokens per second of one model in every decoding mode, next to what memory bandwidth allows (Table 2, left half).
+"""Tokens per second in every decoding mode, next to what memory bandwidth allows.
 
 The paper's protocol: batch 1, five-token prompts, greedy, with the time to first token reported separately. The modes
 take turns every few tokens, each continuing its own text. Between turns we only read the model's weights, to measure

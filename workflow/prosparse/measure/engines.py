@@ -1,4 +1,4 @@
-"""Runs other engines on the same weights as separate programs: llama.cpp (dense) and PowerInfer (predicted).
+"""Run other engines on the same weights: llama.cpp (dense), PowerInfer (predicted).
 
 Batch 1 and greedy. The end token is never chosen, so that every prompt gets the same number of new tokens
 (transformers' ``min_new_tokens``). As in the paper, the speed is in decoded tokens per second, without the first token,

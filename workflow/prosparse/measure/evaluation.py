@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint directory on benchmarks and writes its scores as JSON; resumes when interrupted."""
+"""Evaluate a checkpoint on benchmarks and write its scores; resumes when interrupted."""
 
 from __future__ import annotations
 

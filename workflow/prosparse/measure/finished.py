@@ -1,4 +1,4 @@
-"""Scores of the finished benchmarks of an interrupted evaluation, so that the next one resumes."""
+"""Scores of an interrupted evaluation's finished benchmarks, so that the next resumes."""
 
 from __future__ import annotations
 

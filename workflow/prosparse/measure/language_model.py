@@ -1,4 +1,4 @@
-"""The model behind lm-eval's interface: log-likelihoods and greedy answers, in batches of bounded memory."""
+"""The model behind lm-eval's interface: log-likelihoods and greedy answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy decoding with llama.cpp, run as a separate program by ``prosparse.measure.engines``.
+"""Greedy decoding with llama.cpp, run as a separate program by ``engines.py``.
 
 Reads one JSON object from standard input (path, prompts, new_tokens, threads) and writes one to standard output.
 Imports nothing from this package, which the interpreter with llama-cpp-python may not have.

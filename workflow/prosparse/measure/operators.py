@@ -1,4 +1,4 @@
-"""Times the sparse operators against their baselines and their limits (Table 2, right half).
+"""Time the sparse operators against their baselines and limits (Table 2, right half).
 
 The baselines, timed in the same rounds: torch's dense product, our own kernel with every row active, and a gather
 followed by a dense product. The limits only read weights: *stream* reads as many contiguous weights, *rows* (CPUs only)

@@ -1,4 +1,4 @@
-"""Quality of activation predictors on held-out text, and the loss of a model that computes by their predictions."""
+"""Quality of activation predictors on held-out text, and the loss under them."""
 
 from __future__ import annotations
 

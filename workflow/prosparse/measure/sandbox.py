@@ -1,4 +1,4 @@
-"""Runs a model-written program where it can do little harm, and reports whether it succeeded.
+"""Run a model-written program where it can do little harm.
 
 Each program gets its own process in new user, mount, network, PID and IPC namespaces (Linux, unprivileged):
 

@@ -1,4 +1,4 @@
-"""The gate's activation functions, and how to substitute them (paper, sections 3.1 and 3.3)."""
+"""The gate's activation functions, and how to substitute them (sections 3.1, 3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The L1 term on x1 (paper, section 3.2), added to the gradient rather than to the loss.
+"""The L1 term on x1 (section 3.2), added to the gradient rather than to the loss.
 
 The objective is ``LM loss + lambda * sum over layers of mean |x1|``, where the mean is over tokens and intermediate
 neurons (the paper does not say how it normalizes; this choice is ours). The gradient of the second term at x1 is

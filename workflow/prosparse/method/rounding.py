@@ -1,4 +1,4 @@
-"""Add a small increment to a 16-bit tensor without bias: float32 addition, then stochastic rounding.
+"""Add a small increment to a 16-bit tensor without bias, by stochastic rounding.
 
 Rounding to nearest drops an increment below half the spacing of 16-bit numbers: in bfloat16, anything below 1/512 to
 1/256 of the number it is added to. Stochastic rounding rounds up with a probability equal to the remainder, so that

@@ -1,4 +1,4 @@
-"""Verify on a random input, not by names, that a model's gated FFNs are all of its FFN computation.
+"""Verify on a random input that a model's gated FFNs are all of its FFN computation.
 
 The method replaces an activation, penalizes x1 and counts its zeros. If experts, clamps, norms or branches compute part
 of what the FFN adds to the residual stream, the method misses that part.

@@ -1,1 +1,1 @@
-"""Build models from a config, or open them from a checkpoint, hub id or GGUF file; refuse those that are unsafe."""
+"""Build models from a config, or load a checkpoint, hub id or GGUF file safely."""

@@ -1,4 +1,4 @@
-"""Operators for the FFN of a ReLU-activated model that skip inactive neurons, and so speed up decoding.
+"""FFN operators for decoding that skip inactive neurons.
 
 ::
 

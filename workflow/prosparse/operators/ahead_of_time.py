@@ -1,4 +1,4 @@
-"""Compile the GPU kernels without a GPU, and read from their machine code how they will run.
+"""Compile the GPU kernels without a GPU, and read from their code how they will run.
 
 gpu.py's own plans provide the launches, for tensors without data, and Triton's own binder specializes each call to its
 arguments, so the code under inspection is the code that such tensors would run on the device.

@@ -1,4 +1,4 @@
-"""Build and load the native CPU operators (cpu.cpp), once per version of their source and of torch.
+"""Build and load the native CPU operators (cpu.cpp).
 
 The library is stored with torch's own extensions: ``$TORCH_EXTENSIONS_DIR``, else ``~/.cache/torch_extensions``.
 """

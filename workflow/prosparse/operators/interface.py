@@ -1,4 +1,4 @@
-"""The interface of the sparse operators: torch.library schemas, argument checks and output shapes.
+"""The operators' interface: torch.library schemas, argument checks, output shapes.
 
 An FFN ``down_proj(act(gate) * up)`` takes the paper's three steps: (1) the gate projection, ``linear`` or torch's own;
 (2) ``sparse_up``; (3) ``sparse_down``. ``sparse_ffn`` fuses (2) and (3), and ``dense_ffn`` does the same over every

@@ -1,1 +1,1 @@
-"""Tables, figures, claims and the results page. Reads JSON and CSV; imports neither torch nor transformers."""
+"""Tables, figures, claims and the results page, from JSON and CSV, without torch."""

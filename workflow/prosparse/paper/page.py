@@ -1,4 +1,4 @@
-"""``results/{experiment}/README.md``: claims, tables, figures and provenance on one page."""
+"""``results/{experiment}/README.md``: claims, tables, figures and provenance."""
 
 from __future__ import annotations
 

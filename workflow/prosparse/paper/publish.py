@@ -1,4 +1,4 @@
-"""The committed copy of an experiment's results: what a reader needs, without weights, tokens or logs."""
+"""The committed copy of an experiment's results, without weights, tokens or logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry: which tables, figures or claims there are, each built by a module of its own."""
+"""A registry of tables, figures or claims, each built by a module of its own."""
 
 from __future__ import annotations
 

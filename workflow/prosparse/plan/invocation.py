@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prosparse.experiment.problems import did_you_mean
 from prosparse.system.errors import ConfigError
+from prosparse.system.problems import did_you_mean
 
 if TYPE_CHECKING:
     from snakemake.dag import DAG

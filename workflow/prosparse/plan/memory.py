@@ -1,4 +1,4 @@
-"""Host memory: how much a job is estimated to need and how much this machine has, so that parallel jobs fit.
+"""Host memory that jobs need and this machine has, so that parallel jobs fit.
 
 Estimates assume computation in host memory. With GPUs, a model only passes through it and needs less.
 """

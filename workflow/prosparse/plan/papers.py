@@ -1,4 +1,4 @@
-"""The paper's own training costs, the utilization that they imply, and ours for comparison."""
+"""The paper's own training costs and the utilization that they imply, next to ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find what would stop an experiment's jobs before the first one starts: access, disk, memory.
+"""Find what would stop jobs before the first one starts: access, disk, memory.
 
 Only certain failures refuse a run: checkpoints that exceed the disk, weights and optimizer states that exceed a GPU, a
 missing access token. The plan shows what is only estimated.

@@ -1,4 +1,4 @@
-"""Ask Slurm, before any work starts, which jobs it would refuse and which an earlier call left running."""
+"""Ask Slurm, before any work starts, which jobs it would refuse or is still running."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The paper as data: tables as printed, model shapes and claims. Imports no other package of the project."""
+"""The paper as data: tables as printed, model shapes and claims."""

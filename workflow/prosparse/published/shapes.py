@@ -1,4 +1,4 @@
-"""The shape of a gated-FFN decoder, with its parameters, FLOPs and weight reads; and the shapes of the paper's models.
+"""The shape of a gated-FFN decoder with its costs, and the paper's models.
 
 **FLOPs** are model FLOPs, as in model FLOPs utilization (MFU): Chowdhery et al. 2022 (PaLM), appendix B. With N
 parameters in matrix products (all projections and the output head, but not the embedding or the norms), L layers, d the

@@ -1,4 +1,4 @@
-"""The paper's tables as printed (``data/*.csv``), and the names of their rows and columns."""
+"""The paper's tables as printed (``data/*.csv``), and their row and column names."""
 
 from __future__ import annotations
 

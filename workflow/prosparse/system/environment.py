@@ -1,4 +1,4 @@
-"""What the environment tells this process: its place in a job, and where to find its own commands.
+"""What the environment says: a process's place in a job, and where its commands are.
 
 Imports nothing heavy, since every command starts here.
 """

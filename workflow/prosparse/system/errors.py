@@ -1,4 +1,4 @@
-"""Errors that a user can act on; the command line prints them as one line, without a traceback."""
+"""Errors that a user can act on, printed as one line without a traceback."""
 
 
 class UserError(Exception):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from prosparse.experiment.problems import describe
 from prosparse.system.errors import UserError
+from prosparse.system.problems import describe
 
 #: Packages that raise their own exceptions when the network or the hub fails.
 NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")

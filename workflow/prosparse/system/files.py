@@ -1,4 +1,4 @@
-"""Atomic writes: readers see the old file or directory or the complete new one, never half of it."""
+"""Atomic writes: readers see the old file or the complete new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The identity of a result: its inputs by content, so that only a call with the same result reuses it."""
+"""The identity of a result: its inputs by content."""
 
 from __future__ import annotations
 

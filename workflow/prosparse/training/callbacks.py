@@ -1,4 +1,4 @@
-"""Callbacks of the Hugging Face Trainer: lambda(t), divergence, complete checkpoints, and when to stop."""
+"""Callbacks of the Trainer: lambda(t), divergence, complete checkpoints, when to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a stage: which one is complete, and how the last becomes the stage's result.
+"""A stage's checkpoints: which is complete, and how the last becomes the result.
 
 A running stage has a ``resume`` folder with the Trainer's ``checkpoint-{step}`` directories, the ledger, and the file
 ``newest``, which names the checkpoint that is completely on disk. The result is linked or copied from it.

@@ -1,4 +1,4 @@
-"""The processes of one training job, started by torchrun or srun with RANK, WORLD_SIZE and LOCAL_RANK set.
+"""The processes of one training job, started by torchrun or srun.
 
 A single-process job runs the same code, without communication or waiting.
 """

@@ -1,4 +1,4 @@
-"""Shards weights, gradients and optimizer state over processes (FSDP2), through accelerate.
+"""Shard weights, gradients and optimizer state over processes (FSDP2), by accelerate.
 
 Checkpoints match a single process's: full weights in safetensors, full optimizer state in one file. Any number of
 processes, sharded or not, can therefore resume from any other's checkpoint.

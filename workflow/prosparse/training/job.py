@@ -1,4 +1,4 @@
-"""The job of one stage: what to train, from which files, into which folder, and for how long."""
+"""The job of one stage: what to train, from which files, into which folder, how long."""
 
 from __future__ import annotations
 

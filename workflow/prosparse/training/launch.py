@@ -1,4 +1,4 @@
-"""Starts the processes of a training job: in place, with torchrun on one node, with srun and torchrun on several.
+"""Start a training job's processes: in place, with torchrun, or with srun and torchrun.
 
 The number of processes is a resource of the job, not part of the experiment. A profile sets it, and a stage can resume
 with a different number.

@@ -1,4 +1,4 @@
-"""Language-model loss without the full logits in float32, and distillation in the same pass.
+"""Language-model loss without full logits in float32, and distillation in one pass.
 
 With a vocabulary of 49,152, logits are the largest tensor of a small model, and the float32 logits, their softmax and
 their gradients pass through memory ten times. Here the head's product, the softmax and the gradient process the

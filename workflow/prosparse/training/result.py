@@ -1,4 +1,4 @@
-"""A stage's result: what it is made from, whether it is there already, and how it is written."""
+"""A stage's result: what it is made from, whether it exists, how it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains one stage from start to result: exact resumption, one owner, no half-written results.
+"""Train one stage from start to result: exact resumption, no half-written results.
 
 A stage continues the optimizer, learning-rate schedule and data order of the previous one, so a run split into stages
 equals the same run in one piece. While it runs, everything lives in ``{output}/resume``. A finished stage is linked

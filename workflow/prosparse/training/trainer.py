@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer for one stage: data order, loss, optimizer state and arithmetic."""
+"""Hugging Face's Trainer for one stage: data order, loss, optimizer, arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's benchmarks as data: one YAML file each, with the task, the source of its rows and how to answer them."""
+"""The paper's benchmarks as data: one YAML file each."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from prosparse.experiment.problems import describe
 from prosparse.experiment.section import Fraction, Section
 from prosparse.system.errors import ConfigError
+from prosparse.system.problems import describe
 
 DIRECTORY = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""Upper bounds on the paper's speedups, from the bytes read per token and the paper's printed numbers."""
+"""Upper bounds on the paper's speedups, from the bytes read per token."""
 
 from __future__ import annotations
 

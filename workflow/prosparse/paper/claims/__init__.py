@@ -1,1 +1,1 @@
-"""One module per claim, with ``needs(experiment)`` and ``build(results)``; registry.py lists them."""
+"""One module per claim: ``needs(experiment)`` and ``build(results)``."""

@@ -1,4 +1,4 @@
-"""Claim 10: supervised fine-tuning needs a non-zero lambda, smaller than the last stage's."""
+"""Claim 10: fine-tuning needs a non-zero lambda, smaller than the last stage's."""
 
 from __future__ import annotations
 

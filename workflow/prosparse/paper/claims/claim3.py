@@ -1,4 +1,4 @@
-"""Claim 3: progressive regularization beats a constant lambda at equal sparsity and tokens."""
+"""Claim 3: progressive beats constant regularization at equal sparsity and tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claim 8: higher sparsity raises activation recall, predicted sparsity and speed, up to a speedup."""
+"""Claim 8: higher sparsity raises activation recall, predicted sparsity and speed."""
 
 from __future__ import annotations
 

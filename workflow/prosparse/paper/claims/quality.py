@@ -1,4 +1,4 @@
-"""The measure of quality by which claims compare pairs: average performance or held-out loss."""
+"""The quality by which claims compare pairs: average performance or held-out loss."""
 
 from __future__ import annotations
 

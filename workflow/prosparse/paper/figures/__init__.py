@@ -1,1 +1,1 @@
-"""One module per figure, with ``needs(experiment)`` and ``build(results)``; registry.py lists them."""
+"""One module per figure: ``needs(experiment)`` and ``build(results)``."""

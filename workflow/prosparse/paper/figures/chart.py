@@ -1,4 +1,4 @@
-"""Colours, titles and axes of all figures, and a placeholder that says why a figure is empty."""
+"""Colours, titles and axes of all figures, and a placeholder for an empty one."""
 
 from __future__ import annotations
 

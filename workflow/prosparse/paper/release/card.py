@@ -1,4 +1,4 @@
-"""The Hugging Face model card of a pair (checkpoint, activation); every number is a measurement."""
+"""The Hugging Face model card of a pair (checkpoint, activation)."""
 
 from __future__ import annotations
 

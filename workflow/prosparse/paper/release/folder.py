@@ -1,4 +1,4 @@
-"""``results/{experiment}/release/{run}@{activation}``: a sparse model as a folder to upload.
+"""``release/{run}@{activation}``: a sparse model as a folder to upload.
 
 The weights are hard links to the checkpoint's. The config names the measured activation, FATReLU and shifted ReLU
 included, so that a loader without them fails; `relu` would silently compute a different model.

@@ -1,4 +1,4 @@
-"""What Table 2's left half needs: predictors and timed decoding, and why either is missing."""
+"""The predictors and decodings that Table 2's left half shows, and why one is missing."""
 
 from __future__ import annotations
 

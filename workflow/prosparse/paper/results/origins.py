@@ -1,4 +1,4 @@
-"""Where a run's weights come from and which of the paper's models it stands for, according to the config."""
+"""Where a run's weights come from, and which of the paper's models it stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU resources that the compiled operators need (``measurements/compiled_operators.json``)."""
+"""The GPU resources that the compiled operators need."""
 
 from __future__ import annotations
 

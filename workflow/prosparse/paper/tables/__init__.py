@@ -1,1 +1,1 @@
-"""One module per table, with ``needs(experiment)`` and ``build(results)``; registry.py lists them."""
+"""One module per table: ``needs(experiment)`` and ``build(results)``."""

@@ -1,4 +1,4 @@
-"""Table 2, right half: an operator's time as a fixed part plus a part that grows with density."""
+"""Table 2, right half: an operator's time as a constant plus a slope over density."""
 
 from __future__ import annotations
 

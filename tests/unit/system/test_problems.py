@@ -7,8 +7,8 @@ import yaml
 from helpers.repository import ROOT
 
 from prosparse.experiment.loading import load
-from prosparse.experiment.problems import did_you_mean
 from prosparse.system.errors import ConfigError
+from prosparse.system.problems import did_you_mean
 
 
 @pytest.mark.parametrize(
