@@ -143,6 +143,10 @@ def test_a_damaged_file_of_a_checkpoint_is_named(damage, model, tmp_path, capsys
         (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "disk is full"),
         (EOFError("Ran out of input"), "damaged"),
         (ModuleNotFoundError("No module named 'sentencepiece'", name="sentencepiece"), "sentencepiece is needed"),
+        (
+            ModuleNotFoundError("No module named 'lm_eval.api'", name="lm_eval.api"),
+            "this command needs lm-eval: pip install 'prosparse[workflow]'",
+        ),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "the network or the hub failed"),
     ],
 )

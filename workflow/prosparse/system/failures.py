@@ -21,6 +21,11 @@ NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
 OUT_OF_MEMORY = ("not enough memory", "out of memory", "Cannot allocate memory")
 DAMAGED = ("PytorchStreamReader failed", "Invalid magic number")
 NOT_WRITTEN = ("PytorchStreamWriter failed", "unexpected pos")
+#: Modules that only an extra installs, and how to get them.
+EXTRAS = {
+    "lm_eval": "lm-eval: pip install 'prosparse[workflow]'",
+    "altair": "altair: pip install 'prosparse[workflow]'",
+}
 
 MACHINE = {
     errno.ENOSPC: "no space left on the device",
@@ -38,6 +43,7 @@ def in_one_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str | None:
     """One line about an error the user can act on; None for a bug in this program."""
     package, said = type(error).__module__.partition(".")[0], in_one_line(error)
+    missing = (getattr(error, "name", None) or "").partition(".")[0]  # of an ImportError
     match error:
         case UserError():
             return str(error)
@@ -47,7 +53,9 @@ def explain(error: BaseException) -> str | None:
             return f"out of memory: {said}"
         case RuntimeError() if any(words in said for words in OUT_OF_MEMORY):
             return f"out of memory: {said.partition(' (')[0]}"
-        case ModuleNotFoundError() if error.name and error.name.partition(".")[0] != "prosparse":
+        case ModuleNotFoundError() if missing in EXTRAS:
+            return f"this command needs {EXTRAS[missing]}"
+        case ModuleNotFoundError() if missing and missing != "prosparse":
             return f"the Python package {error.name} is needed here and not installed"
         case _ if package in NETWORK or (isinstance(error, ConnectionError) and not isinstance(error, BrokenPipeError)):
             return f"the network or the hub failed: {said}"
