@@ -39,12 +39,7 @@ FLOORS = (
 )
 
 #: Modules of more than 300 lines, with the reason.
-LONG: dict[str, str] = {
-    "inference/export.py": "to be split",
-    "inference/predictor_training.py": "to be split",
-    "measure/decoding.py": "to be split",
-    "measure/operators.py": "to be split",
-}
+LONG: dict[str, str] = {}
 
 _KERNEL = "a Triton kernel takes pointers, sizes and strides one by one"
 #: Functions of more than six parameters, with the reason.

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from prosparse.__main__ import main
-from prosparse.inference.export import read_back
+from prosparse.inference.gguf_file import read_back
 from prosparse.inference.predictors import load as load_predictors
 
 

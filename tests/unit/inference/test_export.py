@@ -13,7 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from prosparse.experiment.activation import Activation
-from prosparse.inference.export import export_llama_cpp, export_powerinfer, read_back, reader
+from prosparse.inference.export import export_llama_cpp, export_powerinfer
+from prosparse.inference.gguf_file import read_back, reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.method.activations import substitute
 from prosparse.system.errors import UserError

@@ -16,19 +16,16 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference import predictors
-from prosparse.inference.predictor_training import (
-    _sequences,
-    _Session,
-    _Trainee,
-    load_marginal,
+from prosparse.inference.predictor_labels import (
     logit_gradient,
     nonzero_labels,
     pack,
     top_labels,
-    train,
     unpack,
     weighted_loss,
 )
+from prosparse.inference.predictor_session import Session, Trainee
+from prosparse.inference.predictor_training import _sequences, load_marginal, train
 from prosparse.inference.predictors import Predictor, observing
 from prosparse.models.load import load
 from prosparse.system.errors import ConfigError
@@ -95,7 +92,7 @@ def test_one_step_is_adamw_on_that_loss():
     generator = torch.Generator().manual_seed(0)
     residual, labels = torch.randn(64, 8, generator=generator), torch.rand(64, 12, generator=generator) < 0.3
     torch.manual_seed(0)
-    ours = _Trainee.of(Predictor(8, 4, 12), 1e-3)
+    ours = Trainee.of(Predictor(8, 4, 12), 1e-3)
     torch.manual_seed(0)
     other = Predictor(8, 4, 12)
     optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3)
@@ -109,7 +106,7 @@ def test_one_step_is_adamw_on_that_loss():
 
 
 def test_stops_without_a_better_recall_and_keeps_the_first_best():
-    trainee = _Trainee.of(Predictor(8, 4, 12), 1e-3)
+    trainee = Trainee.of(Predictor(8, 4, 12), 1e-3)
     weights = []
     for recall in (0.5, 0.7, 0.6, 0.7):
         assert not trainee.stopped(patience=2)
@@ -175,7 +172,7 @@ def test_a_batch_is_of_many_sequences_however_long_they_are(checkpoint, context)
     wanted = specification(batch_size=256)
     model = load(checkpoint, wanted.activation).eval()
     rows = torch.arange(16)[:, None].expand(16, context)
-    session = _Session(wanted, model, rows, rows[:1])
+    session = Session(wanted, model, rows, rows[:1])
     residuals, _ = next(session._buffers(np.random.default_rng(0)))
     for batch in residuals[0].split(256)[:4]:
         assert len(torch.unique(batch.round(decimals=3), dim=0)) >= 8
@@ -190,7 +187,7 @@ def test_an_epoch_shows_every_training_token_once_shuffled_with_its_own_labels(c
     expected = {}
     with torch.no_grad(), observing(model, lambda layer, residual, x1: expected.update({layer: (residual, x1)})):
         model(training)
-    session, orders = _Session(wanted, model, training, validation), []
+    session, orders = Session(wanted, model, training, validation), []
     for seed in (0, 1):
         buffers = list(session._buffers(np.random.default_rng(seed)))
         assert max(len(residuals[0]) for residuals, _ in buffers) == 4 * 64, "no more than a buffer at a time"
@@ -292,7 +289,7 @@ def test_refuses_other_progress_and_a_second_process(checkpoint, tokens, tmp_pat
         if session.epochs > 1:  # the first epoch is saved
             raise Stopped
 
-    monkeypatch.setattr(_Session, "_report", stop)
+    monkeypatch.setattr(Session, "_report", stop)
     with pytest.raises(Stopped):
         train(checkpoint, specification(), tokens, tmp_path / "output")
     with pytest.raises(Refused, match=r"settings.rank is 8, was 16"):

@@ -13,8 +13,9 @@ from prosparse.experiment.specifications import DecodingSpecification, Synthetic
 from prosparse.inference import predictors
 from prosparse.inference.decoding import prepare
 from prosparse.inference.predictors import Predictor
-from prosparse.measure import decoding
-from prosparse.measure.decoding import bytes_of_a_token, measure
+from prosparse.measure import decoding, decoding_turns
+from prosparse.measure.decoding import measure
+from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
 from prosparse.method.activations import substitute
 from prosparse.system.errors import UserError
 
@@ -78,7 +79,7 @@ def test_dense_reads_every_weight_but_the_embedding_and_the_norms():
         matrices = sum(p.numel() for n, p in model.named_parameters() if "norm" not in n and "embed" not in n)
         decoder = prepare(model)
         assert bytes_of_a_token(decoder, "dense", torch.zeros(LAYERS, 4), context=0)["all"] == 4 * matrices
-        assert sum(weight.numel() for weight in decoding._streams(model)) == matrices
+        assert sum(weight.numel() for weight in decoding_turns.streams(model)) == matrices
 
 
 def test_counts_what_hooks_count():
@@ -98,7 +99,7 @@ def test_counts_what_hooks_count():
         active, chosen = value != 0, predictor(residual) >= 0
         hidden = torch.relu(predictor.fc1(residual)) != 0
         expected.append([part.double().mean() for part in (active, chosen, active & chosen, hidden)])
-    found = decoding._count(prepare(model, predicted), texts.tolist())
+    found = count_shares(prepare(model, predicted), texts.tolist())
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-4)
 
 
@@ -109,7 +110,7 @@ def test_nothing_read_is_undone():
     expected = model(prompt).logits
 
     def stopped():
-        with decoding._nothing_read(model):
+        with decoding_turns.nothing_read(model):
             assert not model(prompt).logits.any()
             raise RuntimeError("on the way")
 

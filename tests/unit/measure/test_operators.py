@@ -7,7 +7,8 @@ import torch
 
 from prosparse.experiment.measurement import Operators
 from prosparse.experiment.specifications import OperatorsSpecification
-from prosparse.measure.operators import PATTERNS, Case, Memory, arms, last_level_cache, measure, random_patterns
+from prosparse.measure.operator_arms import PATTERNS, Memory, arms, last_level_cache, random_patterns
+from prosparse.measure.operators import Case, measure
 
 CPU = torch.device("cpu")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import gguf
 
-from prosparse.inference.export import reader
+from prosparse.inference.gguf_file import reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.measure.quartiles import quartiles
 from prosparse.system.errors import UserError

@@ -1,0 +1,100 @@
+"""Which neurons a decoded token needs, and the bytes it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from prosparse.inference.attention import cache
+from prosparse.inference.decoding import Decoder, dense_bytes
+from prosparse.operators import MAX_BATCH, linear
+
+
+def _share(chosen: Tensor) -> float:
+    """Share of active elements per row, summed over the rows."""
+    return float(chosen.count_nonzero()) / chosen.shape[1]
+
+
+class _Counter:
+    """Counts shares of active and predicted neurons over the tokens that a decoder reads."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.ffns = decoder.ffns
+        # per layer: active, predicted, both, non-zero hidden neurons of the predictor; and the number of tokens
+        self.totals = torch.zeros(len(self.ffns), 5, dtype=torch.float64)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        hooks = [ffn.register_forward_pre_hook(self._hook(layer)) for layer, ffn in enumerate(self.ffns)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            ffn = self.ffns[layer]
+            rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+            active = ffn.activation(linear(rows, ffn.gate_weight)) != 0
+            counts = [_share(active), 0.0, 0.0, 0.0, len(rows)]
+            if ffn.fc1_weight is not None:
+                assert ffn.residual is not None
+                residual = ffn.residual.reshape(rows.shape)
+                hidden = torch.relu(linear(residual, ffn.fc1_weight)) != 0
+                predicted = ffn.scores(residual) >= ffn.decision_threshold
+                counts[1:4] = [_share(each) for each in (predicted, active & predicted, hidden)]
+            self.totals[layer] += torch.tensor(counts, dtype=torch.float64)
+
+        return count
+
+    def shares(self) -> Tensor:
+        """[layers, 4]: active, predicted, both, hidden."""
+        return self.totals[:, :4] / self.totals[:, 4:]
+
+
+def count_shares(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Shares over the tokens of some texts, as decoding reads each."""
+    counter = _Counter(decoder)
+    decoder.mode = decoder.modes[min(1, len(decoder.modes) - 1)]
+    with torch.inference_mode(), counter.counting():
+        for text in texts:
+            past = cache(decoder.model)
+            for part in torch.tensor([list(text)]).split(MAX_BATCH, dim=1):
+                decoder.model(input_ids=part, past_key_values=past, use_cache=True)
+    return counter.shares()
+
+
+def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float) -> dict[str, int]:
+    """Bytes that a token must read, by part.
+
+    Args:
+        shares: [layers, 4], from ``count_shares``.
+        context: number of earlier tokens whose keys and values it reads.
+    """
+    ffns, config = decoder.ffns, decoder.model.config
+    size = ffns[0].gate_weight.element_size()
+    intermediate, _, hidden = ffns[0].neurons.shape
+    row = hidden * size
+    active, predicted, both, used = shares.sum(0).tolist()
+    layers = len(ffns)
+    read = {"dense": (layers, layers), "exact": (layers, active), "predicted": (predicted, both)}[mode]
+    predictor = 0.0
+    if mode == "predicted":
+        fc1, fc2 = ffns[0].fc1_weight, ffns[0].fc2_weight_transposed
+        assert fc1 is not None
+        predictor = size * (layers * fc1.numel() + used * fc2.numel())
+    heads = config.num_key_value_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    parts = {
+        **dense_bytes(decoder),
+        "gate": round(read[0] * intermediate * row),
+        "active_rows": round(2 * read[1] * intermediate * row),
+        "predictor": round(predictor),
+        "kv_cache": round(2 * layers * heads * size * context),
+    }
+    return {**parts, "all": sum(parts.values())}
