@@ -1,4 +1,4 @@
-"""Which neurons a predictor shall call active: labels, their loss, and its gradient."""
+"""Labels of the neurons that are active, the loss of predicting them, and its gradient."""
 
 from __future__ import annotations
 

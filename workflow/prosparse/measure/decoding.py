@@ -34,7 +34,7 @@ PROMPT_TOKENS = 5  # the paper's prompts have five words
 
 
 def measure(specification: DecodingSpecification) -> dict[str, Any]:
-    """Measure every model in turn; ``paper/acceleration.py`` reads the result."""
+    """Measure every model in turn; ``paper/acceleration/`` reads the result."""
     if not hasattr(torch.ops.prosparse, "read_rows"):
         raise UserError("decoding can be timed only where the native operators can be built: see the warning above")
     settings = specification.settings

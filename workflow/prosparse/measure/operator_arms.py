@@ -1,4 +1,4 @@
-"""What is timed of the operators: patterns, cold weights, and one call per way."""
+"""What the operator timings call: activation patterns, cold weights, and one arm per way."""
 
 from __future__ import annotations
 
