@@ -11,6 +11,7 @@ from prosparse.experiment.data import Tokenizer
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.model import PretrainedInit
 from prosparse.system.errors import ConfigError
+from prosparse.system.identity import of_file
 
 #: Files of a pinned base, in the order of its digest.
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -27,8 +28,7 @@ def digest(directory: Path) -> str:
     lines = []
     for name in FILES:
         try:
-            with open(directory / name, "rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+            lines.append(f"{of_file(directory / name)}  {name}\n")
         except OSError as error:
             raise ConfigError(f"{directory / name}: {error.strerror}") from None
     return hashlib.sha256("".join(lines).encode()).hexdigest()

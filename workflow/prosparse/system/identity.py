@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,26 @@ Identity = dict[str, Any]
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
 TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.model", "vocab.*", "merges.txt")
 
+#: Seconds after which a file's times tell a later change: some file systems count whole seconds.
+SETTLED = 2.0
+_DIGESTS: dict[tuple[int, ...], str] = {}
 
 #: Describes a directory of tokens, digests included.
 MANIFEST = "manifest.json"
 
 
 def of_file(path: Path) -> str:
+    """SHA-256 of a file. A process reads a file once, unless it changes: weights take a second per gigabyte."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        about = os.fstat(file.fileno())
+        key = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+        if (known := _DIGESTS.get(key)) is not None:
+            return known
+        settled = time.time() - about.st_ctime > SETTLED
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if settled:
+        _DIGESTS[key] = found
+    return found
 
 
 def of_texts(files: Iterable[Path]) -> dict[str, str]:
@@ -56,6 +70,12 @@ def of_tokenizer(name: str | Path) -> str:
     if not directory.is_dir():
         return str(name)
     return _of_files(sorted({path for pattern in TOKENIZER for path in directory.glob(pattern)}))
+
+
+def of_command(command: str, asked: Identity, checkpoint: str, texts: Iterable[Path]) -> Identity:
+    """Identity of what a command makes from a checkpoint and text; ``asked`` holds its other arguments."""
+    inputs = {"checkpoint": of_checkpoint(checkpoint), "tokenizer": of_tokenizer(checkpoint), "text": of_texts(texts)}
+    return {"command": command, **asked, **inputs}
 
 
 def of_rows(directory: Path) -> str:
