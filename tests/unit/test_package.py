@@ -49,13 +49,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "operators/gpu.py:down_kernel": _KERNEL,
     "operators/gpu.py:_up": "the kernel's",
     "training/loss.py:forward": "an autograd function takes its tensors one by one",
-    "commands/export.py:export_checkpoint": "the command's options",
-    "commands/generate.py:generate_text": "the command's options",
-    "commands/predictors.py:train_checkpoint_predictors": "the command's options",
-    "data/candidates.py:build": "the step's options",
-    "data/candidates.py:_write": "to be split",
     "data/tokens.py:tokenize": "the step's options",
-    "measure/prediction.py:measure": "to be split",
 }
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from prosparse.commands.export import export_checkpoint
+from prosparse.commands.export import Export, export_checkpoint
 from prosparse.commands.predictors import train_checkpoint_predictors
 from prosparse.commands.train import train_checkpoint
 from prosparse.experiment.activation import Activation
@@ -54,9 +54,10 @@ def train(root, output="out", seed=0):
 
 
 def predictors(root, output="predictors", activation=None, rank=4, context=16, tokens=64):
+    settings = {"kinds": ["nonzero"], "rank": rank, "tokens": tokens}
     train_checkpoint_predictors(
-        str(root / "start"), activation and Activation.parse(activation), [str(root / "text*.txt")], ["nonzero"], rank,
-        tokens, context, root / output,
+        str(root / "start"), activation and Activation.parse(activation), [str(root / "text*.txt")], settings, context,
+        root / output,
     )  # fmt: skip
 
 
@@ -260,11 +261,9 @@ def test_the_start_itself_is_no_output(own, no_model):
 
 def test_export_into_a_folder_is_refused_at_once(own, no_model):
     with pytest.raises(ConfigError, match="is a directory"):
-        export_checkpoint(str(own / "start"), None, "llama.cpp", None, 0.5, "float32", own / "out")
+        export_checkpoint(Export(str(own / "start"), "llama.cpp", own / "out"))
     with pytest.raises(ConfigError, match="is a file, and a folder is needed"):
-        export_checkpoint(
-            str(own / "start"), None, "llama.cpp", None, 0.5, "float32", own / "text0.txt" / "x" / "model.gguf"
-        )
+        export_checkpoint(Export(str(own / "start"), "llama.cpp", own / "text0.txt" / "x" / "model.gguf"))
 
 
 def test_predictors_of_what_has_no_zeros_are_refused_at_once(own, no_model):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from prosparse.data.candidates import MINIMUM_CHARACTERS, build, clean, identity, split_hash
 from prosparse.experiment.data import Corpus
+from prosparse.experiment.specifications import CandidatesSpecification
 
 WORDS = np.array([f"word{i}" for i in range(300)])
 
@@ -25,7 +26,8 @@ def run(tmp_path, lines, seed=0, heldout_characters=0, limit=None):
     source = {"files": [str(tmp_path / "rows.jsonl")]}
     corpus = Corpus(stands_for="pile", kind="language_modelling", source=source, character_limit=limit)
     out = tmp_path / "out.parquet", tmp_path / "out.json"
-    build("c", corpus, None, heldout_characters, seed, *out)
+    wanted = CandidatesSpecification(corpus=corpus, heldout_characters=heldout_characters)
+    build("c", wanted, None, out[0], seed=seed)
     rows = pq.read_table(out[0]).to_pylist()
     split = {name: [row["text"] for row in rows if row["split"] == name] for name in ("train", "heldout")}
     return split, json.loads(out[1].read_text())

@@ -10,6 +10,7 @@ import pytest
 from prosparse.data import candidates, contamination, documents
 from prosparse.data.ngrams import words
 from prosparse.experiment.data import Corpus
+from prosparse.experiment.specifications import CandidatesSpecification
 from prosparse.system.errors import ConfigError
 
 WORDS = np.array([f"word{i}" for i in range(3000)])
@@ -37,7 +38,7 @@ class Data:
         source.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
         corpus = Corpus(stands_for="pile", kind="language_modelling", source={"files": [str(source)]})
         path = self.folder / "candidates" / name / "0.parquet"
-        candidates.build(name, corpus, None, 0, 0, path, path.with_suffix(".json"))
+        candidates.build(name, CandidatesSpecification(corpus=corpus, heldout_characters=0), None, path)
         return path
 
     def build(self, **corpora):

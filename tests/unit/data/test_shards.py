@@ -20,6 +20,7 @@ from prosparse.data.mixture import Mixture, load_heldout
 from prosparse.data.shards import join, share
 from prosparse.data.tokens import tokenize, train_tokenizer
 from prosparse.experiment.data import Corpus
+from prosparse.experiment.specifications import CandidatesSpecification
 from prosparse.system.errors import ConfigError
 
 WORDS = np.array([f"word{i}" for i in range(300)])
@@ -56,7 +57,8 @@ def corpus(source, shards=1, limit=None):
 def built(directory, source, shard=0, shards=1, limit=None, wanted=0):
     """({split: texts}, counts) of a shard, written to ``directory/{shard}.parquet``."""
     out = directory / f"{shard}.parquet", directory / f"{shard}.json"
-    build("c", corpus(source, shards, limit), None, wanted, 0, *out, shard=shard)
+    specification = CandidatesSpecification(corpus=corpus(source, shards, limit), heldout_characters=wanted)
+    build("c", specification, None, out[0], shard)
     rows = pq.read_table(out[0]).to_pylist()
     split = {name: [row["text"] for row in rows if row["split"] == name] for name in ("train", "heldout")}
     return split, json.loads(out[1].read_text())

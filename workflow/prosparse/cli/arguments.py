@@ -61,16 +61,6 @@ def choice(annotation: Any, help: str | None = None) -> Any:
     return typer.Option(parser=one_of(*allowed), metavar=f"[{'|'.join(allowed)}]", help=help)
 
 
-def checkpoint(text: str) -> str:
-    """A local one's files are looked at before any library opens them."""
-    from prosparse.system.errors import UserError
-    from prosparse.system.failures import damaged
-
-    if found := damaged(Path(text)):
-        raise UserError(found)
-    return text
-
-
 def activation(text: str) -> Activation:
     from prosparse.experiment.activation import Activation as Parsed
     from prosparse.system.errors import ConfigError
@@ -98,9 +88,7 @@ DataType = Literal["bfloat16", "float16", "float32"]
 Precision = Literal["float32", "bfloat16"]
 
 # a checkpoint of the user's
-Checkpoint = Annotated[
-    str, typer.Argument(parser=checkpoint, metavar="CHECKPOINT", help="Hugging Face id, or a directory.")
-]
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id, or a directory.")]
 Text = Annotated[
     list[str], typer.Option(metavar="FILE...", help=".txt, .jsonl (column text) or .parquet; or a quoted pattern.")
 ]  # fmt: skip

@@ -97,7 +97,8 @@ def predictors(
     """Train predictors of which neurons will be active, or continue."""
     from prosparse.commands.predictors import train_checkpoint_predictors
 
-    train_checkpoint_predictors(checkpoint, activation, text, kind, rank, tokens, context_length, output)
+    settings = {"kinds": kind, "rank": rank, "tokens": tokens}
+    train_checkpoint_predictors(checkpoint, activation, text, settings, context_length, output)
 
 
 def generate(
@@ -112,10 +113,21 @@ def generate(
     dtype: Annotated[DataType, choice(DataType)] = "bfloat16",
 ) -> None:
     """Generate text, reading only the weights of active neurons."""
-    from prosparse.commands.generate import generate_text
+    from prosparse.commands.generate import Generation, generate_text
 
-    mode = "dense" if dense else "predicted" if predictors else "exact"
-    generate_text(checkpoint, activation, prompt, mode, predictors, decision_threshold, new_tokens, temperature, dtype)
+    generate_text(
+        Generation(
+            checkpoint=checkpoint,
+            prompt=prompt,
+            activation=activation,
+            mode="dense" if dense else "predicted" if predictors else "exact",
+            predictors=predictors,
+            decision_threshold=decision_threshold,
+            new_tokens=new_tokens,
+            temperature=temperature,
+            dtype=dtype,
+        )
+    )
 
 
 def export(
@@ -128,9 +140,9 @@ def export(
     dtype: Annotated[DataType | None, choice(DataType, "For llama.cpp; default: as the weights were saved.")] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""
-    from prosparse.commands.export import export_checkpoint
+    from prosparse.commands.export import Export, export_checkpoint
 
-    export_checkpoint(checkpoint, activation, engine, predictors, decision_threshold, dtype, output)
+    export_checkpoint(Export(checkpoint, engine, output, activation, predictors, decision_threshold, dtype))
 
 
 COMMANDS = {each.__name__: each for each in (substitute, train, sparsity, evaluate, predictors, generate, export)}

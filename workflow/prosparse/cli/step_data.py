@@ -65,16 +65,7 @@ def candidates(
     from prosparse.experiment.specifications import CandidatesSpecification
 
     wanted = CandidatesSpecification.model_validate_json(specification)
-    candidates.build(
-        corpus,
-        wanted.corpus,
-        archive,
-        wanted.heldout_characters,
-        0,
-        output,
-        output.with_suffix(".json"),
-        shard,
-    )
+    candidates.build(corpus, wanted, archive, output, shard)
 
 
 def contamination(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,9 @@ from prosparse.cli.arguments import (
     Specification,
     Tokens,
 )
+
+if TYPE_CHECKING:
+    from prosparse.experiment.section import Section
 
 
 def sparsity(
@@ -126,14 +130,8 @@ def decoding(specification: Specification, output: Output) -> None:
     """Measure tokens per second in every way to decode."""
     from prosparse.experiment.specifications import DecodingSpecification
     from prosparse.measure.decoding import measure
-    from prosparse.system.files import write_json
-    from prosparse.system.provenance import record
 
-    started = time.time()
-    wanted = DecodingSpecification.model_validate_json(specification)
-    measured = measure(wanted)
-    provenance = record(wanted.model_dump(mode="json"), started, measured["device"])
-    write_json(output, {**measured, "provenance": provenance})
+    _write(measure, DecodingSpecification.model_validate_json(specification), output)
 
 
 def powerinfer(
@@ -192,11 +190,16 @@ def operators(specification: Specification, output: Output) -> None:
     """Time the sparse FFN operators of this machine's device."""
     from prosparse.experiment.specifications import OperatorsSpecification
     from prosparse.measure.operators import measure
+
+    _write(measure, OperatorsSpecification.model_validate_json(specification), output)
+
+
+def _write(measure: Callable[[Any], dict[str, Any]], wanted: Section, output: Path) -> None:
+    """Write what ``measure(wanted)`` returns, with its provenance."""
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 
     started = time.time()
-    wanted = OperatorsSpecification.model_validate_json(specification)
     measured = measure(wanted)
     provenance = record(wanted.model_dump(mode="json"), started, measured["device"])
     write_json(output, {**measured, "provenance": provenance})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,34 +16,39 @@ from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.system.errors import ConfigError
 
 
-def export_checkpoint(
-    checkpoint: str,
-    activation: Activation | None,
-    engine: str,
-    predictors: Path | None,
-    decision_threshold: float,
-    dtype: str | None,
-    output: Path,
-) -> None:
-    """Write a GGUF file for an engine, and report what share of the weights its dtype rounds.
+@dataclass(frozen=True)
+class Export:
+    """What to export, and for which engine."""
 
-    Args:
-        dtype: of the matrices for llama.cpp; None keeps the checkpoint's. PowerInfer always uses float16.
+    checkpoint: str
+    engine: str  # llama.cpp or powerinfer
+    output: Path
+    activation: Activation | None = None  # None: the checkpoint's own
+    predictors: Path | None = None  # for PowerInfer
+    decision_threshold: float = 0.5
+    dtype: str | None = None  # of the matrices for llama.cpp, None keeps the checkpoint's; PowerInfer's are float16
+
+
+def export_checkpoint(wanted: Export) -> None:
+    """Write a GGUF file for an engine, and report what share of the weights its dtype rounds.
 
     Raises:
         UserError: the engine would compute this model incorrectly.
     """
-    check_output_file(output)
-    if engine != "llama.cpp" and dtype not in (None, "float16"):
-        raise ConfigError(f"--dtype {dtype}: PowerInfer's sparse operators take float16 only")
-    if engine != "llama.cpp" and predictors is None:
+    check_output_file(wanted.output)
+    for_llama_cpp = wanted.engine == "llama.cpp"
+    if not for_llama_cpp and wanted.dtype not in (None, "float16"):
+        raise ConfigError(f"--dtype {wanted.dtype}: PowerInfer's sparse operators take float16 only")
+    if not for_llama_cpp and wanted.predictors is None:
         raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
-    model = load(checkpoint, activation, dtype="auto")
-    tokenizer = open_tokenizer(checkpoint)
-    if engine == "llama.cpp":
-        rounded = export_llama_cpp(model, tokenizer, output, getattr(torch, dtype) if dtype else model.dtype)
+    model = load(wanted.checkpoint, wanted.activation, dtype="auto")
+    tokenizer = open_tokenizer(wanted.checkpoint)
+    if for_llama_cpp:
+        dtype = getattr(torch, wanted.dtype) if wanted.dtype else model.dtype
+        rounded = export_llama_cpp(model, tokenizer, wanted.output, dtype)
     else:
-        assert predictors is not None
-        rounded = export_powerinfer(model, load_predictors(predictors), decision_threshold, tokenizer, output)
+        assert wanted.predictors is not None
+        predictors = load_predictors(wanted.predictors)
+        rounded = export_powerinfer(model, predictors, wanted.decision_threshold, tokenizer, wanted.output)
     lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g} % of the values rounded"
-    print(f"{output}: {checkpoint} for {engine}, {lossless}")
+    print(f"{wanted.output}: {wanted.checkpoint} for {wanted.engine}, {lossless}")

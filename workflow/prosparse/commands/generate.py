@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,33 +17,43 @@ from prosparse.inference.decoding import cache, prepare
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.text import TextStream, encode, plain_generation
 from prosparse.models.load import load
+from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.system.errors import ConfigError
 
 
-def generate_text(
-    checkpoint: str,
-    activation: Activation | None,
-    prompt: str,
-    mode: str,
-    predictors: Path | None,
-    decision_threshold: float,
-    new_tokens: int,
-    temperature: float,
-    dtype: str,
-) -> None:
+@dataclass(frozen=True)
+class Generation:
+    """What to generate, and how to decode it."""
+
+    checkpoint: str
+    prompt: str
+    activation: Activation | None  # None: the checkpoint's own
+    mode: str  # dense, exact or predicted; exact falls back to dense where no neuron is ever inactive
+    predictors: Path | None
+    decision_threshold: float
+    new_tokens: int  # at most
+    temperature: float  # 0: always the most likely token
+    dtype: str
+
+
+def generate_text(wanted: Generation) -> None:
     """Print the prompt and its continuation as they decode, exactly the text of all token ids; then the speed."""
-    tokenizer = open_tokenizer(checkpoint)
-    model: Any = load(checkpoint, activation, dtype=getattr(torch, dtype))
-    decoder = prepare(model, load_predictors(predictors) if predictors is not None else None, decision_threshold)
-    decoder.mode = mode if mode in decoder.modes or mode == "predicted" else "dense"
-    inputs = torch.tensor([encode(tokenizer, prompt)])
+    configuration(wanted.checkpoint)  # first, since it explains best why something is not a checkpoint
+    tokenizer = open_tokenizer(wanted.checkpoint)
+    model: Any = load(wanted.checkpoint, wanted.activation, dtype=getattr(torch, wanted.dtype))
+    predictors = load_predictors(wanted.predictors) if wanted.predictors is not None else None
+    decoder = prepare(model, predictors, wanted.decision_threshold)
+    decoder.mode = wanted.mode if wanted.mode in decoder.modes or wanted.mode == "predicted" else "dense"
+    inputs = torch.tensor([encode(tokenizer, wanted.prompt)])
     if not inputs.numel():
-        raise ConfigError(f"the prompt {prompt!r} has no tokens, and {checkpoint} no token that begins a text")
+        raise ConfigError(
+            f"the prompt {wanted.prompt!r} has no tokens, and {wanted.checkpoint} no token that begins a text"
+        )
     started = time.perf_counter()
     clock = _FirstToken(tokenizer, partial(print, end="", flush=True))
-    settings = plain_generation(model, tokenizer, temperature)
-    settings.max_new_tokens = new_tokens
+    settings = plain_generation(model, tokenizer, wanted.temperature)
+    settings.max_new_tokens = wanted.new_tokens
     generated = model.generate(
         inputs,
         attention_mask=torch.ones_like(inputs),

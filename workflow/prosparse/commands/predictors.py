@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,13 +25,14 @@ def train_checkpoint_predictors(
     checkpoint: str,
     activation: Activation | None,
     files: list[str],
-    kinds: list[str],
-    rank: int,
-    tokens: int,
+    settings: dict[str, Any],
     context_length: int,
     output: Path,
 ) -> None:
     """Train predictors of each kind into ``output/{kind}`` with the paper's recipe; resumes an interrupted training.
+
+    Args:
+        settings: some fields of :class:`Predictors`.
 
     Raises:
         ConfigError: an activation without zeros, a rank or context length the model cannot have, a missing file, or too
@@ -38,23 +40,16 @@ def train_checkpoint_predictors(
         Refused: ``output`` holds other files, or the results of a call with other arguments.
     """
     try:
-        settings = Predictors.model_validate({"kinds": kinds, "rank": rank, "tokens": tokens})
+        wanted = Predictors.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(describe(error, Predictors)) from None
     texts, config = text_files(files), configuration(checkpoint)
     chosen = activation or own_activation(config)
-    specification = PredictorSpecification(activation=chosen, settings=settings, mixture={"text": 1.0}, seed=0)
+    specification = PredictorSpecification(activation=chosen, settings=wanted, mixture={"text": 1.0}, seed=0)
     check_predictors(specification, checkpoint)
     check_context_length(config, context_length)
-    made_from = {
-        "command": "predictors",
-        "specification": specification.model_dump(mode="json"),
-        "context_length": context_length,
-        "checkpoint": identity.of_checkpoint(checkpoint),
-        "tokenizer": identity.of_tokenizer(checkpoint),
-        "text": identity.of_texts(texts),
-    }
-    with output_folder(output, made_from):
+    asked = {"specification": specification.model_dump(mode="json"), "context_length": context_length}
+    with output_folder(output, identity.of_command("predictors", asked, checkpoint, texts)):
         write_tokens(texts, checkpoint, context_length, output / "tokens")
         train_predictors(checkpoint, specification, output / "tokens", output)
-    print(f"next: prosparse generate {checkpoint} --predictors {output / kinds[0]} --prompt ...")
+    print(f"next: prosparse generate {checkpoint} --predictors {output / wanted.kinds[0]} --prompt ...")

@@ -34,15 +34,8 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
     texts = text_files(files)
     check_context_length(configuration(checkpoint), wanted.context_length)
     open_tokenizer(checkpoint)
-    made_from = {
-        "command": "train",
-        "recipe": wanted.model_dump(mode="json"),
-        "seed": seed,
-        "checkpoint": identity.of_checkpoint(checkpoint),
-        "tokenizer": identity.of_tokenizer(checkpoint),
-        "text": identity.of_texts(texts),
-    }
-    with output_folder(output, made_from):
+    asked = {"recipe": wanted.model_dump(mode="json"), "seed": seed}
+    with output_folder(output, identity.of_command("train", asked, checkpoint, texts)):
         if (output / PROVENANCE).exists():
             print(f"{output}: trained already, nothing to do")
             return

@@ -11,6 +11,7 @@ import time
 import unicodedata
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from prosparse.data import hub, sources
 from prosparse.data.ngrams import words
 from prosparse.data.shards import share
 from prosparse.experiment.data import Corpus, HubSource
+from prosparse.experiment.specifications import CandidatesSpecification
 from prosparse.system import provenance
 from prosparse.system.errors import ConfigError
 from prosparse.system.files import write_json
@@ -40,15 +42,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
 
 def build(
     name: str,
-    corpus: Corpus,
+    wanted: CandidatesSpecification,
     archive: Path | None,
-    heldout_characters: int,
-    seed: int,
-    output_parquet: Path,
-    output_json: Path,
+    output: Path,
     shard: int = 0,
+    seed: int = 0,
 ) -> None:
-    """Write a shard of a corpus as parquet (columns ``text``, ``split``), and the counts of each step as JSON.
+    """Write a shard of a corpus as parquet (columns ``text``, ``split``) and the counts of each step as JSON.
 
     The parquet metadata record the ``commit`` of a Hugging Face data set.
 
@@ -63,12 +63,12 @@ def build(
 
     Args:
         archive: the fetched package, for a package source.
-        heldout_characters: held-out characters requested of the whole corpus.
+        output: the parquet file.
 
     Raises:
         ConfigError: the source's options, files or columns are wrong, it is not accessible, or no document is left.
     """
-    started = time.time()
+    started, corpus = time.time(), wanted.corpus
     where, label = f"data.corpora.{name}.source", name
     if corpus.shards > 1:
         label = f"{name}, shard {shard} of {corpus.shards}"
@@ -82,8 +82,8 @@ def build(
     places, identities = array("Q"), array("Q")
     lengths, ends = array("q"), array("q", [0])  # lengths in characters, ends in bytes of the file
     characters = 0
-    output_parquet.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=output_parquet.parent) as texts:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output.parent) as texts:
         for document in sources.read(name, corpus, archive, shard, commit, without):
             count["read"] += 1
             text = clean(document, prose)
@@ -117,11 +117,13 @@ def build(
             order = order[: _reach(cumulative, limit)]
         cumulative = cumulative[: len(order)]
         over_limit = len(places) - len(order)
-        heldout, reserved = _held_out(hashes[order], cumulative, corpus, heldout_characters)
+        heldout, reserved = _held_out(hashes[order], cumulative, corpus, wanted.heldout_characters)
         order = np.delete(order, slice(heldout, reserved))
         cumulative = np.cumsum(np.frombuffer(lengths, np.int64)[order])
         schema = SCHEMA.with_metadata({"commit": commit} if commit else None)
-        _write(texts, np.frombuffer(ends, np.int64), order, cumulative, heldout, schema, output_parquet)
+        groups = np.split(order, np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1)
+        texts.flush()
+        _write((_texts(texts, ends, group) for group in groups), heldout, schema, output)
 
     total, heldout_total = int(cumulative[-1]), int(cumulative[heldout - 1]) if heldout else 0
     counts: dict[str, Any] = {
@@ -139,8 +141,8 @@ def build(
         "documents": {"train": len(order) - heldout, "heldout": heldout},
         "characters": {"train": total - heldout_total, "heldout": heldout_total},
     }
-    specification = {"corpus": corpus.model_dump(), "seed": seed, "heldout": heldout_characters}
-    write_json(output_json, {**counts, "provenance": provenance.record(specification, started)})
+    specification = {"corpus": corpus.model_dump(), "seed": seed, "heldout": wanted.heldout_characters}
+    write_json(output.with_suffix(".json"), {**counts, "provenance": provenance.record(specification, started)})
     seconds = time.time() - started
     print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
     for column, rows in without.items():
@@ -171,28 +173,20 @@ def _reach(cumulative: np.ndarray, characters: float) -> int:
     return min(int(np.searchsorted(cumulative, characters)) + 1, len(cumulative))
 
 
-def _write(
-    texts: IO[bytes],
-    ends: np.ndarray,
-    order: np.ndarray,
-    cumulative: np.ndarray,
-    heldout: int,
-    schema: pa.Schema,
-    output: Path,
-) -> None:
-    """Write the texts in this order, one row group at a time; ``output`` appears only once it is complete."""
-    texts.flush()
-    boundaries = np.flatnonzero(np.diff(cumulative // ROW_GROUP_CHARACTERS)) + 1
+def _texts(file: IO[bytes], ends: Sequence[int], documents: np.ndarray) -> list[str]:
+    """Read these documents from the file; document ``i`` lies between ``ends[i]`` and ``ends[i + 1]``."""
+    return [os.pread(file.fileno(), ends[i + 1] - ends[i], ends[i]).decode() for i in documents.tolist()]
+
+
+def _write(groups: Iterable[list[str]], heldout: int, schema: pa.Schema, output: Path) -> None:
+    """Write groups of texts, of which the first ``heldout`` are held out; ``output`` appears once it is complete."""
     temporary = output.with_name(output.name + ".partial")
     with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         written = 0
-        for group in np.split(order, boundaries):
-            columns = {
-                "text": [os.pread(texts.fileno(), ends[i + 1] - ends[i], ends[i]).decode() for i in group.tolist()],
-                "split": ["heldout" if row < heldout else "train" for row in range(written, written + len(group))],
-            }
-            writer.write_table(pa.table(columns, schema))
-            written += len(group)
+        for texts in groups:
+            split = ["heldout" if row < heldout else "train" for row in range(written, written + len(texts))]
+            writer.write_table(pa.table({"text": texts, "split": split}, schema))
+            written += len(texts)
     os.replace(temporary, output)
 
 

@@ -21,6 +21,8 @@ SWEEP = [step / 2 for step in range(-14, 15)]
 #: Thresholds at which the first kind's loss is also measured; each costs a pass over the text.
 SWEEP_WITH_LOSS = (-2.0,)
 
+BATCH_SIZE = 8  # sequences
+
 SHARES = ("activation_recall", "precision", "predicted_sparsity")
 
 
@@ -46,7 +48,6 @@ def measure(
     corpora: Mapping[str, MeasuredCorpus],
     tokens: Path,
     decision_threshold: float,
-    batch_size: int = 8,
 ) -> dict[str, Any]:
     """Compare predictions with the exact model's activations on each corpus's held-out rows, averaged by the mixture.
 
@@ -61,7 +62,6 @@ def measure(
         marginal: each layer's activation frequencies [intermediate_size] on training tokens.
         corpora: those of weight 0 are skipped.
         tokens: directory of tokenized corpora.
-        batch_size: sequences.
 
     Returns:
         ``decision_threshold``, ``sparsity``, ``layer_sparsity``, ``loss`` (exact), ``tokens`` (predicted ones) and
@@ -88,14 +88,14 @@ def measure(
     for name, weight in weights.items():
         counter = _Counter(modules, decision_threshold)
         with observing(model, counter.count):
-            exact[name] = sparsity.measure(model, heldout[name], batch_size)
+            exact[name] = sparsity.measure(model, heldout[name], BATCH_SIZE)
         for kind in modules:
             shares[kind] = shares[kind] + weight * counter.shares(kind)
 
     def loss(kind: str, threshold: float) -> float:
         with predicting(model, modules[kind], threshold):
             return sum(
-                weight * sparsity.measure(model, heldout[name], batch_size)["loss"] for name, weight in weights.items()
+                weight * sparsity.measure(model, heldout[name], BATCH_SIZE)["loss"] for name, weight in weights.items()
             )
 
     measured: dict[str, dict[str, Any]] = {}
