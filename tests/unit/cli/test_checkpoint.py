@@ -64,6 +64,23 @@ def test_substitute_train_and_sparsity(own, capsys):
     assert "fatrelu-0.1: sparsity" in out
 
 
+def test_sparsity_says_that_text_was_trained_on(own, capsys):
+    stages = [{"until": 1}]
+    training = {"learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 2}
+    (own / "recipe.yaml").write_text(
+        yaml.safe_dump({"activation": "relu", "context_length": 32, "stages": stages, "training": training})
+    )
+    seen, unseen = str(own / "text1.txt"), str(own / "text2.txt")
+    recipe = ["--recipe", str(own / "recipe.yaml"), "--output", str(own / "out")]
+    assert main(["train", str(own / "own"), *recipe, "--text", seen]) == 0
+    capsys.readouterr()
+    measured = ["sparsity", str(own / "out"), "--context-length", "32", "--text"]
+    assert main([*measured, unseen]) == 0
+    assert "not held out" not in capsys.readouterr().out
+    assert main([*measured, unseen, seen]) == 0
+    assert f"{own / 'out'} was trained on {seen}\n" in capsys.readouterr().out
+
+
 def test_evaluate_writes_scores(own):
     rows = own / "rows"
     rows.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ from transformers import PretrainedConfig
 from prosparse.data import sources
 from prosparse.experiment.data import FileSource
 from prosparse.system.errors import ConfigError
-from prosparse.system.identity import Identity
-from prosparse.system.locking import claim, locked
+from prosparse.system.identity import Identity, of_file
+from prosparse.system.locking import IDENTITY, claim, locked
 
 
 def text_files(patterns: list[str]) -> list[Path]:
@@ -36,6 +37,15 @@ def text_files(patterns: list[str]) -> list[Path]:
     if empty:
         print(f"--text: {len(empty)} of {len(files)} files are empty, {empty[0]} for one", flush=True)
     return files
+
+
+def trained_on(checkpoint: str, files: list[Path]) -> list[Path]:
+    """Those of the files that ``prosparse train`` made the checkpoint from."""
+    path = Path(checkpoint) / IDENTITY
+    if not path.exists():
+        return []
+    digests = set(json.loads(path.read_text(encoding="utf-8")).get("text", {}).values())
+    return [file for file in files if of_file(file) in digests]
 
 
 def check_context_length(config: PretrainedConfig, context_length: int) -> None:

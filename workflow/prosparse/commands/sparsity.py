@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from prosparse.commands.inputs import check_context_length, text_files
+from prosparse.commands.inputs import check_context_length, text_files, trained_on
 from prosparse.commands.text import packed
 from prosparse.data.tokens import predicted_bytes, spread
 from prosparse.experiment.activation import Activation
@@ -22,6 +22,10 @@ def print_sparsity(
 ) -> None:
     """Print the sparsity, also by layer, and the loss under each activation (default: the checkpoint's own)."""
     texts = text_files(files)
+    if known := trained_on(checkpoint, texts):
+        print(
+            f"warning: the loss is not held out: {checkpoint} was trained on {', '.join(map(str, known))}", flush=True
+        )
     check_context_length(configuration(checkpoint), context_length)
     rows = spread(packed(texts, checkpoint, context_length), sequences)
     model = load_to_measure(checkpoint)

@@ -13,11 +13,12 @@ from prosparse.models.load import load
 from prosparse.models.third_party import configuration, save_tokenizer, tokenizer
 from prosparse.system.errors import ConfigError
 from prosparse.system.files import replace_directory
+from prosparse.system.locking import IDENTITY
 
 #: Weights in formats other than the one loaded, which would keep the old activation's name.
 OTHER_FORMATS = ["*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.onnx", "*.ot"]
 #: Files that a training stage writes about its own checkpoint.
-OF_A_STAGE = [LEDGER, PROVENANCE, "identity.json", "lock"]
+OF_A_STAGE = [LEDGER, PROVENANCE, IDENTITY, "lock"]
 
 
 def substitute(checkpoint: str, activation: Activation, output: Path) -> None:

@@ -16,6 +16,8 @@ from prosparse.system.errors import UserError
 from prosparse.system.files import write_json
 from prosparse.system.identity import Identity, differences
 
+#: What a folder's progress is made from; see :func:`claim`.
+IDENTITY = "identity.json"
 #: Errors of file systems without locks: NFS without its lock daemon, Lustre mounted without flock, some FUSE systems.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -51,7 +53,7 @@ def claim(folder: Path, identity: Identity) -> None:
     Raises:
         Refused: the folder holds progress of another identity or of none; the message names the differences.
     """
-    path = folder / "identity.json"
+    path = folder / IDENTITY
     held = _held(folder)
     if held and path.exists():
         agree(json.loads(path.read_text(encoding="utf-8")), identity, folder)
@@ -67,7 +69,7 @@ def _held(folder: Path) -> list[str]:
     return sorted(
         entry.name
         for entry in folder.iterdir()
-        if entry.name not in ("lock", "identity.json", "identity.json.partial")
+        if entry.name not in ("lock", IDENTITY, f"{IDENTITY}.partial")
         and (not entry.is_dir() or any(path.is_file() for path in entry.rglob("*")))
     )
 
