@@ -11,7 +11,7 @@ SOURCES = sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))
 
 
 def without_encoding(tree: ast.AST) -> list[int]:
-    """Lines that read or write text in whatever encoding the locale has."""
+    """Lines that read or write text in the locale's encoding."""
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):

@@ -1,4 +1,4 @@
-"""What would stop a run later is said by a dry run, and stops a run before its first job."""
+"""A dry run reports what would stop the run later, and a run stops on it before its first job."""
 
 from __future__ import annotations
 

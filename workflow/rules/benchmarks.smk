@@ -16,9 +16,7 @@ rule benchmarks:
     resources:
         mem_mb=lambda wildcards: memory.benchmarks_megabytes(layout, wildcards.run),
     params:
-        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
-            ensure_ascii=True
-        ),
+        specification=lambda wildcards: as_json(experiment.benchmarks),
         precision=experiment.precision,
     shell:
         "prosparse step benchmarks {input.checkpoint} --specification {params.specification:q}"

@@ -1,5 +1,4 @@
 # The validated experiment, and the files behind a job's wildcards.
-import json
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -32,7 +31,8 @@ try:
     layout = Layout.of(experiment)
     for name, corpus in experiment.data.corpora.items():
         check_source(name, corpus)
-    bases.check(experiment)
+    if call is not None:  # it reads the bases whole, and a job checks its own again
+        bases.check(experiment)
     layout.check_packages()
 except ConfigError as error:
     raise WorkflowError(str(error))
@@ -61,7 +61,7 @@ wildcard_constraints:
 
 def as_json(specification, **options):
     """Return a job's specification as ASCII, which a command line passes on under any locale."""
-    return json.dumps(specification.model_dump(mode="json", **options))
+    return specification.model_dump_json(ensure_ascii=True, **options)
 
 
 # data

@@ -54,8 +54,8 @@ rule benchmark_rows:
         "../../envs/prosparse.yaml"
     params:
         # settings that do not affect which rows exist are left out
-        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
-            include={"rows", "directory", "tasks"}, ensure_ascii=True
+        specification=lambda wildcards: as_json(
+            experiment.benchmarks, include={"rows", "directory", "tasks"}
         ),
         archives=lambda wildcards, input: " ".join(
             f"--archive {name}={path}" for name, path in input.items()
@@ -142,9 +142,9 @@ rule tokenizer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: experiment.data.tokenizers[
-            wildcards.tokenizer
-        ].model_dump_json(ensure_ascii=True),
+        specification=lambda wildcards: as_json(
+            experiment.data.tokenizers[wildcards.tokenizer]
+        ),
     shell:
         "prosparse step tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
 

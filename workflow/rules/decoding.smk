@@ -60,8 +60,6 @@ rule powerinfer:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        specification=lambda wildcards: experiment.decoding.engines.powerinfer.model_dump_json(
-            ensure_ascii=True
-        ),
+        specification=lambda wildcards: as_json(experiment.decoding.engines.powerinfer),
     shell:
         "prosparse step powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"

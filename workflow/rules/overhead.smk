@@ -17,9 +17,7 @@ rule overhead:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing else may run during a timing
     params:
-        specification=lambda wildcards: specifications.overhead(
-            experiment
-        ).model_dump_json(ensure_ascii=True),
+        specification=lambda wildcards: as_json(specifications.overhead(experiment)),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         precision=experiment.precision,
         stage_threads=experiment.threads,

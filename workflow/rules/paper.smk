@@ -13,7 +13,7 @@ rule resolved_config:
     conda:
         "../../envs/prosparse.yaml"
     params:
-        experiment=lambda wildcards: experiment.model_dump_json(ensure_ascii=True),
+        experiment=lambda wildcards: as_json(experiment),
     shell:
         "echo {params.experiment:q} > {output} 2> {log}"
 

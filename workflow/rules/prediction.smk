@@ -69,11 +69,13 @@ rule predicted_benchmarks:
     resources:
         mem_mb=lambda wildcards: memory.benchmarks_megabytes(layout, wildcards.run),
     params:
-        specification=lambda wildcards: experiment.benchmarks.model_dump_json(
-            ensure_ascii=True
-        ),
+        specification=lambda wildcards: as_json(experiment.benchmarks),
         precision=experiment.precision,
-        predictors=lambda wildcards, input: f"{subpath(input.predictors, parent=True)}/{experiment.predictors.kinds[0]}",
+        predictors=lambda wildcards: str(
+            layout.decoding_predictors(
+                wildcards.run, wildcards.activation, wildcards.seed
+            )
+        ),
         decision_threshold=lambda wildcards: experiment.predictors.decision_threshold,
     shell:
         "prosparse step benchmarks {input.checkpoint} --specification {params.specification:q}"

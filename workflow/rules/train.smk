@@ -42,9 +42,11 @@ rule train_stage:
             if (seconds := launch.time_budget(resources.runtime)) is not None
             else ""
         ),
-        specification=lambda wildcards: specifications.stage(
-            experiment, wildcards.run, int(wildcards.stage), int(wildcards.seed)
-        ).model_dump_json(ensure_ascii=True),
+        specification=lambda wildcards: as_json(
+            specifications.stage(
+                experiment, wildcards.run, int(wildcards.stage), int(wildcards.seed)
+            )
+        ),
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
         previous=lambda wildcards, input: (
             f"--previous {subpath(input.previous, parent=True)}"

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTr
 from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.inference.gguf_file import read_back, reader
+from prosparse.inference.predictors import Predictor
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.method.activations import substitute
 from prosparse.system.errors import UserError
@@ -39,15 +40,8 @@ def tiny(name="llama", activation="relu", **changes):
     return model
 
 
-class Predictor(nn.Module):
-    def __init__(self, hidden_size=64, rank=16, intermediate_size=1024):
-        super().__init__()
-        self.fc1 = nn.Linear(hidden_size, rank, bias=False)
-        self.fc2 = nn.Linear(rank, intermediate_size, bias=False)
-
-
 def predictors(model):
-    return [Predictor() for _ in model.model.layers]
+    return [Predictor(64, 16, 1024) for _ in model.model.layers]
 
 
 def field(path, key):
@@ -231,7 +225,7 @@ def test_other_architectures_and_predictors_are_refused(tmp_path):
     with pytest.raises(UserError, match="1 predictors for 2 layers"):
         export_powerinfer(model, predictors(model)[:1], 0.5, None, tmp_path / "model")
     with pytest.raises(UserError, match=r"predictor of layer 1 has weights \[16, 64\] and \[1023, 16\]"):
-        export_powerinfer(model, [Predictor(), Predictor(64, 16, 1023)], 0.5, None, tmp_path / "model")
+        export_powerinfer(model, [Predictor(64, 16, 1024), Predictor(64, 16, 1023)], 0.5, None, tmp_path / "model")
     with pytest.raises(UserError, match=r"decision_threshold is 1: a probability"):
         export_powerinfer(model, predictors(model), 1, None, tmp_path / "model")
 

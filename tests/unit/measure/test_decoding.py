@@ -5,6 +5,7 @@ from __future__ import annotations
 import datasets
 import pytest
 import torch
+from helpers.observation import observed
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from prosparse.experiment.activation import Activation
@@ -86,14 +87,7 @@ def test_counts_what_hooks_count():
     """On the model before it is prepared, whose products are torch's."""
     model, predicted = tiny("fatrelu-0.1"), random_predictors()
     texts = torch.randint(VOCABULARY, (3, 21), generator=torch.Generator().manual_seed(1))
-    residuals, x1, hooks = [], [], []
-    for layer in model.model.layers:
-        hooks.append(layer.post_attention_layernorm.register_forward_pre_hook(lambda m, i: residuals.append(i[0])))
-        hooks.append(layer.mlp.down_proj.register_forward_pre_hook(lambda m, i: x1.append(i[0])))
-    with torch.no_grad():
-        model(texts)
-    for hook in hooks:
-        hook.remove()
+    residuals, x1 = observed(model, texts)
     expected = []
     for predictor, residual, value in zip(predicted, residuals, x1, strict=True):
         active, chosen = value != 0, predictor(residual) >= 0

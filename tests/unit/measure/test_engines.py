@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
+from prosparse.inference.predictors import Predictor
 from prosparse.measure import engines
 from prosparse.method.activations import substitute
 from prosparse.system.errors import UserError
@@ -172,15 +172,8 @@ def test_prompts_need_two_tokens(tmp_path):
 # ---------------------------------------------------------------------------------- PowerInfer
 
 
-class Predictor(nn.Module):
-    def __init__(self, hidden_size=128, rank=16, intermediate_size=1024):
-        super().__init__()
-        self.fc1 = nn.Linear(hidden_size, rank, bias=False)
-        self.fc2 = nn.Linear(rank, intermediate_size, bias=False)
-
-
 def predictors(model):
-    return [Predictor() for _ in model.model.layers]
+    return [Predictor(128, 16, 1024) for _ in model.model.layers]
 
 
 def masked(model, made, decision_threshold):

@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from helpers.observation import observed
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
@@ -55,19 +56,6 @@ def random_predictors(rank=6, seed=3):
         ).requires_grad_(False)
         for _ in range(2)
     ]  # fmt: skip
-
-
-def observed(model, rows):
-    """Residual before the norm and x1 of every layer, by hooks of the test's own."""
-    residuals, x1, hooks = [], [], []
-    for layer in model.model.layers:
-        hooks.append(layer.post_attention_layernorm.register_forward_pre_hook(lambda m, i: residuals.append(i[0])))
-        hooks.append(layer.mlp.down_proj.register_forward_pre_hook(lambda m, i: x1.append(i[0])))
-    with torch.no_grad():
-        model(rows)
-    for hook in hooks:
-        hook.remove()
-    return residuals, x1
 
 
 def by_hand(model, scores, threshold):

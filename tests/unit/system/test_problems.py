@@ -1,4 +1,4 @@
-"""A mistyped name in a config is said with the one that is meant."""
+"""A message about a mistyped name suggests the one that was meant."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_stage_stopped_while_it_trains_ends_as_if_it_had_not_been(data, begun,
         with pytest.raises(Killed), stopped_at(change, tmp_path):
             train(data, output)
         checkpoints.newest(output / "resume")
-        for partial in output.rglob("*.partial"):  # which every writer begins with anew
+        for partial in output.rglob("*.partial"):  # which every writer starts over
             partial.unlink()
         left.setdefault(tuple(contents(output).items()), output)
     assert 2 <= len(left) <= 8

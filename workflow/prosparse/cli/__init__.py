@@ -1,4 +1,4 @@
-"""The command line: one module per group of commands, arguments beside their handlers.
+"""The command line: one module per group of commands, arguments next to their handlers.
 
 A command imports what it needs when it runs, since importing torch takes seconds. Its parameters are its options,
 however many they are.

@@ -110,7 +110,7 @@ class Layout:
             self.tokenizer_gguf(tokenizer)
 
     def benchmark_rows(self) -> Path:
-        """Return the row counts, beside the rows themselves."""
+        """Return the row counts, next to the rows themselves."""
         return self.directory / "data/benchmark_rows/rows.json"
 
     def candidates(self, corpus: str, shard: int) -> Path:
@@ -120,7 +120,7 @@ class Layout:
         return self.directory / f"data/documents/{corpus}/{shard}.parquet"
 
     def documents_counts(self, corpus: str) -> list[Path]:
-        """Return the counts of each of a corpus's shards, beside its documents."""
+        """Return the counts of each of a corpus's shards, next to its documents."""
         shards = self.experiment.data.corpora[corpus].shards
         return [self.documents(corpus, shard).with_suffix(".json") for shard in range(shards)]
 
@@ -132,7 +132,7 @@ class Layout:
         return self.directory / f"data/tokens/{tokenizer}"
 
     def manifest(self, tokenizer: str, corpus: str) -> Path:
-        """Return the description of a corpus's tokens, beside them."""
+        """Return the description of a corpus's tokens, next to them."""
         return self.tokens(tokenizer) / corpus / MANIFEST
 
     def shard_manifest(self, tokenizer: str, corpus: str, shard: int) -> Path:
@@ -153,7 +153,7 @@ class Layout:
         return self.checkpoint(run, stage, seed) / LEDGER
 
     def predictors(self, run: str, activation: Activation | str, seed: int) -> Path:
-        """Return the record of the predictors' training, beside one folder per kind."""
+        """Return the record of the predictors' training, next to one folder per kind."""
         return self.directory / f"predictors/{run}/seed{seed}/{activation}/training.json"
 
     def decoding_predictors(self, run: str, activation: Activation | str, seed: int) -> Path:
