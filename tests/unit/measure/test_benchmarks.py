@@ -134,6 +134,7 @@ def test_lambada_asks_for_the_greedy_last_word(tokenizer: Any, tmp_path: Path) -
         else:
             expected.append(1)
     entry = evaluate(model, tokenizer, settings("lambada"), write(tmp_path, "lambada", rows))["benchmarks"]["lambada"]
+    assert entry["rows"] == expected
     assert entry["score"] == pytest.approx(sum(expected) / len(expected))
     assert entry["chance"] == 0
 
@@ -195,6 +196,17 @@ def test_mmlu_is_answered_by_a_letter_after_five_dev_questions(
     prompts = answered(monkeypatch, lambda prompt: " B")
     entry = evaluate(tiny(), tokenizer, settings("mmlu"), tmp_path)["benchmarks"]["mmlu"]
     assert (entry["score"], entry["n"], entry["shots"]) == (0.25, 8, 5)
+    assert entry["rows"] == [0, 1, 0, 0] * 2  # by subject
+
+    # whatever order lm-eval reports them in
+    answer_all = benchmarks.evaluator.evaluate
+
+    def backwards(*arguments: Any, **options: Any) -> dict[str, Any]:
+        result = answer_all(*arguments, **options)
+        return {"samples": {name: samples[::-1] for name, samples in reversed(result["samples"].items())}}
+
+    monkeypatch.setattr(benchmarks.evaluator, "evaluate", backwards)
+    assert evaluate(tiny(), tokenizer, settings("mmlu"), tmp_path)["benchmarks"]["mmlu"] == entry
     for prompt in prompts:
         subject = next(s for s in subjects if f"{s} asked" in prompt)
         assert [f"{subject} shown {n}" in prompt for n in range(5)] == [True] * 5
@@ -221,6 +233,7 @@ def test_bbh_reads_what_follows_the_answer_is_and_says_it_stands_in(
     prompts = answered(monkeypatch, lambda prompt: "We think. So the answer is (A).")
     entry = evaluate(tiny(), tokenizer, settings("bbh"), tmp_path)["benchmarks"]["bbh"]
     assert (entry["score"], entry["n"]) == (0.5, 2)
+    assert repr(entry["rows"]) == "[1, 0]"
     assert all(prompt.count("Let's think step by step") == 4 for prompt in prompts)
     assert entry["stand_in"] is None
 

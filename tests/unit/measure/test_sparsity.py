@@ -48,6 +48,22 @@ def test_against_a_brute_force_count(tiny_llama, activation):
         assert found["sparsity"] == 0
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_each_sequence_is_as_if_measured_by_itself_and_their_mean_is_the_total(tiny_llama, batch_size):
+    model = tiny_llama("relu").eval()
+    found = measure(model, ROWS, batch_size)
+    sequences = found["sequences"]
+    assert sequences.keys() == {"loss", "sparsity"}
+    for place, row in enumerate(ROWS):
+        layers, loss = brute_force(model, row[None])
+        assert sequences["sparsity"][place] == pytest.approx(sum(layers) / 2, abs=1e-6)
+        assert sequences["loss"][place] == pytest.approx(loss, abs=2e-6)
+    assert len(set(sequences["sparsity"])) > 1
+    for key, values in sequences.items():
+        assert len(values) == len(ROWS)
+        assert sum(values) / len(ROWS) == pytest.approx(found[key], abs=1e-6)
+
+
 def test_bfloat16_agrees_with_float32_and_counts_its_own_zeros(tiny_llama):
     """Within 0.3 % of the loss and 1 % of the elements; the loss is that of float64 on the same logits."""
     exact = measure(tiny_llama("relu"), ROWS, batch_size=1)
@@ -82,4 +98,5 @@ def test_average_weights_corpora_by_the_mixture(tiny_llama, tmp_path):
     assert fat["loss"] == pytest.approx(loss)
     assert fat["bits_per_byte"] == pytest.approx(loss / math.log(2) / (0.75 * 2 + 0.25 * 4))
     assert fat["corpora"]["apart"]["tokens"] == 15
+    assert fat["corpora"]["b"]["sequences"] == b["sequences"]
     assert fat["sparsity"] > relu["sparsity"]

@@ -14,6 +14,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,10 @@ def evaluate(
         finished: saves each benchmark's scores once it is answered, and supplies those of an interrupted evaluation.
 
     Returns:
-        ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``chance``,
-        ``shots``, ``metric``, ``task`` (how it differs from lm-eval), ``stand_in`` (text or None),
-        ``truncated`` (fraction of rows with a prompt cut to the model's context), and for
-        generated answers ``max_new_tokens``; ``missing``: by name, the reason.
+        ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``rows`` (each one's score,
+        in the same order for every model), ``chance``, ``shots``, ``metric``, ``task`` (how it differs from lm-eval),
+        ``stand_in`` (text or None), ``truncated`` (fraction of rows with a prompt cut to the model's context), and
+        for generated answers ``max_new_tokens``; ``missing``: by name, the reason.
 
     Raises:
         ConfigError: an unknown benchmark, or none can be answered.
@@ -106,7 +107,8 @@ def evaluate(
 def _answer(task: Task, limit: int | None, rows_dir: Path, language_model: LanguageModel) -> dict[str, Any]:
     parts = _lm_eval_tasks(task, rows_dir, limit, language_model.max_length)
     result = evaluator.evaluate(language_model, {"tasks": parts, "groups": {}}, bootstrap_iters=0)
-    samples = [sample for part in parts for sample in result["samples"][part]]
+    # by subtask and row: scores of two models are compared row by row
+    samples = [sample for part in parts for sample in sorted(result["samples"][part], key=itemgetter("doc_id"))]
     return {**_entry(task, samples, language_model), "stand_in": benchmark_rows.stand_in(task.name, rows_dir)}
 
 
@@ -139,6 +141,7 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
         # standard error of the mean, as lm-eval's mean_stderr; undefined for one row
         "standard_error": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
         "n": len(values),
+        "rows": [int(value) if value.is_integer() else value for value in values],
         "chance": task.chance,
         "shots": task.shots,
         "metric": task.metric,

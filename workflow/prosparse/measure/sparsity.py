@@ -22,33 +22,42 @@ from prosparse.system import identity
 
 
 class ZeroCounter:
-    """Counts exact zeros of x1 in every gated FFN inside its block."""
+    """Counts exact zeros of x1 per sequence in every gated FFN."""
 
     def __init__(self, model: nn.Module) -> None:
         self._ffns = gated_ffns(model)
-        self.non_zeros = [torch.zeros((), dtype=torch.int64) for _ in self._ffns]
-        self.elements = [0] * len(self._ffns)
+        self._non_zeros: list[list[Tensor]] = [[] for _ in self._ffns]  # per layer and batch: [sequences]
+        self._elements = [0] * len(self._ffns)  # per layer, of one sequence
 
     @contextmanager
-    def counting(self) -> Iterator[None]:
-        hooks = [ffn.down_proj.register_forward_pre_hook(self._hook(layer)) for layer, ffn in enumerate(self._ffns)]
+    def counting(self, sequences: int) -> Iterator[None]:
+        """Count inside this block, which computes one batch of so many sequences."""
+        hooks = [
+            ffn.down_proj.register_forward_pre_hook(self._hook(layer, sequences))
+            for layer, ffn in enumerate(self._ffns)
+        ]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _hook(self, layer: int) -> Any:
+    def _hook(self, layer: int, sequences: int) -> Any:
         def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            # keep the count a tensor: no synchronisation with a GPU here
-            self.non_zeros[layer] = self.non_zeros[layer].to(inputs[0].device) + torch.count_nonzero(inputs[0])
-            self.elements[layer] += inputs[0].numel()
+            x1 = inputs[0].reshape(sequences, -1)
+            # keep the counts tensors: no synchronisation with a GPU here
+            self._non_zeros[layer].append(torch.count_nonzero(x1, dim=1))
+            self._elements[layer] = x1.shape[1]
 
         return count
 
-    def layer_sparsity(self) -> list[float]:
-        """Share of zeros per layer, 0 to 1; all tokens of a layer weigh the same."""
-        return [1 - int(n) / total for n, total in zip(self.non_zeros, self.elements, strict=True)]
+    def sparsity(self) -> Tensor:
+        """Return the share of zeros, 0 to 1, as ``[layers, sequences]`` in float64."""
+        shares = [
+            1 - torch.cat(counts).cpu().double() / elements
+            for counts, elements in zip(self._non_zeros, self._elements, strict=True)
+        ]
+        return torch.stack(shares)
 
 
 @torch.inference_mode()
@@ -56,26 +65,31 @@ def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, 
     """Measure one pass over packed rows ``[n, context_length]``.
 
     Returns:
-        ``sparsity`` (mean over layers), ``layer_sparsity``, ``loss`` (nats per predicted token) and
-        ``tokens`` (predicted ones).
+        ``sparsity`` (mean over layers), ``layer_sparsity``, ``loss`` (nats per predicted token),
+        ``tokens`` (predicted ones) and ``sequences``: the ``loss`` and ``sparsity`` of each row, to 6 decimals.
     """
     model.eval()
     counter = ZeroCounter(model)
-    nats, predicted = 0.0, 0
-    with counter.counting():
-        for batch in rows.split(batch_size):
-            batch = batch.to(model.device)
+    nats: list[float] = []  # per sequence
+    for batch in rows.split(batch_size):
+        batch = batch.to(model.device)
+        with counter.counting(len(batch)):
             logits = model(input_ids=batch, use_cache=False).logits
-            # one sequence at a time: with a large vocabulary, a batch's float32 logits take gigabytes
-            for sequence, scores in zip(batch, logits, strict=True):
-                nats += nn.functional.cross_entropy(scores[:-1].float(), sequence[1:], reduction="sum").item()
-            predicted += batch[:, 1:].numel()
-    layers = counter.layer_sparsity()
+        # one sequence at a time: with a large vocabulary, a batch's float32 logits take gigabytes
+        for sequence, scores in zip(batch, logits, strict=True):
+            nats.append(nn.functional.cross_entropy(scores[:-1].float(), sequence[1:], reduction="sum").item())
+    shares = counter.sparsity()
+    layers = shares.mean(1).tolist()
+    predicted = rows.shape[1] - 1  # per sequence
     return {
         "sparsity": sum(layers) / len(layers),
         "layer_sparsity": layers,
-        "loss": nats / predicted,
-        "tokens": predicted,
+        "loss": sum(nats) / (predicted * len(rows)),
+        "tokens": predicted * len(rows),
+        "sequences": {
+            "loss": [round(each / predicted, 6) for each in nats],
+            "sparsity": [round(each, 6) for each in shares.mean(0).tolist()],
+        },
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    """Write one value per line, but a list of numbers on one."""
+    text = json.dumps(value, indent=1)
+    # a line break is never inside a JSON string
+    text = re.sub(r"\[\n[-+.,eE\d\s]+\]", lambda numbers: f"[{' '.join(numbers[0][1:-1].split())}]", text)
+    write_text(path, text + "\n")
 
 
 def write_through(path: Path) -> None:
