@@ -19,7 +19,7 @@ def test_ours_alone_in_the_configs_order_without_a_line_of_the_paper(synthetic):
     assert (dense["lambda"].ours.mean, shifted["lambda"].ours.mean) == (0, 0.4)
     assert shifted["average_sparsity"].ours.mean == pytest.approx(100 * (0.885 + 1.2 * 0.03 + 0.001))
     assert dense["held_out_loss"].ours.mean == pytest.approx(3.472)
-    assert dense["average_performance"].ours.mean > 0
+    assert dense["average_performance"].text == "–"  # the original is above chance in no column
     text = to_markdown(table)
     assert "paper (ours" not in text
     assert "| paper |" not in text

@@ -14,6 +14,7 @@ from prosparse.paper.release.loading import loading
 from prosparse.paper.release.metadata import license_of, metadata
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS
+from prosparse.paper.results.chance import averaged, originals
 from prosparse.paper.results.decoding import MODES, trained_decoding
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin, stands_in
@@ -35,7 +36,7 @@ def needs(experiment: Experiment, pair: str) -> Needs:
     """Return the measurements that the card needs; predictions and decoding only if the experiment includes them."""
     run, activation = experiment.pair(pair)
     named, needs = f"{run}@{activation}", Needs.of_pairs(experiment, [pair])
-    needs |= Needs(stages=set(lineage.lineage(experiment, run)))
+    needs |= Needs(stages=set(lineage.lineage(experiment, run))) | originals(experiment, [(None, run)])
     if named in table2_rows.predicted(experiment).values():
         needs |= Needs(prediction={(run, str(activation))})
     if experiment.decoding is not None and named in table2_rows.decoded(experiment).values():
@@ -167,10 +168,14 @@ def _benchmarks(results: Results, run: str, activation: Activation) -> Iterator[
         rows.append([LABELS[name], f"{_first(score):.2f}{error}", f"{details['n']:,}", chance, stand_in])
     yield from markdown_table(["Benchmark", "Score (%)", "Rows", "Chance (%)", ""], rows)
     yield ""
-    average = found.average()
+    chosen = averaged(results, None, run)
+    average = found.average(chosen.columns)
     if average.value is not None:
-        missing = f"; without {', '.join(LABELS[name] for name in average.missing)}" if average.missing else ""
-        yield f"Average of the columns that the paper averages: {_first(average.value):.2f}{missing}."
+        left_out = dict.fromkeys(average.missing, "missing")
+        left_out |= dict.fromkeys(chosen.at_chance, "the original is not above chance")
+        without = "; ".join(f"{LABELS[name]} ({reason})" for name, reason in left_out.items())
+        without = f"; without {without}" if without else ""
+        yield f"Average of the columns that the paper averages: {_first(average.value):.2f}{without}."
     if found.scores:
         yield (
             "Scores ± standard error over rows, from lm-eval with `<s>` before every context and candidates ranked "

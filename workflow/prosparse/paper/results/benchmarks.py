@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +10,23 @@ from prosparse.paper.results.value import Value, mean_of
 from prosparse.published.tables import GROUPS
 
 
+def above_chance(score: Value | None, chance: Value | None) -> bool:
+    """Return whether a score exceeds chance by more than two standard errors; if no chance is known, any score does."""
+    return score is not None and (chance is None or score.mean - chance.mean > 2 * score.total_error)
+
+
 @dataclass(frozen=True)
 class BenchmarkColumn:
-    """One of the seven columns: the mean of its measured benchmarks, and the missing ones."""
+    """One of the seven columns, or their average: the mean of what was measured, and what is missing."""
 
     value: Value | None
     chance: Value | None
     used: tuple[str, ...]
     missing: dict[str, str]
+
+    @property
+    def above_chance(self) -> bool:
+        return above_chance(self.value, self.chance)
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,9 @@ class Benchmarks:
             missing={b: self.missing[b] for b in wanted if b not in used},
         )
 
-    def average(self) -> BenchmarkColumn:
+    def average(self, over: Iterable[str] = GROUPS) -> BenchmarkColumn:
         """Return the unweighted mean of the columns with a value; ``missing`` holds wholly missing columns."""
-        columns = {name: self.column(name) for name in GROUPS}
+        columns = {name: self.column(name) for name in over}
         present = {name: column for name, column in columns.items() if column.value is not None}
         chances = [column.chance for column in present.values() if column.chance is not None]
         return BenchmarkColumn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.paper.results.chance import averaged, originals
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.columns import TOKENS, billions
@@ -23,24 +24,26 @@ def by_setting(results: Results, name: str, title: str, source: str, columns: li
 
 
 def add_chance(results: Results, table: Table) -> None:
-    """Add a row with the scores of random guessing."""
-    for text in [row.pair for row in table.rows if row.pair]:
-        measured = results.benchmarks(*results.experiment.pair(text))
-        cells: dict[str, Cell] = {}
-        for column in table.columns:
-            if column.key in measured.chances:
-                cells[column.key] = Cell(measured.chances[column.key])
-            elif column.key in GROUPS:
-                cells[column.key] = Cell(measured.column(column.key).chance)
-            elif column.key == "average_performance":
-                cells[column.key] = Cell(measured.average().chance)
-        cells = {key: Cell(cell.ours, note="score of random guessing") for key, cell in cells.items() if cell.ours}
+    """Add a row with the scores of random guessing; an average only if all rows average the same columns."""
+    pairs = {row.label: row.pair for row in table.rows if row.pair}
+    columns = {averaged(results, key, results.experiment.pair(pair)[0]).columns for key, pair in pairs.items()}
+    for pair in pairs.values():
+        measured = results.benchmarks(*results.experiment.pair(pair))
+        chances = {name: measured.column(name).chance for name in GROUPS} | measured.chances
+        if len(columns) == 1:
+            chances["average_performance"] = measured.average(*columns).chance
+        cells = {
+            column.key: Cell(chance, note="score of random guessing")
+            for column in table.columns
+            if (chance := chances.get(column.key)) is not None
+        }
         if cells:
             table.rows.append(Row("Chance level", cells, is_published=False))
             return
 
 
 def rows_needs(experiment: Experiment, source: str) -> Needs:
-    """Return the sparsity and benchmarks of the pairs that stand for rows of a published table."""
-    keys = [row_key(source, row) for row in published_table(source)]
-    return Needs.of_pairs(experiment, (experiment.rows[key] for key in keys if key in experiment.rows))
+    """Return the sparsity and benchmarks of the pairs that stand for rows of a published table, and of originals."""
+    keys = [key for row in published_table(source) if (key := row_key(source, row)) in experiment.rows]
+    runs = [(key, experiment.pair(experiment.rows[key])[0]) for key in keys]
+    return Needs.of_pairs(experiment, (experiment.rows[key] for key in keys)) | originals(experiment, runs)

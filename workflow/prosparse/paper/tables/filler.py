@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import PAPER_DATASETS
 from prosparse.experiment.lineage import lineage_tokens
-from prosparse.paper.results.benchmarks import BenchmarkColumn, Benchmarks
+from prosparse.paper.results.benchmarks import Benchmarks
+from prosparse.paper.results.chance import averaged
 from prosparse.paper.results.origins import no_run, stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.sparsity import Sparsity
 from prosparse.paper.results.value import exact
 from prosparse.paper.tables.columns import BITS, LOSS, TOKENS
 from prosparse.paper.tables.notes import count, names_of
+from prosparse.paper.tables.scores import average_cell, column_cell, marked, note_chance, score_cell
 from prosparse.paper.tables.table import MISSING, Cell, Row, Table
 from prosparse.published.tables import BENCHMARKS, GROUPS, LABELS
 
@@ -61,7 +63,7 @@ class Filler:
         cells: dict[str, Cell] = {}
         if set(names) & {*GROUPS, *BENCHMARKS, "average_performance"}:
             if experiment.answers_benchmarks(run, activation):
-                cells |= self._performance(text, self.results.benchmarks(run, activation))
+                cells |= self._performance(text, key, self.results.benchmarks(run, activation))
             else:
                 self.unasked.append(text)
         if set(names) & {"average_sparsity", "mixed", LOSS.key}:
@@ -84,45 +86,25 @@ class Filler:
             is_published=key is not None,
         )
 
-    def _performance(self, pair: str, benchmarks: Benchmarks) -> dict[str, Cell]:
-        cells = {
-            name: Cell(
-                benchmarks.scores.get(name), note="" if name in benchmarks.scores else self._gone(name, benchmarks)
-            )
-            for name in BENCHMARKS
-        }
-        for name in GROUPS:
-            cells[name] = self._mean(pair, name, benchmarks.column(name))
-        average = benchmarks.average()
-        cells["average_performance"] = self._mean(pair, "average_performance", average)
+    def _performance(self, pair: str, key: str | None, benchmarks: Benchmarks) -> dict[str, Cell]:
+        shown = {column.key for column in self.table.columns}
+        columns = {name: benchmarks.column(name) for name in GROUPS}
+        cells = {name: column_cell(name, column) for name, column in columns.items()}
+        chances = {name: column.chance for name, column in columns.items()} | benchmarks.chances
+        if "average_performance" in shown:
+            chosen = averaged(self.results, key, pair.partition("@")[0])
+            average = benchmarks.average(chosen.columns)
+            cells["average_performance"] = average_cell(average, chosen)
+            chances["average_performance"] = average.chance
+        for name, cell in cells.items():
+            if cell.note and name in shown:
+                self.incomplete.setdefault(cell.note, []).append(pair)
+        cells |= {name: score_cell(benchmarks, name) for name in BENCHMARKS if name not in GROUPS}
         for name, detail in benchmarks.details.items():
             wanted = {name, *(group for group, members in GROUPS.items() if name in members)}
-            if detail.get("stand_in") and wanted & {column.key for column in self.table.columns}:
+            if detail.get("stand_in") and wanted & shown:
                 self.table.note(f"{LABELS[name]} is a stand-in: {detail['stand_in'].rstrip('.')}.")
-        return cells
-
-    @staticmethod
-    def _gone(name: str, benchmarks: Benchmarks) -> str:
-        return f"{MISSING}: {benchmarks.missing[name]}"
-
-    def _mean(self, pair: str, name: str, column: BenchmarkColumn) -> Cell:
-        """Return the mean over what was measured, with a dagger and a note if something is missing."""
-        if not column.missing:
-            return Cell(column.value)
-        label = LABELS[name]
-        each = {LABELS[key]: reason.rstrip(".") for key, reason in column.missing.items()}
-        if column.value is None:
-            gone = "; ".join(reason if key == label else f"{key}: {reason}" for key, reason in each.items())
-            text = f"{label}: {MISSING} ({gone})"
-        elif name == "average_performance":
-            text = f"† {label}: mean of the {len(column.used)} measured columns of 7; missing: {', '.join(each)}"
-        else:
-            used = ", ".join(LABELS[key] for key in column.used)
-            gone = "; ".join(f"{key} ({reason})" for key, reason in each.items())
-            text = f"† {label}: mean of {used}; missing: {gone}"
-        if name in {c.key for c in self.table.columns}:
-            self.incomplete.setdefault(text, []).append(pair)
-        return Cell(column.value, note=text, mark="" if column.value is None else "†")
+        return {name: marked(cell, chances.get(name)) for name, cell in cells.items()}
 
     def _sparsity(self, measured: Sparsity) -> dict[str, Cell]:
         cells = {
@@ -140,6 +122,7 @@ class Filler:
 
     def finish(self) -> Table:
         notes = self.table.notes
+        note_chance(self.table)
         for words, runs in self.origins.items():
             notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {names_of(runs)}).")
         for text, pairs in self.incomplete.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
+from prosparse.paper.results.chance import originals
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import exact
@@ -14,7 +15,8 @@ from prosparse.paper.tables.table import Cell, Table
 
 
 def needs(experiment: Experiment) -> Needs:
-    return Needs.of_pairs(experiment, experiment.ours.values())
+    runs = {experiment.pair(pair)[0] for pair in experiment.ours.values()}
+    return Needs.of_pairs(experiment, experiment.ours.values()) | originals(experiment, [(None, run) for run in runs])
 
 
 def build(results: Results) -> Table:

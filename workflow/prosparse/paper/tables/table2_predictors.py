@@ -6,7 +6,7 @@ from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS, MARGINAL
-from prosparse.paper.results.benchmarks import BenchmarkColumn
+from prosparse.paper.results.chance import averaged, originals
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import no_run
 from prosparse.paper.results.prediction import Prediction, read_prediction
@@ -21,9 +21,9 @@ from prosparse.paper.tables.acceleration_cells import (
     note_predictor,
 )
 from prosparse.paper.tables.operator_cells import SPARSITY
+from prosparse.paper.tables.scores import average_cell, marked, note_chance
 from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
 from prosparse.published.settings import settings
-from prosparse.published.tables import LABELS
 
 
 def build(results: Results) -> Table:
@@ -73,7 +73,7 @@ def build(results: Results) -> Table:
             is_first = kind == names[0]
             cells = _of_kind(found, kind, setting.printed if is_first else {})
             if is_first and setting.name in finals:
-                cells |= _performance(table, results, pairs[setting.name])
+                cells |= _performance(table, results, setting.name, pairs[setting.name])
             pair = f"{pairs[setting.name]}, {KINDS[kind]}"
             table.rows.append(Row(setting.name, cells, pair, is_published=is_first))
     note_predictor(table, experiment)
@@ -84,6 +84,7 @@ def build(results: Results) -> Table:
             f"trained, active means the largest {experiment.predictors.top:.0%} of |x1|. {KINDS['svd']}: the gate's "
             "singular vectors."
         )
+    note_chance(table)
     note_missing(table, gone)
     return table
 
@@ -107,26 +108,27 @@ def _of_kind(found: Prediction, kind: str, printed: dict[str, str]) -> dict[str,
     return cells
 
 
-def _performance(table: Table, results: Results, pair: str) -> dict[str, Cell]:
+def _performance(table: Table, results: Results, row: str, pair: str) -> dict[str, Cell]:
     run, activation = results.experiment.pair(pair)
-    found: dict[str, BenchmarkColumn] = {
-        "performance": results.benchmarks(run, activation).average(),
-        "predicted_performance": results.predicted_benchmarks(run, activation).average(),
+    chosen = averaged(results, row, run)
+    found = {
+        "performance": results.benchmarks(run, activation),
+        "predicted_performance": results.predicted_benchmarks(run, activation),
     }
     cells = {}
-    for key, column in found.items():
-        if not column.missing:
-            cells[key] = Cell(column.value)
-            continue
-        gone = ", ".join(LABELS[name] for name in column.missing)
-        if column.value is None:
-            cells[key] = missing_cell("no benchmark has a score")
-            continue
-        text = f"mean of the {len(column.used)} measured columns of 7; missing: {gone}"
-        cells[key] = Cell(column.value, note=text, mark="†")
-        table.note(f"† {text}.")
+    for key, benchmarks in found.items():
+        column = benchmarks.average(chosen.columns)
+        cell = average_cell(column, chosen)
+        if cell.note:
+            table.note(f"{cell.note}.")
+        cells[key] = marked(cell, column.chance)
     return cells
 
 
 def needs(experiment: Experiment) -> Needs:
-    return accelerated.prediction_needs(experiment) | accelerated.predicted_benchmarks_needs(experiment)
+    finals = [(row, experiment.pair(pair)[0]) for row, pair in table2_rows.finals(experiment).items()]
+    return (
+        accelerated.prediction_needs(experiment)
+        | accelerated.predicted_benchmarks_needs(experiment)
+        | originals(experiment, finals)
+    )

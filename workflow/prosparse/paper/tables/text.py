@@ -60,7 +60,7 @@ def to_csv(table: Table) -> str:
             cell = row.cells[column.key]
             numbers = [cell.ours.mean, cell.ours.standard_error, cell.ours.spread] if cell.ours else [None, None, None]
             written = ["" if number is None else f"{number:.10g}" for number in numbers]
-            written[0] = cell.text or written[0]
+            written[0] = "" if cell.text == NOT_PUBLISHED else cell.text or written[0]
             writer.writerow([row.label, column.key, *written, cell.published, column.unit, row.pair or "", cell.note])
     return buffer.getvalue()
 
@@ -105,6 +105,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "±": r"$\pm$",
     "†": r"$^\dagger$",
+    "°": r"$^\circ$",
     "‡": r"$^\ddagger$",
     "§": r"\S{}",
     "µ": r"$\mu$",
