@@ -183,6 +183,8 @@ class Synthetic:
         for seed in self.experiment.seeds:
             for run in needs.sparsity:
                 self.json(self.layout.sparsity(run, seed), self.measured(run, seed))
+            for run in needs.stage_sparsity:
+                self.json(self.layout.stage_sparsity(run, seed), self.staged(run, seed))
             for run, activation in needs.benchmarks:
                 self.json(self.layout.benchmarks(run, activation, seed), self.answered(run, activation, seed))
             for run, stage in needs.stages:
@@ -258,6 +260,24 @@ class Synthetic:
                 }
             )  # fmt: skip
         return {"run": run, "seed": seed, "measurements": entries, "provenance": self.provenance(2.0)}
+
+    def staged(self, run: str, seed: int) -> dict[str, Any]:
+        """A run's measurement after every stage: as sparse as its last, in proportion to the steps with lambda > 0."""
+        chosen, measured = self.experiment.runs[run], self.measured(run, seed)
+        own = next(each for each in measured["measurements"] if each["activation"] == str(chosen.activation))
+        regularized = [factor(chosen.stages, step) > 0 for step in range(1, chosen.stages[-1].until + 1)]
+        entries = []
+        for stage, _ in lineage.chain(self.experiment, run):
+            step = 0 if stage is None else chosen.stages[stage].until
+            left = sum(regularized[step:]) / max(sum(regularized), 1)
+            entry = copy.deepcopy(own)
+            for part in (entry, *entry["corpora"].values()):
+                part["sparsity"] -= 0.2 * left
+                part["layer_sparsity"] = [share - 0.2 * left for share in part["layer_sparsity"]]
+                if "sequences" in part:
+                    part["sequences"]["sparsity"] = [share - 0.2 * left for share in part["sequences"]["sparsity"]]
+            entries.append({"stage": stage, "step": step, **entry})
+        return {**measured, "measurements": entries}
 
     def answered(self, run: str, activation: str, seed: int) -> dict[str, Any]:
         chances = {"piqa": 0.5, "winogrande": 0.5, "copa": 0.5, "boolq": 0.5, "siqa": 1 / 3, "hellaswag": 0.25,

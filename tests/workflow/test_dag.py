@@ -19,6 +19,7 @@ from prosparse.experiment.loading import load
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.tables.registry import TABLES
 
+STAGES = "results/laptop/measurements/small-vanilla/seed0/stages.json"
 EVERY = [*TABLES, *FIGURES, "tables", "figures", "claims", "publish", "all"]
 SMOLLM2 = ROOT / "workflow" / "experiments" / "smollm2.yaml"
 
@@ -39,8 +40,8 @@ def trained(plan: Plan) -> set[str]:
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory) -> Plan:
-    """Every target of the default experiment."""
-    return planned(tmp_path_factory.mktemp("laptop"), *EVERY)
+    """Every target of the default experiment, and a run's stages."""
+    return planned(tmp_path_factory.mktemp("laptop"), *EVERY, STAGES)
 
 
 @pytest.mark.parametrize("target", EVERY)
@@ -61,6 +62,7 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         "corpus_tokens": lambda tokenizer, corpus: [layout.manifest(tokenizer, corpus)],
         "train_stage": lambda run, stage, seed: [layout.provenance(run, stage, seed), layout.ledger(run, stage, seed)],
         "sparsity": lambda run, seed: [layout.sparsity(run, seed)],
+        "stage_sparsity": lambda run, seed: [layout.stage_sparsity(run, seed)],
         "benchmarks": lambda run, seed, activation: [layout.benchmarks(run, activation, seed)],
         "predictors": lambda run, seed, activation: [layout.predictors(run, activation, seed)],
         "prediction": lambda run, seed, activation: [layout.prediction(run, activation, seed)],
@@ -120,6 +122,14 @@ def test_stage_tables_need_no_measurement(laptop):
     plan = laptop.behind("table6")
     assert "benchmarks" not in plan.by_rule
     assert len(plan.by_rule["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
+
+
+def test_stages_are_measured_from_the_start_on(laptop):
+    (job,) = (job for job in laptop.jobs if STAGES in job.output)
+    named = [re.search(r"checkpoints/(.*)/provenance", file) for file in job.input]
+    assert {match[1] for match in named if match} == {
+        "small-base/seed0/stage0", "small-prosparse/seed0/stage0", "small-vanilla/seed0/stage1",
+    }  # fmt: skip
 
 
 def test_table2_predicts_and_decodes(laptop):

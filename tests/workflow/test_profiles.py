@@ -18,7 +18,8 @@ from helpers.toy_experiment import toy_experiment
 from helpers.workflow import Plan, snakemake
 
 TIMED = {"overhead", "operators", "decoding", "decoding_shape"}
-ON_A_GPU = {"train_stage", "sparsity", "benchmarks", "predictors", "prediction", "predicted_benchmarks", *TIMED}
+MEASURED = {"sparsity", "stage_sparsity", "benchmarks", "predictors", "prediction", "predicted_benchmarks"}
+ON_A_GPU = {"train_stage", *MEASURED, *TIMED}
 
 
 @pytest.fixture

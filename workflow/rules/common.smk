@@ -4,7 +4,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from prosparse.data.sources import check as check_source
-from prosparse.experiment import bases, lineage, specifications, table2_rows
+from prosparse.experiment import (
+    bases,
+    lineage,
+    specifications,
+    table2_rows,
+    timings,
+)
 from prosparse.experiment.data import PackageSource
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
@@ -148,6 +154,12 @@ def stage_teacher(wildcards):
 
 def measured_checkpoint(wildcards):
     return layout.provenance(wildcards.run, None, wildcards.seed)
+
+
+def stage_checkpoints(wildcards):
+    """Return the checkpoint that a run starts from, if another run made it, and that of each of its stages."""
+    chain = lineage.chain(experiment, wildcards.run)
+    return [layout.provenance(*key, wildcards.seed) for _, key in chain]
 
 
 def measured_tokens(wildcards):

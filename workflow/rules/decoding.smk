@@ -19,7 +19,7 @@ rule decoding:
     params:
         # the shapes and engines belong to other jobs
         specification=lambda wildcards: as_json(
-            specifications.decoding(layout),
+            timings.decoding(layout),
             exclude={"settings": {"shapes", "engines"}},
         ),
     shell:
@@ -42,7 +42,7 @@ rule decoding_shape:
     threads: workflow.cores
     params:
         specification=lambda wildcards: as_json(
-            specifications.decoding_shape(layout, wildcards.shape),
+            timings.decoding_shape(layout, wildcards.shape),
             exclude={"settings": {"shapes"}},
         ),
     shell:

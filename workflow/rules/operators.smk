@@ -16,7 +16,7 @@ rule operators:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing else may run during a timing
     params:
-        specification=lambda wildcards: as_json(specifications.operators(layout)),
+        specification=lambda wildcards: as_json(timings.operators(layout)),
     shell:
         # large pages, so that page walks do not mask the memory's speed
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"

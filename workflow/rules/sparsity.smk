@@ -1,4 +1,5 @@
-# Sparsity and held-out loss of a run's last checkpoint under every activation that a table needs.
+# Sparsity and held-out loss: of a run's last checkpoint under every activation that a table needs, and after every
+# stage under the run's own activation.
 
 
 rule sparsity:
@@ -22,5 +23,30 @@ rule sparsity:
         tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
     shell:
         "prosparse step sparsity {input.checkpoint} --specification {params.specification:q}"
+        " --run {wildcards.run} --seed {wildcards.seed}"
+        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+
+
+rule stage_sparsity:
+    input:
+        checkpoints=stage_checkpoints,
+        tokens=measured_tokens,
+    output:
+        "<experiment>/measurements/{run}/seed{seed}/stages.json",
+    log:
+        "<experiment>/logs/stage_sparsity/{run}.seed{seed}.log",
+    benchmark:
+        "<experiment>/timings/stage_sparsity/{run}.seed{seed}.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=lambda wildcards: memory.measuring_megabytes(layout, wildcards.run),
+    params:
+        specification=lambda wildcards: as_json(
+            specifications.stage_sparsity(experiment, wildcards.run)
+        ),
+        tokens=lambda wildcards, input: subpath(input.tokens[0], ancestor=2),
+    shell:
+        "prosparse step stage-sparsity {input.checkpoints} --specification {params.specification:q}"
         " --run {wildcards.run} --seed {wildcards.seed}"
         " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"

@@ -43,6 +43,14 @@ def test_predecessors():
     assert lineage.predecessor(EXPERIMENT, "small-final-1", 0) == ("small-prosparse", 1)
 
 
+def test_a_chain_starts_with_the_checkpoint_of_another_run():
+    assert lineage.chain(EXPERIMENT, "small-base") == [(0, ("small-base", 0))]
+    assert lineage.chain(EXPERIMENT, "small-vanilla") == [
+        (None, ("small-base", 0)), (0, ("small-prosparse", 0)), (1, ("small-vanilla", 1)),
+    ]  # fmt: skip
+    assert lineage.chain(EXPERIMENT, "small-final-1")[0] == (None, ("small-prosparse", 1))
+
+
 def changed_stages(edit):
     """(run, stage) whose specification an edit of the config changes."""
     config = copy.deepcopy(CONFIG)

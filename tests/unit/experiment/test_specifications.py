@@ -9,7 +9,7 @@ import pytest
 from helpers.synthetic_results import CONFIG
 from pydantic import ValidationError
 
-from prosparse.experiment import specifications
+from prosparse.experiment import specifications, timings
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.published.tables import published_table
@@ -29,11 +29,12 @@ def test_every_specification_arrives_as_it_was_sent(layout):
         specifications.overhead(experiment),
         specifications.predictors(experiment, "fatrelu-0.01", 1),
         specifications.sparsity(experiment, "progressive"),
+        specifications.stage_sparsity(experiment, "progressive"),
         specifications.prediction(experiment),
         specifications.bases(experiment),
-        specifications.operators(layout),
-        specifications.decoding(layout),
-        specifications.decoding_shape(layout, "llama-7b"),
+        timings.operators(layout),
+        timings.decoding(layout),
+        timings.decoding_shape(layout, "llama-7b"),
     ):
         sent = json.dumps(built.model_dump(mode="json"))
         assert sent.isascii()
@@ -49,8 +50,18 @@ def test_the_overhead_is_measured_on_the_last_stage_of_the_first_regularized_run
     assert (found.activation, found.stages) == (first.activation, first.stages)
 
 
+def test_stages_are_measured_at_their_last_steps_under_the_runs_activation(layout):
+    found = specifications.stage_sparsity(layout.experiment, "shifted")
+    assert str(found.activation) == "shiftrelu-0.1"
+    assert [(each.stage, each.step) for each in found.stages] == [(None, 0), (0, 180)]
+    assert [(each.stage, each.step) for each in specifications.stage_sparsity(layout.experiment, "base").stages] == [
+        (0, 2000)
+    ]
+    assert found.corpora == specifications.sparsity(layout.experiment, "shifted").corpora
+
+
 def test_trained_models_are_decoded_with_the_files_of_their_runs(layout):
-    models = {model.row: model for model in specifications.decoding(layout).models}
+    models = {model.row: model for model in timings.decoding(layout).models}
     final = models["ProSparse-7B"]
     assert str(final.checkpoint) == "results/synthetic/checkpoints/progressive/seed1/stage5"
     assert str(final.predictors) == "results/synthetic/predictors/progressive/seed1/fatrelu-0.01/nonzero"
@@ -60,7 +71,7 @@ def test_trained_models_are_decoded_with_the_files_of_their_runs(layout):
 
 def test_synthetic_models_are_as_sparse_as_printed(layout):
     printed = {row["setting"]: row for row in published_table("table2_acceleration")}
-    models = specifications.decoding_shape(layout, "llama-7b").models
+    models = timings.decoding_shape(layout, "llama-7b").models
     assert [model.row for model in models] == ["ReluLLaMA-7B", "ProSparse-7B"]
     for model in models:
         row = printed[model.row]

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausa
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.decoding import Decoding, Shape
-from prosparse.experiment.specifications import DecodingSpecification, SyntheticModel, TrainedModel
+from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import predictors
 from prosparse.inference.decoding import prepare
 from prosparse.inference.predictors import Predictor

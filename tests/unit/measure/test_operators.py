@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prosparse.experiment.measurement import Operators
-from prosparse.experiment.specifications import OperatorsSpecification
+from prosparse.experiment.timings import OperatorsSpecification
 from prosparse.measure.operator_arms import PATTERNS, Memory, arms, last_level_cache, random_patterns
 from prosparse.measure.operators import Case, measure
 

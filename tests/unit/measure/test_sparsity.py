@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.specifications import MeasuredCorpus
-from prosparse.measure.sparsity import measure, measure_corpora
+from prosparse.experiment.specifications import MeasuredCorpus, MeasuredStage, StageSparsitySpecification
+from prosparse.measure.sparsity import measure, measure_corpora, measure_stages
 from prosparse.method.activations import gated_ffns, substitute
 
 ROWS = torch.randint(0, 64, (7, 16), generator=torch.Generator().manual_seed(3))
@@ -78,6 +78,31 @@ def test_bfloat16_agrees_with_float32_and_counts_its_own_zeros(tiny_llama):
     assert found["loss"] == pytest.approx(nats.mean().item(), rel=1e-6)
 
     assert measure(model.float(), ROWS, batch_size=1)["sparsity"] != found["sparsity"], "float32 has other zeros"
+
+
+def test_stages_are_measured_each_under_the_runs_activation(tiny_llama, tmp_path):
+    tokens = tmp_path / "tokens"
+    datasets.Dataset.from_dict({"input_ids": ROWS.tolist()}).save_to_disk(tokens / "a" / "heldout")
+    (tokens / "a" / "manifest.json").write_text(json.dumps({"heldout_bytes_per_token": 2.0}))
+    models = [tiny_llama("silu"), tiny_llama("relu", seed=1)]
+    for index, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(index))
+    wanted = StageSparsitySpecification(
+        activation=Activation.parse("fatrelu-0.5"),
+        stages=[MeasuredStage(stage=None, step=0), MeasuredStage(stage=0, step=40)],
+        corpora={"a": MeasuredCorpus(stands_for="wikipedia", weight=1)},
+        precision="float32",
+    )
+    found = measure_stages([tmp_path / "0", tmp_path / "1"], wanted, tokens)
+    assert [(each["stage"], each["step"], each["activation"]) for each in found] == [
+        (None, 0, "fatrelu-0.5"), (0, 40, "fatrelu-0.5"),
+    ]  # fmt: skip
+    for model, entry in zip(models, found, strict=True):
+        substitute(model.eval(), wanted.activation)
+        layers, loss = brute_force(model, ROWS)
+        assert entry["layer_sparsity"] == pytest.approx(layers, abs=1e-6)
+        assert entry["loss"] == pytest.approx(loss, rel=1e-5)
+        assert len(entry["corpora"]["a"]["sequences"]["loss"]) == len(ROWS)
 
 
 def test_average_weights_corpora_by_the_mixture(tiny_llama, tmp_path):

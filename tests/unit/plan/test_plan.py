@@ -17,6 +17,7 @@ from transformers import LlamaConfig
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
+from prosparse.paper.results.needs import Needs
 from prosparse.plan import costs, downloads, jobs, page, papers, targets
 from prosparse.plan.costs import of_architecture
 from prosparse.plan.jobs import Total
@@ -206,6 +207,18 @@ def test_a_release_needs_its_own_last_stage_and_the_page_of_no_other():
     assert requested(experiment, "release") == one | other
     assert "measurements/overhead.json" not in one | other
     assert requested(paper(), "release") == set()
+
+
+def test_sparsity_after_every_stage_is_one_job_behind_all_stages(tmp_path):
+    experiment = paper()
+    found = targets.jobs_behind(Layout(experiment, tmp_path), Needs(stage_sparsity={"prosparse"}), whole=False)
+    (job,) = (job for job in found if job.target == "stage sparsity")
+    assert job.output == "measurements/prosparse/seed0/stages.json"
+    sequences = experiment.data.heldout_sequences * len(experiment.data.corpora)
+    assert job.tokens == (1 + 6) * sequences * experiment.data.context_length  # the start and six stages
+    assert {(each.run, each.stage) for each in found if each.stage is not None} == {
+        ("llama2-7b", 0), *(("prosparse", stage) for stage in range(6)),
+    }  # fmt: skip
 
 
 def test_without_hardware_hours_are_not_printed(tmp_path):

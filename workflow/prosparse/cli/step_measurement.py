@@ -50,6 +50,30 @@ def sparsity(
     write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
 
 
+def stage_sparsity(
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(metavar="CHECKPOINT...", help="provenance.json of each stage, in the specification's order."),
+    ],
+    specification: Specification,
+    run: Run,
+    seed: Annotated[int, typer.Option()],
+    tokens: Tokens,
+    output: Output,
+) -> None:
+    """Measure sparsity and loss at the end of every stage."""
+    from prosparse.experiment.specifications import StageSparsitySpecification
+    from prosparse.measure.sparsity import measure_stages
+    from prosparse.system import devices
+    from prosparse.system.files import write_json
+    from prosparse.system.provenance import record
+
+    started, wanted = time.time(), StageSparsitySpecification.model_validate_json(specification)
+    results = measure_stages([file.parent for file in checkpoints], wanted, tokens)
+    provenance = record(wanted.model_dump(mode="json"), started, devices.name(devices.fastest()))
+    write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
+
+
 def benchmarks(
     checkpoint: CheckpointFile,
     specification: Specification,
@@ -128,7 +152,7 @@ def prediction(
 
 def decoding(specification: Specification, output: Output) -> None:
     """Measure tokens per second in every way to decode."""
-    from prosparse.experiment.specifications import DecodingSpecification
+    from prosparse.experiment.timings import DecodingSpecification
     from prosparse.measure.decoding import measure
 
     _write(measure, DecodingSpecification.model_validate_json(specification), output)
@@ -188,7 +212,7 @@ def overhead(
 
 def operators(specification: Specification, output: Output) -> None:
     """Time the sparse FFN operators of this machine's device."""
-    from prosparse.experiment.specifications import OperatorsSpecification
+    from prosparse.experiment.timings import OperatorsSpecification
     from prosparse.measure.operators import measure
 
     _write(measure, OperatorsSpecification.model_validate_json(specification), output)
@@ -225,6 +249,7 @@ def compiled_operators(output: Output) -> None:
 COMMANDS = {
     each.__name__.replace("_", "-"): each
     for each in (
-        sparsity, benchmarks, bases, prediction, decoding, powerinfer, overhead, operators, compiled_operators,
+        sparsity, stage_sparsity, benchmarks, bases, prediction, decoding, powerinfer, overhead, operators,
+        compiled_operators,
     )
 }  # fmt: skip

@@ -43,6 +43,7 @@ PUBLISHED = (
 TIMED = {
     "train": "checkpoints/*/seed*/stage*/provenance.json",
     "sparsity": "measurements/*/seed*/sparsity.json",
+    "stage_sparsity": "measurements/*/seed*/stages.json",
     "benchmarks": "measurements/*/seed*/benchmarks/*.json",
     "predictors": "predictors/*/seed*/*/training.json",
     "prediction": "measurements/*/seed*/prediction/*.json",
@@ -165,6 +166,9 @@ class Layout:
 
     def sparsity(self, run: str, seed: int) -> Path:
         return self.directory / f"measurements/{run}/seed{seed}/sparsity.json"
+
+    def stage_sparsity(self, run: str, seed: int) -> Path:
+        return self.directory / f"measurements/{run}/seed{seed}/stages.json"
 
     def benchmarks(self, run: str, activation: Activation | str, seed: int) -> Path:
         return self.directory / f"measurements/{run}/seed{seed}/benchmarks/{activation}.json"

@@ -47,6 +47,16 @@ def predecessor(experiment: Experiment, run: str, stage: int) -> tuple[str, int]
     return checkpoint(experiment, init.run, init.stage) if isinstance(init, RunInit) else None
 
 
+def chain(experiment: Experiment, run: str) -> list[tuple[int | None, tuple[str, int]]]:
+    """Return a run's stages, each with the (owner, stage) of its checkpoint.
+
+    The first is None, with the checkpoint that the run starts from, if another run made it.
+    """
+    before = predecessor(experiment, run, 0)
+    stages = range(len(experiment.runs[run].stages))
+    return [*([(None, before)] if before else []), *((stage, checkpoint(experiment, run, stage)) for stage in stages)]
+
+
 def earlier_draws(experiment: Experiment, init: Init) -> tuple[Draw, ...]:
     """Return what the runs behind a starting point trained on, earliest first."""
     if not isinstance(init, RunInit):

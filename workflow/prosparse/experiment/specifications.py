@@ -5,20 +5,14 @@ One model and one builder per job. A job that takes a section of the config as i
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from prosparse.experiment import table2_rows
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import Corpus, Package
-from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.experiment import Experiment
-from prosparse.experiment.layout import Layout
-from prosparse.experiment.lineage import earlier_draws, measured_activations, overhead_run
-from prosparse.experiment.measurement import Operators, Predictors
+from prosparse.experiment.lineage import chain, earlier_draws, measured_activations, overhead_run
+from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, ScratchInit
 from prosparse.experiment.section import Precision, Section
 from prosparse.experiment.training import Draw, Stage, Training
-from prosparse.published.settings import scale_of, settings
 
 # ------------------------------------------------------------------------------------- data
 
@@ -135,6 +129,20 @@ class SparsitySpecification(Section):
     precision: Precision
 
 
+class MeasuredStage(Section):
+    stage: int | None  # None: the checkpoint that the run starts from
+    step: int  # its last; 0 at the start
+
+
+class StageSparsitySpecification(Section):
+    """A run's stages, under its own activation."""
+
+    activation: Activation
+    stages: list[MeasuredStage]
+    corpora: dict[str, MeasuredCorpus]
+    precision: Precision
+
+
 class PredictionSpecification(Section):
     """The kinds of predictor that are measured."""
 
@@ -166,6 +174,19 @@ def sparsity(experiment: Experiment, run: str) -> SparsitySpecification:
     )
 
 
+def stage_sparsity(experiment: Experiment, run: str) -> StageSparsitySpecification:
+    chosen = experiment.runs[run]
+    return StageSparsitySpecification(
+        activation=chosen.activation,
+        stages=[
+            MeasuredStage(stage=stage, step=0 if stage is None else chosen.stages[stage].until)
+            for stage, _ in chain(experiment, run)
+        ],
+        corpora=_measured_corpora(experiment),
+        precision=experiment.precision,
+    )
+
+
 def prediction(experiment: Experiment) -> PredictionSpecification:
     assert experiment.predictors is not None
     return PredictionSpecification(
@@ -178,119 +199,3 @@ def prediction(experiment: Experiment) -> PredictionSpecification:
 
 def bases(experiment: Experiment) -> BasesSpecification:
     return BasesSpecification(corpora=_measured_corpora(experiment))
-
-
-# ---------------------------------------------------------------------------------- timings
-
-
-class TrainedPatterns(Section):
-    """A trained model, to time its own activation patterns at its own shape."""
-
-    checkpoint: Path
-    activation: Activation
-    tokens: Path  # one folder of tokens per corpus
-
-
-class OperatorsSpecification(Section):
-    """The operators to time."""
-
-    settings: Operators
-    densities: dict[str, list[float]]  # per shape of the settings
-    trained: dict[str, TrainedPatterns]  # published row -> the model that stands for it
-
-
-class TrainedModel(Section):
-    """A checkpoint under an activation, and the published ``row`` it stands for."""
-
-    row: str
-    scale: str
-    pair: str
-    checkpoint: Path
-    activation: Activation
-    tokens: Path  # one folder of tokens per corpus; prompts come from their held-out rows
-    predictors: Path | None
-
-
-class SyntheticModel(Section):
-    """A shape with random weights that are as sparse as a published row."""
-
-    row: str
-    scale: str
-    shape: Shape
-    sparsity: float
-    activation_recall: float
-    predicted_sparsity: float
-
-
-class DecodingSpecification(Section):
-    """The models to decode with."""
-
-    settings: Decoding
-    decision_threshold: float
-    powerinfer: Path | None  # path of its program
-    models: list[TrainedModel | SyntheticModel]
-
-
-def operators(layout: Layout) -> OperatorsSpecification:
-    experiment, trained = layout.experiment, {}
-    assert experiment.operators is not None
-    for row, pair in table2_rows.trained(experiment).items():
-        run, activation = experiment.pair(pair)
-        trained[row] = TrainedPatterns(
-            checkpoint=layout.checkpoint(run, None, experiment.seeds[0]),
-            activation=activation,
-            tokens=layout.tokens(experiment.tokenizer(run)),
-        )
-    return OperatorsSpecification(
-        settings=experiment.operators, densities=table2_rows.densities(experiment), trained=trained
-    )
-
-
-def decoding(layout: Layout) -> DecodingSpecification:
-    """Describe the trained models; the predictors are of the first kind."""
-    experiment = layout.experiment
-    models: list[TrainedModel | SyntheticModel] = []
-    assert experiment.decoding is not None
-    seed, predicted = experiment.seeds[0], table2_rows.predicted(experiment)
-    for row, pair in table2_rows.decoded(experiment).items():
-        run, activation = experiment.pair(pair)
-        models.append(
-            TrainedModel(
-                row=row,
-                scale=scale_of(row),
-                pair=pair,
-                checkpoint=layout.checkpoint(run, None, seed),
-                activation=activation,
-                tokens=layout.tokens(experiment.tokenizer(run)),
-                predictors=layout.decoding_predictors(run, activation, seed) if row in predicted else None,
-            )
-        )
-    return DecodingSpecification(
-        settings=experiment.decoding,
-        decision_threshold=experiment.predictors.decision_threshold if experiment.predictors else 0.5,
-        powerinfer=None,
-        models=models,
-    )
-
-
-def decoding_shape(layout: Layout, name: str) -> DecodingSpecification:
-    """Describe a shape's synthetic models."""
-    experiment = layout.experiment
-    assert experiment.decoding is not None
-    shape, printed = experiment.decoding.shapes[name], {setting.name: setting.printed for setting in settings()}
-    return DecodingSpecification(
-        settings=experiment.decoding,
-        decision_threshold=0.5,
-        powerinfer=layout.powerinfer() if experiment.decoding.engines.powerinfer else None,
-        models=[
-            SyntheticModel(
-                row=row,
-                scale=scale_of(row),
-                shape=shape,
-                sparsity=float(printed[row]["average_sparsity"]) / 100,
-                activation_recall=float(printed[row]["activation_recall"]) / 100,
-                predicted_sparsity=float(printed[row]["predicted_sparsity"]) / 100,
-            )
-            for row in shape.rows
-        ],
-    )

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prosparse.data.mixture import load_heldout
-from prosparse.experiment.specifications import DecodingSpecification, SyntheticModel, TrainedModel
+from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import export, predictors
 from prosparse.inference.decoding import prepare, weight_bytes
 from prosparse.inference.predictors import Predictor

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prosparse.data.mixture import load_heldout
-from prosparse.experiment.specifications import TrainedPatterns
+from prosparse.experiment.timings import TrainedPatterns
 from prosparse.method.activations import gated_ffns
 from prosparse.models.load import load
 from prosparse.operators import gathered, sparse_down, sparse_ffn, sparse_up

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from prosparse.experiment.specifications import OperatorsSpecification
+from prosparse.experiment.timings import OperatorsSpecification
 from prosparse.measure.operator_arms import (
     Arm,
     Memory,

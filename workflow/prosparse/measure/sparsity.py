@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 
 from prosparse.data.mixture import load_heldout
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.specifications import MeasuredCorpus
+from prosparse.experiment.specifications import MeasuredCorpus, StageSparsitySpecification
 from prosparse.method.activations import gated_ffns, substitute
+from prosparse.models.load import load_to_measure
 from prosparse.system import identity
 
 
@@ -125,6 +126,19 @@ def measure_corpora(
             f"{total:,} tokens in {seconds:.1f} s",
             flush=True,
         )
+    return results
+
+
+def measure_stages(
+    checkpoints: Sequence[Path], wanted: StageSparsitySpecification, tokens: Path
+) -> list[dict[str, Any]]:
+    """Measure the checkpoint of every stage: its ``stage`` and ``step``, and what ``measure_corpora`` returns."""
+    results = []
+    for directory, place in zip(checkpoints, wanted.stages, strict=True):
+        print("start" if place.stage is None else f"stage {place.stage}, step {place.step:,}", end=": ", flush=True)
+        model = load_to_measure(directory, wanted.activation, wanted.precision)
+        (measured,) = measure_corpora(model, [wanted.activation], wanted.corpora, tokens)
+        results.append({**place.model_dump(), **measured})
     return results
 
 

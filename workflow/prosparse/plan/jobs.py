@@ -113,6 +113,14 @@ def sparsity_job(layout: Layout, run: str, seed: int) -> Job:
     return Job("sparsity", f"{run}, seed {seed}", output, tokens, flops, run=run)
 
 
+def stage_sparsity_job(layout: Layout, run: str, seed: int) -> Job:
+    experiment, data = layout.experiment, layout.experiment.data
+    rows = data.heldout_sequences * len(data.corpora) * len(lineage.chain(experiment, run))
+    tokens = rows * data.context_length
+    output = layout.relative(layout.stage_sparsity(run, seed))
+    return Job("stage sparsity", f"{run}, seed {seed}", output, tokens, forward_flops(layout, run, tokens), run=run)
+
+
 def benchmarks_job(layout: Layout, pair: tuple[str, str], seed: int, requests: Requests, predicted: bool) -> Job:
     """Return an upper bound: every request fills the context.
 

@@ -31,6 +31,7 @@ from prosparse.plan.jobs import (
     predictors_job,
     sparsity_job,
     stage_job,
+    stage_sparsity_job,
     stages_behind,
     token_jobs,
 )
@@ -81,7 +82,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     if needs.decoding:
         predictors = predictors | {(run, str(activation)) for run, activation in predicted}
     checkpoints: set[tuple[str, int | None]] = set(needs.stages)
-    measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity
+    measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity | needs.stage_sparsity
     if needs.decoding:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.decoded(experiment).values()}
     if needs.operators:
@@ -97,6 +98,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     for seed in experiment.seeds:
         found += [stage_job(layout, run, stage, seed) for run, stage in stages]
         found += [sparsity_job(layout, run, seed) for run in sorted(needs.sparsity)]
+        found += [stage_sparsity_job(layout, run, seed) for run in sorted(needs.stage_sparsity)]
         for pairs, is_predicted in ((needs.benchmarks, False), (needs.predicted_benchmarks, True)):
             found += [benchmarks_job(layout, pair, seed, requests, is_predicted) for pair in sorted(pairs)]
         found += [predictors_job(layout, pair, seed) for pair in sorted(predictors)]

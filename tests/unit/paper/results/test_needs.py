@@ -12,3 +12,4 @@ def test_needs_are_united():
     assert not (a | b).operators
     c = Needs(prediction={("x", "relu")}, predicted_benchmarks={("x", "relu")}, decoding=True, decoding_shapes={"7b"})
     assert (a | c) == Needs({"x"}, {("x", "relu")}, set(), False, c.prediction, c.predicted_benchmarks, True, {"7b"})
+    assert (Needs(stage_sparsity={"x"}) | Needs(stage_sparsity={"y"})) == Needs(stage_sparsity={"x", "y"})

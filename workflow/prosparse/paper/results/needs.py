@@ -14,8 +14,8 @@ from prosparse.experiment.layout import Layout
 class Needs:
     """The measurements that an output needs.
 
-    Holds runs, (run, activation), (run, stage), whether the operators and decoding are timed, and the shapes of
-    ``experiment.decoding`` at which decoding is timed.
+    Holds runs, (run, activation), (run, stage), whether the operators and decoding are timed, the shapes of
+    ``experiment.decoding`` at which decoding is timed, and the runs whose sparsity is measured after every stage.
     """
 
     sparsity: set[str] = field(default_factory=set)
@@ -26,6 +26,7 @@ class Needs:
     predicted_benchmarks: set[tuple[str, str]] = field(default_factory=set)
     decoding: bool = False
     decoding_shapes: set[str] = field(default_factory=set)
+    stage_sparsity: set[str] = field(default_factory=set)
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
@@ -53,6 +54,9 @@ class Needs:
         return {
             "training": list(dict.fromkeys(stages)),  # runs share stages
             "sparsity": [layout.sparsity(run, seed) for run in sorted(self.sparsity) for seed in seeds],
+            "stage_sparsity": [
+                layout.stage_sparsity(run, seed) for run in sorted(self.stage_sparsity) for seed in seeds
+            ],
             "benchmarks": [layout.benchmarks(*pair, seed) for pair in sorted(self.benchmarks) for seed in seeds],
             "operators": [layout.operators()] if self.operators else [],
             "prediction": [layout.prediction(*pair, seed) for pair in sorted(self.prediction) for seed in seeds],

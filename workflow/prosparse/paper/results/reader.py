@@ -17,7 +17,7 @@ from typing import Any
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.layout import Layout
 from prosparse.paper.results.benchmarks import Benchmarks
-from prosparse.paper.results.sparsity import CorpusSparsity, Sparsity
+from prosparse.paper.results.sparsity import Sparsity, StageSparsity
 from prosparse.paper.results.value import Value
 from prosparse.published.tables import BENCHMARKS
 from prosparse.system.errors import UserError
@@ -72,28 +72,21 @@ class Results:
             if str(activation) not in measured:
                 raise MissingResult(f"{path}: activation {activation} not measured; it has {', '.join(measured)}")
             entries.append(measured[str(activation)])
-        corpora = []
-        for name, first in entries[0]["corpora"].items():
-            per_seed = [entry["corpora"][name] for entry in entries]
-            corpora.append(
-                CorpusSparsity(
-                    corpus=name,
-                    stands_for=first["stands_for"],
-                    sparsity=Value(tuple(100 * c["sparsity"] for c in per_seed)),
-                    loss=Value(tuple(c["loss"] for c in per_seed)),
-                    tokens=first["tokens"],
-                )
-            )
-        return Sparsity(
-            sparsity=Value(tuple(100 * entry["sparsity"] for entry in entries)),
-            layers=tuple(
-                Value(tuple(100 * share for share in layer))
-                for layer in zip(*(entry["layer_sparsity"] for entry in entries), strict=True)
-            ),
-            loss=Value(tuple(entry["loss"] for entry in entries)),
-            bits_per_byte=Value(tuple(entry["bits_per_byte"] for entry in entries)),
-            corpora=tuple(corpora),
-        )
+        return Sparsity.of(entries)
+
+    def stage_sparsity(self, run: str) -> list[StageSparsity]:
+        """Return the held-out sparsity and loss after every stage of a run, in order of steps.
+
+        The first entry is the checkpoint that the run starts from, if another run made it.
+
+        Raises:
+            MissingResult: if the file does not exist.
+        """
+        files = [self._json(self.layout.stage_sparsity(run, seed)) for seed in self.experiment.seeds]
+        return [
+            StageSparsity(seeds[0]["stage"], seeds[0]["step"], Sparsity.of(seeds), seeds)
+            for seeds in zip(*(file["measurements"] for file in files), strict=True)
+        ]
 
     def benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
         """Return the benchmark scores of a pair; a benchmark that any seed lacks is missing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prosparse.paper.results.value import Value
 
@@ -28,6 +29,29 @@ class Sparsity:
     bits_per_byte: Value
     corpora: tuple[CorpusSparsity, ...]
 
+    @classmethod
+    def of(cls, seeds: Sequence[dict[str, Any]]) -> Sparsity:
+        """Return what the measurements of all seeds record (``measure/sparsity.py``)."""
+        return cls(
+            sparsity=Value(tuple(100 * entry["sparsity"] for entry in seeds)),
+            layers=tuple(
+                Value(tuple(100 * share for share in layer))
+                for layer in zip(*(entry["layer_sparsity"] for entry in seeds), strict=True)
+            ),
+            loss=Value(tuple(entry["loss"] for entry in seeds)),
+            bits_per_byte=Value(tuple(entry["bits_per_byte"] for entry in seeds)),
+            corpora=tuple(
+                CorpusSparsity(
+                    corpus=name,
+                    stands_for=first["stands_for"],
+                    sparsity=Value(tuple(100 * entry["corpora"][name]["sparsity"] for entry in seeds)),
+                    loss=Value(tuple(entry["corpora"][name]["loss"] for entry in seeds)),
+                    tokens=first["tokens"],
+                )
+                for name, first in seeds[0]["corpora"].items()
+            ),
+        )
+
     def by_dataset(self) -> dict[str, Value]:
         """Return the sparsity of each data set of Table 8, weighted by tokens if several corpora stand for it."""
         found: dict[str, list[CorpusSparsity]] = {}
@@ -36,6 +60,16 @@ class Sparsity:
         return {
             name: _weighted([c.sparsity for c in group], [c.tokens for c in group]) for name, group in found.items()
         }
+
+
+@dataclass(frozen=True)
+class StageSparsity:
+    """The measurement after one stage of a run."""
+
+    stage: int | None  # None: the checkpoint that the run starts from, under the run's activation
+    step: int
+    sparsity: Sparsity
+    seeds: tuple[dict[str, Any], ...]  # as recorded, with the values of every sequence
 
 
 def _weighted(values: Sequence[Value], weights: Sequence[float]) -> Value:
