@@ -103,6 +103,26 @@ CONFIG: dict[str, Any] = {
     "search": ["constant-0.4", "distilled", "progressive", "progressive@fatrelu-0.03"],
     "stages": {"7B": ["progressive"]},
     "figures": {
+        "frontier": {
+            "tiny (stands for LLaMA2-7B)": {
+                "original": "base",
+                "methods": {
+                    "Vanilla ReLU": ["vanilla", "vanilla@fatrelu-0.03"],
+                    "Shifted ReLU": ["shifted"],
+                    "Constant λ": [f"constant-{peak:g}@fatrelu-0.01" for peak in (0.05, 0.1, 0.4)],
+                    "Progressive λ (ProSparse)": [
+                        "progressive", "progressive@fatrelu-0.01", "progressive@fatrelu-0.03",
+                    ],
+                },
+            },
+            "tiny, fine-tuned": {
+                "original": "dense",
+                "methods": {
+                    "Vanilla ReLU": ["vanilla"],
+                    "Fine-tuned": ["sft-0", "sft-0.1", "sft-0.4", "sft-0.4@fatrelu-0.03"],
+                },
+            },
+        },
         "schedule": ["vanilla", "constant-0.1", "progressive"],
         "sparsity_curves": ["vanilla", "shifted", "constant-0.1", "progressive"],
         "final_factor": [f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)],

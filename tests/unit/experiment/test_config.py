@@ -307,6 +307,33 @@ def change(config, path, value):
             ["small-base", "nobody"],
             r"search: unknown name 'nobody'; allowed: small-base",
         ),
+        (["ours"], {"Dense": "small-base@gelu"}, r"ours\.Dense: activation 'gelu'"),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "small-base", "methods": {"Vanilla ReLU": ["small-vanila"]}}},
+            r"figures\.frontier\.small\.methods\.Vanilla ReLU: unknown name 'small-vanila'.*small-vanilla",
+        ),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "nobody", "methods": {"Vanilla ReLU": ["small-vanilla"]}}},
+            r"figures\.frontier\.small\.original: unknown name 'nobody'",
+        ),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "small-base", "methods": {"Vanilla ReLU": ["small-vanilla@gelu"]}}},
+            r"figures\.frontier\.small\.methods\.Vanilla ReLU: activation 'gelu'",
+        ),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "small-base", "methods": {"Vanilla ReLU": []}}},
+            r"figures\.frontier\.small\.methods\.Vanilla ReLU: .*at least 1 item",
+        ),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "small-base", "methods": {}}},
+            r"figures\.frontier\.small\.methods: .*at least 1 item",
+        ),
+        (["figures", "frontier"], {"small": {"methods": {}}}, r"figures\.frontier\.small\.original: "),
         (["figures", "schedule"], ["nobody"], r"figures\.schedule: unknown name 'nobody'"),
         (["predictors", "kinds"], ["nonzero", "mlp"], r"predictors\.kinds\.1: .*'nonzero', 'top' or 'svd'"),
         (["predictors", "kinds"], [], r"predictors\.kinds: .*at least 1 item"),

@@ -91,6 +91,16 @@ def test_measured_activations_are_the_runs_own_and_those_of_its_rows():
     assert {str(a) for a in added} == {"fatrelu-0.5"}
 
 
+def test_pairs_of_the_frontier_are_measured():
+    lines = {"Vanilla ReLU": ["small-vanilla", "small-vanilla@fatrelu-0.3"]}
+    panel = {"original": "small-base@relu", "methods": lines}
+    drawn = load({**CONFIG, "figures": {"frontier": {"small": panel}}})
+    measured = {
+        run: [str(a) for a in lineage.measured_activations(drawn, run)] for run in ("small-vanilla", "small-base")
+    }
+    assert measured == {"small-vanilla": ["relu", "fatrelu-0.3"], "small-base": ["silu", "relu"]}
+
+
 def test_everything_a_checkpoint_needs():
     assert list(lineage.needed(EXPERIMENT, "small-vanilla")) == [
         ("small-vanilla", 1), ("small-prosparse", 0), ("small-base", 0),

@@ -48,6 +48,13 @@ def test_page_holds_everything_that_was_made(synthetic):
     assert str(synthetic.directory) not in text
 
 
+def test_the_frontier_stands_first_if_the_experiment_draws_one(synthetic, nothing):
+    drawn, without = page.write(synthetic.layout).read_text(), page.write(nothing.layout).read_text()
+    assert drawn.count("figures/figure_frontier.png") == 1
+    assert drawn.index("figures/figure_frontier.png") < drawn.index("## Claims")
+    assert without.index("figures/figure_frontier.png") > without.index("## Figures")
+
+
 def test_rows_beyond_the_limits_are_told(synthetic):
     def line(**limits):
         benchmarks = synthetic.experiment.benchmarks.model_copy(update=limits)

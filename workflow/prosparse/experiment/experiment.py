@@ -14,11 +14,13 @@ from pydantic import Field, model_validator
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import Data
 from prosparse.experiment.decoding import Decoding
+from prosparse.experiment.figures import Figures
 from prosparse.experiment.measurement import Benchmarks, Operators, Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, RunInit, ScratchInit
 from prosparse.experiment.section import Count, Name, Precision, Section, check_known
 from prosparse.experiment.training import Run
 from prosparse.published.tables import row_keys
+from prosparse.system.errors import ConfigError
 
 
 class SupervisedFinetuning(Section):
@@ -39,14 +41,6 @@ class Hardware(Section):
     utilization: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.4, description="Share of the peak that training reaches."
     )
-
-
-class Figures(Section):
-    """Runs drawn in the paper's figures."""
-
-    schedule: list[Name] = Field(default=[], description="Figure 1: λ(t).")
-    sparsity_curves: list[Name] = Field(default=[], description="Figure 2: sparsity over training.")
-    final_factor: list[Name] = Field(default=[], description="Figure 3: runs resumed with a constant λ_S.")
 
 
 class Experiment(Section):
@@ -111,9 +105,14 @@ class Experiment(Section):
         for scale, runs in self.stages.items():
             for run_name in runs:
                 check_known(run_name, self.runs, f"stages.{scale}")
-        for figure, runs in self.figures:
-            for run_name in runs:
-                check_known(run_name, self.runs, f"figures.{figure}")
+        for key in ("schedule", "sparsity_curves", "final_factor"):
+            for run_name in getattr(self.figures, key):
+                check_known(run_name, self.runs, f"figures.{key}")
+        for label, frontier in self.figures.frontier.items():
+            self.pair(frontier.original, f"figures.frontier.{label}.original")
+            for method, pairs in frontier.methods.items():
+                for pair in pairs:
+                    self.pair(pair, f"figures.frontier.{label}.methods.{method}")
         for base in self.bases:
             check_known(base, self.runs, "bases")
         if len(tokenizers := {self.tokenizer(base) for base in self.bases}) > 1:
@@ -164,4 +163,7 @@ class Experiment(Section):
         """Parse ``run`` (under its own activation) or ``run@activation`` into (run, activation)."""
         run, _, activation = text.partition("@")
         check_known(run, self.runs, where)
-        return run, Activation.parse(activation) if activation else self.runs[run].activation
+        try:
+            return run, Activation.parse(activation) if activation else self.runs[run].activation
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None

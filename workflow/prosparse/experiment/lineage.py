@@ -120,9 +120,10 @@ def overhead_run(experiment: Experiment) -> str | None:
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
-    """Return the run's own activation, then all others that a table row or a release asks for."""
+    """Return the run's own activation, then all others that a table row, the frontier or a release asks for."""
     activations = [experiment.runs[run].activation]
-    for pair in (*experiment.rows.values(), *experiment.ours.values(), *experiment.search, *experiment.release):
+    pairs = [*experiment.rows.values(), *experiment.ours.values(), *experiment.search]
+    for pair in (*pairs, *experiment.figures.frontier_pairs(), *experiment.release):
         name, activation = experiment.pair(pair)
         if name == run and activation not in activations:
             activations.append(activation)

@@ -44,6 +44,11 @@ def render(results: Results) -> str:
         "Every number below comes from a measurement of this experiment or from the paper's tables "
         "(Song et al., COLING 2025, arXiv 2402.13516v7). What was not measured is marked as missing.",
         "",
+    ]
+    first = ["figure_frontier"] if experiment.figures.frontier else []
+    for name in first:
+        lines += ["## Loss over sparsity", "", *_figure(layout, name), ""]
+    lines += [
         "## Claims",
         "",
         _included(layout, layout.claims("md")),
@@ -54,8 +59,8 @@ def render(results: Results) -> str:
         lines += ["", _included(layout, layout.table(name, "md"))]
     lines += ["", "## Figures"]
     for name in FIGURES:
-        image = layout.figure(name, "png")
-        lines += ["", f"![{name}]({layout.relative(image)})" if image.exists() else _missing(layout, image)]
+        if name not in first:
+            lines += ["", *_figure(layout, name)]
     lines += ["", "## Acceleration", "", _included(layout, layout.acceleration())]
     lines += ["", "## Stand-ins", "", *origins(experiment)]
     lines += ["", "## Corpora", "", *corpora(results)]
@@ -74,6 +79,11 @@ def render(results: Results) -> str:
     lines += ["", "## Compiled GPU operators", ""]
     lines += compiled_operators(layout.compiled_operators())
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _figure(layout: Layout, name: str) -> list[str]:
+    image = layout.figure(name, "png")
+    return [f"![{name}]({layout.relative(image)})" if image.exists() else _missing(layout, image)]
 
 
 def _missing(layout: Layout, path: Path) -> str:

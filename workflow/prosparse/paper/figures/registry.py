@@ -17,6 +17,7 @@ FIGURES = Registry[Drawn](
     "figure",
     __package__,
     (
+        "figure_frontier",
         "figure1",
         "figure2",
         "figure3",
