@@ -112,6 +112,10 @@ onsuccess:
         print(
             f"\nDone. Start at {layout.page()}: every table and figure compared with the paper's, and the claims."
         )
+        if layout.published().exists():
+            print(
+                "`snakemake compare` sets it beside the copy in results/published."
+            )
 
 
 onerror:

@@ -21,6 +21,7 @@ FLOORS = (
     ("cli",),
     ("commands",),
     ("plan",),
+    ("paper.compare",),
     ("paper.page", "paper.publish"),
     ("paper.acceleration", "paper.release", "paper.sections"),
     ("paper.claims", "paper.figures", "paper.tables"),

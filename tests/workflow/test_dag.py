@@ -302,9 +302,9 @@ def test_bad_config_stops_before_any_work(tmp_path):
 
 def test_targets_that_the_pages_name_exist(tmp_path):
     text = "\n".join(pages().values())
-    named = set(re.findall(r"^snakemake (?:-n )?((?:table|figure|ours|claim|publish)\w*)", text, re.M))
+    named = set(re.findall(r"^snakemake (?:-n )?((?:table|figure|ours|claim|publish|compare)\w*)", text, re.M))
     assert named
-    known = set(run_in(tmp_path, "--list-target-rules").stdout.split()) | {"publish"}
+    known = set(run_in(tmp_path, "--list-target-rules").stdout.split()) | {"publish", "compare"}
     assert named <= known, named - known
 
 

@@ -135,3 +135,16 @@ rule publish:
         "../../envs/prosparse.yaml"
     shell:
         "prosparse step publish --config {input.config} 2>&1 | tee {log}"
+
+
+rule compare:
+    input:
+        rules.page.output,
+        config=rules.resolved_config.output,
+    log:
+        "<experiment>/logs/compare.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    shell:
+        "prosparse step compare --config {input.config} 2>&1 | tee {log}"

@@ -185,7 +185,7 @@ def requested(experiment: Experiment, *names: str) -> set[str]:
 
 def test_a_file_is_planned_as_the_target_that_it_belongs_to():
     experiment = paper(release=["vanilla", "prosparse@fatrelu-0.01"])
-    pages = ("all", "publish", "results/scale/README.md")
+    pages = ("all", "publish", "compare", "results/scale/README.md")
     assert {frozenset(requested(experiment, *names)) for names in [(), *((page,) for page in pages)]} == {
         frozenset(requested(experiment))
     }

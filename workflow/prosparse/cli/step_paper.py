@@ -76,4 +76,12 @@ def publish(config: Config) -> None:
     print(f"published: {publish.publish(_layout(config))}")
 
 
-COMMANDS = {each.__name__: each for each in (table, figure, acceleration, claims, page, plan, release, publish)}
+def compare(config: Config) -> None:
+    """Compare the results with the committed copy in results/published."""
+    from prosparse.paper.compare import page
+
+    print(page.write(_layout(config)), end="")
+
+
+STEPS = (table, figure, acceleration, claims, page, plan, release, publish, compare)
+COMMANDS = {each.__name__: each for each in STEPS}

@@ -218,6 +218,14 @@ class Layout:
     def page(self) -> Path:
         return self.directory / "README.md"
 
+    def config(self) -> Path:
+        """Return the resolved config, which every other page is written from."""
+        return self.directory / "config.json"
+
+    def compare(self, suffix: str) -> Path:
+        """Return the comparison with the committed copy."""
+        return self.directory / f"compare.{suffix}"
+
     def plan(self, suffix: str) -> Path:
         return self.directory / f"plan.{suffix}"
 

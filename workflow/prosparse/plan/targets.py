@@ -15,6 +15,7 @@ from prosparse.measure import tasks
 from prosparse.measure.tasks import Task
 from prosparse.paper import page
 from prosparse.paper.claims.registry import CLAIMS
+from prosparse.paper.compare.committed import committed
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.release import card
 from prosparse.paper.release import folder as release
@@ -37,9 +38,10 @@ from prosparse.plan.jobs import (
 )
 from prosparse.plan.preflight import refusals
 from prosparse.published.tables import published_table
+from prosparse.system.errors import ConfigError
 
 #: Targets that include the page and hence everything.
-WHOLE = frozenset({"all", "publish"})
+WHOLE = frozenset({"all", "publish", "compare"})
 
 
 def targets(experiment: Experiment) -> dict[str, Needs]:
@@ -152,8 +154,13 @@ def first_path(task: Task) -> str:
 
 def target_refusals(experiment: Experiment, names: Iterable[str], local: bool) -> list[str]:
     """Say why the requested targets cannot be made, one sentence per reason; asks the hub if it answers."""
-    layout = Layout.of(experiment)
+    layout, names = Layout.of(experiment), list(names)
     listed = requested(experiment, names)
     fetched = [remote for remote in every_remote(layout, listed) if remote.needed]
     found = refusals(layout, listed, fetched, local)
+    if "compare" in names:
+        try:
+            committed(layout)
+        except ConfigError as error:
+            found.append(str(error))
     return found + refused_by_hub(fetched, ask_hub(fetched))

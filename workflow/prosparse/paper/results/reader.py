@@ -59,6 +59,14 @@ class Results:
 
     # ----------------------------------------------------------------------- measurements
 
+    def activations(self, run: str) -> list[str]:
+        """Return the activations under which every seed of a run was measured; none if a seed has no file."""
+        paths = [self.layout.sparsity(run, seed) for seed in self.experiment.seeds]
+        if not all(path.exists() for path in paths):
+            return []
+        measured = [[entry["activation"] for entry in self._json(path)["measurements"]] for path in paths]
+        return [activation for activation in measured[0] if all(activation in each for each in measured)]
+
     def sparsity(self, run: str, activation: Activation | str) -> Sparsity:
         """Return the held-out sparsity and loss of a pair.
 

@@ -30,6 +30,11 @@ def provenance(results: Results, needs: Needs) -> tuple[dict[str, list[dict[str,
 
 
 def host(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> list[str]:
+    return markdown_table(["", ""], [[name, value] for name, value in facts(experiment, blocks).items()])
+
+
+def facts(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return what the results were made with, by name; several values where results differ."""
     every = [block for kind in blocks.values() for block in kind]
 
     def seen(*keys: str) -> str:
@@ -42,12 +47,11 @@ def host(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> lis
         return ", ".join(dict.fromkeys(values)) or "missing"
 
     packages = list(dict.fromkeys(name for block in every for name in block.get("packages", {})))
-    rows = [
-        ["Processor", seen("processor")],
-        ["Device", seen("device")],
-        ["Threads per job", seen("threads")],
-        ["Code revision", seen("code_revision")],
-        ["Packages", ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing"],
-        ["Seeds", ", ".join(map(str, experiment.seeds))],
-    ]
-    return markdown_table(["", ""], rows)
+    return {
+        "Processor": seen("processor"),
+        "Device": seen("device"),
+        "Threads per job": seen("threads"),
+        "Code revision": seen("code_revision"),
+        "Packages": ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing",
+        "Seeds": ", ".join(map(str, experiment.seeds)),
+    }

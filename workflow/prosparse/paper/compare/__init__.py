@@ -1,0 +1,1 @@
+"""``snakemake compare``: this run against the committed copy of its experiment."""
