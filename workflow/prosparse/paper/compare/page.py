@@ -117,7 +117,7 @@ def to_markdown(comparison: Comparison, name: str) -> str:
         f"# {name}: this run against the published one",
         "",
         f"**{comparison.verdict()}; {comparison.claims_verdict()}.** {equal} numbers are equal to the last digit. "
-        "Times are not compared: they belong to the machine.",
+        "Times are not compared: they belong to the machine. Nor are predictors: their spread was never measured.",
         "",
         *_spread_explained(comparison),
         "",
@@ -145,11 +145,11 @@ def _spread_explained(comparison: Comparison) -> list[str]:
         for quantity, each in between_processors().items()
     )
     lines = [
-        f"**Expected spread.** By processor: the same revision and seed on two processors differed in {measured}; "
-        "the largest is expected here. An average performance has no such measurement: two standard errors of the "
-        f"difference over benchmark rows are expected instead. By seed: {DEVIATIONS} standard deviations of the "
-        "difference of the two means are added; seeds on both sides cancel, so equal seeds add nothing, and one "
-        "difference in twenty is beyond two deviations by chance."
+        f"**Expected spread.** By processor: the same revision and seed of `laptop` differed between two processors in "
+        f"{measured}; the largest is expected here. An average performance has no such measurement: two standard "
+        f"errors of the difference over benchmark rows are expected instead. By seed: {DEVIATIONS} standard "
+        "deviations of the difference of the two means are added; seeds on both sides cancel, so equal seeds "
+        "add nothing, and one difference in twenty is beyond two deviations by chance."
     ]
     if comparison.seeds_unknown:
         lines.append(
