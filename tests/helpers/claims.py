@@ -15,9 +15,18 @@ def change_measurements(synthetic, run, change, activations=None):
     def edit(value):
         for entry in value["measurements"]:
             if activations is None or entry["activation"] in activations:
-                change(entry)
+                _changed(entry, change)
 
     synthetic.edit(synthetic.layout.sparsity(run, 1), edit)
+
+
+def _changed(entry, change):
+    """Change a measurement's loss and sparsity, and those of its sequences along with them."""
+    before = dict(entry)
+    change(entry)
+    for key in ("loss", "sparsity"):
+        for corpus in entry["corpora"].values():
+            corpus["sequences"][key] = [x + entry[key] - before[key] for x in corpus["sequences"][key]]
 
 
 def precise(shift):
@@ -27,6 +36,7 @@ def precise(shift):
         value["missing"] = {}
         value["benchmarks"]["agi_eval"] = dict(value["benchmarks"]["mmlu"])
         for row in value["benchmarks"].values():
-            row.update(score=row["chance"] + 0.2 + shift, standard_error=0.002)
+            score = row["chance"] + 0.2 + shift
+            row.update(score=score, standard_error=0.002, rows=[score + (i % 2 - 0.5) / 25 for i in range(100)])
 
     return edit

@@ -47,6 +47,7 @@ CONFIG: dict[str, Any] = {
     "experiment": "synthetic",
     "description": "Made-up numbers that test the tables.",
     "seeds": [1],
+    "seed_deviation": {"loss": 0.0005, "sparsity": 0.05, "performance": 0.05},
     "training": {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 8},
     "data": {
         "context_length": 256,
@@ -69,7 +70,7 @@ CONFIG: dict[str, Any] = {
             "mixture": "mixed",
             "stages": [{"until": 2000}],
         },
-        "vanilla": _run([{"until": 180}]),
+        "vanilla": _run([{"until": 40}, {"until": 180}]),
         "shifted": _run([{"until": 180}], "shiftrelu-0.1"),
         "dense": _run([{"until": 180}], "silu"),
         "distilled": {**_run([{"until": 30}], start="dense"), "distillation": {"teacher": "base", "share": 0.5}},
@@ -78,6 +79,9 @@ CONFIG: dict[str, Any] = {
         **{
             f"final-{peak:g}": _run([{"until": 60, "peak": peak}], start="progressive")
             for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+        },
+        "final-early": {
+            **_run([{"until": 60, "peak": 0.1}]), "init": {"run": "vanilla"},
         },
         **{f"sft-{peak:g}": _run([{"until": 40, "peak": peak}], start="progressive") for peak in (0, 0.1, 0.4)},
     },
@@ -125,7 +129,7 @@ CONFIG: dict[str, Any] = {
         },
         "schedule": ["vanilla", "constant-0.1", "progressive"],
         "sparsity_curves": ["vanilla", "shifted", "constant-0.1", "progressive"],
-        "final_factor": [f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)],
+        "final_factor": [*(f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)), "final-early"],
     },
     "operators": {
         "shapes": {"7B": [4096, 11008], "13B": [5120, 13824], "1B": [1536, 3840]},
@@ -165,6 +169,13 @@ FIT = (-1.1, 0.4, 3.9)  # what figure 3 should find in the synthetic runs
 
 def spread(median: float) -> dict[str, float]:
     return {"median": median, "lower_quartile": 0.95 * median, "upper_quartile": 1.05 * median}
+
+
+def around(mean: float, of_row: float, of_pair: float, run: str) -> list[float]:
+    """Values of eight sequences around a mean: what they share in every run, and what is the run's own."""
+    turn = [2 * math.pi * row / 8 for row in range(8)]
+    own = 2 + len(run) % 2
+    return [mean + of_row * math.cos(t) + of_pair * math.sin(own * t) for t in turn]
 
 
 class Synthetic:
@@ -270,8 +281,12 @@ class Synthetic:
                     "loss": cost,
                     "bits_per_byte": cost / 2.5,
                     "tokens": 2048,
+                    "sequences": {
+                        "loss": around(cost, 0.1, 0.0005, run),
+                        "sparsity": around(share + offset, 0.02, 0.001, run) if sparsity else [0.0] * 8,
+                    },
                 }
-                for offset, (name, (stands_for, _)) in zip((-0.04, 0.01, 0.02, 0.04), CORPORA.items(), strict=True)
+                for offset, (name, (stands_for, _)) in zip((-0.04, 0.0, 0.01, 0.03), CORPORA.items(), strict=True)
             }
             entries.append(
                 {
@@ -310,6 +325,7 @@ class Synthetic:
             scores[name] = {
                 "score": chance + 0.02 + 0.01 * seed, "standard_error": 0.04, "n": 100, "chance": chance, "shots": 0,
                 "metric": "accuracy", "task": name,
+                "rows": [chance + 0.02 + 0.01 * seed + (0.4 if row % 2 else -0.4) for row in range(100)],
                 "stand_in": "questions of another set" if name == "siqa" else None,
             }  # fmt: skip
         missing = {"agi_eval": "no package holds its rows"}

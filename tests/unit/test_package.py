@@ -27,7 +27,7 @@ FLOORS = (
     ("paper.claims", "paper.figures", "paper.tables"),
     ("paper.registry",),
     ("paper.results",),
-    ("paper.markdown",),
+    ("paper.markdown", "paper.statistics"),
     ("measure",),
     ("inference",),
     ("training",),

@@ -287,7 +287,9 @@ def change(config, path, value):
         (["data", "packages", "sympy", "sha256"], "abc", r"packages\.sympy\.sha256"),
         (["architectures", "small", "heads"], 3, r"hidden_size must be a multiple of heads"),
         (["architectures", "minicpm", "scale_emb"], ..., r"all for type minicpm, none for llama"),
-        (["seeds"], [], r"seeds: "),
+        (["seeds"], [], r"seeds: .*at least 1 item"),
+        (["seeds"], [0, 1, 0], r"seeds: each seed once, and 0 is repeated"),
+        (["vanilla"], {"13B": "nobody"}, r"vanilla\.13B: unknown name 'nobody'"),
         (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),
         (
             ["benchmarks", "limits"],
@@ -459,3 +461,10 @@ def test_the_schema_refuses_what_validation_refuses():
     raw["sedes"] = [1]
     found = {tuple(problem.path) for problem in Draft202012Validator(schema()).iter_errors(raw)}
     assert {(), ("runs", "small-base", "stages", 0)} <= found
+
+
+def test_the_deviation_over_seeds_is_assumed_only_for_one(laptop):
+    laptop["seed_deviation"] = {"loss": 0.003, "sparsity": 0.2}
+    load(laptop)
+    with pytest.raises(ConfigError, match=r"seed_deviation: only for a single seed; with 3 seeds it is measured"):
+        load({**laptop, "seeds": [0, 1, 2]})

@@ -19,7 +19,7 @@ def synthetic(tmp_path: Path) -> Synthetic:
 
 @pytest.fixture
 def several_seeds(tmp_path: Path) -> Synthetic:
-    return Synthetic(tmp_path / "seeds", {**CONFIG, "seeds": [1, 2, 3]}).write()
+    return Synthetic(tmp_path / "seeds", {**CONFIG, "seeds": [1, 2, 3], "seed_deviation": None}).write()
 
 
 @pytest.fixture

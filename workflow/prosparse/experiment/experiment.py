@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import Data
@@ -31,6 +31,19 @@ class SupervisedFinetuning(Section):
     same: Name = Field(description="SFT with λ_S.")
 
 
+class SeedDeviation(Section):
+    """How much a difference between two runs varies over seeds, measured elsewhere: for an experiment of one seed.
+
+    Standard deviations of a paired difference.
+    """
+
+    loss: Annotated[float, Field(ge=0)] = Field(description="Of held-out loss, nats/token.")
+    sparsity: Annotated[float, Field(ge=0)] = Field(description="Of sparsity, percentage points.")
+    performance: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Of average performance, percentage points."
+    )
+
+
 class Hardware(Section):
     """What ``snakemake plan`` estimates costs for."""
 
@@ -49,6 +62,9 @@ class Experiment(Section):
     experiment: Name = Field(description="Its name, and that of its folder in results/.")
     description: str = Field(description="One sentence for the page.")
     seeds: list[int] = Field(min_length=1, description="Every run is trained once per seed.")
+    seed_deviation: SeedDeviation | None = Field(
+        default=None, description="What one seed cannot show: how much a difference between runs varies over seeds."
+    )
     threads: Count = Field(default=1, description="CPU threads per training job.")
     data: Data = Field(description="Corpora, tokenizers and mixtures.")
     architectures: dict[Name, Architecture] = Field(default={}, description="Model shapes by name.")
@@ -63,6 +79,9 @@ class Experiment(Section):
     stages: dict[Literal["7B", "13B", "1B"], list[Name]] = Field(
         default={}, description="Scale -> runs whose stages are Tables 6 and 7."
     )
+    vanilla: dict[Literal["13B", "1B"], str] = Field(
+        default={}, description="Scale -> Vanilla ReLU pair at equal tokens; that of 7B is in `rows`."
+    )
     figures: Figures = Field(default=Figures(), description="Which runs the figures draw.")
     operators: Operators | None = Field(default=None, description="Time the sparse FFN operators.")
     predictors: Predictors | None = Field(default=None, description="Train activation predictors.")
@@ -74,6 +93,19 @@ class Experiment(Section):
         default=[], description="Runs whose last checkpoints `snakemake bases` writes to workflow/bases; one tokenizer."
     )
     precision: Precision = Field(default="float32", description="Of the models that are measured.")
+
+    @field_validator("seeds")
+    @classmethod
+    def seeds_are_distinct(cls, seeds: list[int]) -> list[int]:
+        if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise ValueError(f"each seed once, and {', '.join(map(str, repeated))} is repeated")
+        return seeds
+
+    @model_validator(mode="after")
+    def deviation_is_measured_where_it_can_be(self) -> Self:
+        if self.seed_deviation is not None and len(self.seeds) > 1:
+            raise ValueError(f"seed_deviation: only for a single seed; with {len(self.seeds)} seeds it is measured")
+        return self
 
     @model_validator(mode="after")
     def references_exist(self) -> Self:
@@ -99,6 +131,8 @@ class Experiment(Section):
             self.pair(pair, f"rows.{row}")
         for label, pair in self.ours.items():
             self.pair(pair, f"ours.{label}")
+        for size, pair in self.vanilla.items():
+            self.pair(pair, f"vanilla.{size}")
         for key in ("search", "benchmarked", "release"):
             for pair in getattr(self, key):
                 self.pair(pair, key)

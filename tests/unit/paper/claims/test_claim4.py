@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.claims import change_measurements, verdicts_of
 
-from prosparse.paper.claims.registry import FAILS
+from prosparse.paper.claims.finding import Verdict
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from prosparse.paper.claims.registry import FAILS
 )
 def test_claim4_flips(synthetic, activation, change):
     change_measurements(synthetic, "progressive", lambda entry: entry.update(change), [activation])
-    assert verdicts_of(synthetic)[4].verdict == FAILS
+    assert verdicts_of(synthetic)[4].verdict == Verdict.FAILS

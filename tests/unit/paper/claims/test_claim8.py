@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers.synthetic_results import CONFIG, Synthetic, spread
 
 from prosparse.paper.claims import registry as claims
 from prosparse.paper.claims.claim8 import Compared, ordered, papers_rows
-from prosparse.paper.claims.registry import FAILS, HOLDS, UNTESTABLE
+from prosparse.paper.claims.finding import Verdict
 from prosparse.paper.results.quartiles import Quartiles
+from prosparse.paper.results.value import Value, exact
 from prosparse.published.claims import published_claims
 from prosparse.published.settings import largest_speedup
 
@@ -33,60 +36,85 @@ def fast(synthetic):
 
 
 def test_the_papers_own_rows_are_ordered():
-    tolerance = published_claims()[8].tolerance["sparsity"]
+    tolerance = published_claims()[8].tolerance
     for scale in ("7B", "13B"):
-        assert ordered(scale, papers_rows(scale), tolerance).holds is True
-    assert ordered("7B", papers_rows("7B"), 0.0).holds is False  # rows that are close are not
+        assert ordered(scale, papers_rows(scale), tolerance).verdict is Verdict.HOLDS
+    strict = {**tolerance, "sparsity": 0.0}
+    assert ordered("7B", papers_rows("7B"), strict).verdict is Verdict.FAILS  # rows that are close are not
     assert largest_speedup().name == "ProSparse-13B*"
 
 
 def test_it_fails_where_the_speed_is_not_reached(synthetic):
     verdict = _verdict(synthetic)
-    assert verdict.verdict == FAILS
+    assert verdict.verdict == Verdict.FAILS
     assert "is 1.69× (Synthetic llama-7b as ProSparse-7B" in verdict.evidence
     assert "the paper's is 4.52× (ProSparse-13B*)" in verdict.evidence
     assert "allow that model at most 1.79×" in verdict.evidence
 
 
 def test_it_holds_where_everything_is_ordered_and_fast(fast):
-    assert _verdict(fast).verdict == HOLDS
+    assert _verdict(fast).verdict == Verdict.HOLDS
 
 
 def test_it_fails_where_a_sparser_row_is_predicted_worse(fast):
     path = fast.layout.prediction("progressive", "fatrelu-0.01", 1)
     fast.edit(path, lambda value: value["kinds"]["nonzero"].update(activation_recall=0.5))
     verdict = _verdict(fast)
-    assert verdict.verdict == FAILS
+    assert verdict.verdict == Verdict.FAILS
     assert "`progressive@fatrelu-0.01` has no higher recall than `vanilla@relu`" in verdict.evidence
 
 
 def test_only_the_predictor_that_decodes_counts(fast):
     path = fast.layout.prediction("progressive", "fatrelu-0.01", 1)
     fast.edit(path, lambda value: value["kinds"]["top"].update(activation_recall=0.5))
-    assert _verdict(fast).verdict == HOLDS
+    assert _verdict(fast).verdict == Verdict.HOLDS
 
 
 def test_it_fails_where_a_sparser_row_is_slower_by_more_than_the_spread(fast):
     _speed(fast, "Vanilla ReLU-7B", 2.0)
     assert "is no faster than `vanilla@relu`" in _verdict(fast).evidence
-    assert _verdict(fast).verdict == FAILS
+    assert _verdict(fast).verdict == Verdict.FAILS
 
 
 def test_synthetic_models_are_compared_in_speed(fast):
     _speed(fast, "ReluLLaMA-7B", 5.5, "llama-7b")
     verdict = _verdict(fast)
-    assert verdict.verdict == FAILS
+    assert verdict.verdict == Verdict.FAILS
     assert "as ProSparse-7B is no faster than as ReluLLaMA-7B" in verdict.evidence
 
 
 def test_speeds_that_overlap_decide_nothing():
     def row(name, sparsity, speed):
-        return Compared(name, sparsity, sparsity, sparsity, Quartiles(speed, 0.9 * speed, 1.1 * speed))
+        return Compared(name, sparsity, exact(sparsity), exact(sparsity), Quartiles(speed, 0.9 * speed, 1.1 * speed))
 
-    assert ordered("g", [row("a", 60, 1.05), row("b", 90, 1.0)], 5).holds is None
-    assert ordered("g", [row("a", 60, 1.05), row("b", 90, 2.0)], 5).holds is True
-    assert ordered("g", [row("a", 60, 1.05), row("b", 64, 2.0)], 5).holds is None
-    assert ordered("g", [row("a", 60, 1.0), row("b", 75, 1.05), row("c", 90, 2.0)], 5).holds is True
+    def speed(*values):
+        return replace(row(*values), recall=None, predicted_sparsity=None)
+
+    tolerance = {"sparsity": 5, "recall": 0.5}
+    for rows, expected in (
+        ([row("a", 60, 1.05), row("b", 90, 1.0)], Verdict.HOLDS),  # in recall and predicted sparsity
+        ([speed("a", 60, 1.05), speed("b", 90, 1.0)], Verdict.UNTESTABLE),
+        ([row("a", 60, 1.05), row("b", 90, 2.0)], Verdict.HOLDS),
+        ([row("a", 60, 1.05), row("b", 64, 2.0)], Verdict.UNTESTABLE),
+        ([row("a", 60, 1.0), row("b", 75, 1.05), row("c", 90, 2.0)], Verdict.HOLDS),
+    ):
+        assert ordered("g", rows, tolerance).verdict is expected
+
+
+@pytest.mark.parametrize(
+    ("recall", "expected"),
+    [
+        ((89.6,), Verdict.HOLDS),  # lower by less than the allowance
+        ((89.4,), Verdict.FAILS),
+        ((89.7, 89.75, 89.8), Verdict.HOLDS),
+        ((89.0, 90.2, 89.6), Verdict.UNDECIDED),  # seeds differ by more
+        ((88.0, 88.1, 88.2), Verdict.FAILS),
+    ],
+)
+def test_recall_may_be_lower_by_the_allowance(recall, expected):
+    lower = Compared("a", 60, Value((90.0,) * len(recall)), None, None)
+    higher = Compared("b", 90, Value(recall), None, None)
+    assert ordered("g", [lower, higher], {"sparsity": 5, "recall": 0.5}).verdict is expected
 
 
 def test_without_order_speed_alone_is_not_enough(fast):
@@ -94,7 +122,7 @@ def test_without_order_speed_alone_is_not_enough(fast):
     fast.raw["decoding"]["shapes"]["llama-7b"]["rows"] = ["ProSparse-7B"]
     one = Synthetic(fast.directory, fast.raw).write()
     _speed(one, "ProSparse-7B", 4.6, "llama-7b")
-    assert _verdict(one).verdict == UNTESTABLE
+    assert _verdict(one).verdict == Verdict.UNTESTABLE
 
 
 @pytest.mark.parametrize(
@@ -104,5 +132,5 @@ def test_without_order_speed_alone_is_not_enough(fast):
 def test_it_is_untestable_without_either(tmp_path, section, reason):
     raw = {key: value for key, value in CONFIG.items() if key != section}
     verdict = _verdict(Synthetic(tmp_path, raw).write())
-    assert verdict.verdict == UNTESTABLE
+    assert verdict.verdict == Verdict.UNTESTABLE
     assert reason in verdict.evidence

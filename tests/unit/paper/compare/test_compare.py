@@ -24,7 +24,7 @@ RUN = "vanilla"
 
 def published(tmp_path: Path, raw: dict[str, Any] | None = None, seeds: tuple[int, ...] = (1,)) -> Synthetic:
     """Write results, judge their claims, and commit a copy of them."""
-    made = Synthetic(tmp_path / "synthetic", {**(raw or CONFIG), "seeds": list(seeds)}).write()
+    made = Synthetic(tmp_path / "synthetic", {**(raw or CONFIG), "seeds": list(seeds), "seed_deviation": None}).write()
     made.json(made.layout.config(), made.experiment.model_dump(mode="json"))
     claims.write(made.layout)
     publish(made.layout)
@@ -151,7 +151,7 @@ def test_a_number_of_one_side_only_is_named_and_not_judged(run):
 
 def test_several_seeds_on_one_side_add_their_spread(tmp_path):
     published(tmp_path, seeds=(1, 2, 3))
-    ours = Synthetic(tmp_path / "synthetic", {**CONFIG, "seeds": [4]}).write()
+    ours = Synthetic(tmp_path / "synthetic", {**CONFIG, "seeds": [4], "seed_deviation": None}).write()
     _, data, text = compared(ours)
     found = of(data, "loss")
     values = [ours.plan(RUN)[1] + 0.002 * seed for seed in (1, 2, 3, 4)]
@@ -166,7 +166,7 @@ def test_several_seeds_on_one_side_add_their_spread(tmp_path):
 
 def test_one_seed_each_that_differ_leave_the_spread_by_seed_unknown(tmp_path):
     published(tmp_path, seeds=(1,))
-    ours = Synthetic(tmp_path / "synthetic", {**CONFIG, "seeds": [2]}).write()
+    ours = Synthetic(tmp_path / "synthetic", {**CONFIG, "seeds": [2], "seed_deviation": None}).write()
     _, data, text = compared(ours)
     assert of(data, "loss")["by_seed"] is None
     assert of(data, "loss")["expected"] == between_processors()["loss"].largest

@@ -15,4 +15,4 @@ def test_figure3_finds_what_the_runs_were_made_with(synthetic):
     data = json.loads((synthetic.directory / "figures" / "figure3.json").read_text())
     # the synthetic seed adds 0.1 points to every run
     assert [data["fit"][key] for key in "abc"] == pytest.approx(FIT, abs=0.02)
-    assert len(data["data"]) == 6
+    assert len(data["data"]) == 7

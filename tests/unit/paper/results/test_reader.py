@@ -21,9 +21,8 @@ def test_an_activation_that_was_not_measured_is_named(synthetic):
 
 
 def test_the_sparsity_after_every_stage(synthetic):
-    with pytest.raises(MissingResult, match=r"measurements/progressive/seed1/stages\.json"):
-        synthetic.results.stage_sparsity("progressive")
-    synthetic.json(synthetic.layout.stage_sparsity("progressive", 1), synthetic.staged("progressive", 1))
+    with pytest.raises(MissingResult, match=r"measurements/shifted/seed1/stages\.json"):
+        synthetic.results.stage_sparsity("shifted")
     found = synthetic.results.stage_sparsity("progressive")
     assert [(each.stage, each.step) for each in found] == [
         (None, 0), (0, 40), (1, 60), (2, 100), (3, 120), (4, 160), (5, 180),

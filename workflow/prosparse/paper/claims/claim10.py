@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding
-from prosparse.paper.claims.pairs import sparsity_of
+from prosparse.paper.claims.finding import Finding, all_hold, more_than, untestable
+from prosparse.paper.claims.pairs import sparser, sparsity_of, written_out
 from prosparse.paper.claims.quality import quality
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -18,22 +18,21 @@ def needs(experiment: Experiment) -> Needs:
 
 def build(results: Results) -> Finding:
     tolerance = published_claims()[10].tolerance
-    compared = results.experiment.supervised_finetuning
+    experiment = results.experiment
+    compared = experiment.supervised_finetuning
     if compared is None:
-        return Finding(None, "The experiment names no supervised fine-tuning runs.")
-    runs = results.experiment.runs
-    without, smaller, same = (
-        f"{run}@{runs[run].activation}" for run in (compared.without, compared.smaller, compared.same)
-    )
+        return untestable("The experiment names no supervised fine-tuning runs.")
+    names = (compared.without, compared.smaller, compared.same)
+    pairs = without, smaller, same = tuple(written_out(experiment, run) for run in names)
     measure = quality(results, [smaller, without, same], tolerance)
-    kept, lost = sparsity_of(results, smaller), sparsity_of(results, without)
-    worse = measure.worse(same, smaller)
-    factors = [runs[name].stages[-1].peak for name in (compared.without, compared.smaller, compared.same)]
+    kept, worse = sparser(results, smaller, without), measure.worse(same, smaller)
+    none, less, full = (f"{experiment.runs[name].stages[-1].peak:g}" for name in names)
+    shares = [f"{sparsity_of(results, pair).mean:.2f} %" for pair in pairs]
     return Finding(
-        kept - lost > tolerance["sparsity"] and worse.mean > measure.tolerance,
-        f"Sparsity after SFT: {lost:.2f} % with λ = {factors[0]:g}, {kept:.2f} % with {factors[1]:g}, "
-        f"{sparsity_of(results, same):.2f} % with {factors[2]:g}. With λ = {factors[2]:g} the model is "
-        f"{measure.show(worse)} than with {factors[1]:g}; with {factors[0]:g} it is "
-        f"{measure.show(measure.worse(without, smaller))} (tolerance {measure.tolerance:g}). "
-        f"{measure.explanation}",
+        all_hold([more_than(kept, tolerance["sparsity"]), more_than(worse, measure.tolerance)]),
+        f"Sparsity after SFT: {shares[0]} with λ = {none}, {shares[1]} with {less}, {shares[2]} with {full}. "
+        f"λ = {less} keeps {kept.show(2)} points more than λ = {none} (required: more than "
+        f"{tolerance['sparsity']:g}). With λ = {full} the model is {measure.show(worse)} than with {less} "
+        f"(required: more than {measure.tolerance:g}); with {none} it is "
+        f"{measure.show(measure.worse(without, smaller))}. {measure.explanation}",
     )

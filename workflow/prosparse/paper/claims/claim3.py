@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage_tokens
-from prosparse.paper.claims.finding import Finding, all_of
+from prosparse.paper.claims.finding import Finding, Verdict, all_of, more_than
 from prosparse.paper.claims.pairs import pair_of, rows_needs, sparsity_of
 from prosparse.paper.claims.quality import quality
 from prosparse.paper.results.needs import Needs
@@ -44,15 +44,16 @@ def _frontier(
     """Compare the progressive run with the constant runs' frontier of quality over sparsity."""
     experiment = results.experiment
     measure = quality(results, [progressive, *constants], tolerance)
-    at, cost = sparsity_of(results, progressive), measure.costs[progressive].mean
-    points = sorted((sparsity_of(results, pair), measure.costs[pair].mean, pair) for pair in constants)
+    sparsity = {pair: sparsity_of(results, pair) for pair in (progressive, *constants)}
+    at = sparsity[progressive].mean
+    frontier = sorted(constants, key=lambda pair: sparsity[pair].mean)
     words = [f"{scale}: `{progressive}` reaches {at:.2f} % sparsity."]
     peak = experiment.runs[experiment.pair(progressive)[0]].stages[-1].peak
     for pair in constants:
         if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
             words.append(
                 f"At equal λ ({peak:g}) it is {measure.show(measure.worse(progressive, pair))} than `{pair}`, "
-                f"which reaches {sparsity_of(results, pair):.2f} %."
+                f"which reaches {sparsity[pair].mean:.2f} %."
             )
     budgets = {pair: lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in (progressive, *constants)}
     uneven = [
@@ -60,41 +61,45 @@ def _frontier(
         for pair in constants
         if abs(budgets[pair] - budgets[progressive]) > tolerance["tokens_share"] * budgets[progressive]
     ]
-    holds: bool | None
+    least, most = sparsity[frontier[0]].mean, sparsity[frontier[-1]].mean
+    required = f"required: more than {measure.tolerance:g} better"
+    verdict = Verdict.UNTESTABLE
     if uneven:
-        holds = None
         words.append(
-            f"Token budgets differ by more than {tolerance['tokens_share']:.0%} ({', '.join(uneven)}), "
-            "so this is undecided."
+            f"Token budgets differ by more than {tolerance['tokens_share']:.0%} ({', '.join(uneven)}), so the runs "
+            "cannot be compared."
         )
-    elif points[0][0] <= at <= points[-1][0]:
-        expected = points[0][1]
-        for (left, left_cost, _), (right, right_cost, _) in pairwise(points):
-            if left <= at <= right:
-                share = (at - left) / (right - left) if right > left else 0.0
-                expected = left_cost + share * (right_cost - left_cost)
-                break
-        difference = cost - expected
-        holds = difference < -measure.tolerance
+    elif least <= at <= most:
+        left, right = next((a, b) for a, b in pairwise(frontier) if sparsity[a].mean <= at <= sparsity[b].mean)
+        shares = _shares(*(sparsity[pair].by_seed for pair in (left, progressive, right)))
+        expected = measure.costs[left].times([1 - share for share in shares]).plus(measure.costs[right].times(shares))
+        difference = measure.costs[progressive].minus(expected).estimate()
+        verdict = more_than(-difference, measure.tolerance)
         words.append(
-            f"At equal sparsity it is {measure.show(difference)} than the constant runs ({len(points)} runs, "
-            f"interpolated; tolerance {measure.tolerance:g})."
+            f"At equal sparsity it is {measure.show(difference)} than the constant runs (interpolated between "
+            f"`{left}` and `{right}`; {required})."
         )
     else:
-        span = f"{points[0][0]:.2f} to {points[-1][0]:.2f} %"
-        nearest = points[-1] if at > points[-1][0] else points[0]
-        difference = cost - nearest[1]
-        comparison = f"the nearest constant run, `{nearest[2]}` ({nearest[0]:.2f} %), it is {measure.show(difference)}"
-        if at > points[-1][0] and difference < -measure.tolerance:
-            holds = True
-            words.append(f"It is sparser than every constant run ({span}). Compared with {comparison}: it dominates.")
-        elif at < points[0][0] and difference > -measure.tolerance:
-            holds = False
-            words.append(f"It is denser than every constant run ({span}). Compared with {comparison}: no gain.")
+        nearest = frontier[-1] if at > most else frontier[0]
+        difference = measure.worse(progressive, nearest)
+        comparison = (
+            f"Compared with the nearest, `{nearest}` ({sparsity[nearest].mean:.2f} %), it is "
+            f"{measure.show(difference)} ({required})"
+        )
+        if at > most and more_than(-difference, measure.tolerance) is Verdict.HOLDS:
+            verdict = Verdict.HOLDS
+            words.append(f"It is sparser than every constant run. {comparison}: it dominates.")
+        elif at < least and more_than(-difference, measure.tolerance) is Verdict.FAILS:
+            verdict = Verdict.FAILS
+            words.append(f"It is denser than every constant run. {comparison}: no gain.")
         else:
-            holds = None
             words.append(
-                f"It is outside the constant runs' range ({span}), so equal sparsity cannot be compared. Compared "
-                f"with {comparison}."
+                f"It is outside the constant runs' range ({least:.2f} to {most:.2f} %), so equal sparsity cannot be "
+                f"compared. {comparison}."
             )
-    return Finding(holds, " ".join([*words, measure.explanation]))
+    return Finding(verdict, " ".join([*words, measure.explanation]))
+
+
+def _shares(left: list[float], at: list[float], right: list[float]) -> list[float]:
+    """Return where ``at`` is between ``left`` (0) and ``right`` (1), per seed."""
+    return [(x - a) / (b - a) if b != a else 0.0 for a, x, b in zip(left, at, right, strict=True)]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Any
+
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding
+from prosparse.paper.claims.finding import Finding, Verdict, all_hold, at_most, untestable
+from prosparse.paper.claims.pairs import sparser, written_out
 from prosparse.paper.results.final_factor import final_points
-from prosparse.paper.results.fit import fit
+from prosparse.paper.results.fit import fit, left_out_errors
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.paper.statistics.estimate import Estimate
 from prosparse.published.claims import published_claims
 
 
@@ -16,28 +21,62 @@ def needs(experiment: Experiment) -> Needs:
 
 
 def build(results: Results) -> Finding:
-    tolerance = published_claims()[5].tolerance
     points = [point for point in final_points(results) if point["lambda"] > 0]
-    distinct = len({point["lambda"] for point in points})
+    form, histories = _form(points), _histories(results, points)
+    if form.verdict is Verdict.UNTESTABLE and histories.verdict is not Verdict.FAILS:
+        return form
+    return Finding(all_hold([form.verdict, histories.verdict]), f"{form.evidence} {histories.evidence}")
+
+
+def _form(points: list[dict[str, Any]]) -> Finding:
+    """Judge whether sparsity follows the paper's curve."""
+    tolerance = published_claims()[5].tolerance
+    factors, sparsities = [point["lambda"] for point in points], [point["sparsity"] for point in points]
+    distinct = len(set(factors))
     if distinct < tolerance["points"]:
-        return Finding(
-            None, f"{distinct} distinct λ_S were measured; testing three parameters takes {tolerance['points']:g}."
+        return untestable(
+            f"{distinct} distinct λ_S were measured; testing three parameters takes {tolerance['points']:g}."
         )
     try:
-        fitted = fit([point["lambda"] for point in points], [point["sparsity"] for point in points])
+        fitted = fit(factors, sparsities)
+        three, two = left_out_errors(factors, sparsities)
     except ValueError as error:
-        return Finding(None, f"No fit: {error}.")
-    factors, sparsities = sorted(point["lambda"] for point in points), sorted(point["sparsity"] for point in points)
-    return Finding(
-        fitted.r_squared >= tolerance["r_squared"] and fitted.a < 0,
-        f"Over {len(points)} points from λ_S = {factors[0]:g} to {factors[-1]:g}, sparsity {sparsities[0]:.2f} to "
-        f"{sparsities[-1]:.2f} %: a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper: -1.76, 0.30, "
-        "3.49, under its own normalization), "
-        f"R² = {fitted.r_squared:.3f} (required: {tolerance['r_squared']:g}), residual standard deviation "
-        f"{fitted.residual_deviation or 0:.2f} points with three parameters."
-        + (
-            ""
-            if fitted.identified
-            else " The points do not determine the exponent, so a, b and c have no meaning individually."
-        ),
+        return untestable(f"No fit: {error}.")
+    explains = fitted.r_squared >= tolerance["r_squared"] and fitted.a < 0
+    predicts = three <= tolerance["prediction"] and three < two
+    verdict = Verdict.HOLDS if explains and predicts else Verdict.FAILS
+    words = (
+        f"Over {len(points)} points from λ_S = {min(factors):g} to {max(factors):g}, sparsity {min(sparsities):.2f} to "
+        f"{max(sparsities):.2f} %: a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper: -1.76, 0.30, "
+        f"3.49, under its own normalization), R² = {fitted.r_squared:.3f} (required: {tolerance['r_squared']:g}). "
+        f"Fitted to the other λ_S, the curve misses a left-out one by {three:.2f} points (allowed: "
+        f"{tolerance['prediction']:g}), a two-parameter power law by {two:.2f} (required: by more than the curve)."
     )
+    if verdict is Verdict.HOLDS and not fitted.identified:
+        verdict = Verdict.UNDECIDED
+    if not fitted.identified:
+        words += " The points do not determine the exponent, so a, b and c have no meaning individually."
+    return Finding(verdict, words)
+
+
+def _histories(results: Results, points: list[dict[str, Any]]) -> Finding:
+    """Judge whether runs that reach one lambda_S from different checkpoints end at one sparsity."""
+    allowed, experiment = published_claims()[5].tolerance["histories"], results.experiment
+    verdicts, words = [], []
+    for one, other in combinations(points, 2):
+        if one["lambda"] == other["lambda"]:
+            pairs = [written_out(experiment, point["run"]) for point in (one, other)]
+            difference = sparser(results, *pairs)
+            verdicts.append(_within(difference, allowed))
+            words.append(
+                f"λ_S = {one['lambda']:g} reached from two checkpoints (`{one['run']}`, `{other['run']}`) differs by "
+                f"{difference.show(2, sign=True)} points of sparsity (allowed: {allowed:g} either way)."
+            )
+    if not verdicts:
+        return Finding(Verdict.UNDECIDED, "No λ_S was reached from two different checkpoints.")
+    return Finding(all_hold(verdicts), " ".join(words))
+
+
+def _within(difference: Estimate, allowed: float) -> Verdict:
+    """Decide whether a difference is at most ``allowed`` in size."""
+    return all_hold([at_most(difference, allowed), at_most(-difference, allowed)])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
+
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, all_of
-from prosparse.paper.claims.pairs import mean, pair_of, rows_needs
+from prosparse.paper.claims.finding import Finding, all_hold, all_of, more_than, untestable
+from prosparse.paper.claims.pairs import pair_of, rows_needs
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.paper.statistics.estimate import mean_of_draws
 from prosparse.published.claims import published_claims
 from prosparse.published.tables import SCALES
 
@@ -23,19 +27,43 @@ def build(results: Results) -> Finding:
         plain, final = pair_of(experiment, plain_row), pair_of(experiment, final_row)
         if plain is None or final is None:
             continue
-        before = [value.mean for value in results.sparsity(*experiment.pair(plain)).layers]
-        after = [value.mean for value in results.sparsity(*experiment.pair(final)).layers]
-        if len(before) < tolerance["layers"]:
-            findings.append(Finding(None, f"{scale}: {len(before)} layers are too few to compare low and high ones."))
+        before, after = _halves(results, plain), _halves(results, final)
+        layers = len(results.sparsity(*experiment.pair(plain)).layers)
+        if layers < tolerance["layers"]:
+            findings.append(untestable(f"{scale}: {layers} layers are too few to compare low and high ones."))
             continue
-        half = len(before) // 2
-        low, high = mean(before[:half]), mean(before[-half:])
-        lift_low, lift_high = mean(after[:half]) - low, mean(after[-half:]) - high
+        lifts = [
+            (low_after - low, high_after - high)
+            for (low, high), (low_after, high_after) in zip(before, after, strict=True)
+        ]
+        denser = mean_of_draws([high - low for low, high in before])
+        lift_low = mean_of_draws([low for low, _ in lifts])
+        lifted_more = mean_of_draws([low - max(high, 0.0) for low, high in lifts])
         findings.append(
             Finding(
-                high - low > tolerance["sparsity"] and lift_low > max(lift_high, 0.0),
-                f"{scale}: without shifting, the lower half of the {len(before)} layers has {low:.2f} % sparsity and "
-                f"the upper half {high:.2f} %; shifting changes them by {lift_low:+.2f} and {lift_high:+.2f} points.",
+                all_hold([more_than(denser, tolerance["sparsity"]), more_than(lifted_more, 0.0)]),
+                f"{scale}: without shifting, the lower half of the {layers} layers has "
+                f"{fmean(low for low, _ in before):.2f} % sparsity and the upper half "
+                f"{fmean(high for _, high in before):.2f} %, a difference of {denser.show(2)} points (required: more "
+                f"than {tolerance['sparsity']:g}). Shifting changes them by {lift_low.mean:+.2f} and "
+                f"{fmean(high for _, high in lifts):+.2f} points: the lower half by {lifted_more.show(2)} more. "
+                f"Intervals over {len(before)} corpora.",
             )
         )
     return all_of(findings, "No runs stand for a ProSparse row both with and without threshold shifting.")
+
+
+def _halves(results: Results, pair: str) -> list[tuple[float, float]]:
+    """Return the mean sparsity of the lower and upper half of the layers (percent), per corpus, averaged over seeds."""
+    corpora = []
+    entries = results.heldout(*results.experiment.pair(pair))
+    for name in entries[0]["corpora"]:
+        seeds = [entry["corpora"][name]["layer_sparsity"] for entry in entries]
+        layers = [100 * fmean(shares) for shares in zip(*seeds, strict=True)]
+        half = len(layers) // 2
+        corpora.append((_mean(layers[:half]), _mean(layers[-half:])))
+    return corpora
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else float("nan")

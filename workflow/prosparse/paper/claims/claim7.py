@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
+from prosparse.experiment.data import Corpus
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, all_of
-from prosparse.paper.claims.pairs import mean, pair_of, rows_needs
+from prosparse.paper.claims.finding import Finding, all_of, more_than, untestable
+from prosparse.paper.claims.pairs import pair_of, rows_needs
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.paper.results.samples import heldout_sample
+from prosparse.paper.results.sparsity import CorpusSparsity
 from prosparse.published.claims import published_claims
 from prosparse.published.tables import SCALES
 
@@ -22,29 +27,32 @@ def build(results: Results) -> Finding:
         final = pair_of(experiment, final_row)
         if final is None:
             continue
-        groups: dict[str, list[float]] = {"instruction": [], "code": [], "plain text": []}
+        groups: dict[str, list[CorpusSparsity]] = {"instruction": [], "code": [], "plain text": []}
         for measured in results.sparsity(*experiment.pair(final)).corpora:
-            corpus = experiment.data.corpora[measured.corpus]
-            kind = (
-                "instruction"
-                if corpus.kind == "instruction"
-                else "code"
-                if corpus.stands_for == "starcoder"
-                else "plain text"
-            )
-            groups[kind].append(measured.sparsity.mean)
-        formatted = groups["instruction"] + groups["code"]
-        if not formatted or not groups["plain text"]:
-            findings.append(Finding(None, f"{scale}: all corpora are of one kind."))
+            groups[_kind(experiment.data.corpora[measured.corpus])].append(measured)
+        formatted, plain = groups["instruction"] + groups["code"], groups["plain text"]
+        if not formatted or not plain:
+            findings.append(untestable(f"{scale}: all corpora are of one kind."))
             continue
-        each = ", ".join(f"{kind} {mean(values):.2f} % ({len(values)})" for kind, values in groups.items() if values)
-        difference = mean(formatted) - mean(groups["plain text"])
+        each = ", ".join(
+            f"{kind} {fmean(measured.sparsity.mean for measured in group):.2f} % ({len(group)})"
+            for kind, group in groups.items()
+            if group
+        )
+        weights = {measured.corpus: 1 / len(formatted) for measured in formatted}
+        weights |= {measured.corpus: -1 / len(plain) for measured in plain}
+        difference = heldout_sample(results, final, "sparsity", weights).estimate()
         findings.append(
             Finding(
-                difference > tolerance["sparsity"],
-                f"{scale}: mean sparsity of `{final}` (number of corpora): {each}. Formatted data is "
-                f"{abs(difference):.2f} points {'sparser' if difference > 0 else 'denser'}, "
-                f"tolerance {tolerance['sparsity']:g}.",
+                more_than(difference, tolerance["sparsity"]),
+                f"{scale}: mean sparsity of `{final}` (number of corpora): {each}. Formatted data is sparser by "
+                f"{difference.show(2)} points (required: more than {tolerance['sparsity']:g}).",
             )
         )
     return all_of(findings, "No run stands for a ProSparse row.")
+
+
+def _kind(corpus: Corpus) -> str:
+    if corpus.kind == "instruction":
+        return "instruction"
+    return "code" if corpus.stands_for == "starcoder" else "plain text"

@@ -7,13 +7,15 @@ from itertools import combinations
 
 from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, all_of
+from prosparse.paper.claims.finding import Finding, Verdict, all_hold, all_of, more_than, untestable
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import Model, best_model, every_decoding, synthetic_decoding, trained_decoding
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.prediction import read_prediction
 from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import Results
+from prosparse.paper.results.value import Value, exact
+from prosparse.paper.statistics.estimate import Estimate, mean_of_draws
 from prosparse.published.claims import published_claims
 from prosparse.published.settings import largest_speedup, settings
 
@@ -26,59 +28,68 @@ def needs(experiment: Experiment) -> Needs:
 
 @dataclass(frozen=True)
 class Compared:
-    """The quantities compared between rows, shares in percent; None if not measured."""
+    """The quantities compared between rows, shares in percent and per seed; None if not measured."""
 
     name: str
     sparsity: float
-    recall: float | None
-    predicted_sparsity: float | None
+    recall: Value | None
+    predicted_sparsity: Value | None
     speedup: Quartiles | None
 
     def __str__(self) -> str:
         words = [f"{self.name} ({self.sparsity:.2f} % sparsity)"]
         if self.recall is not None:
-            words.append(f"recall {self.recall:.2f} %")
+            words.append(f"recall {self.recall.mean:.2f} %")
         if self.predicted_sparsity is not None:
-            words.append(f"predicted sparsity {self.predicted_sparsity:.2f} %")
+            words.append(f"predicted sparsity {self.predicted_sparsity.mean:.2f} %")
         if self.speedup is not None:
             words.append(f"{self.speedup.median:.2f}× dense")
         return ", ".join(words)
 
 
-def ordered(group: str, rows: list[Compared], tolerance: float) -> Finding:
-    """Test whether, of every two rows more than ``tolerance`` points apart, the sparser one is higher in everything."""
-    rows = sorted(rows, key=lambda row: row.sparsity)
-    apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > tolerance]
+def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Finding:
+    """Test whether, of every two rows further apart than the tolerance, the sparser is higher in everything."""
+    rows, apart_by = sorted(rows, key=lambda row: row.sparsity), tolerance["sparsity"]
+    apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > apart_by]
     listed = f"{group}: {'; '.join(map(str, rows))}."
     if not apart:
-        return Finding(None, f"{listed} No two rows differ by more than {tolerance:g} points of sparsity.")
-    against: list[str] = []
-    undecided = 0
+        return untestable(f"{listed} No two rows differ by more than {apart_by:g} points of sparsity.")
+    parts: dict[str, Verdict] = {}  # what would contradict the claim -> the verdict
+    speeds: dict[str, Verdict] = {}
     for low, high in apart:
         for what in ("recall", "predicted_sparsity"):
             less, more = getattr(low, what), getattr(high, what)
-            if less is not None and more is not None and more <= less:
-                against.append(f"{high.name} has no higher {what.replace('_', ' ')} than {low.name}")
-        if low.speedup is None or high.speedup is None or _overlap(low.speedup, high.speedup):
-            undecided += 1
-        elif high.speedup.median <= low.speedup.median:
-            against.append(f"{high.name} is no faster than {low.name}")
+            if less is not None and more is not None:
+                words = f"{high.name} has no higher {what.replace('_', ' ')} than {low.name}"
+                parts[words] = more_than(_difference(more, less), -tolerance["recall"])
+        if low.speedup is not None and high.speedup is not None:
+            speeds[f"{high.name} is no faster than {low.name}"] = _faster(high.speedup, low.speedup)
+    told = {words: verdict for words, verdict in speeds.items() if verdict is not Verdict.UNDECIDED}
+    parts |= told
+    number = f"{len(apart)} pair{'s' if len(apart) > 1 else ''} more than {apart_by:g} points apart"
+    verdict = all_hold(list(parts.values()))
+    against = [words for words, part in parts.items() if part is Verdict.FAILS]
+    open_ = [words for words, part in parts.items() if part is Verdict.UNDECIDED]
     if against:
-        return Finding(False, f"{listed} But {'; '.join(against)}.")
-    number = f"{len(apart)} pair{'s' if len(apart) > 1 else ''}"
-    words = f"In {number} more than {tolerance:g} points apart, the sparser row has higher"
-    if undecided == len(apart):
-        return Finding(None, f"{listed} {words} recall and predicted sparsity; the speeds are too close to call.")
-    told = (
-        f"recall and predicted sparsity, and is faster where speeds differ ({undecided} too close to call)"
-        if undecided
-        else "values of everything measured"
-    )
-    return Finding(True, f"{listed} {words} {told}.")
+        words = f"But {'; '.join(against)}."
+    elif open_:
+        words = f"In {number}, too close to call: {'; '.join(word.replace('no ', '') for word in open_)}."
+    else:
+        close = f" ({len(speeds) - len(told)} speeds are too close to call)" if len(told) < len(speeds) else ""
+        words = f"In {number}, the sparser row is higher in everything that is told apart{close}."
+    return Finding(verdict, f"{listed} {words}")
 
 
-def _overlap(one: Quartiles, other: Quartiles) -> bool:
-    return one.lower <= other.upper and other.lower <= one.upper
+def _difference(more: Value, less: Value) -> Estimate:
+    """Estimate the difference over seeds; of one seed it is taken as it is, and the tolerance allows for noise."""
+    differences = more.minus(less).seeds
+    return mean_of_draws(differences) if len(differences) > 1 else Estimate(differences[0])
+
+
+def _faster(one: Quartiles, other: Quartiles) -> Verdict:
+    if one.lower > other.upper:
+        return Verdict.HOLDS
+    return Verdict.FAILS if one.upper < other.lower else Verdict.UNDECIDED
 
 
 def papers_rows(scale: str) -> list[Compared]:
@@ -92,8 +103,8 @@ def papers_rows(scale: str) -> list[Compared]:
                 Compared(
                     row.name,
                     float(printed["average_sparsity"]),
-                    float(printed["activation_recall"]),
-                    float(printed["predicted_sparsity"]),
+                    exact(float(printed["activation_recall"])),
+                    exact(float(printed["predicted_sparsity"])),
                     None if speed != speed else Quartiles(speed, speed, speed),
                 )
             )
@@ -105,12 +116,12 @@ def build(results: Results) -> Finding:
     experiment = results.experiment
     for reason in (accelerated.missing_predictors(experiment), accelerated.missing_decoding(experiment)):
         if reason is not None:
-            return Finding(None, f"The claim needs predictors and decoding speed: {reason}.")
-    orders = [ordered(group, rows, tolerance["sparsity"]) for group, rows in _groups(results).items()]
+            return untestable(f"The claim needs predictors and decoding speed: {reason}.")
+    orders = [ordered(group, rows, tolerance) for group, rows in _groups(results).items()]
     largest = _largest(results)
     found = all_of([*orders, largest], "")
-    is_ordered = any(order.holds is not None for order in orders)
-    return Finding(found.holds if is_ordered or found.holds is False else None, found.evidence)
+    is_ordered = any(order.verdict is not Verdict.UNTESTABLE for order in orders)
+    return found if is_ordered or found.verdict is Verdict.FAILS else untestable(found.evidence)
 
 
 def _groups(results: Results) -> dict[str, list[Compared]]:
@@ -130,8 +141,8 @@ def _groups(results: Results) -> dict[str, list[Compared]]:
         row = Compared(
             f"`{pair}`",
             found.sparsity.mean,
-            shown.recall.mean,
-            shown.predicted_sparsity.mean,
+            shown.recall,
+            shown.predicted_sparsity,
             speeds.get(setting.name),
         )
         groups.setdefault(setting.scale, []).append(row)
@@ -162,7 +173,7 @@ def _largest(results: Results) -> Finding:
 
     fastest = best_model(models, speedup)
     if fastest is None:
-        return Finding(None, "No model was decoded under prediction.")
+        return untestable("No model was decoded under prediction.")
     reached, allowed = speedup(fastest) or 0.0, fastest.bytes_allow("predicted")
     words = (
         "The largest speedup under prediction, over our own dense decoding on the same machine, is "
@@ -170,4 +181,4 @@ def _largest(results: Results) -> Finding:
     )
     if allowed is not None:
         words += f" The bytes that it reads allow that model at most {allowed:.2f}×."
-    return Finding(reached >= wanted, words)
+    return Finding(Verdict.HOLDS if reached >= wanted else Verdict.FAILS, words)

@@ -7,23 +7,30 @@ from collections.abc import Iterable
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.paper.results.samples import heldout_sample
+from prosparse.paper.statistics.estimate import Estimate
+from prosparse.paper.statistics.sample import Sample
 
 
 def pair_of(experiment: Experiment, key: str) -> str | None:
     """Return the pair of a published row with its activation written out."""
     text = experiment.rows.get(key)
-    if text is None:
-        return None
+    return None if text is None else written_out(experiment, text)
+
+
+def written_out(experiment: Experiment, text: str) -> str:
+    """Return a pair with its activation written out."""
     run, activation = experiment.pair(text)
     return f"{run}@{activation}"
 
 
-def sparsity_of(results: Results, pair: str) -> float:
-    return results.sparsity(*results.experiment.pair(pair)).sparsity.mean
+def sparsity_of(results: Results, pair: str) -> Sample:
+    return heldout_sample(results, pair, "sparsity")
 
 
-def mean(numbers: list[float]) -> float:
-    return sum(numbers) / len(numbers)
+def sparser(results: Results, pair: str, than: str) -> Estimate:
+    """Estimate by how many points ``pair`` is sparser, on the same rows and seeds."""
+    return sparsity_of(results, pair).minus(sparsity_of(results, than)).estimate()
 
 
 def rows_needs(experiment: Experiment, keys: Iterable[str]) -> Needs:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
-from prosparse.paper.claims.finding import Finding
+from prosparse.paper.claims.finding import Finding, Verdict
 from prosparse.paper.registry import Registry
 from prosparse.paper.results.reader import Results
-from prosparse.published.claims import published_claims
+from prosparse.published.claims import history, published_claims
 from prosparse.system.files import write_json, write_text
 
 #: ``claim3`` judges claim 3 of ``published/data/claims.yaml``.
@@ -31,43 +31,48 @@ CLAIMS = Registry[Finding](
     ),
 )
 
-HOLDS, FAILS, UNTESTABLE = "holds here", "does not hold here", "not testable at this scale"
-_COUNTED = {HOLDS: "hold here", FAILS: "do not", UNTESTABLE: "cannot be tested at this scale"}
+_COUNTED = {
+    Verdict.HOLDS: "hold",
+    Verdict.FAILS: "do not",
+    Verdict.UNDECIDED: "are undecided (the 95 % interval straddles the tolerance)",
+    Verdict.UNTESTABLE: "cannot be tested",
+}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     number: int
     statement: str
     where: str
     test: str
     tolerance: dict[str, float]
-    verdict: str
+    verdict: Verdict
     evidence: str
 
 
-def judge(results: Results) -> list[Verdict]:
+def judge(results: Results) -> list[Judgement]:
     """Return the verdict on every claim."""
     verdicts = []
     for number, claim in published_claims().items():
         finding = CLAIMS.build(f"claim{number}", results)
-        verdict = UNTESTABLE if finding.holds is None else HOLDS if finding.holds else FAILS
-        verdicts.append(Verdict(**asdict(claim), verdict=verdict, evidence=finding.evidence))
+        verdicts.append(Judgement(**asdict(claim), verdict=finding.verdict, evidence=finding.evidence))
     return verdicts
 
 
-def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
-    counts = ", ".join(f"{sum(v.verdict == kind for v in verdicts)} {words}" for kind, words in _COUNTED.items())
+def to_markdown(verdicts: list[Judgement], experiment: Experiment) -> str:
+    counts = ", ".join(f"{sum(v.verdict is each for v in verdicts)} {words}" for each, words in _COUNTED.items())
     lines = [
         "### Claims",
         "",
-        f"Experiment `{experiment.experiment}`: {counts}. Tolerances were set before we saw our results.",
+        f"Experiment `{experiment.experiment}`: {counts}.",
+        "",
+        _seeds(experiment),
         "",
         "| | Claim | Verdict | Evidence |",
         "|---:|---|---|---|",
     ]
     for verdict in verdicts:
-        cells = (f"{verdict.statement} ({verdict.where})", f"**{verdict.verdict}**", verdict.evidence)
+        cells = (f"{verdict.statement} ({verdict.where})", f"**{verdict.verdict.value}**", verdict.evidence)
         lines.append(
             f"| {verdict.number} | "
             + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells)
@@ -77,9 +82,29 @@ def to_markdown(verdicts: list[Verdict], experiment: Experiment) -> str:
         "",
         "How each claim is tested:",
         "",
+        history(),
+        "",
         *(f"{verdict.number}. {verdict.test.strip()}" for verdict in verdicts),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(experiment: Experiment) -> str:
+    """Describe what the intervals cover."""
+    count = len(experiment.seeds)
+    if count > 1:
+        return f"Differences are paired by row and by seed; their intervals cover both ({count} seeds)."
+    deviation = experiment.seed_deviation
+    if deviation is None:
+        return (
+            "Differences are paired by row. One seed shows nothing about another, so what compares separately trained "
+            "runs has no interval and is undecided."
+        )
+    return (
+        "Differences are paired by row. One seed shows nothing about another, so the intervals of what compares "
+        f"separately trained runs take the deviation over seeds measured elsewhere ({deviation.loss:g} nats/token, "
+        f"{deviation.sparsity:g} points of sparsity)."
+    )
 
 
 def write(layout: Layout) -> list[Path]:
@@ -91,5 +116,11 @@ def write(layout: Layout) -> list[Path]:
     experiment, verdicts = layout.experiment, judge(Results(layout))
     markdown, data = layout.claims("md"), layout.claims("json")
     write_text(markdown, to_markdown(verdicts, experiment))
-    write_json(data, {"experiment": experiment.experiment, "claims": [asdict(verdict) for verdict in verdicts]})
+    write_json(
+        data,
+        {
+            "experiment": experiment.experiment,
+            "claims": [{**asdict(each), "verdict": each.verdict.value} for each in verdicts],
+        },
+    )
     return [markdown, data]

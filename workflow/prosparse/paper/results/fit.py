@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prosparse.paper.statistics.estimate import Estimate
+
 # the exponent's range; towards 0 the curve tends to a power law, in which a, b, c are indistinguishable
 _EXPONENTS = (0.02, 4.0)
-
-
-# two-sided 95 % quantiles of Student's t, by degrees of freedom
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True)
@@ -40,30 +39,29 @@ class Fit:
             return None
         import numpy
 
-        gradient = _jacobian(numpy.array([factor]), numpy.array([self.a, self.b, self.c]))[0]
+        gradient = _jacobian(numpy.array([factor]), self.a, self.b, self.c)[0]
         variance = float(gradient @ self.covariance @ gradient)
-        quantile = _T95[self.degrees_of_freedom - 1] if self.degrees_of_freedom <= len(_T95) else 2.0
-        half = quantile * max(variance, 0.0) ** 0.5
-        middle = self.sparsity(factor)
-        return middle - half, min(middle + half, 100.0)
+        at = Estimate(self.sparsity(factor), math.sqrt(max(variance, 0.0)), self.degrees_of_freedom)
+        return at.lower, min(at.upper, 100.0)
 
 
-def curve(factor: float, a: float, b: float, c: float) -> float:
+def curve(factor: Any, a: float, b: float, c: float) -> Any:
     """Return 100 - exp(a factor^b + c), in percent."""
-    import math
+    import numpy
 
-    return 100 - math.exp(a * factor**b + c)
+    return 100 - numpy.exp(a * factor**b + c)
 
 
 def fit(factors: Sequence[float], sparsities: Sequence[float]) -> Fit:
     """Fit (a, b, c) to sparsities in percent at positive factors.
 
-    Starts from a grid over b (a and c are then linear in log density) and refines all three by Levenberg-Marquardt.
+    Starts from the best of a grid over b, where a and c are linear in log density, and refines all three.
 
     Raises:
         ValueError: on fewer than three distinct factors, a factor <= 0, or a sparsity outside [0, 100).
     """
     import numpy
+    from scipy.optimize import least_squares
 
     x, y = numpy.asarray(factors, float), numpy.asarray(sparsities, float)
     if len(set(factors)) < 3:
@@ -75,47 +73,36 @@ def fit(factors: Sequence[float], sparsities: Sequence[float]) -> Fit:
 
     def loss(parameters: Any) -> float:
         with numpy.errstate(over="ignore"):
-            residuals = y - (100 - numpy.exp(parameters[0] * x ** parameters[1] + parameters[2]))
-        return float(residuals @ residuals)
+            return float(((curve(x, *parameters) - y) ** 2).sum())
 
     starts = []
     weights = 100 - y  # d sparsity = -(100 - sparsity) d log density
     for b in numpy.geomspace(*_EXPONENTS, 120):
         design = numpy.stack([x**b, numpy.ones_like(x)], axis=1) * weights[:, None]
         (a, c), *_ = numpy.linalg.lstsq(design, numpy.log(100 - y) * weights, rcond=None)
-        starts.append(numpy.array([a, b, c]))
-    best = min(starts, key=loss)
-
-    damping, error = 1e-3, loss(best)
-    for _ in range(500):
-        jacobian = _jacobian(x, best)
-        residuals = y - (100 - numpy.exp(best[0] * x ** best[1] + best[2]))
-        normal = jacobian.T @ jacobian
-        step = numpy.linalg.lstsq(
-            normal + damping * numpy.diag(numpy.diag(normal)), jacobian.T @ residuals, rcond=None
-        )[0]
-        candidate = best + step
-        candidate[1] = min(max(candidate[1], _EXPONENTS[0]), _EXPONENTS[1])
-        if loss(candidate) < error:
-            converged = error - loss(candidate) <= 1e-14 * (error + 1e-14)
-            best, error, damping = candidate, loss(candidate), max(damping / 3, 1e-12)
-            if converged:
-                break
-        else:
-            damping *= 4
-            if damping > 1e12:
-                break
-
-    freedom = len(x) - 3
+        starts.append(numpy.array([a, min(max(b, 1.0001 * _EXPONENTS[0]), _EXPONENTS[1] / 1.0001), c]))
+    found = least_squares(
+        lambda parameters: curve(x, *parameters) - y,
+        min(starts, key=loss),
+        jac=lambda parameters: _jacobian(x, *parameters),
+        bounds=([-numpy.inf, _EXPONENTS[0], -numpy.inf], [numpy.inf, _EXPONENTS[1], numpy.inf]),
+        x_scale="jac",
+        ftol=1e-14,
+        xtol=1e-14,
+        gtol=1e-14,
+        max_nfev=2000,
+    )
+    error, freedom = loss(found.x), len(x) - 3
     total = float(((y - y.mean()) ** 2).sum())
     covariance = None
     if freedom > 0:
-        jacobian = _jacobian(x, best)
+        jacobian = _jacobian(x, *found.x)
         covariance = numpy.linalg.pinv(jacobian.T @ jacobian) * error / freedom
+    a, b, c = (float(parameter) for parameter in found.x)
     return Fit(
-        a=float(best[0]),
-        b=float(best[1]),
-        c=float(best[2]),
+        a,
+        b,
+        c,
         degrees_of_freedom=freedom,
         residual_deviation=(error / freedom) ** 0.5 if freedom > 0 else None,
         r_squared=1 - error / total if total > 0 else float("nan"),
@@ -123,10 +110,31 @@ def fit(factors: Sequence[float], sparsities: Sequence[float]) -> Fit:
     )
 
 
-def _jacobian(x: Any, parameters: Any) -> Any:
+def left_out_errors(factors: Sequence[float], sparsities: Sequence[float]) -> tuple[float, float]:
+    """Return how well a fit to the other factors predicts the sparsity at one, as root mean squares in points.
+
+    All points of one factor are left out together.
+
+    Returns:
+        That of the three-parameter curve, and that of a rival with two: density as a power of lambda.
+    """
+    import numpy
+
+    errors: list[tuple[float, float]] = []
+    points = list(zip(factors, sparsities, strict=True))
+    for left_out in sorted(set(factors)):
+        kept = [(x, y) for x, y in points if x != left_out]
+        three = fit(*zip(*kept, strict=True)).sparsity(left_out)
+        logarithms = numpy.log([(x, 100 - y) for x, y in kept])
+        slope, start = numpy.polyfit(logarithms[:, 0], logarithms[:, 1], 1)
+        two = 100 - math.exp(start + slope * math.log(left_out))
+        errors += [(three - y, two - y) for x, y in points if x == left_out]
+    return tuple(math.sqrt(math.fsum(e * e for e in each) / len(errors)) for each in zip(*errors, strict=True))  # type: ignore[return-value]
+
+
+def _jacobian(x: Any, a: float, b: float, c: float) -> Any:
     """Return d sparsity / d (a, b, c), one row per factor."""
     import numpy
 
-    a, b, c = parameters
     density = numpy.exp(a * x**b + c)
     return numpy.stack([-density * x**b, -density * a * x**b * numpy.log(x), -density], axis=1)

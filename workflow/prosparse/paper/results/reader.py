@@ -67,8 +67,8 @@ class Results:
         measured = [[entry["activation"] for entry in self._json(path)["measurements"]] for path in paths]
         return [activation for activation in measured[0] if all(activation in each for each in measured)]
 
-    def sparsity(self, run: str, activation: Activation | str) -> Sparsity:
-        """Return the held-out sparsity and loss of a pair.
+    def heldout(self, run: str, activation: Activation | str) -> list[dict[str, Any]]:
+        """Return the measurements of a pair on held-out text, one per seed (``measure/sparsity.py``).
 
         Raises:
             MissingResult: if the file does not exist or lacks the activation; names both.
@@ -80,7 +80,11 @@ class Results:
             if str(activation) not in measured:
                 raise MissingResult(f"{path}: activation {activation} not measured; it has {', '.join(measured)}")
             entries.append(measured[str(activation)])
-        return Sparsity.of(entries)
+        return entries
+
+    def sparsity(self, run: str, activation: Activation | str) -> Sparsity:
+        """Return the held-out sparsity and loss of a pair; raises as ``heldout``."""
+        return Sparsity.of(self.heldout(run, activation))
 
     def stage_sparsity(self, run: str) -> list[StageSparsity]:
         """Return the held-out sparsity and loss after every stage of a run, in order of steps.
@@ -107,6 +111,21 @@ class Results:
             reason = "not benchmarked in this experiment" if tasks else "this experiment runs no benchmark"
             return Benchmarks({}, {}, {}, dict.fromkeys(BENCHMARKS, reason))
         return self._benchmarks([self.layout.benchmarks(run, activation, seed) for seed in self.experiment.seeds])
+
+    def benchmark_rows(self, run: str, activation: Activation | str) -> list[dict[str, list[float]]]:
+        """Return the scores of a pair's benchmark rows by benchmark, once per seed; the same rows for every pair.
+
+        Raises:
+            MissingResult: if a file does not exist or holds no scores per row.
+        """
+        seeds = []
+        for seed in self.experiment.seeds:
+            path = self.layout.benchmarks(run, activation, seed)
+            scores = self._json(path)["benchmarks"]
+            if without := [name for name, entry in scores.items() if "rows" not in entry]:
+                raise MissingResult(f"{path}: no scores per row of {', '.join(without)}; answer the benchmarks again")
+            seeds.append({name: entry["rows"] for name, entry in scores.items()})
+        return seeds
 
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
         """Like ``benchmarks``, but skipping the neurons that the predictor calls inactive."""

@@ -1,0 +1,1 @@
+"""Paired differences with their 95 % intervals."""
