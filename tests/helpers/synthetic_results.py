@@ -328,6 +328,9 @@ class Synthetic:
                 "rows": [chance + 0.02 + 0.01 * seed + (0.4 if row % 2 else -0.4) for row in range(100)],
                 "stand_in": "questions of another set" if name == "siqa" else None,
             }  # fmt: skip
+        for name, generated in (("mmlu_likelihood", "mmlu"), ("bbh_likelihood", "bbh")):
+            if name in self.experiment.benchmarks.tasks:
+                scores[name] = scores[generated] | {"score": 0.5, "chance": 0.3, "left_out": 7, "metric": "likeliest"}
         missing = {"agi_eval": "no package holds its rows"}
         return {
             "run": run, "seed": seed, "activation": activation, "benchmarks": scores, "missing": missing,

@@ -31,6 +31,8 @@ LABELS = {
     "mmlu": "MMLU",
     "bbh": "BBH",
     "agi_eval": "AGI Eval",
+    "mmlu_likelihood": "MMLU by likelihood",
+    "bbh_likelihood": "BBH by likelihood",
     "average_performance": "Average Performance",
     "average_sparsity": "Average Sparsity",
     "humaneval": "HumanEval",

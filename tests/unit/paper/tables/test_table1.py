@@ -115,3 +115,37 @@ def test_a_gguf_file_of_the_papers_model_is_no_stand_in(tmp_path):
     raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": {**CONFIG["runs"]["base"], "init": original}}}
     text = to_markdown(TABLES.build("table1", Synthetic(tmp_path, raw).write().results))
     assert "Ours is llama-2-7b.Q4_K_M (GGUF)" in text
+
+
+def test_rows_by_likelihood_stand_below_ours_and_enter_no_average(tmp_path):
+    tasks = [*CONFIG["benchmarks"]["tasks"], "mmlu_likelihood", "bbh_likelihood"]
+    raw = {**CONFIG, "benchmarks": {**CONFIG["benchmarks"], "tasks": tasks}}
+    asked, before = Synthetic(tmp_path / "asked", raw).write(), Synthetic(tmp_path / "before").write()
+    for name in ("table1", "table1_early_baselines"):
+        table, plain = TABLES.build(name, asked.results), TABLES.build(name, before.results)
+        assert [row for row in table.rows if "by likelihood" not in row.label] == plain.rows
+        labels = [row.label for row in table.rows]
+        ours = [row.label for row in plain.rows if row.pair]
+        assert all(labels[labels.index(label) + 1] == f"{label}, by likelihood" for label in ours)
+    table = TABLES.build("table1", asked.results)
+    cells = row_of(table, "ProSparse-7B, by likelihood").cells
+    assert {name: (cell.ours.mean, cell.mark) for name, cell in cells.items()} == {"mmlu": (50, ""), "bbh": (50, "")}
+    chance = row_of(table, "Chance level, by likelihood").cells
+    assert {name: cell.ours.mean for name, cell in chance.items()} == {"mmlu": 30, "bbh": 30}
+    assert any("BBH: likeliest, on 100 rows; 7 more rows have open answers" in note for note in table.notes)
+    assert "| **LLaMA2-7B, by likelihood** `base@silu` | ours | – | – | – | – | 50.00 ± 4.00 |" in to_markdown(table)
+
+
+def test_a_benchmark_by_likelihood_that_was_not_answered_is_missing(tmp_path):
+    raw = {**CONFIG, "benchmarks": {**CONFIG["benchmarks"], "tasks": ["bbh", "bbh_likelihood"]}}
+    chosen = Synthetic(tmp_path, raw).write()
+
+    def drop(file):
+        del file["benchmarks"]["bbh_likelihood"]
+        file["missing"]["bbh_likelihood"] = "none of its rows has candidate answers"
+
+    chosen.edit(chosen.layout.benchmarks("base", "silu", 1), drop)
+    cells = row_of(TABLES.build("table1", chosen.results), "LLaMA2-7B, by likelihood").cells
+    assert {name: cell.note for name, cell in cells.items()} == {
+        "bbh": "missing: none of its rows has candidate answers"
+    }

@@ -79,7 +79,9 @@ class Task(Section):
     overrides: dict[str, Any] = Field(default_factory=dict)
     score: Score = Score()
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
-    candidates: dict[str, list[str]] | None = None  # by subtask, where the row lists none; rows with neither are left out
+    candidates: dict[str, list[str]] | None = (
+        None  # by subtask, where the row lists none; rows with neither are left out
+    )
     rows_of: str | None = None  # the benchmark whose rows it answers in another way
     hub: Hub
     package: PackageRows | None = None

@@ -9,6 +9,9 @@ from typing import Any
 from prosparse.paper.results.value import Value, mean_of
 from prosparse.published.tables import GROUPS
 
+#: Column that the paper answers by generation -> our benchmark that answers its rows by likelihood.
+LIKELIHOODS = {"mmlu": "mmlu_likelihood", "bbh": "bbh_likelihood"}
+
 
 def above_chance(score: Value | None, chance: Value | None) -> bool:
     """Return whether a score exceeds chance by more than two standard errors; if no chance is known, any score does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.layout import Layout
-from prosparse.paper.results.benchmarks import Benchmarks
+from prosparse.paper.results.benchmarks import LIKELIHOODS, Benchmarks
 from prosparse.paper.results.sparsity import Sparsity, StageSparsity
 from prosparse.paper.results.value import Value
 from prosparse.published.tables import BENCHMARKS
 from prosparse.system.errors import UserError
+
+#: The paper's benchmarks, each under its own name.
+PAPERS = {name: name for name in BENCHMARKS}
 
 
 class MissingResult(UserError):
@@ -127,22 +131,34 @@ class Results:
             seeds.append({name: entry["rows"] for name, entry in scores.items()})
         return seeds
 
+    def likelihoods(self, run: str, activation: Activation | str) -> Benchmarks:
+        """Like ``benchmarks``, of the columns that the paper answers by generation, by the candidates' likelihood.
+
+        Empty if the experiment does not ask for any.
+        """
+        asked = {name: task for name, task in LIKELIHOODS.items() if task in self.experiment.benchmarks.tasks}
+        if not asked or not self.experiment.answers_benchmarks(run, activation):
+            return Benchmarks({}, {}, {}, {})
+        return self._benchmarks(
+            [self.layout.benchmarks(run, activation, seed) for seed in self.experiment.seeds], asked
+        )
+
     def predicted_benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
         """Like ``benchmarks``, but skipping the neurons that the predictor calls inactive."""
         return self._benchmarks(
             [self.layout.predicted_benchmarks(run, activation, seed) for seed in self.experiment.seeds]
         )
 
-    def _benchmarks(self, paths: list[Path]) -> Benchmarks:
+    def _benchmarks(self, paths: list[Path], asked: Mapping[str, str] = PAPERS) -> Benchmarks:
         files = [self._json(path) for path in paths]
         scores: dict[str, Value] = {}
         chances: dict[str, Value] = {}
         details: dict[str, dict[str, Any]] = {}
         missing: dict[str, str] = {}
-        for name in BENCHMARKS:
-            rows = [file["benchmarks"].get(name) for file in files]
+        for name, task in asked.items():
+            rows = [file["benchmarks"].get(task) for file in files]
             if any(row is None for row in rows):
-                reasons = [file.get("missing", {}).get(name) for file in files]
+                reasons = [file.get("missing", {}).get(task) for file in files]
                 missing[name] = next((reason for reason in reasons if reason), "not run in this experiment")
                 continue
             errors = tuple(100 * row["standard_error"] for row in rows if row.get("standard_error") is not None)

@@ -33,7 +33,7 @@ def add_chance(results: Results, table: Table) -> None:
         if len(columns) == 1:
             chances["average_performance"] = measured.average(*columns).chance
         cells = {
-            column.key: Cell(chance, note="score of random guessing")
+            column.key: Cell(chance, note="score without reading the question")
             for column in table.columns
             if (chance := chances.get(column.key)) is not None
         }

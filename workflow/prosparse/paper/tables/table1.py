@@ -7,6 +7,7 @@ from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.by_setting import add_chance, by_setting, rows_needs
 from prosparse.paper.tables.columns import BITS, LOSS, PERFORMANCE, SPARSITY, TOKENS
+from prosparse.paper.tables.likelihood import add_likelihoods
 from prosparse.paper.tables.notes import budgets
 from prosparse.paper.tables.table import Table
 
@@ -25,4 +26,5 @@ def build(results: Results) -> Table:
         budgets(),
     )
     add_chance(results, table)
+    add_likelihoods(results, table)
     return table

@@ -7,6 +7,7 @@ from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.by_setting import by_setting, rows_needs
 from prosparse.paper.tables.columns import BITS, LOSS, PERFORMANCE, SPARSITY, TOKENS
+from prosparse.paper.tables.likelihood import add_likelihoods
 from prosparse.paper.tables.notes import budgets
 from prosparse.paper.tables.table import Table
 
@@ -16,7 +17,7 @@ def needs(experiment: Experiment) -> Needs:
 
 
 def build(results: Results) -> Table:
-    return by_setting(
+    table = by_setting(
         results,
         "table1_early_baselines",
         "Table 1, early baselines. Vanilla ReLU, shifted ReLU and fixed L1",
@@ -24,3 +25,5 @@ def build(results: Results) -> Table:
         [SPARSITY, *PERFORMANCE, TOKENS, LOSS, BITS],
         budgets(),
     )
+    add_likelihoods(results, table)
+    return table
