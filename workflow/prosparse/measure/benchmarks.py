@@ -80,9 +80,10 @@ def evaluate(
 
     Returns:
         ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``rows`` (each one's score,
-        in the same order for every model), ``left_out`` (rows without candidates), ``chance``, ``shots``, ``metric``, ``task`` (how it differs from lm-eval),
-        ``stand_in`` (text or None), ``truncated`` (fraction of rows with a prompt cut to the model's context), and
-        for generated answers ``max_new_tokens``; ``missing``: by name, the reason.
+        in the same order for every model), ``left_out`` (rows without candidates), ``chance``, ``shots``, ``metric``,
+        ``task`` (how it differs from lm-eval), ``stand_in`` (text or None), ``truncated`` (fraction of rows with a
+        prompt cut to the model's context), and for generated answers ``max_new_tokens``; ``missing``: by name, the
+        reason.
 
     Raises:
         ConfigError: an unknown benchmark, or none can be answered.

@@ -70,8 +70,7 @@ class Task(Section):
     shots: Annotated[int, Field(ge=0)]
     answer: Literal["lowest_perplexity", "generation", "pass_at_1"]
     metric: str
-    # expected score without reading the row: of a uniform guess among candidates, 0 without candidates; None: 1 over the
-    # row's candidates, averaged over rows
+    # expected score without reading the row, 0 without candidates; None: of a uniform guess among each row's candidates
     chance: Fraction | None = None
     protocol: str  # how it differs from lm-eval's default
     base: str

@@ -24,7 +24,7 @@ def by_setting(results: Results, name: str, title: str, source: str, columns: li
 
 
 def add_chance(results: Results, table: Table) -> None:
-    """Add a row with the scores of random guessing; an average only if all rows average the same columns."""
+    """Add a row with the scores of chance; an average only if all rows average the same columns."""
     pairs = {row.label: row.pair for row in table.rows if row.pair}
     columns = {averaged(results, key, results.experiment.pair(pair)[0]).columns for key, pair in pairs.items()}
     for pair in pairs.values():
