@@ -126,3 +126,6 @@ class Run(Recipe):
     mixture: Name = Field(description="A name in data.mixtures.")
     tokenizer: Name | None = Field(default=None, description="A name in data.tokenizers; default: the only one.")
     distillation: Distillation | None = Field(default=None, description="Learn from another run.")
+    label: str | None = Field(
+        default=None, description="How tables and figures name its method; default: by its stages and activation."
+    )

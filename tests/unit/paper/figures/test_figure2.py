@@ -14,6 +14,6 @@ def test_runs_that_were_not_trained_draw_no_curve(tmp_path):
         chosen = {**CONFIG["figures"], "schedule": names, "sparsity_curves": names}
         synthetic = Synthetic(tmp_path / str(len(names)), {**CONFIG, "runs": runs, "figures": chosen}).write()
         _, first = FIGURES.build("figure1", synthetic.results)
-        assert {row["series"] for row in first["data"] if row["panel"] == "ours"} == drawn
+        assert {row["run"] for row in first["data"] if row["panel"] == "ours"} == drawn
         _, second = FIGURES.build("figure2", synthetic.results)
-        assert {row["series"] for row in second["data"]} == drawn
+        assert {row["run"] for row in second["data"]} == drawn

@@ -23,6 +23,6 @@ def test_ours_alone_in_the_configs_order_without_a_line_of_the_paper(synthetic):
     text = to_markdown(table)
     assert "paper (ours" not in text
     assert "| paper |" not in text
-    assert "| **Dense, same tokens** `dense@silu` | ours | 4,464,640 | 0 |" in text
+    assert "| **Dense, same tokens** tiny, dense, continued | ours | 4,464,640 | 0 |" in text
     assert "7B 34.60 B, 13B 134.22 B, 1B 473.02 B" in text
     assert "of the paper" not in to_latex(table).partition(r"\caption")[2].partition("}")[0]

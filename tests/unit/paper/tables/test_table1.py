@@ -67,7 +67,9 @@ def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
     assert rows["7B, t = 0.03"]["average_performance"].ours is None
     notes = TABLES.build("table9", chosen.results).notes
     assert any(
-        "Not benchmarked in this experiment: `progressive@relu`; `progressive@fatrelu-0.03`" in note for note in notes
+        "Not benchmarked in this experiment: tiny, ProSparse (progressive); tiny, ProSparse (progressive), FATReLU 0.03"
+        in note
+        for note in notes
     )
     assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {
         "not benchmarked in this experiment"
@@ -106,7 +108,8 @@ def test_a_pretrained_original_is_no_stand_in(tmp_path):
 
 def test_a_gguf_file_is_named_by_its_stem(untrained):
     text = to_markdown(TABLES.build("table1", untrained.results))
-    assert "Ours is a stand-in: Some-135M.Q4_1 (GGUF) (runs: `base`; `progressive`)." in text
+    models = "Some-135M.Q4_1, original; Some-135M.Q4_1, ProSparse (progressive)"
+    assert f"Ours is a stand-in: Some-135M.Q4_1 (GGUF) ({models})." in text
     assert "results/packages" not in text
 
 
@@ -133,7 +136,7 @@ def test_rows_by_likelihood_stand_below_ours_and_enter_no_average(tmp_path):
     chance = row_of(table, "Chance level, by likelihood").cells
     assert {name: cell.ours.mean for name, cell in chance.items()} == {"mmlu": 30, "bbh": 30}
     assert any("BBH: likeliest, on 100 rows; 7 more rows have open answers" in note for note in table.notes)
-    assert "| **LLaMA2-7B, by likelihood** `base@silu` | ours | – | – | – | – | 50.00 ± 4.00 |" in to_markdown(table)
+    assert "| **LLaMA2-7B, by likelihood** tiny, original | ours | – | – | – | – | 50.00 ± 4.00 |" in to_markdown(table)
 
 
 def test_a_benchmark_by_likelihood_that_was_not_answered_is_missing(tmp_path):

@@ -8,6 +8,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.training import Stage
 from prosparse.method.schedule import factor
 from prosparse.paper.figures.chart import HEIGHT, Drawn, chart_title, import_altair, ours_of, series_colour
+from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.tables import published_table
@@ -25,7 +26,8 @@ def build(results: Results) -> Drawn:
         rows: list[dict[str, Any]] = []
         for run in runs:
             if name == "ours":
-                rows += _sampled(experiment.runs[run].stages, run, 1.0)
+                drawn = _sampled(experiment.runs[run].stages, run_label(experiment, run), 1.0)
+                rows += [{"run": run, **row} for row in drawn]
             else:
                 rows += _sampled(published_stages(run), run, 1e-3)
         if not rows:
@@ -39,7 +41,7 @@ def build(results: Results) -> Drawn:
             .encode(
                 x=alt.X("progress:Q", title=unit),
                 y=alt.Y("lambda:Q", title="λ(t)", axis=alt.Axis(format="~g")),
-                **series_colour(list(runs)),
+                **series_colour(list(dict.fromkeys(row["series"] for row in rows))),
             )
             .properties(width=380, height=HEIGHT, title=alt.TitleParams(title, fontSize=14))
         )

@@ -7,6 +7,7 @@ from typing import Any
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
 from prosparse.paper.figures.chart import GREY, Drawn, chart_title, empty_figure, import_altair, ours_of, series_colour
+from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 
@@ -28,7 +29,8 @@ def build(results: Results) -> Drawn:
             spread = entry.sparsity.spread or 0.0
             rows.append(
                 {
-                    "series": run,
+                    "run": run,
+                    "series": run_label(experiment, run),
                     "stage": entry.stage,
                     "step": entry.step,
                     "tokens": entry.tokens,
@@ -78,17 +80,21 @@ def build(results: Results) -> Drawn:
             .mark_text(color=GREY, fontSize=11, dy=-7, baseline="bottom")
             .encode(x="at:Q", y=alt.value(0), text="stage:N")
         )
-        subtitle = f"Shaded: λ > 0 in {marked}. Dashed: the ends of its stages, which are numbered at the top."
+        subtitle = (
+            f"Shaded: λ > 0 in {run_label(experiment, marked)}. Dashed: the ends of its stages, which are numbered at "
+            "the top."
+        )
         data["stage_ends"], data["regularized"] = ends, bands
+    series = list(dict.fromkeys(row["series"] for row in rows))
     base = alt.Chart(alt.Data(values=rows))
     sparsity = alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale)
     if several:
         layers.append(
             base.mark_area(opacity=0.2).encode(
-                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(list(runs))["color"]
+                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(series)["color"]
             )
         )
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(list(runs))))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(series)))
     chart = alt.layer(*layers).properties(
         width=640,
         height=340,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.settings import scale_of
@@ -19,7 +20,7 @@ from prosparse.published.tables import GROUPS, SCALES
 
 @dataclass(frozen=True)
 class Averaged:
-    """The columns that a row's average is over, and those left out because ``original`` is not above chance."""
+    """The columns that a row averages, and those left out because the model ``original`` is not above chance."""
 
     columns: tuple[str, ...]
     at_chance: tuple[str, ...] = ()
@@ -51,4 +52,4 @@ def averaged(results: Results, row: str | None, run: str) -> Averaged:
     measured = results.benchmarks(*results.experiment.pair(pair))
     columns = {name: measured.column(name) for name in GROUPS}
     at_chance = tuple(name for name, column in columns.items() if column.value is not None and not column.above_chance)
-    return Averaged(tuple(name for name in GROUPS if name not in at_chance), at_chance, pair)
+    return Averaged(tuple(name for name in GROUPS if name not in at_chance), at_chance, label(results.experiment, pair))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.decoding import synthetic_decoding, trained_decoding
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.table import MISSING, Cell, Column, Table
@@ -27,7 +28,7 @@ def note_origins(table: Table, results: Results, pairs: dict[str, str]) -> None:
     for row, pair in pairs.items():
         origins.setdefault(stands_in(results.experiment, row, results.experiment.pair(pair)[0]), []).append(pair)
     for words, found in origins.items():
-        names = "; ".join(f"`{pair}`" for pair in dict.fromkeys(found))
+        names = "; ".join(dict.fromkeys(label(results.experiment, pair) for pair in found))
         table.note(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({names}).")
 
 

@@ -10,6 +10,7 @@ from prosparse.experiment.data import PAPER_DATASETS
 from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.results.benchmarks import Benchmarks
 from prosparse.paper.results.chance import averaged
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.origins import no_run, stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.sparsity import Sparsity
@@ -36,23 +37,23 @@ class Filler:
     absent: dict[str, list[str]] = field(default_factory=dict)
     unasked: list[str] = field(default_factory=list)  # pairs that are not benchmarked
 
-    def row(self, label: str, key: str, printed: dict[str, str], extra: Extra | None = None) -> Row:
+    def row(self, title: str, key: str, printed: dict[str, str], extra: Extra | None = None) -> Row:
         """Fill the row of published key ``key``; ``printed`` holds its published cells, ``extra`` adds the run's."""
         pair = self.results.experiment.rows.get(key)
         if pair is not None:
-            return self._filled(label, pair, key, printed, extra)
-        reason = no_run(label)
-        self.absent.setdefault(reason, []).append(label)
+            return self._filled(title, pair, key, printed, extra)
+        reason = no_run(title)
+        self.absent.setdefault(reason, []).append(title)
         note = f"{MISSING}: {reason}"
         return Row(
-            label, {column.key: Cell(published=printed.get(column.key, ""), note=note) for column in self.table.columns}
+            title, {column.key: Cell(published=printed.get(column.key, ""), note=note) for column in self.table.columns}
         )
 
-    def own_row(self, label: str, pair: str, extra: Extra | None = None) -> Row:
+    def own_row(self, title: str, pair: str, extra: Extra | None = None) -> Row:
         """Fill a row that the paper does not have."""
-        return self._filled(label, pair, None, {}, extra)
+        return self._filled(title, pair, None, {}, extra)
 
-    def _filled(self, label: str, pair: str, key: str | None, printed: dict[str, str], extra: Extra | None) -> Row:
+    def _filled(self, title: str, pair: str, key: str | None, printed: dict[str, str], extra: Extra | None) -> Row:
         experiment = self.results.experiment
         names = [column.key for column in self.table.columns]
         run, activation = experiment.pair(pair)
@@ -73,7 +74,7 @@ class Filler:
         if extra is not None:
             cells |= extra(run, activation)
         return Row(
-            label,
+            title,
             {
                 name: replace(
                     cells.get(name, Cell()),
@@ -84,6 +85,7 @@ class Filler:
             },
             text,
             is_published=key is not None,
+            model=label(experiment, text),
         )
 
     def _performance(self, pair: str, key: str | None, benchmarks: Benchmarks) -> dict[str, Cell]:
@@ -120,16 +122,19 @@ class Filler:
             )
         return cells
 
+    def _named(self, pairs: list[str]) -> str:
+        return "; ".join(dict.fromkeys(label(self.results.experiment, pair) for pair in pairs))
+
     def finish(self) -> Table:
         notes = self.table.notes
         note_chance(self.table)
         for words, runs in self.origins.items():
-            notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {names_of(runs)}).")
+            notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({self._named(runs)}).")
         for text, pairs in self.incomplete.items():
             everywhere = set(pairs) == set(self.measured)
-            notes.append(text + ("." if everywhere else f" (in {names_of(pairs)})."))
+            notes.append(text + ("." if everywhere else f" (in {self._named(pairs)})."))
         if self.unasked:
-            notes.append(f"Not benchmarked in this experiment: {names_of(self.unasked)}.")
+            notes.append(f"Not benchmarked in this experiment: {self._named(self.unasked)}.")
         for reason, labels in self.absent.items():
             notes.append(f"Missing: {names_of(labels)}: {reason}.")
         seeds = self.results.experiment.seeds

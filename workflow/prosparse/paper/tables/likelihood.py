@@ -21,7 +21,7 @@ def add_likelihoods(results: Results, table: Table) -> None:
         asked = [name for name in LIKELIHOODS if name in measured.scores or name in measured.missing]
         cells = {name: marked(score_cell(measured, name), measured.chances.get(name)) for name in asked}
         if cells:
-            rows.append(Row(f"{row.label}, by likelihood", cells, row.pair, is_published=False))
+            rows.append(Row(f"{row.label}, by likelihood", cells, row.pair, is_published=False, model=row.model))
         chances |= {
             name: Cell(chance, note="score without reading the question") for name, chance in measured.chances.items()
         }

@@ -8,12 +8,13 @@ from dataclasses import replace
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
 from prosparse.experiment.model import RunInit
+from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import Value, exact
 from prosparse.paper.tables.columns import TOKENS, billions, final_value
-from prosparse.paper.tables.notes import NORMALISATION, count, names_of
+from prosparse.paper.tables.notes import NORMALISATION, count
 from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
 from prosparse.published.tables import published_table
 
@@ -84,10 +85,10 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
                     "sparsity": Cell(),
                     "lm_loss": Cell(),
                 }
-            pair = None
+            pair, model = None, ""
             if stage in ours:
                 run, index, steps, amount = ours[stage]
-                pair = f"{run}, stage {index}"
+                pair, model = f"{run}, stage {index}", f"{run_label(experiment, run)}, stage {index}"
                 origins.setdefault(stands_in(experiment, scale, run), []).append(run)
                 final = [record["final"] for record in results.stage(run, index)]
                 values: dict[str, Value | None] = {
@@ -115,9 +116,10 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
             label = f"{scale}, stage {stage}" if stage.isdigit() else f"{scale}, {stage.replace('sft', 'SFT')}"
             if pair is None:
                 absent.append(label)
-            table.rows.append(Row(label, cells, pair, is_published=row is not None))
+            table.rows.append(Row(label, cells, pair, row is not None, model))
     for words, runs in origins.items():
-        notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} (runs: {names_of(runs)}).")
+        named = "; ".join(dict.fromkeys(run_label(experiment, run) for run in runs))
+        notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({named}).")
     if absent:
         notes.append(f"Missing: {'; '.join(absent)}: no stage of this experiment stands for it.")
     notes.append(f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.")

@@ -38,6 +38,7 @@ class Row:
     cells: dict[str, Cell]
     pair: str | None = None  # the pair behind our values
     is_published: bool = True
+    model: str = ""  # its name for readers; without, pair is shown
 
 
 @dataclass

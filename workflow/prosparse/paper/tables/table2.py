@@ -7,6 +7,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.accelerated import KINDS
 from prosparse.paper.results.decoding import MODES, Decoding, Model, synthetic_decoding, trained_decoding
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.operators import Timings
 from prosparse.paper.results.origins import no_run
@@ -80,7 +81,7 @@ def build(results: Results) -> Table:
             **_decoded(experiment, setting, decoding, gone),
             **_steps(setting, _case(timings, pairs, setting), gone, timings is None),
         }
-        table.rows.append(Row(setting.name, cells, pairs[setting.name]))
+        table.rows.append(Row(setting.name, cells, pairs[setting.name], model=label(experiment, pairs[setting.name])))
     _add_synthetic(table, results, timings)
     note_predictor(table, experiment)
     note_conditions(table, results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import operators
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.operators import STEPS, Timings
 from prosparse.paper.results.origins import stands_in
@@ -76,9 +77,10 @@ def _add_trained(table: Table, experiment: Experiment, timings: Timings) -> None
     origins: dict[str, list[str]] = {}
     for row, pair in table2_rows.trained(experiment).items():
         case = timings.of_row(row)
-        label = f"Ours for {row}, {case.hidden_size} × {case.intermediate_size}"
-        table.rows.append(Row(label, times(case, "sparse", {}), pair, is_published=False))
-        origins.setdefault(stands_in(experiment, row, experiment.pair(pair)[0]), []).append(f"`{pair}`")
+        title = f"Ours for {row}, {case.hidden_size} × {case.intermediate_size}"
+        model = label(experiment, pair)
+        table.rows.append(Row(title, times(case, "sparse", {}), pair, is_published=False, model=model))
+        origins.setdefault(stands_in(experiment, row, experiment.pair(pair)[0]), []).append(model)
     for words, pairs in origins.items():
         table.note(
             f"Rows named *Ours for*: {words}, with its own shape and its own activation patterns on held-out tokens "

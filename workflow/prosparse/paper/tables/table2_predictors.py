@@ -7,6 +7,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS, MARGINAL
 from prosparse.paper.results.chance import averaged, originals
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import no_run
 from prosparse.paper.results.prediction import Prediction, read_prediction
@@ -75,7 +76,8 @@ def build(results: Results) -> Table:
             if is_first and setting.name in finals:
                 cells |= _performance(table, results, setting.name, pairs[setting.name])
             pair = f"{pairs[setting.name]}, {KINDS[kind]}"
-            table.rows.append(Row(setting.name, cells, pair, is_published=is_first))
+            model = f"{label(experiment, pairs[setting.name])}, {KINDS[kind]}"
+            table.rows.append(Row(setting.name, cells, pair, is_first, model))
     note_predictor(table, experiment)
     if pairs and experiment.predictors is not None:
         note_origins(table, results, pairs)

@@ -72,12 +72,16 @@ def to_markdown(table: Table) -> str:
     lines = [f"### {table.title}", "", bar(header), bar(["---", "---", *["---:"] * len(table.columns)])]
     for row, whose, cells in _lines(table):
         if whose == "ours" and row.is_published:
-            name = f"`{row.pair}`"
+            name = _model(row)
         else:
-            name = f"**{_pipe(row.label)}**" + (f" `{row.pair}`" if whose == "ours" and row.pair else "")
+            name = f"**{_pipe(row.label)}**" + (f" {_model(row)}" if whose == "ours" and row.pair else "")
         lines.append(bar([name, whose, *cells]))
     lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _model(row: Row) -> str:
+    return _pipe(row.model) if row.model else f"`{row.pair}`"
 
 
 def _pipe(text: str) -> str:
@@ -135,7 +139,7 @@ def to_latex(table: Table) -> str:
     ]
     for row, whose, cells in _lines(table):
         ours = whose == "ours" and row.is_published
-        name = rf"\quad {latex_escape(row.pair or '')}" if ours else latex_escape(row.label)
+        name = rf"\quad {latex_escape(row.model or row.pair or '')}" if ours else latex_escape(row.label)
         lines.append(" & ".join([name, whose, *map(latex_escape, cells)]) + r" \\")
     number, _, title = table.title.partition(". ")  # LaTeX numbers its own tables
     caption = f"{title} ({number} of the paper)" if title else number
