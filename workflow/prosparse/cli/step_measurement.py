@@ -111,13 +111,14 @@ def bases(
     tokens: Tokens,
     output: Annotated[Path, typer.Option(help="Directory of the bases.")],
 ) -> None:
-    """Write trained bases in bfloat16, with the loss that they have so."""
+    """Write trained bases in bfloat16, with the loss that they have so and the rows that it was measured on."""
     from prosparse.experiment.specifications import BasesSpecification
-    from prosparse.measure.bases import commit
+    from prosparse.measure.bases import commit, commit_heldout
 
     wanted = BasesSpecification.model_validate_json(specification)
     for name, _, file in (item.partition("=") for item in base):
         commit(Path(file).parent, wanted.corpora, tokens, output / name)
+    commit_heldout(wanted.corpora, tokens, output)
 
 
 def prediction(
