@@ -108,7 +108,7 @@ def test_a_pretrained_original_is_no_stand_in(tmp_path):
 
 def test_a_gguf_file_is_named_by_its_stem(untrained):
     text = to_markdown(TABLES.build("table1", untrained.results))
-    models = "Some-135M.Q4_1, original; Some-135M.Q4_1, ProSparse (progressive)"
+    models = "Some-135M, original; Some-135M, ProSparse (progressive)"
     assert f"Ours is a stand-in: Some-135M.Q4_1 (GGUF) ({models})." in text
     assert "results/packages" not in text
 

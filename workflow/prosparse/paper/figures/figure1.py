@@ -41,7 +41,7 @@ def build(results: Results) -> Drawn:
             .encode(
                 x=alt.X("progress:Q", title=unit),
                 y=alt.Y("lambda:Q", title="λ(t)", axis=alt.Axis(format="~g")),
-                **series_colour(list(dict.fromkeys(row["series"] for row in rows))),
+                **series_colour(list(dict.fromkeys(row["series"] for row in rows)), columns=1 if name == "ours" else 4),
             )
             .properties(width=380, height=HEIGHT, title=alt.TitleParams(title, fontSize=14))
         )

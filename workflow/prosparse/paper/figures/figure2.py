@@ -91,10 +91,10 @@ def build(results: Results) -> Drawn:
     if several:
         layers.append(
             base.mark_area(opacity=0.2).encode(
-                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(series)["color"]
+                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(series, columns=2)["color"]
             )
         )
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(series)))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(series, columns=2)))
     chart = alt.layer(*layers).properties(
         width=640,
         height=340,

@@ -8,6 +8,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import ENGINES, MODES, PARTS, Arm, Decoding, Model, every_decoding
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 
@@ -36,7 +37,10 @@ def build(results: Results) -> Drawn:
     columns = 2
     drawn = [
         _decoding_panel(
-            model, [row for row in rows if row["model"] == model.label], is_low=index + columns >= len(models)
+            model,
+            "random weights" if model.pair is None else label(results.experiment, model.pair),
+            [row for row in rows if row["model"] == model.label],
+            is_low=index + columns >= len(models),
         )
         for index, model in enumerate(models)
     ]
@@ -85,7 +89,7 @@ def _part(model: Model, way: str, arm: Arm, order: int, part: str, time: float) 
     }
 
 
-def _decoding_panel(model: Model, rows: list[dict[str, Any]], is_low: bool) -> Any:
+def _decoding_panel(model: Model, weights: str, rows: list[dict[str, Any]], is_low: bool) -> Any:
     alt = import_altair()
     ways = list(dict.fromkeys(row["way"] for row in rows))
     domain = [*PARTS.values(), REST, ENGINE]
@@ -121,7 +125,7 @@ def _decoding_panel(model: Model, rows: list[dict[str, Any]], is_low: bool) -> A
         .encode(x=alt.X("end:Q"), y=y, text="text:N")
     )
     sparsity = f", {model.raw['sparsity']:.1%} sparse" if model.raw.get("sparsity") else ""
-    subtitle = f"{model.pair or 'random weights'}: {model.size}{sparsity}"
+    subtitle = f"{weights}: {model.size}{sparsity}"
     return alt.layer(bars, labels).properties(
         width=330,
         height=24 * len(ways),

@@ -10,6 +10,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import COLOURS, DASHES, GREY, Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.prediction import Prediction, interpolated, read_prediction
 from prosparse.paper.results.reader import Results
@@ -41,7 +42,12 @@ def build(results: Results) -> Drawn:
     columns = 3
     drawn = [
         _prediction_panel(
-            setting, pair, here, names, is_left=index % columns == 0, is_low=index + columns >= len(panels)
+            setting,
+            label(experiment, pair),
+            here,
+            names,
+            is_left=index % columns == 0,
+            is_low=index + columns >= len(panels),
         )
         for index, (setting, pair, here) in enumerate(panels)
     ]
@@ -86,7 +92,7 @@ def _marks(setting: Setting, found: Prediction) -> list[dict[str, Any]]:
 
 
 def _prediction_panel(
-    setting: Setting, pair: str, rows: list[dict[str, Any]], names: list[str], is_left: bool, is_low: bool
+    setting: Setting, subtitle: str, rows: list[dict[str, Any]], names: list[str], is_left: bool, is_low: bool
 ) -> Any:
     alt = import_altair()
     domain = [*names, PAPER, PERFECT]
@@ -113,5 +119,5 @@ def _prediction_panel(
         )
     marks = alt.Chart(alt.Data(values=[row for row in rows if row["kind"] != "line"]))
     layers.append(marks.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape))
-    title = alt.TitleParams(setting.name, subtitle=pair, fontSize=14, subtitleFontSize=11)
+    title = alt.TitleParams(setting.name, subtitle=subtitle, fontSize=14, subtitleFontSize=11)
     return alt.layer(*layers).properties(width=300, height=260, title=title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from prosparse.experiment.activation import Activation
@@ -10,6 +11,10 @@ from prosparse.experiment.lineage import start
 from prosparse.experiment.model import PretrainedInit, RunInit
 
 ACTIVATIONS = {"silu": "SiLU", "relu": "ReLU", "shiftrelu": "shifted ReLU", "fatrelu": "FATReLU"}
+
+
+#: The end of a GGUF file's name, which says how its weights are stored: ``SmolLM2-135M-Instruct.Q4_1``.
+QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|BF16|F16|F32)$", re.IGNORECASE)
 
 
 UNREGULARIZED = {"silu": "dense, continued", "relu": "Vanilla ReLU", "shiftrelu": "Shifted ReLU"}
@@ -47,7 +52,7 @@ def _model(experiment: Experiment, run: str) -> str:
     """Return the architecture, or the last part of the pretrained model's name."""
     _, init = start(experiment, run)
     if isinstance(init, PretrainedInit):
-        return Path(init.gguf_file).stem if init.gguf_file else Path(init.pretrained).name
+        return QUANTIZATION.sub("", Path(init.gguf_file).stem) if init.gguf_file else Path(init.pretrained).name
     return init.architecture
 
 

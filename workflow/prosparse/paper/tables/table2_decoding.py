@@ -5,6 +5,7 @@ from __future__ import annotations
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import ENGINES, MODES, Arm, Model, every_decoding
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import Value
@@ -50,15 +51,15 @@ def build(results: Results) -> Table:
     for decoding in every_decoding(results):
         for model in decoding.models:
             for name, arm in model.modes.items():
-                table.rows.append(_way(model, MODES[name], arm))
+                table.rows.append(_way(results, model, MODES[name], arm))
             for name, arm in model.engines.items():
-                label = ENGINES.get(name, name)
+                title = ENGINES.get(name, name)
                 if arm.missing is None:
-                    table.rows.append(_way(model, label, arm))
+                    table.rows.append(_way(results, model, title, arm))
                 else:
                     cells = {c.key: missing_cell(arm.missing) for c in table.columns[:4]}
-                    table.rows.append(Row(f"{model.label}: {label}", cells, model.pair, is_published=False))
-                    gone.setdefault(arm.missing.rstrip("."), []).append(label.partition(",")[0])
+                    table.rows.append(_row(results, model, title, cells))
+                    gone.setdefault(arm.missing.rstrip("."), []).append(title.partition(",")[0])
     _note_engines(table, results.experiment)
     note_conditions(table, results)
     reason = accelerated.missing_decoding(results.experiment)
@@ -68,7 +69,12 @@ def build(results: Results) -> Table:
     return table
 
 
-def _way(model: Model, label: str, arm: Arm) -> Row:
+def _row(results: Results, model: Model, way: str, cells: dict[str, Cell]) -> Row:
+    named = "" if model.raw["synthetic"] or model.pair is None else label(results.experiment, model.pair)
+    return Row(f"{model.label}: {way}", cells, model.pair, is_published=False, model=named)
+
+
+def _way(results: Results, model: Model, way: str, arm: Arm) -> Row:
     cells = {
         "tokens_per_second": measured(arm.tokens_per_second, "over prompts"),
         "milliseconds": Cell(Value((arm.milliseconds,))),
@@ -96,7 +102,7 @@ def _way(model: Model, label: str, arm: Arm) -> Row:
     same = model.raw.get("same_tokens_as_dense", {}).get(arm.name)
     if same is not None:
         cells["same_tokens"] = Cell(Value((100.0 * same,)))
-    return Row(f"{model.label}: {label}", cells, model.pair, is_published=False)
+    return _row(results, model, way, cells)
 
 
 def _note_engines(table: Table, experiment: Experiment) -> None:
