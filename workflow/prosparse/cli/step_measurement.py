@@ -39,15 +39,13 @@ def sparsity(
     from prosparse.measure.sparsity import measure_corpora
     from prosparse.models.load import load_to_measure
     from prosparse.system import devices
-    from prosparse.system.files import write_json
-    from prosparse.system.provenance import record
 
     started, wanted = time.time(), SparsitySpecification.model_validate_json(specification)
     model = load_to_measure(checkpoint.parent, precision=wanted.precision)
     activations = [Activation.parse(text) for text in wanted.activations]
     results = measure_corpora(model, activations, wanted.corpora, tokens)
-    provenance = record(wanted.model_dump(mode="json"), started, devices.name(model.device))
-    write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
+    measured = {"run": run, "seed": seed, "measurements": results}
+    _write(measured, wanted, started, devices.name(model.device), output)
 
 
 def stage_sparsity(
@@ -65,13 +63,11 @@ def stage_sparsity(
     from prosparse.experiment.specifications import StageSparsitySpecification
     from prosparse.measure.sparsity import measure_stages
     from prosparse.system import devices
-    from prosparse.system.files import write_json
-    from prosparse.system.provenance import record
 
     started, wanted = time.time(), StageSparsitySpecification.model_validate_json(specification)
     results = measure_stages([file.parent for file in checkpoints], wanted, tokens)
-    provenance = record(wanted.model_dump(mode="json"), started, devices.name(devices.fastest()))
-    write_json(output, {"run": run, "seed": seed, "measurements": results, "provenance": provenance})
+    measured = {"run": run, "seed": seed, "measurements": results}
+    _write(measured, wanted, started, devices.name(devices.fastest()), output)
 
 
 def benchmarks(
@@ -138,8 +134,6 @@ def prediction(
     from prosparse.measure.prediction import measure
     from prosparse.models.load import load_to_measure
     from prosparse.system import devices
-    from prosparse.system.files import write_json
-    from prosparse.system.provenance import record
 
     started, wanted = time.time(), PredictionSpecification.model_validate_json(specification)
     folder = predictors.parent
@@ -147,8 +141,7 @@ def prediction(
     kinds = {kind: load(folder / kind) for kind in wanted.kinds}
     found = measure(model, kinds, load_marginal(folder), wanted.corpora, tokens, wanted.decision_threshold)
     names = {"run": run, "seed": seed, "activation": str(activation)}
-    provenance = record(wanted.model_dump(mode="json"), started, devices.name(model.device))
-    write_json(output, {**names, **found, "provenance": provenance})
+    _write({**names, **found}, wanted, started, devices.name(model.device), output)
 
 
 def decoding(specification: Specification, output: Output) -> None:
@@ -156,7 +149,7 @@ def decoding(specification: Specification, output: Output) -> None:
     from prosparse.experiment.timings import DecodingSpecification
     from prosparse.measure.decoding import measure
 
-    _write(measure, DecodingSpecification.model_validate_json(specification), output)
+    _measure(measure, DecodingSpecification.model_validate_json(specification), output)
 
 
 def powerinfer(
@@ -216,18 +209,22 @@ def operators(specification: Specification, output: Output) -> None:
     from prosparse.experiment.timings import OperatorsSpecification
     from prosparse.measure.operators import measure
 
-    _write(measure, OperatorsSpecification.model_validate_json(specification), output)
+    _measure(measure, OperatorsSpecification.model_validate_json(specification), output)
 
 
-def _write(measure: Callable[[Any], dict[str, Any]], wanted: Section, output: Path) -> None:
+def _measure(measure: Callable[[Any], dict[str, Any]], wanted: Section, output: Path) -> None:
     """Write what ``measure(wanted)`` returns, with its provenance."""
+    started = time.time()
+    measured = measure(wanted)
+    _write(measured, wanted, started, measured["device"], output)
+
+
+def _write(measured: dict[str, Any], wanted: Section, started: float, device: str, output: Path) -> None:
+    """Write a measurement with its provenance."""
     from prosparse.system.files import write_json
     from prosparse.system.provenance import record
 
-    started = time.time()
-    measured = measure(wanted)
-    provenance = record(wanted.model_dump(mode="json"), started, measured["device"])
-    write_json(output, {**measured, "provenance": provenance})
+    write_json(output, {**measured, "provenance": record(wanted.model_dump(mode="json"), started, device)})
 
 
 def compiled_operators(output: Output) -> None:

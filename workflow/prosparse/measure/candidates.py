@@ -1,4 +1,4 @@
-"""The candidate answers of a BBH row, which are part of its question"""
+"""The candidate answers of a BBH row, which are part of its question."""
 
 from __future__ import annotations
 

@@ -56,15 +56,15 @@ def _of_scale(results: Results, scale: str, original: str, final: str) -> Findin
         words += f" Compared with the original, it {confounded}, so Vanilla ReLU at equal tokens decides too."
     if vanilla is not None:
         cost = measure.worse(final, vanilla)
-        beside = at_most(cost, measure.tolerance)
+        against_vanilla = at_most(cost, measure.tolerance)
         words += (
             f" At equal tokens it is {measure.show(cost)} than `{vanilla}` (allowed: {measure.tolerance:g}): "
-            f"{beside.value}."
+            f"{against_vanilla.value}."
         )
     else:
-        beside = Verdict.UNDECIDED
+        against_vanilla = Verdict.UNDECIDED
         words += " No run shows what Vanilla ReLU reaches at equal tokens."
-    return Finding(all_hold([*parts, *([beside] if confounded else [])]), words)
+    return Finding(all_hold([*parts, *([against_vanilla] if confounded else [])]), words)
 
 
 def _confounded(experiment: Experiment, original_pair: str, final_pair: str, measure: Quality) -> str:
