@@ -159,7 +159,7 @@ def test_export(own, relu, capsys):
     model = AutoModelForCausalLM.from_pretrained(own / "own")
     written = read_back(output)["blk.1.ffn_gate.weight"].float()
     assert torch.equal(written, model.model.layers[1].mlp.gate_proj.weight)
-    half = ["export", str(own / "own"), "--engine", "llama.cpp", "--dtype", "float16", "--output", str(output)]
+    half = ["export", str(own / "own"), "--engine", "llama.cpp", "--precision", "float16", "--output", str(output)]
     assert main(half) == 0
     assert " % of the values rounded" in capsys.readouterr().out
     for engine, message in (("llama.cpp", "relu"), ("powerinfer", "--predictors")):

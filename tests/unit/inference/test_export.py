@@ -6,6 +6,7 @@ import math
 import weakref
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,6 +19,8 @@ from prosparse.inference.gguf_file import read_back, reader
 from prosparse.inference.predictors import Predictor
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.method.activations import substitute
+from prosparse.operators import quantized
+from prosparse.operators.quantized import FORMATS
 from prosparse.system.errors import UserError
 
 SIZES = {
@@ -246,6 +249,48 @@ def test_read_back_says_what_is_no_gguf_file(tmp_path):
         read_back(tmp_path / "text")
     with pytest.raises(UserError, match=r"missing is no GGUF file"):
         read_back(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_quantized_matrices_are_ggmls(form, tmp_path):
+    model = tiny(activation="silu")
+    path = tmp_path / "model.gguf"
+    rounded = export_llama_cpp(model, None, path, form.dtype)
+    stored = {tensor.name: tensor for tensor in reader(path).tensors}
+    layer = model.model.layers[1]
+    for name, weight in {
+        "token_embd.weight": model.model.embed_tokens.weight,
+        "blk.1.attn_v.weight": layer.self_attn.v_proj.weight,
+        "blk.1.ffn_down.weight": layer.mlp.down_proj.weight,
+    }.items():
+        blocks = gguf.quants.quantize(weight.detach().numpy(), form.ggml_type)
+        assert stored[name].tensor_type == form.ggml_type
+        assert np.array_equal(stored[name].data, blocks)
+        expected = torch.from_numpy(gguf.quants.dequantize(blocks, form.ggml_type))
+        assert torch.equal(quantized.dequantize(read_back(path)[name], torch.float32), expected)
+    assert torch.equal(read_back(path)["blk.1.ffn_norm.weight"], layer.post_attention_layernorm.weight)
+    assert 0.5 < rounded < 1
+    assert reader(path).fields["general.file_type"].contents() == {"q8_0": 7, "q4_0": 2}[form.name]  # llama.cpp's
+
+
+def test_what_cannot_be_quantized_leaves_no_file(tmp_path):
+    with pytest.raises(UserError, match=r"^token_embd.weight has rows of 48 values: Q8_0 and Q4_0 need a mult"):
+        export_llama_cpp(tiny(activation="silu", hidden_size=48), None, tmp_path / "m", torch.uint8)
+    model = tiny(activation="silu")
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = 1e8
+    with pytest.raises(
+        UserError, match=r"^blk.1.ffn_down.weight holds values that are not finite, or too large for q4_0"
+    ):
+        export_llama_cpp(model, None, tmp_path / "m", torch.uint8)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_truncated_file_is_one_line(tmp_path):
+    path = tmp_path / "model.gguf"
+    export_llama_cpp(tiny(activation="silu"), None, path, torch.uint8)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"^\S+model.gguf is no GGUF file: [^\n]+$"):
+        read_back(path)
 
 
 @pytest.mark.parametrize("held", [torch.float32, torch.bfloat16, torch.float16])

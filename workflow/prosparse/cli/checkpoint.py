@@ -18,6 +18,7 @@ from prosparse.cli.arguments import (
     NewActivation,
     OwnActivation,
     Text,
+    WeightPrecision,
     choice,
 )
 
@@ -137,12 +138,14 @@ def export(
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
-    dtype: Annotated[DataType | None, choice(DataType, "For llama.cpp; default: as the weights were saved.")] = None,
+    precision: Annotated[
+        WeightPrecision | None, choice(WeightPrecision, "Of matrices, for llama.cpp; default: as they were saved.")
+    ] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""
     from prosparse.commands.export import Export, export_checkpoint
 
-    export_checkpoint(Export(checkpoint, engine, output, activation, predictors, decision_threshold, dtype))
+    export_checkpoint(Export(checkpoint, engine, output, activation, predictors, decision_threshold, precision))
 
 
 COMMANDS = {each.__name__: each for each in (substitute, train, sparsity, evaluate, predictors, generate, export)}

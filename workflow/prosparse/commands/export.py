@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from prosparse.commands.inputs import check_output_file
 from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.models.load import load
 from prosparse.models.third_party import tokenizer as open_tokenizer
+from prosparse.operators.quantized import weight_dtype
 from prosparse.system.errors import ConfigError
 
 
@@ -26,7 +25,7 @@ class Export:
     activation: Activation | None = None  # None: the checkpoint's own
     predictors: Path | None = None  # for PowerInfer
     decision_threshold: float = 0.5
-    dtype: str | None = None  # of the matrices for llama.cpp, None keeps the checkpoint's; PowerInfer's are float16
+    precision: str | None = None  # of llama.cpp's matrices; None keeps the checkpoint's. PowerInfer's are float16
 
 
 def export_checkpoint(wanted: Export) -> None:
@@ -37,14 +36,14 @@ def export_checkpoint(wanted: Export) -> None:
     """
     check_output_file(wanted.output)
     for_llama_cpp = wanted.engine == "llama.cpp"
-    if not for_llama_cpp and wanted.dtype not in (None, "float16"):
-        raise ConfigError(f"--dtype {wanted.dtype}: PowerInfer's sparse operators take float16 only")
+    if not for_llama_cpp and wanted.precision not in (None, "float16"):
+        raise ConfigError(f"--precision {wanted.precision}: PowerInfer's sparse operators take float16 only")
     if not for_llama_cpp and wanted.predictors is None:
         raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
     model = load(wanted.checkpoint, wanted.activation, dtype="auto")
     tokenizer = open_tokenizer(wanted.checkpoint)
     if for_llama_cpp:
-        dtype = getattr(torch, wanted.dtype) if wanted.dtype else model.dtype
+        dtype = weight_dtype(wanted.precision) if wanted.precision else model.dtype
         rounded = export_llama_cpp(model, tokenizer, wanted.output, dtype)
     else:
         assert wanted.predictors is not None

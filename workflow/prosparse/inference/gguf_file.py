@@ -13,15 +13,24 @@ import torch
 from gguf import gguf_reader
 from torch import Tensor
 
+from prosparse.operators import quantized
 from prosparse.system.errors import UserError
 
 #: The first bytes of PowerInfer's files, in place of "GGUF".
 POWERINFER_MAGIC = b"PWRI"
+#: Of matrices, by dtype; that of a packed matrix names its format.
 FILE_TYPES = {
+    torch.int8: (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    torch.uint8: (gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0),
     torch.float32: (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
     torch.float16: (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
     torch.bfloat16: (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
 }
+
+
+READABLE = sorted(types[0].name for types in FILE_TYPES.values())
+#: How the writer sees an element of so many bytes.
+ITEMS = {1: np.uint8, 2: np.uint16, 4: np.float32}
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,27 @@ class Entry:
 
 
 def _converted(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    if dtype in quantized.BY_DTYPE:
+        try:
+            return quantized.quantize(tensor, quantized.BY_DTYPE[dtype], name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     converted = tensor.to(dtype)
     if dtype == torch.float16 and not torch.stack(converted.aminmax()).isfinite().all():  # without copying the matrix
         raise UserError(f"{name} holds values that are not finite in float16, beyond 65504: write bfloat16 or float32")
     return converted
+
+
+def _stored_values(stored: Tensor, dtype: torch.dtype) -> Tensor:
+    return quantized.dequantize(stored, dtype) if quantized.is_packed(stored) else stored.to(dtype)
+
+
+def _bytes(stored: Tensor) -> np.ndarray:
+    """The tensor as the file holds it."""
+    if quantized.is_packed(stored):
+        return quantized.to_blocks(stored).numpy()
+    raw = stored.contiguous().cpu()
+    return (raw.view(torch.uint16) if raw.dtype == torch.bfloat16 else raw).numpy()
 
 
 def write(
@@ -55,7 +81,10 @@ def write(
     dtype: torch.dtype,
     magic: bytes | None = None,
 ) -> float:
-    """Write the file atomically, one tensor at a time; matrices in ``dtype``, norms in float32.
+    """Write the file atomically, one tensor at a time; norms are in float32.
+
+    Args:
+        dtype: of matrices; int8 and uint8 stand for Q8_0 and Q4_0, as in ``prosparse.operators.quantized``.
 
     Returns:
         The share of the model's values that the file's dtypes round.
@@ -69,7 +98,14 @@ def write(
         writer.add_file_type(FILE_TYPES[dtype][1])
         dtypes = [dtype if entry.weight.ndim == 2 else torch.float32 for entry in entries]
         for entry, stored in zip(entries, dtypes, strict=True):
-            shape, item = entry.shape(), np.dtype(np.uint16 if stored.itemsize == 2 else np.float32)
+            shape, item = entry.shape(), np.dtype(ITEMS[stored.itemsize])
+            if stored in quantized.BY_DTYPE:
+                form = quantized.BY_DTYPE[stored]
+                try:
+                    quantized.check_columns(entry.name, shape[1])
+                except ValueError as error:
+                    raise UserError(str(error)) from None
+                shape = torch.Size([shape[0], form.row_bytes(shape[1])])  # in bytes, as the writer wants it
             writer.add_tensor_info(entry.name, shape, item, shape.numel() * item.itemsize, FILE_TYPES[stored][0])
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -78,10 +114,9 @@ def write(
             data = entry.data()
             converted = _converted(data, entry.name, stored)
             if entry.of_model:
-                rounded += int(torch.count_nonzero(converted.to(data.dtype) != data))
+                rounded += int(torch.count_nonzero(_stored_values(converted, data.dtype) != data.cpu()))
                 values += data.numel()
-            raw = converted.contiguous().cpu()
-            writer.write_tensor_data((raw.view(torch.uint16) if stored == torch.bfloat16 else raw).numpy())
+            writer.write_tensor_data(_bytes(converted))
         writer.close()
         if magic is not None:
             with open(temporary, "r+b") as file:
@@ -115,15 +150,19 @@ def reader(path: Path) -> gguf.GGUFReader:
 
 
 def read_back(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file for either engine by name, memory-mapped, in their stored dtype and shape.
+    """The tensors of a file for either engine by name, in their stored dtype and shape.
+
+    Q8_0 and Q4_0 are packed for our operators without rounding anything; other tensors are memory-mapped.
 
     Raises:
-        UserError: not such a file, or one with quantised tensors.
+        UserError: not such a file, or one with tensors of another type.
     """
     tensors = {}
     for tensor in reader(path).tensors:
         dtype = next((dtype for dtype, types in FILE_TYPES.items() if types[0] == tensor.tensor_type), None)
         if dtype is None:
-            raise UserError(f"{path}: {tensor.name} is {tensor.tensor_type.name}; F32, F16 and BF16 can be read")
-        tensors[tensor.name] = torch.from_numpy(tensor.data).view(dtype)
+            raise UserError(f"{path}: {tensor.name} is {tensor.tensor_type.name}; {', '.join(READABLE)} can be read")
+        data = torch.from_numpy(tensor.data)
+        form = quantized.BY_DTYPE.get(dtype)
+        tensors[tensor.name] = data.view(dtype) if form is None else quantized.from_blocks(data, form)
     return tensors
