@@ -1,6 +1,8 @@
 // The sparse operators for CPUs; interface.py and reference.py define their arguments and results.
-// The inner loops are in cpu_kernels.h. torch::stable's parallel_for runs on torch's own thread pool; at::parallel_for
+// The inner loops are in cpu_kernels.h, what they are called with in cpu_call.h. torch::stable's parallel_for runs on torch's own thread pool; at::parallel_for
 // would not if this library were linked to another OpenMP.
+
+#include "cpu_call.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -21,6 +23,7 @@
 #include <immintrin.h>
 #endif
 
+namespace prosparse {
 namespace {
 
 using at::ScalarType;
@@ -28,37 +31,6 @@ using at::Tensor;
 using c10::BFloat16;
 using c10::Half;
 using torch::stable::parallel_for;
-
-// The values that decide which rows are read; a row's dot product is multiplied by them if they are gates.
-enum Values { NONE, SCORES, GATES, X1 };
-
-// Step (2), step (3) or both of one FFN; a linear layer is step (2) without a gate. Strides are in elements. (An empty
-// tensor's data pointer is null.)
-struct Call {
-  bool has_up, has_down;
-  bool every;  // read every row, regardless of the values
-  int64_t batch, intermediate_size;
-  Values values_are;
-  const void* values;  // [batch, intermediate_size]
-  int64_t values_stride;
-  float threshold;  // run() rounds it to the weights' type
-  const void* x;  // [batch, up_columns]
-  int64_t x_stride;
-  const void* up_weight;  // [intermediate_size, up_columns]
-  int64_t up_stride, up_columns;
-  const void* down_weight;  // transposed, [intermediate_size, down_columns]
-  int64_t down_stride, down_columns;
-  void* output;  // [batch, down_columns], or x1 without step (3)
-};
-
-// Attention of one token, batch size 1. Strides are in elements.
-struct Attention {
-  int64_t heads, kv_heads, head_size, length;
-  const void *query, *keys, *values;
-  int64_t query_stride, key_head_stride, key_stride, value_head_stride, value_stride;
-  float scale;
-  void* output;  // [heads, head_size]
-};
 
 // Wake a thread only for at least this many bytes, which take a few microseconds to read.
 constexpr int64_t TASK_BYTES = 65536;
@@ -170,6 +142,8 @@ void run(Call call) {
   baseline::run<T>(call);
 }
 
+}  // namespace
+
 void run(const Call& call, ScalarType type) {
   switch (type) {
     case ScalarType::BFloat16: return run<BFloat16>(call);
@@ -177,6 +151,8 @@ void run(const Call& call, ScalarType type) {
     default: return run<float>(call);
   }
 }
+
+namespace {
 
 // The same checks as in interface.py, which would cost microseconds per call in Python.
 
@@ -311,6 +287,18 @@ void attend(const Attention& call) {
   });
 }
 
+}  // namespace
+
+void attend(const Attention& call, ScalarType type) {
+  switch (type) {
+    case ScalarType::BFloat16: return attend<BFloat16>(call);
+    case ScalarType::Half: return attend<Half>(call);
+    default: return attend<float>(call);
+  }
+}
+
+namespace {
+
 Tensor attention(const Tensor& query, const Tensor& keys, const Tensor& values, double scale) {
   check_rows("query", query, query);
   for (const auto& [name, tensor] : {std::pair("keys", keys), std::pair("values", values)}) {
@@ -327,11 +315,7 @@ Tensor attention(const Tensor& query, const Tensor& keys, const Tensor& values, 
   const Attention call{query.size(0), keys.size(0), query.size(1), keys.size(1), query.const_data_ptr(), keys.const_data_ptr(),
       values.const_data_ptr(), query.stride(0), keys.stride(0), keys.stride(1), values.stride(0), values.stride(1),
       static_cast<float>(scale), output.mutable_data_ptr()};
-  switch (query.scalar_type()) {
-    case ScalarType::BFloat16: attend<BFloat16>(call); break;
-    case ScalarType::Half: attend<Half>(call); break;
-    default: attend<float>(call);
-  }
+  attend(call, query.scalar_type());
   return output;
 }
 
@@ -354,6 +338,7 @@ int64_t read_rows(const Tensor& weight, const Tensor& rows) {
 }
 
 }  // namespace
+}  // namespace prosparse
 
 TORCH_LIBRARY_FRAGMENT(prosparse, library) {
   library.def("read_rows(Tensor weight, Tensor rows) -> int");
@@ -361,11 +346,11 @@ TORCH_LIBRARY_FRAGMENT(prosparse, library) {
 }
 
 TORCH_LIBRARY_IMPL(prosparse, CPU, library) {
-  library.impl("sparse_up", &sparse_up);
-  library.impl("sparse_down", &sparse_down);
-  library.impl("sparse_ffn", &sparse_ffn);
-  library.impl("dense_ffn", &dense_ffn);
-  library.impl("linear", &linear);
-  library.impl("read_rows", &read_rows);
-  library.impl("attention", &attention);
+  library.impl("sparse_up", &prosparse::sparse_up);
+  library.impl("sparse_down", &prosparse::sparse_down);
+  library.impl("sparse_ffn", &prosparse::sparse_ffn);
+  library.impl("dense_ffn", &prosparse::dense_ffn);
+  library.impl("linear", &prosparse::linear);
+  library.impl("read_rows", &prosparse::read_rows);
+  library.impl("attention", &prosparse::attention);
 }

@@ -18,8 +18,8 @@ import torch
 
 from prosparse.operators import gathered
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
-HEADER = Path(__file__).with_name("cpu_kernels.h")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 FLAGS = ["-O3"]
 
 
@@ -28,8 +28,7 @@ def library() -> Path:
     from torch.utils.cpp_extension import get_default_build_root
 
     built_from = [
-        SOURCE.read_text(encoding="utf-8"),
-        HEADER.read_text(encoding="utf-8"),
+        *(path.read_text(encoding="utf-8") for path in SOURCES + HEADERS),
         *FLAGS,
         torch.__version__,
         platform.machine(),
@@ -51,7 +50,7 @@ def build(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     print("building the sparse CPU operators: once, up to a minute", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        load(target.stem, [str(SOURCE)], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
+        load(target.stem, [str(path) for path in SOURCES], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
         os.replace(Path(folder) / target.name, target)
 
 

@@ -1,0 +1,46 @@
+// What the CPU kernels compute, as plain C++: called by the operators (cpu.cpp) and the decoder (decoder.cpp).
+
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+
+namespace prosparse {
+
+// The values that decide which rows are read; a row's dot product is multiplied by them if they are gates.
+enum Values { NONE, SCORES, GATES, X1 };
+
+// Step (2), step (3) or both of one FFN; a linear layer is step (2) without a gate. Strides are in elements. (An empty
+// tensor's data pointer is null.)
+struct Call {
+  bool has_up, has_down;
+  bool every;  // read every row, regardless of the values
+  int64_t batch, intermediate_size;
+  Values values_are;
+  const void* values;  // [batch, intermediate_size]
+  int64_t values_stride;
+  float threshold;  // run() rounds it to the weights' type
+  const void* x;  // [batch, up_columns]
+  int64_t x_stride;
+  const void* up_weight;  // [intermediate_size, up_columns]
+  int64_t up_stride, up_columns;
+  const void* down_weight;  // transposed, [intermediate_size, down_columns]
+  int64_t down_stride, down_columns;
+  void* output;  // [batch, down_columns], or x1 without step (3)
+};
+
+// Attention of one token, batch size 1. Strides are in elements.
+struct Attention {
+  int64_t heads, kv_heads, head_size, length;
+  const void *query, *keys, *values;
+  int64_t query_stride, key_head_stride, key_stride, value_head_stride, value_stride;
+  float scale;
+  void* output;  // [heads, head_size]
+};
+
+// Runs a call on torch's threads. `type` is that of all its tensors: bfloat16, float16 or float32.
+void run(const Call& call, c10::ScalarType type);
+void attend(const Attention& call, c10::ScalarType type);
+
+}  // namespace prosparse
