@@ -7,6 +7,7 @@ command=$1 state=$(realpath -m "$2")
 
 case $command in
 start)
+  # a requeued job waits for its credential's end, cred_expire, two minutes by default
   # jobs look for the configuration here, since Snakemake's step forgets SLURM_CONF
   if [ -e /etc/slurm/slurm.conf ] && { ! grep -q ClusterName=testbed /etc/slurm/slurm.conf || scontrol ping | grep -q UP; }; then
     echo "/etc/slurm/slurm.conf is in use: not touched" >&2
@@ -21,7 +22,7 @@ SlurmctldPort=16817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$state/munge/munge.sock
+AuthInfo=socket=$state/munge/munge.sock,cred_expire=10
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation=$state/controller
 SlurmdSpoolDir=$state/spool-%n

@@ -1,6 +1,6 @@
 # One job per stage. It declares only its final files: an interrupted stage resumes from a directory that Snakemake does
 # not know and therefore does not delete.
-from prosparse.training import launch
+from prosparse.training import launch, share
 
 # runs that use their start unchanged, and runs that train
 STARTS = [name for name, run in experiment.runs.items() if not run.stages[-1].until]
@@ -34,8 +34,12 @@ rule train_stage:
         runtime=0,
         mem_mb=lambda wildcards: memory.training_megabytes(layout, wildcards.run),
     params:
-        processes=lambda wildcards, resources: launch.options(
-            experiment, wildcards.run, resources.nodes, resources.processes
+        processes=lambda wildcards, resources: (
+            f"--nodes {resources.nodes} --processes {resources.processes}"
+        ),
+        # of a job that Slurm runs
+        requeue=lambda wildcards, resources: (
+            "--requeue" if resources.get("slurm_partition") else ""
         ),
         budget=lambda wildcards, resources: (
             f"--max-seconds {seconds}"
@@ -58,10 +62,18 @@ rule train_stage:
         ),
         label="{run} stage {stage}",
     shell:
-        "prosparse step launch {params.processes} -- train-stage --specification {params.specification:q}"
+        "prosparse step launch {params.processes} {params.requeue} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
         " --label {params.label:q} {params.budget}"
         " --output {output.provenance} 2>&1 | tee {log}"
+
+
+given = workflow.resource_settings.overwrite_resources.get("train_stage", {})
+share.fit(
+    rules.train_stage.rule.resources,
+    share.DIVIDED & given.keys(),
+    experiment,
+)
 
 
 # Models used as they are: downloading or copying one must not wait for GPUs.

@@ -29,7 +29,7 @@ from prosparse.system.locking import Refused
 from prosparse.training import distributed, stage
 from prosparse.training.callbacks import Diverged, LambdaCallback
 from prosparse.training.job import StageJob
-from prosparse.training.stage import OutOfTime, train_stage
+from prosparse.training.stage import OutOfTime, Stopped, train_stage
 
 pytestmark = [
     pytest.mark.slow,
@@ -308,7 +308,7 @@ def _goes_wrong(root):
             os.kill(os.getpid(), signal.SIGTERM)
 
     LambdaCallback.on_step_begin = interrupted
-    text = expected_error(OutOfTime, root, specification(), "interrupted")
+    text = expected_error(Stopped, root, specification(), "interrupted")
     assert text == "saved at step 3 of 6: run the same command again to continue"
     LambdaCallback.on_step_begin = begin
     run(root, specification(), "interrupted")
@@ -334,7 +334,7 @@ def _stopped(rank, port, arguments, said):
 
 
 def test_command_line_says_once_why_it_stopped(root):
-    """SIGTERM to both processes of a job, as a scheduler sends it: saved, exit status 75, one message."""
+    """SIGTERM to both processes of a job, as a scheduler sends it: saved, exit status 143, one message."""
     spec = specification(checkpoint_every=1000).model_copy(update={"stages": [Stage(until=10**6)]})
     spec = spec.model_copy(update={"total_steps": 10**6, "mixture": {"a": 1.0}})
     arguments = [
@@ -357,7 +357,7 @@ def test_command_line_says_once_why_it_stopped(root):
     for process in started:
         process.join(timeout=120)
     said = [text.read_text() for text in texts]
-    assert [process.exitcode for process in started] == [75, 75], said
+    assert [process.exitcode for process in started] == [143, 143], said
     assert "prosparse: error: saved at step" in said[0]
     assert "prosparse: error" not in said[1]
     (checkpoint,) = (Path(book.parent)).glob("checkpoint-*")

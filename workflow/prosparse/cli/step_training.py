@@ -38,18 +38,26 @@ def launch(
     rendezvous: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where the nodes meet; the launcher itself gives it.")
     ] = None,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="Out of time: put the Slurm job back into its queue.")
+    ] = False,
 ) -> int:
     """Run a step in as many processes as its job has."""
     from prosparse.cli.application import main
     from prosparse.system.environment import leave_job
-    from prosparse.training.launch import srun, torchrun
+    from prosparse.system.errors import OUT_OF_TIME
+    from prosparse.training import launch
 
     if nodes * processes == 1:
         leave_job()
-        return main(["step", *command])
-    if nodes > 1 and rendezvous is None:
-        srun(command, nodes, processes)
-    return torchrun(command, nodes, processes, rendezvous)
+        status = main(["step", *command])
+    elif nodes > 1 and rendezvous is None:
+        status = launch.srun(command, nodes, processes)
+    else:
+        status = launch.torchrun(command, nodes, processes, rendezvous)
+    if requeue and status == OUT_OF_TIME:
+        launch.requeue()
+    return status
 
 
 def predictors(

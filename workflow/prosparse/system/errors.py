@@ -1,5 +1,8 @@
 """Errors that a user can act on, printed as one line without a traceback."""
 
+#: Exit status of a step that used up its time budget: the same command continues it. sysexits' "temporary failure".
+OUT_OF_TIME = 75
+
 
 class UserError(Exception):
     """An error that the user can fix."""

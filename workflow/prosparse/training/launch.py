@@ -8,36 +8,24 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from typing import NoReturn
 
-from prosparse.experiment.experiment import Experiment
-from prosparse.system.errors import ConfigError, UserError
+from prosparse.system.errors import UserError
+from prosparse.system.locking import asked_to_stop
 
 #: The Slurm variables that identify the job. The others describe the step the launcher itself runs in, and srun would
 #: read them as options for the new step.
 SLURM_IDENTITY = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME")
 
+#: How long a requeued job waits, at most, for Slurm to end it.
+REQUEUED_SECONDS = 600
+
 
 class NotStarted(UserError):
     """The processes cannot be started from here."""
-
-
-def options(experiment: Experiment, run: str, nodes: int, processes: int) -> str:
-    """Return the launcher's options for a run's stage.
-
-    Raises:
-        ConfigError: the run's batch does not divide evenly among the processes.
-    """
-    try:
-        experiment.runs[run].training.accumulation_steps(nodes * processes)
-    except ConfigError as error:
-        raise ConfigError(
-            f"runs.{run}.{error}: the profile's {nodes} nodes x {processes} processes; its nodes may differ by run, "
-            "see docs/cluster.md"
-        ) from None
-    return f"--nodes {nodes} --processes {processes}"
 
 
 def time_budget(runtime: int) -> int | None:
@@ -75,8 +63,11 @@ def torchrun(command: list[str], nodes: int, processes: int, rendezvous: str | N
     return 0
 
 
-def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
-    """Replace this process by an srun that runs the launcher on every node of the Slurm job; they meet at this node.
+def srun(command: list[str], nodes: int, processes: int) -> int:
+    """Run the launcher on every node of the Slurm job; they meet at this node.
+
+    Returns:
+        The highest exit status of the nodes.
 
     Raises:
         NotStarted: this is not a Slurm job.
@@ -88,17 +79,31 @@ def srun(command: list[str], nodes: int, processes: int) -> NoReturn:
         )
     launcher = [sys.executable, "-m", "prosparse", "step", "launch"]
     launcher += ["--nodes", str(nodes), "--processes", str(processes)]
-    os.execvpe(
-        "srun",
-        [
-            "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
-            "--overlap",  # Snakemake's own step holds the job's CPUs and GPUs
-            "--cpu-bind=none",  # one task per node, whose processes use all the job's CPUs
-            "--kill-on-bad-exit=0", "--wait=60",  # when one node runs out of time, the others exit by themselves
-            *launcher, "--rendezvous", f"{socket.gethostname()}:{_free_port()}", "--", *command,
-        ],
-        step_environment(os.environ),
-    )  # fmt: skip
+    arguments = [
+        "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
+        "--overlap",  # Snakemake's own step holds the job's CPUs and GPUs
+        "--cpu-bind=none",  # one task per node, whose processes use all the job's CPUs
+        "--kill-on-bad-exit=0", "--wait=60",  # when one node runs out of time, the others exit by themselves
+        *launcher, "--rendezvous", f"{socket.gethostname()}:{_free_port()}", "--", *command,
+    ]  # fmt: skip
+    with asked_to_stop():  # srun passes SIGTERM on, and is waited for while its processes save
+        status = subprocess.run(arguments, env=step_environment(os.environ)).returncode
+    return status if status >= 0 else 128 - status
+
+
+def requeue() -> None:
+    """Put this Slurm job back into the queue and wait for Slurm to end it.
+
+    To Slurm and Snakemake it is the same job, which has not failed. Returns if Slurm refuses, after saying why.
+    """
+    job = os.environ.get("SLURM_JOB_ID", "")
+    asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, encoding="utf-8")
+    if asked.returncode:
+        reason = " ".join(asked.stderr.split())
+        print(f"Slurm does not requeue job {job} ({reason}): it continues as one of the retries", file=sys.stderr)
+        return
+    print(f"job {job} is back in the queue and continues from there", flush=True)
+    time.sleep(REQUEUED_SECONDS)
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +25,7 @@ from prosparse.method.activations import substitute
 from prosparse.models.build import empty, from_scratch
 from prosparse.models.load import load, pretrained
 from prosparse.system.allocator import keep_freed_memory
-from prosparse.system.errors import UserError
+from prosparse.system.errors import OUT_OF_TIME, UserError
 from prosparse.system.files import discard
 from prosparse.system.identity import Identity
 from prosparse.system.locking import Refused, asked_to_stop, claim, locked
@@ -37,7 +38,13 @@ from prosparse.training.trainer import stage_trainer
 class OutOfTime(UserError):
     """The time budget is used up. Progress is saved, and the same call resumes it."""
 
-    exit_status = 75  # sysexits' "temporary failure": a scheduler may retry
+    exit_status = OUT_OF_TIME
+
+
+class Stopped(UserError):
+    """SIGTERM came. Progress is saved, and the same call resumes it."""
+
+    exit_status = 128 + signal.SIGTERM  # as a shell reports it
 
 
 def train_stage(job: StageJob) -> None:
@@ -47,7 +54,8 @@ def train_stage(job: StageJob) -> None:
         Refused: another process trains here, or the directory was made from another config, other tokens or another
             checkpoint.
         ConfigError: the batch cannot be divided among this many processes.
-        OutOfTime: the time is used up, or SIGTERM came; progress is saved, and the same call resumes it.
+        OutOfTime: the time is used up; progress is saved, and the same call resumes it.
+        Stopped: SIGTERM came to a process; likewise.
         Diverged: the loss is not finite; the last checkpoint is kept.
 
     Every process of the job raises the same error.
@@ -93,12 +101,14 @@ def train_stage(job: StageJob) -> None:
             model = _shape_of_first(model, job)
         keep_freed_memory()
         deadline = math.inf if job.max_seconds is None else started + job.max_seconds
-        stop = StopCallback(job.last_step, deadline, held.enter_context(asked_to_stop()))
+        asked = held.enter_context(asked_to_stop())
+        stop = StopCallback(job.last_step, deadline, asked)
         with distributed.together():
             trainer = stage_trainer(job, model, accumulation_steps, stop)
         trainer.train(resume_from_checkpoint=str(continue_from) if continue_from else None)
         if trainer.state.global_step < job.last_step:
-            raise OutOfTime(
+            reason = Stopped if distributed.any_of(asked.is_set()) else OutOfTime
+            raise reason(
                 f"saved at step {trainer.state.global_step} of {job.last_step}: run the same command again to continue"
             )
         distributed.from_first(finish)
