@@ -1,4 +1,4 @@
-"""What a run can use of the nodes that a profile describes: its batch limits its processes.
+"""What a run can use of a profile's nodes: its batch limits its processes.
 
 A profile's resources of ``train_stage`` describe whole nodes. A run whose batch divides among fewer processes asks for
 that share of a node, so that small experiments run under any profile.
