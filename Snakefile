@@ -34,6 +34,7 @@ rule all:
     default_target: True
     input:
         layout.page(),
+        layout.html(),
     localrule: True
 
 
@@ -108,9 +109,9 @@ onstart:
 
 onsuccess:
     # not every target builds the page
-    if layout.page().exists():
+    if layout.html().exists():
         print(
-            f"\nDone. Start at {layout.page()}: every table and figure compared with the paper's, and the claims."
+            f"\nDone. Open {layout.html()} in a browser: every table and figure compared with the paper's, and the claims."
         )
         if layout.published().exists():
             print(

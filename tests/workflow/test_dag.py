@@ -76,6 +76,7 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         "judge_claims": lambda: [layout.claims("md"), layout.claims("json")],
         "acceleration": lambda: [layout.acceleration()],
         "page": lambda: [layout.page()],
+        "html": lambda: [layout.html()],
     }
     made: dict[str, set[Path]] = {}
     for job in laptop.jobs:

@@ -124,6 +124,26 @@ rule page:
         "prosparse step page --config {input.config} 2>&1 | tee {log}"
 
 
+rule html:
+    input:
+        rules.page.input,  # the same results
+    output:
+        report(
+            "<experiment>/index.html",
+            caption="../report/html.rst",
+            category="Page",
+        ),
+    log:
+        "<experiment>/logs/html.log",
+    localrule: True
+    conda:
+        "../../envs/prosparse.yaml"
+    params:
+        config=rules.resolved_config.output,
+    shell:
+        "prosparse step html --config {params.config} 2>&1 | tee {log}"
+
+
 rule publish:
     input:
         rules.page.output,

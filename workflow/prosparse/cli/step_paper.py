@@ -55,6 +55,13 @@ def page(config: Config) -> None:
     page.write(_layout(config))
 
 
+def html(config: Config) -> None:
+    """Write the page to open in a browser."""
+    from prosparse.paper.html import document
+
+    document.write(_layout(config))
+
+
 def plan(config: Config) -> None:
     """Estimate what the experiment costs, and report what would stop it."""
     from prosparse.plan import page
@@ -83,5 +90,5 @@ def compare(config: Config) -> None:
     print(page.write(_layout(config)), end="")
 
 
-STEPS = (table, figure, acceleration, claims, page, plan, release, publish, compare)
+STEPS = (table, figure, acceleration, claims, page, html, plan, release, publish, compare)
 COMMANDS = {each.__name__: each for each in STEPS}

@@ -26,6 +26,7 @@ LEDGER = "ledger.csv"
 #: What `snakemake publish` copies, as patterns in an experiment's directory: no weights, tokens or logs.
 PUBLISHED = (
     "README.md",
+    "index.html",
     "config.json",
     "claims.*",
     "acceleration.md",
@@ -217,6 +218,10 @@ class Layout:
 
     def page(self) -> Path:
         return self.directory / "README.md"
+
+    def html(self) -> Path:
+        """Return the page to open in a browser."""
+        return self.directory / "index.html"
 
     def config(self) -> Path:
         """Return the resolved config, which every other page is written from."""

@@ -45,10 +45,10 @@ def activation_label(activation: Activation) -> str:
 
 def _name(experiment: Experiment, run: str) -> str:
     method = _method(experiment, run)
-    return f"{_model(experiment, run)}, {method}" if method else _model(experiment, run)
+    return f"{model_label(experiment, run)}, {method}" if method else model_label(experiment, run)
 
 
-def _model(experiment: Experiment, run: str) -> str:
+def model_label(experiment: Experiment, run: str) -> str:
     """Return the architecture, or the last part of the pretrained model's name."""
     _, init = start(experiment, run)
     if isinstance(init, PretrainedInit):

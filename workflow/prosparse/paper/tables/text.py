@@ -10,7 +10,7 @@ from prosparse.paper.markdown import bar
 from prosparse.paper.tables.table import MISSING, NOT_PUBLISHED, Cell, Column, Row, Table
 
 
-def _ours(cell: Cell, column: Column) -> str:
+def our_text(cell: Cell, column: Column) -> str:
     """Format ``mean ± standard error (standard deviation over seeds)``, with its mark."""
     if cell.text:
         return cell.text
@@ -24,7 +24,8 @@ def _ours(cell: Cell, column: Column) -> str:
     return text + cell.mark
 
 
-def _published(cell: Cell) -> str:
+def published_text(cell: Cell) -> str:
+    """Format the paper's number as printed; whole numbers with commas."""
     text = cell.published_text if cell.published_text is not None else cell.published or NOT_PUBLISHED
     return f"{int(text):,}" if text.isdigit() else text
 
@@ -34,15 +35,15 @@ def _lines(table: Table) -> Iterable[tuple[Row, str, list[str]]]:
     for row in table.rows:
         cells = [row.cells.get(column.key, Cell()) for column in table.columns]
         if row.pair is None and row.is_published:
-            yield row, "paper (ours: missing)", [_published(cell) for cell in cells]
+            yield row, "paper (ours: missing)", [published_text(cell) for cell in cells]
             continue
         if row.is_published:
-            yield row, "paper", [_published(cell) for cell in cells]
+            yield row, "paper", [published_text(cell) for cell in cells]
         yield (
             row,
             "ours",
             [
-                _ours(cell, column) if column.key in row.cells else NOT_PUBLISHED
+                our_text(cell, column) if column.key in row.cells else NOT_PUBLISHED
                 for cell, column in zip(cells, table.columns, strict=True)
             ],
         )
@@ -68,7 +69,7 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     if not table.rows:
         return "\n".join([f"### {table.title}", "", *table.notes]) + "\n"
-    header = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
+    header = [table.row_title, "", *(f"{column.label}{unit_text(column)}" for column in table.columns)]
     lines = [f"### {table.title}", "", bar(header), bar(["---", "---", *["---:"] * len(table.columns)])]
     for row, whose, cells in _lines(table):
         if whose == "ours" and row.is_published:
@@ -89,7 +90,8 @@ def _pipe(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*")
 
 
-def _unit(column: Column) -> str:
+def unit_text(column: Column) -> str:
+    """Format a unit as `` (unit)`` behind a column's label, where the label does not say it."""
     return "" if column.unit in ("", "%", "tokens") else f" ({column.unit})"
 
 
@@ -127,7 +129,7 @@ def latex_escape(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """Format as a booktabs ``table*``, which needs the packages booktabs and graphicx."""
-    heads = [table.row_title, "", *(f"{column.label}{_unit(column)}" for column in table.columns)]
+    heads = [table.row_title, "", *(f"{column.label}{unit_text(column)}" for column in table.columns)]
     lines = [
         r"\begin{table*}[t]",
         r"\centering",

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from statistics import fmean
+
+import pytest
+from helpers.synthetic_results import CONFIG, Synthetic
+
+from prosparse.experiment.layout import Layout
+from prosparse.paper.acceleration import page as acceleration
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.figures.registry import FIGURES
+from prosparse.paper.html import document
+from prosparse.paper.results.reader import Results
+from prosparse.paper.tables.registry import TABLES
+
+pytestmark = pytest.mark.slow
+
+
+class Page(HTMLParser):
+    """A page's elements as (tag, attributes, text directly within)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs), []))
+
+    def handle_data(self, data):
+        if self.elements:
+            self.elements[-1][2].append(data)
+
+    def all(self, tag, **wanted):
+        return [
+            (attributes, "".join(text).strip())
+            for name, attributes, text in self.elements
+            if name == tag and all(attributes.get(key) == value for key, value in wanted.items())
+        ]
+
+    @property
+    def ids(self):
+        return {attributes["id"] for _, attributes, _ in self.elements if "id" in attributes}
+
+    def json(self, name):
+        (((_, text)),) = self.all("script", id=name)
+        return json.loads(text)
+
+
+def made(synthetic):
+    claims.write(synthetic.layout)
+    acceleration.write(synthetic.layout)
+    synthetic.json(synthetic.layout.config(), synthetic.experiment.model_dump(mode="json"))
+    path = document.write(synthetic.layout)
+    assert path.stat().st_size < 5_000_000
+    return Page(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def several_seeds(tmp_path_factory):
+    raw = {**CONFIG, "seeds": [1, 2, 3], "seed_deviation": None}
+    return Synthetic(tmp_path_factory.mktemp("results") / "seeds", raw).write()
+
+
+@pytest.fixture(scope="module")
+def page(several_seeds):
+    return made(several_seeds)
+
+
+def test_links_within_the_page_lead_somewhere(page):
+    targets = {attributes["href"][1:] for attributes, _ in page.all("a") if (attributes["href"] or "").startswith("#")}
+    assert {*TABLES, *(name for name in FIGURES if name != "figure_frontier")} <= targets
+    assert targets <= page.ids
+
+
+def test_every_number_of_ours_leads_to_the_file_that_holds_it(page, several_seeds):
+    linked = page.all("a", **{"class": "ours"})
+    files = page.json("files")
+    assert len(linked) > 300
+    for attributes, _ in linked:
+        numbers = [int(number) for number in attributes["data-files"].split()]
+        assert attributes["href"] == files[numbers[0]]["path"]
+    for each in files:
+        assert (several_seeds.directory / each["path"]).is_file()
+        assert each["path"] == "config.json" or each["processor"] == "Imaginary CPU, 2 cores"
+    assert not [text for attributes, text in page.all("td") if "data-sort" in attributes and re.search(r"\d", text)]
+
+
+def test_a_sparsity_is_the_mean_of_its_files(page, several_seeds):
+    shown = {
+        text: attributes["data-files"]
+        for attributes, text in page.all("a", **{"class": "ours"})
+        if attributes["href"].startswith("measurements/progressive/seed1/sparsity")
+    }
+    files = page.json("files")
+    shares = {}
+    for seed in several_seeds.experiment.seeds:
+        for entry in json.loads(several_seeds.layout.sparsity("progressive", seed).read_text())["measurements"]:
+            shares.setdefault(entry["activation"], []).append(100 * entry["sparsity"])
+    for activation in ("relu", "fatrelu-0.01", "fatrelu-0.03"):
+        [numbers] = [given for text, given in shown.items() if text.startswith(f"{fmean(shares[activation]):.2f} (")]
+        assert [files[int(number)]["path"] for number in numbers.split()] == [
+            f"measurements/progressive/seed{seed}/sparsity.json" for seed in several_seeds.experiment.seeds
+        ]
+
+
+def test_the_frontier_draws_every_pair_and_seed(page, several_seeds):
+    for index, frontier in enumerate(several_seeds.experiment.figures.frontier.values()):
+        rows = [
+            row
+            for layer in page.json(f"frontier-{index}-spec")["layer"]
+            for row in layer["data"].get("values", [])
+            if "seed" in row
+        ]
+        drawn = sorted((row["pair"], row["seed"]) for row in rows)
+        pairs = [pair for pairs in frontier.methods.values() for pair in pairs]
+        assert drawn == sorted((pair, seed) for pair in pairs for seed in several_seeds.experiment.seeds)
+
+
+def test_a_runs_chart_shows_its_ledger(page, several_seeds):
+    rows = page.json("training-progressive-spec")["datasets"]["rows"]
+    ledger = several_seeds.results.ledger("progressive")
+    assert [(row["step"], row["lambda"]) for row in rows] == [(entry.step, entry.factor) for entry in ledger]
+    assert rows[-1]["low"] < rows[-1]["sparsity"] < rows[-1]["high"]
+
+
+def test_nothing_is_fetched(page):
+    [(policy, _)] = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
+    assert policy["content"].startswith("default-src 'none'")
+    assert not [tag for tag, attributes, _ in page.elements if "src" in attributes or tag == "link"]
+
+
+def test_what_is_missing_says_so(nothing, synthetic):
+    empty = Page(document.write(nothing.layout).read_text())
+    assert set(TABLES) <= empty.ids
+    synthetic.layout.sparsity("vanilla", 1).unlink()
+    page = Page(document.write(synthetic.layout).read_text())
+    assert any("vanilla/seed1/sparsity.json: no such result" in text for _, text in page.all("p"))
+    assert any("the claims have not been judged" in text for _, text in page.all("p"))
+
+
+def test_text_from_a_config_cannot_become_markup(synthetic):
+    experiment = synthetic.experiment.model_copy(update={"experiment": "<script>alert(1)</script>"})
+    page = Page(document.render(Results(Layout(experiment, synthetic.directory))))
+    assert [text for _, text in page.all("title")] == ["<script>alert(1)</script>: ProSparse, reproduced"]
+    assert "alert(1)" not in [text for _, text in page.all("script")]

@@ -1,0 +1,1 @@
+"""``index.html``: the results as one page for a browser, which needs no network"""

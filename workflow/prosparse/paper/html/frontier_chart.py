@@ -1,0 +1,88 @@
+"""The frontier: held-out loss over sparsity, one chart per model, one point per pair and seed."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from prosparse.experiment.figures import Frontier
+from prosparse.paper.figures.chart import GREY, import_altair
+from prosparse.paper.html.charts import Chart, by_method, chart, tooltips
+from prosparse.paper.results.labels import label
+from prosparse.paper.results.reader import Results
+
+SHOWN = {
+    "model:N": ("Model", None),
+    "method:N": ("Method", None),
+    "seed:N": ("Seed", None),
+    "sparsity:Q": ("Sparsity (%)", ".2f"),
+    "loss:Q": ("Loss (nats/token)", ".3f"),
+    "lambda:Q": ("Final λ", "~g"),
+    "threshold:Q": ("Threshold", "~g"),
+}
+
+
+def frontier_charts(results: Results) -> list[Chart]:
+    """Return a chart per model that the experiment names; none if it names none."""
+    return [
+        chart(f"frontier-{index}", title, _drawn(results, frontier), "Better is down and to the right.")
+        for index, (title, frontier) in enumerate(results.experiment.figures.frontier.items())
+    ]
+
+
+def _drawn(results: Results, frontier: Frontier) -> Any:
+    alt = import_altair()
+    rows = [
+        row for method, pairs in frontier.methods.items() for pair in pairs for row in points(results, method, pair)
+    ]
+    original = points(results, "original", frontier.original)
+    level = statistics.fmean(row["loss"] for row in original)
+    colour, shape = by_method(list(frontier.methods))
+    losses = [row["loss"] for row in [*rows, *original]]
+    margin = 0.08 * (max(losses) - min(losses)) or 0.1
+    y_scale = alt.Scale(domain=[min(losses) - margin, max(losses) + margin], nice=False)
+    x = alt.X("sparsity:Q", title="Activation sparsity (%)", scale=alt.Scale(zero=False, padding=14))
+    y = alt.Y("loss:Q", title="Held-out loss (nats/token)", scale=y_scale)
+    base = alt.Chart(alt.Data(values=rows))
+    # a method's pairs are joined in the order of their mean sparsity over seeds
+    means = [
+        {
+            "method": method,
+            "sparsity": statistics.fmean(row["sparsity"] for row in mine),
+            "loss": statistics.fmean(row["loss"] for row in mine),
+        }
+        for method, pairs in frontier.methods.items()
+        for pair in pairs
+        if (mine := [row for row in rows if row["method"] == method and row["pair"] == pair])
+    ]
+    line = alt.Chart(alt.Data(values=means)).mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=colour)
+    marks = base.mark_point(filled=True, size=90, opacity=0.9).encode(
+        x=x, y=y, color=colour, shape=shape, tooltip=tooltips(SHOWN)
+    )
+    rule = alt.Chart(alt.Data(values=[{"loss": level, "text": f"original, {level:.3f}"}]))
+    dashed = rule.mark_rule(strokeDash=[6, 4], color=GREY, strokeWidth=1.5, tooltip=None).encode(y=y)
+    words = rule.mark_text(align="left", baseline="bottom", dx=6, dy=-3, color=GREY, fontSize=12, tooltip=None).encode(
+        x=alt.value(0), y=y, text="text:N"
+    )
+    return alt.layer(dashed, words, line, marks).properties(width="container", height=270)
+
+
+def points(results: Results, method: str, pair: str) -> list[dict[str, Any]]:
+    """Return a pair's sparsity and loss, once per seed."""
+    experiment = results.experiment
+    run, activation = experiment.pair(pair)
+    found = results.sparsity(run, activation)
+    threshold = activation.parameter if activation.name == "fatrelu" else 0.0 if activation.name == "relu" else None
+    return [
+        {
+            "pair": pair,
+            "model": label(experiment, pair),
+            "method": method,
+            "seed": seed,
+            "sparsity": sparsity,
+            "loss": loss,
+            "lambda": experiment.runs[run].stages[-1].peak,
+            "threshold": threshold,
+        }
+        for seed, sparsity, loss in zip(experiment.seeds, found.sparsity.seeds, found.loss.seeds, strict=True)
+    ]

@@ -1,0 +1,156 @@
+"""The first screen: what was run, the verdict on each claim, and the four numbers to remember."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.layout import Layout
+from prosparse.experiment.lineage import lineage_tokens
+from prosparse.paper.compare import page as compare
+from prosparse.paper.compare.committed import committed
+from prosparse.paper.results.decoding import Model, best_model, every_decoding
+from prosparse.paper.results.labels import label, model_label
+from prosparse.paper.results.origins import stands_in
+from prosparse.paper.results.reader import MissingResult, Results
+from prosparse.paper.results.value import Value
+from prosparse.published.settings import largest_speedup
+from prosparse.published.tables import SCALES, published_table, published_tokens
+from prosparse.system.errors import ConfigError
+
+SKIPPING = ("exact", "predicted")  # modes that skip inactive neurons
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """A number to remember, with what the paper reports and the files it comes from."""
+
+    title: str
+    ours: str
+    paper: str
+    about: str
+    section: str  # where the page shows more
+
+
+def scope(results: Results, processor: str) -> str:
+    """Describe in a sentence what the numbers are about: model, tokens, seeds, hardware."""
+    experiment = results.experiment
+    finals = {scale: experiment.rows[rows[2]] for scale, rows in SCALES.items() if rows[2] in experiment.rows}
+    seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
+    if not finals:
+        return f"No run stands for a ProSparse row of the paper; {seeds}, on {processor}."
+    models = [_stands_for(experiment, scale, pair) for scale, pair in finals.items()]
+    amounts = [lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in finals.values()]
+    least, most = min(amounts), max(amounts)
+    amount = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    papers = ", ".join(f"{scale} {published_tokens()[SCALES[scale][2]]}" for scale in finals)
+    return (
+        f"{_listed(models)}; {amount} tokens of training here (the paper, in billions: {papers}); {seeds}; on "
+        f"{processor}."
+    )
+
+
+def _stands_for(experiment: Experiment, scale: str, pair: str) -> str:
+    run, _ = experiment.pair(pair)
+    model, papers = model_label(experiment, run), SCALES[scale][0]
+    is_stand_in = stands_in(experiment, SCALES[scale][2], run).startswith("stand-in")
+    return f"{model} in place of {papers}" if is_stand_in else model
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def claims(layout: Layout) -> list[dict[str, Any]]:
+    """Return the verdicts as ``snakemake claims`` wrote them.
+
+    Raises:
+        MissingResult: if they have not been judged.
+    """
+    path = layout.claims("json")
+    if not path.exists():
+        raise MissingResult(f"{path}: no such result")
+    return json.loads(path.read_text(encoding="utf-8"))["claims"]
+
+
+def key_numbers(results: Results) -> list[KeyNumber]:
+    """Return sparsity and its cost in the first size that has both, the largest decoding speedup, and where it ran."""
+    experiment = results.experiment
+    found = []
+    for original_row, _, final_row in SCALES.values():
+        if original_row in experiment.rows and final_row in experiment.rows:
+            original, final = experiment.rows[original_row], experiment.rows[final_row]
+            found += _sparsity_and_cost(results, final_row, original_row, final, original)
+            break
+    speed = _speedup(results)
+    return [*found, *([speed] if speed else [])]
+
+
+def _sparsity_and_cost(
+    results: Results, final_row: str, original_row: str, final: str, original: str
+) -> list[KeyNumber]:
+    experiment = results.experiment
+    ours, before = (results.sparsity(*experiment.pair(pair)) for pair in (final, original))
+    rows = {row["setting"]: row for row in published_table("table1_overall")}
+    printed, printed_original = rows[final_row], rows[original_row]
+    cost = ours.loss.minus(before.loss)
+    change = float(printed["average_performance"]) - float(printed_original["average_performance"])
+    more, shown = ("more", cost) if cost.mean > 0 else ("less", before.loss.minus(ours.loss))
+    return [
+        KeyNumber(
+            "of activations are zero",
+            f"{_spread(ours.sparsity, 1)} %",
+            f"{printed['average_sparsity']} %",
+            label(experiment, final),
+            "table1",
+        ),
+        KeyNumber(
+            f"nats per token {more} held-out loss than the original",
+            _spread(shown, 3),
+            f"{change:+.2f} points of benchmark average",
+            f"{ours.loss.mean:.3f} against {before.loss.mean:.3f}",
+            "frontier",
+        ),
+    ]
+
+
+def _spread(value: Value, digits: int) -> str:
+    """Format a mean with its standard deviation over seeds, if there are several."""
+    return f"{value.mean:.{digits}f}" + ("" if value.spread is None else f" ± {value.spread:.{digits}f}")
+
+
+def _speedup(results: Results) -> KeyNumber | None:
+    """Return our largest speedup over our own dense decoding."""
+    try:
+        decodings = every_decoding(results)
+    except MissingResult:
+        return None
+    models = [model for decoding in decodings for model in decoding.models]
+
+    def largest(model: Model) -> float | None:
+        found = [arm.speedup.median for mode in SKIPPING if (arm := model.modes.get(mode)) and arm.speedup]
+        return max(found) if found else None
+
+    best = best_model(models, largest)
+    if best is None:
+        return None
+    papers = largest_speedup()
+    return KeyNumber(
+        "faster decoding than our own dense",
+        f"{largest(best):.2f}×",
+        f"{papers.printed['speedup_to_dense']}× ({papers.name})",
+        f"{best.label}; {best.size}; {best.machine}",
+        "table2",
+    )
+
+
+def agreement(layout: Layout) -> str:
+    """Say whether the numbers agree with the published copy of the same config; empty if there is none."""
+    try:
+        other = committed(layout)
+    except ConfigError:
+        return ""
+    compared = compare.make(layout, other)
+    return f"{compared.verdict()} of the published run; {compared.claims_verdict()}."

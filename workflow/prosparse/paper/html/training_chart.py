@@ -1,0 +1,100 @@
+"""A run's training: lambda(t), sparsity and loss over its tokens, linked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prosparse.experiment.lineage import tokens
+from prosparse.paper.figures.chart import COLOURS, GREY, import_altair
+from prosparse.paper.html.charts import Chart, chart, tooltips
+from prosparse.paper.results.labels import run_label
+from prosparse.paper.results.reader import MissingResult, Results
+
+PANELS = {
+    "lambda": ("λ(t)", 90, COLOURS[1]),
+    "sparsity": ("Sparsity (%)", 150, COLOURS[0]),
+    "loss": ("Loss (nats/token)", 150, COLOURS[2]),
+}
+SHOWN = {
+    "step:Q": ("Step", ",d"),
+    "tokens:Q": ("Tokens", ",d"),
+    "stage:O": ("Stage", None),
+    "lambda:Q": ("λ", ".3~g"),
+    "sparsity:Q": ("Sparsity (%)", ".2f"),
+    "loss:Q": ("Loss (nats/token)", ".3f"),
+}
+
+
+def training_charts(results: Results) -> list[Chart]:
+    """Return a chart per trained run whose ledgers exist."""
+    experiment = results.experiment
+    found = []
+    for run in experiment.runs:
+        if experiment.runs[run].stages[-1].until and (rows := _rows(results, run)):
+            ends = [{"end": tokens(experiment, run, stage)} for stage in range(len(experiment.runs[run].stages) - 1)]
+            found.append(
+                chart(
+                    f"training-{run}",
+                    run_label(experiment, run),
+                    _drawn(any(row["low"] != row["high"] for row in rows)),
+                    datasets={"rows": rows, "ends": ends},
+                )
+            )
+    return found
+
+
+def _rows(results: Results, run: str) -> list[dict[str, Any]]:
+    try:
+        ledger = results.ledger(run)
+    except MissingResult:
+        return []
+    return [
+        {
+            "stage": entry.stage,
+            "step": entry.step,
+            "tokens": entry.tokens,
+            "lambda": entry.factor,
+            "sparsity": entry.sparsity.mean,
+            "low": entry.sparsity.mean - (entry.sparsity.spread or 0.0),
+            "high": entry.sparsity.mean + (entry.sparsity.spread or 0.0),
+            "loss": entry.lm_loss,
+        }
+        for entry in ledger
+    ]
+
+
+def _drawn(has_spread: bool) -> Any:
+    """Draw named data: ``rows`` of the ledger and the ``ends`` of stages."""
+    alt = import_altair()
+    # hovering one panel marks the same step in all
+    near = alt.selection_point(
+        name="near", fields=["tokens"], nearest=True, on="pointerover", clear="pointerout", empty=False
+    )
+    base = alt.Chart(alt.NamedData("rows"))
+    panels = []
+    for index, (key, (title, height, colour)) in enumerate(PANELS.items()):
+        last = index == len(PANELS) - 1
+        x = alt.X(
+            "tokens:Q",
+            title="Training tokens (dashed: ends of stages)" if last else None,
+            axis=alt.Axis(labels=last, ticks=last, format="~s", tickCount=6),
+        )
+        axis = alt.Axis(tickCount=4, minExtent=36)
+        y = alt.Y(f"{key}:Q", title=title, scale=alt.Scale(zero=key == "lambda"), axis=axis)
+        line = base.mark_line(color=colour, strokeWidth=2, tooltip=None).encode(x=x, y=y)
+        aim = base.mark_point(opacity=0, size=1, tooltip=None).encode(x=x).add_params(near) if not index else None
+        marked = base.transform_filter(near)
+        layers = [
+            alt.Chart(alt.NamedData("ends")).mark_rule(strokeDash=[3, 3], color=GREY, tooltip=None).encode(x="end:Q"),
+            *(
+                [base.mark_area(color=colour, opacity=0.2, tooltip=None).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")]
+                if key == "sparsity" and has_spread
+                else []
+            ),
+            line,
+            *([aim] if aim is not None else []),
+            marked.mark_rule(color=GREY, tooltip=None).encode(x=x),
+            marked.mark_point(filled=True, size=60, color=colour).encode(x=x, y=y, tooltip=tooltips(SHOWN)),
+        ]
+        panels.append(alt.layer(*layers).properties(width=560, height=height))
+    return alt.vconcat(*panels, spacing=8).resolve_scale(x="shared")
