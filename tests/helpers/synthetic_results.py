@@ -226,7 +226,9 @@ class Synthetic:
                 path = self.layout.predicted_benchmarks(run, activation, seed)
                 self.json(path, self.answered(run, activation, seed))
         if needs.operators:
-            self.json(self.layout.operators(), self.timed())
+            self.json(self.layout.operators(), self.timed(self.random_cases()))
+        if needs.trained_operators:
+            self.json(self.layout.trained_operators(), self.timed(self.trained_cases()))
         if needs.decoding:
             self.json(self.layout.decoding(), self.decoded())
         for shape in needs.decoding_shapes:
@@ -462,15 +464,20 @@ class Synthetic:
             "same_tokens_as_dense": {mode: same for mode, same in SAME_TOKENS.items() if mode in modes},
         }  # fmt: skip
 
-    def timed(self) -> dict[str, Any]:
-        settings = self.experiment.operators
-        cases = []
-        for scale, (hidden, intermediate) in settings.shapes.items():
-            for density in table2_rows.densities(self.experiment)[scale]:
-                cases.append({"scale": scale, "patterns": "random", **self.case(hidden, intermediate, density)})
-        for row, pair in table2_rows.trained(self.experiment).items():
-            case = self.case(128, 352, 0.1)
-            cases.append({"row": row, "patterns": pair.partition("@")[2], **case})
+    def random_cases(self) -> list[dict[str, Any]]:
+        return [
+            {"scale": scale, "patterns": "random", **self.case(*self.experiment.operators.shapes[scale], density)}
+            for scale, densities in table2_rows.densities(self.experiment).items()
+            for density in densities
+        ]
+
+    def trained_cases(self) -> list[dict[str, Any]]:
+        return [
+            {"row": row, "patterns": pair.partition("@")[2], **self.case(128, 352, 0.1)}
+            for row, pair in table2_rows.trained(self.experiment).items()
+        ]
+
+    def timed(self, cases: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "device": "cpu", "threads": 2, "dtype": "bfloat16", "rounds": 40, "last_level_cache_bytes": 32 << 20,
             "memory_bytes": 2 << 30, "large_pages": True, "cases": cases, "provenance": self.provenance(100.0),

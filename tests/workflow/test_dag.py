@@ -69,6 +69,7 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         "predicted_benchmarks": lambda run, seed, activation: [layout.predicted_benchmarks(run, activation, seed)],
         "decoding": lambda: [layout.decoding()],
         "operators": lambda: [layout.operators()],
+        "trained_operators": lambda: [layout.trained_operators()],
         "compiled_operators": lambda: [layout.compiled_operators()],
         "overhead": lambda: [layout.overhead()],
         "table": lambda table: [layout.table(table, suffix) for suffix in ("md", "csv", "tex")],
@@ -102,6 +103,12 @@ def test_a_target_is_planned_alone_as_among_others(laptop, tmp_path, target):
     alone, among = planned(tmp_path, target), laptop.behind(target)
     assert alone.by_rule == among.by_rule
     assert {job.input for job in alone.jobs} == {job.input for job in among.jobs}
+
+
+def test_operators_at_the_papers_shapes_need_nothing_trained(laptop):
+    rules = set(laptop.behind("table2_operators").by_rule)
+    assert rules == {"table2_operators", "table", "resolved_config", "operators"}
+    assert "train_stage" in laptop.behind("table2").by_rule
 
 
 def test_a_table_needs_its_rows_and_no_other(laptop):
@@ -211,7 +218,7 @@ def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(change
         read.setdefault(f"{job.rule} {model[1] if model else ''}".strip(), set()).update(found)
     for rule in ("train_stage", "sparsity", "predictors", "prediction"):
         assert (read[f"{rule} medium"], read[f"{rule} small"]) == ({"own"}, {"bpe"})
-    assert read["decoding"] == read["operators"] == {"own", "bpe"}
+    assert read["decoding"] == read["trained_operators"] == {"own", "bpe"}
     assert read["overhead"] == {"bpe"}  # of a run named small
 
 

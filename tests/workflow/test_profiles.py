@@ -17,7 +17,7 @@ from helpers.repository import EXPERIMENTS, ROOT
 from helpers.toy_experiment import toy_experiment
 from helpers.workflow import Plan, snakemake
 
-TIMED = {"overhead", "operators", "decoding", "decoding_shape"}
+TIMED = {"overhead", "operators", "trained_operators", "decoding", "decoding_shape"}
 MEASURED = {"sparsity", "stage_sparsity", "benchmarks", "predictors", "prediction", "predicted_benchmarks"}
 ON_A_GPU = {"train_stage", *MEASURED, *TIMED}
 

@@ -2,10 +2,8 @@
 trained_pairs = table2_rows.trained(experiment).values()
 
 
+# at the config's shapes: needs nothing that is trained
 rule operators:
-    input:
-        checkpoints=lambda wildcards: pairs_checkpoints(trained_pairs),
-        tokens=lambda wildcards: pairs_tokens(trained_pairs),
     output:
         "<experiment>/measurements/operators.json",
     log:
@@ -21,6 +19,21 @@ rule operators:
         # large pages, so that page walks do not mask the memory's speed
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"
         " --output {output} 2>&1 | tee {log}"
+
+
+# with the activation patterns of trained models
+use rule operators as trained_operators with:
+    input:
+        checkpoints=lambda wildcards: pairs_checkpoints(trained_pairs),
+        tokens=lambda wildcards: pairs_tokens(trained_pairs),
+    output:
+        "<experiment>/measurements/trained_operators.json",
+    log:
+        "<experiment>/logs/trained_operators.log",
+    benchmark:
+        "<experiment>/timings/trained_operators.tsv"
+    params:
+        specification=lambda wildcards: as_json(timings.trained_operators(layout)),
 
 
 rule compiled_operators:

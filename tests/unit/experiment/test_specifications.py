@@ -33,6 +33,7 @@ def test_every_specification_arrives_as_it_was_sent(layout):
         specifications.prediction(experiment),
         specifications.bases(experiment),
         timings.operators(layout),
+        timings.trained_operators(layout),
         timings.decoding(layout),
         timings.decoding_shape(layout, "llama-7b"),
     ):

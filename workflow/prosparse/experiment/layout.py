@@ -188,6 +188,9 @@ class Layout:
     def operators(self) -> Path:
         return self.directory / "measurements/operators.json"
 
+    def trained_operators(self) -> Path:
+        return self.directory / "measurements/trained_operators.json"
+
     def compiled_operators(self) -> Path:
         return self.directory / "measurements/compiled_operators.json"
 

@@ -62,6 +62,16 @@ class DecodingSpecification(Section):
 
 
 def operators(layout: Layout) -> OperatorsSpecification:
+    """Describe the config's shapes, with random patterns: nothing that is trained."""
+    experiment = layout.experiment
+    assert experiment.operators is not None
+    return OperatorsSpecification(
+        settings=experiment.operators, densities=table2_rows.densities(experiment), trained={}
+    )
+
+
+def trained_operators(layout: Layout) -> OperatorsSpecification:
+    """Describe the trained models, each with its own shape and patterns."""
     experiment, trained = layout.experiment, {}
     assert experiment.operators is not None
     for row, pair in table2_rows.trained(experiment).items():
@@ -71,9 +81,7 @@ def operators(layout: Layout) -> OperatorsSpecification:
             activation=activation,
             tokens=layout.tokens(experiment.tokenizer(run)),
         )
-    return OperatorsSpecification(
-        settings=experiment.operators, densities=table2_rows.densities(experiment), trained=trained
-    )
+    return OperatorsSpecification(settings=experiment.operators, densities={}, trained=trained)
 
 
 def decoding(layout: Layout) -> DecodingSpecification:

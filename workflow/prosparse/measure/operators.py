@@ -37,6 +37,7 @@ from prosparse.system.errors import UserError
 ROUNDS_TO_WARM_UP = 3
 WARM_UPS, WARM_CALLS = 10, 100
 CACHES = 4  # read this many times the last-level cache before reusing the same weights
+LEAST_DENSITY = 0.01  # a sparser model's weights take no more memory than this one's
 
 
 def timed_to_the_end(device: torch.device, call: Callable[[], Any]) -> float:
@@ -139,7 +140,7 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     patterns: list[tuple[dict[str, str], Patterns]] = [
         ({"scale": scale, "patterns": "random"}, random_patterns(*shape, density))
         for scale, shape in settings.shapes.items()
-        for density in specification.densities[scale]
+        for density in specification.densities.get(scale, [])
     ]
     for row, trained in specification.trained.items():
         patterns.append(({"row": row, "patterns": str(trained.activation)}, trained_patterns(trained)))
@@ -148,7 +149,7 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
         for names, each in patterns
     ]
     cache = last_level_cache(device)
-    sparsest = min(density for densities in specification.densities.values() for density in densities)
+    sparsest = max(min(case.patterns.density for case in cases), LEAST_DENSITY)
     memory = Memory(min(int(CACHES * cache / sparsest), settings.memory_limit), dtype, device)
 
     # one round over all cases at a time, so that every density meets the machine in the same state

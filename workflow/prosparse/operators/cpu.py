@@ -50,7 +50,13 @@ def build(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     print("building the sparse CPU operators: once, up to a minute", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        load(target.stem, [str(path) for path in SOURCES], extra_cflags=FLAGS, build_directory=folder, is_python_module=False)
+        load(
+            target.stem,
+            [str(path) for path in SOURCES],
+            extra_cflags=FLAGS,
+            build_directory=folder,
+            is_python_module=False,
+        )
         os.replace(Path(folder) / target.name, target)
 
 

@@ -87,7 +87,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity | needs.stage_sparsity
     if needs.decoding:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.decoded(experiment).values()}
-    if needs.operators:
+    if needs.trained_operators:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.trained(experiment).values()}
     overhead_run = lineage.overhead_run(experiment) if whole else None
     if overhead_run is not None:
@@ -108,6 +108,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
     timings = [("decoding", layout.decoding())] if needs.decoding else []
     timings += [("decoding", layout.decoding(shape)) for shape in sorted(needs.decoding_shapes)]
     timings += [("operators", layout.operators())] if needs.operators else []
+    timings += [("operators", layout.trained_operators())] if needs.trained_operators else []
     timings += [("overhead", layout.overhead())] if overhead_run is not None else []
     found += [Job(target, path.stem, layout.relative(path), timed=True) for target, path in timings]
     return marked(found, layout)

@@ -41,7 +41,7 @@ def test_table2_puts_ours_beside_the_papers(synthetic, decoding):
     }
     for key, value in expected.items():
         assert cells[key].ours.mean == pytest.approx(value), key
-    operators = json.loads(synthetic.layout.operators().read_text())
+    operators = json.loads(synthetic.layout.trained_operators().read_text())
     case = next(case for case in operators["cases"] if case.get("row") == "ProSparse-7B*")
     assert cells["step2_time_us"].ours.mean == case["cold"]["sparse_up"]["microseconds"]["median"]
     assert cells["step3_time_us"].ours.mean == case["cold"]["sparse_down"]["microseconds"]["median"]

@@ -14,7 +14,8 @@ from prosparse.experiment.layout import Layout
 class Needs:
     """The measurements that an output needs.
 
-    Holds runs, (run, activation), (run, stage), whether the operators and decoding are timed, the shapes of
+    Holds runs, (run, activation), (run, stage), whether the operators (also with
+    trained models' patterns) and decoding are timed, the shapes of
     ``experiment.decoding`` at which decoding is timed, and the runs whose sparsity is measured after every stage.
     """
 
@@ -27,6 +28,7 @@ class Needs:
     decoding: bool = False
     decoding_shapes: set[str] = field(default_factory=set)
     stage_sparsity: set[str] = field(default_factory=set)
+    trained_operators: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
@@ -59,6 +61,7 @@ class Needs:
             ],
             "benchmarks": [layout.benchmarks(*pair, seed) for pair in sorted(self.benchmarks) for seed in seeds],
             "operators": [layout.operators()] if self.operators else [],
+            "trained_operators": [layout.trained_operators()] if self.trained_operators else [],
             "prediction": [layout.prediction(*pair, seed) for pair in sorted(self.prediction) for seed in seeds],
             "predicted_benchmarks": [
                 layout.predicted_benchmarks(*pair, seed) for pair in sorted(self.predicted_benchmarks) for seed in seeds

@@ -6,8 +6,10 @@ Step (2) is the up projection of the active neurons, step (3) the down projectio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import MissingResult, Results
@@ -56,11 +58,10 @@ def machine(raw: dict[str, Any]) -> str:
 
 
 class Timings:
-    """The experiment's operator times."""
+    """Operator times, as a file holds them."""
 
-    def __init__(self, results: Results) -> None:
-        self._file = results.layout.operators()
-        raw = results.operators()
+    def __init__(self, file: Path, raw: dict[str, Any]) -> None:
+        self._file = file
         self.device: str = raw["device"]
         self.threads: int = raw["threads"]
         self.dtype: str = raw["dtype"]
@@ -112,12 +113,28 @@ class Timings:
 
 
 def read(results: Results) -> Timings | None:
-    """Read the operator times; None if the experiment times no operators.
+    """Read the operator times at the config's shapes; None if the experiment times no operators.
 
     Raises:
         MissingResult: if it does but its times do not exist.
     """
-    return None if results.experiment.operators is None else Timings(results)
+    return None if results.experiment.operators is None else Timings(results.layout.operators(), results.operators())
+
+
+def read_trained(results: Results) -> Timings | None:
+    """Read the operator times with trained models' own patterns; None if the experiment has none.
+
+    Raises:
+        MissingResult: if it has but they do not exist.
+    """
+    if not times_trained(results.experiment):
+        return None
+    return Timings(results.layout.trained_operators(), results.trained_operators())
+
+
+def times_trained(experiment: Experiment) -> bool:
+    """Return whether operators are timed with trained models' own patterns."""
+    return experiment.operators is not None and bool(table2_rows.trained(experiment))
 
 
 def missing(experiment: Experiment, scale: str) -> str | None:

@@ -192,6 +192,14 @@ class Results:
         """
         return self._json(self.layout.operators())
 
+    def trained_operators(self) -> dict[str, Any]:
+        """Return their times with trained models' own activation patterns.
+
+        Raises:
+            MissingResult: if the file does not exist.
+        """
+        return self._json(self.layout.trained_operators())
+
     # --------------------------------------------------------------------------- training
 
     def stage(self, run: str, stage: int) -> list[dict[str, Any]]:

@@ -67,7 +67,8 @@ def build(results: Results) -> Table:
         ],
     )
     pairs = table2_rows.decoded(experiment)
-    decoding, timings = trained_decoding(results), operators.read(results)
+    decoding = trained_decoding(results)
+    timings, trained = operators.read(results), operators.read_trained(results)
     gone: dict[str, list[str]] = {}
     for setting in settings():
         if setting.name not in pairs:
@@ -79,17 +80,17 @@ def build(results: Results) -> Table:
         cells = {
             **_predicted(results, setting, pairs[setting.name], gone),
             **_decoded(experiment, setting, decoding, gone),
-            **_steps(setting, _case(timings, pairs, setting), gone, timings is None),
+            **_steps(setting, _case(trained, pairs, setting), gone, timings is None),
         }
         table.rows.append(Row(setting.name, cells, pairs[setting.name], model=label(experiment, pairs[setting.name])))
     _add_synthetic(table, results, timings)
     note_predictor(table, experiment)
     note_conditions(table, results)
     note_origins(table, results, pairs)
-    if pairs and timings is not None:
+    if trained is not None:
         table.note(
             "Our steps (2) and (3): each model's own shape and activation patterns, relative to our kernel with every "
-            f"neuron active; {timings.machine}. The paper's shapes are in *Times of the sparse FFN operators*."
+            f"neuron active; {trained.machine}. The paper's shapes are in *Times of the sparse FFN operators*."
         )
     note_missing(table, gone)
     return table
@@ -161,16 +162,16 @@ def _decoded(
     return cells
 
 
-def _case(timings: Timings | None, pairs: dict[str, str], setting: Setting) -> operators.Case | None:
+def _case(trained: Timings | None, pairs: dict[str, str], setting: Setting) -> operators.Case | None:
     """Return the operator times with a row's own patterns; a dense row takes those of its scale's first sparse row."""
-    if timings is None:
+    if trained is None:
         return None
     rows = [setting.name]
     if setting.is_dense:
         rows = [other.name for other in settings() if other.scale == setting.scale and not other.is_dense]
     for row in rows:
         if row in pairs:
-            return timings.of_row(row)
+            return trained.of_row(row)
     return None
 
 
@@ -226,7 +227,11 @@ def _synthetic_steps(experiment: Experiment, timings: Timings | None, model: Mod
 def needs(experiment: Experiment) -> Needs:
     sparse = [pair for row, pair in table2_rows.decoded(experiment).items() if not row.startswith("Dense")]
     return (
-        Needs(sparsity=Needs.of_pairs(experiment, sparse).sparsity, operators=experiment.operators is not None)
+        Needs(
+            sparsity=Needs.of_pairs(experiment, sparse).sparsity,
+            operators=experiment.operators is not None,
+            trained_operators=operators.times_trained(experiment),
+        )
         | accelerated.prediction_needs(experiment)
         | accelerated.decoding_needs(experiment)
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import operators
-from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
-from prosparse.paper.results.operators import STEPS, Timings
-from prosparse.paper.results.origins import stands_in
+from prosparse.paper.results.operators import STEPS
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.operator_cells import (
     SPARSITY,
@@ -67,23 +64,5 @@ def build(results: Results) -> Table:
         table.rows.append(Row(setting.name, times(case, kind, setting.printed), pair))
     if timings is not None:
         table.notes += conditions(experiment, timings)
-        _add_trained(table, experiment, timings)
     note_missing_scales(table, experiment)
     return table
-
-
-def _add_trained(table: Table, experiment: Experiment, timings: Timings) -> None:
-    """Add rows of our trained models at their own shapes."""
-    origins: dict[str, list[str]] = {}
-    for row, pair in table2_rows.trained(experiment).items():
-        case = timings.of_row(row)
-        title = f"Ours for {row}, {case.hidden_size} × {case.intermediate_size}"
-        model = label(experiment, pair)
-        table.rows.append(Row(title, times(case, "sparse", {}), pair, is_published=False, model=model))
-        origins.setdefault(stands_in(experiment, row, experiment.pair(pair)[0]), []).append(model)
-    for words, pairs in origins.items():
-        table.note(
-            f"Rows named *Ours for*: {words}, with its own shape and its own activation patterns on held-out tokens "
-            f"({', '.join(dict.fromkeys(pairs))}). Its weights are far smaller than the paper's, so the fixed cost of "
-            "a call matters more."
-        )
