@@ -47,7 +47,7 @@ def resources(output: str) -> dict[str, dict[str, str]]:
     return {job.rule: job.resources for job in Plan.read(output).jobs}
 
 
-FOR_GPUS = [path for path in EXPERIMENTS if path.stem in ("paper", "released")]
+FOR_GPUS = [path for path in EXPERIMENTS if path.stem in ("node", "paper", "released")]
 
 
 @pytest.mark.parametrize(

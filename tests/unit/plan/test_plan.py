@@ -46,6 +46,21 @@ def test_hours_of_the_papers_7b(tmp_path):
     assert beside["implied_utilization"][0] == pytest.approx(0.4 * 1.85, abs=0.005)
 
 
+def test_hours_of_the_first_run_on_a_node(tmp_path):
+    """SmolLM2-360M on 2.097 B tokens, from its matrices: 32 layers and the tied head, beside attention over 2,048 keys."""
+    experiment = load(yaml.safe_load((ROOT / "workflow/experiments/node.yaml").read_text()))
+    shape = of_architecture(experiment.architectures["smollm2-360m"])
+    assert shape.parameters == 361_821_120  # as published
+    layer = 2 * 960 * 960 + 2 * 960 * 320 + 3 * 960 * 2560
+    per_token = 3 * (2 * (32 * layer + 49152 * 960) + 4 * 32 * 960 * 2048)
+    whole = Total.of(job for job in planned(experiment, tmp_path) if job.target == "prosparse")
+    assert (whole.jobs, whole.tokens) == (6, 4000 * 256 * 2048)
+    assert whole.flops == per_token * whole.tokens
+    assert costs.gpu_hours(experiment, whole.flops) == pytest.approx(18.2, abs=0.05)
+    everything = Total.of(planned(experiment, tmp_path))
+    assert 50 < costs.gpu_hours(experiment, everything.flops) < 200
+
+
 def test_the_page_prints_the_ratio_to_the_paper(tmp_path):
     text = page.write(Layout(paper(), tmp_path), ask=False)
     assert "8 x A100 80GB, about 10 days = 1,920 GPU-hours for 34.6 B tokens" in text
