@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from prosparse.experiment.activation import Activation
-from prosparse.inference.decoding import cache, dense_bytes, greedy, prepare, weight_bytes
+from prosparse.inference.decoding import cache, dense_bytes, prepare, weight_bytes
+from prosparse.inference.generation import greedy
 from prosparse.inference.predictors import Predictor, predicting
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
 from prosparse.method.activations import gated_ffns, substitute

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from prosparse.experiment.activation import Activation
 from prosparse.inference.attention import cache
 from prosparse.inference.decoding import prepare
+from prosparse.inference.generation import Text
 from prosparse.inference.predictors import feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.models.build import empty
@@ -27,6 +28,9 @@ from prosparse.system.errors import UserError
 PAGE = (ROOT / "docs" / "models.md").read_text()
 (LIST,) = re.findall(r"\n\n(`.*?)\n\n", PAGE.partition("## Supported")[2].partition("\n## ")[0], re.DOTALL)
 SUPPORTED = set(re.findall(r"`(\w+)`", LIST))
+#: Each of their tokens takes transformers' modules instead of one native call.
+(LIST,) = re.findall(r"except\s+for\s(`.*?)\.\n", PAGE, re.DOTALL)
+NOT_NATIVE = set(re.findall(r"`(\w+)`", LIST))
 TOKENS = torch.randint(3, 64, (1, 14), generator=torch.Generator().manual_seed(7))
 #: They need configs of several models: none is an ordinary decoder.
 NO_DEFAULT = {"gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody", "zamba", "zamba2"}
@@ -79,9 +83,14 @@ def test_computes_what_transformers_does_or_is_refused(family, tmp_path):
     assert str(own_activation(ours.config)) == "relu"
     torch.testing.assert_close(logits(ours, DynamicCache(config=ours.config)), expected)
     decoder = prepare(ours)
+    if hasattr(torch.ops.prosparse, "attention"):
+        assert (decoder.native is None) == (family in NOT_NATIVE), decoder.without_native
     for mode in decoder.modes:
         decoder.mode = mode
         torch.testing.assert_close(logits(ours, cache(ours)), expected, rtol=1e-4, atol=1e-4)
+        text, tokens = Text(decoder, TOKENS.shape[1]), TOKENS[0].tolist()
+        read = [text.read(part) for part in (tokens[:-3], *([token] for token in tokens[-3:]))]
+        torch.testing.assert_close(torch.stack(read), expected[-4:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", sorted(SUPPORTED))

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from prosparse.experiment.activation import Activation
-from prosparse.inference.decoding import cache, prepare
+from prosparse.inference.decoding import prepare
+from prosparse.inference.generation import Text, continued
 from prosparse.inference.predictors import load as load_predictors
-from prosparse.inference.text import TextStream, encode, plain_generation
+from prosparse.inference.text import TextStream, encode, end_tokens
 from prosparse.models.load import load
 from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
@@ -45,41 +46,28 @@ def generate_text(wanted: Generation) -> None:
     predictors = load_predictors(wanted.predictors) if wanted.predictors is not None else None
     decoder = prepare(model, predictors, wanted.decision_threshold)
     decoder.mode = wanted.mode if wanted.mode in decoder.modes or wanted.mode == "predicted" else "dense"
-    inputs = torch.tensor([encode(tokenizer, wanted.prompt)])
-    if not inputs.numel():
+    if decoder.native is None:
+        print(
+            f"each token takes transformers' modules instead of one native call: {decoder.without_native}",
+            file=sys.stderr,
+        )
+    prompt = encode(tokenizer, wanted.prompt)
+    if not prompt:
         raise ConfigError(
             f"the prompt {wanted.prompt!r} has no tokens, and {wanted.checkpoint} no token that begins a text"
         )
+    stream = TextStream(tokenizer, partial(print, end="", flush=True))
     started = time.perf_counter()
-    clock = _FirstToken(tokenizer, partial(print, end="", flush=True))
-    settings = plain_generation(model, tokenizer, wanted.temperature)
-    settings.max_new_tokens = wanted.new_tokens
-    generated = model.generate(
-        inputs,
-        attention_mask=torch.ones_like(inputs),
-        generation_config=settings,
-        past_key_values=cache(model),
-        streamer=clock,
-    )
+    text, times = Text(decoder, len(prompt) + wanted.new_tokens), []
+    stream.put(torch.tensor(prompt))
+    for token in continued(text, prompt, wanted.new_tokens, wanted.temperature, end_tokens(model, tokenizer)):
+        times.append(time.perf_counter())
+        stream.put(torch.tensor([token]))
+    stream.end()
     print()
-    tokens, finished = generated.shape[1] - inputs.shape[1], time.perf_counter()
-    speed = (tokens - 1) / (finished - clock.first) if tokens > 1 else math.nan
+    speed = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else math.nan
     print(
-        f"{tokens} tokens, {decoder.mode}: {speed:.2f} tokens/s after the first, "
-        f"which took {1000 * (clock.first - started):.0f} ms",
+        f"{len(times)} tokens, {decoder.mode}: {speed:.2f} tokens/s after the first, "
+        f"which took {1000 * (times[0] - started):.0f} ms",
         file=sys.stderr,
     )
-
-
-class _FirstToken(TextStream):
-    """Writes the text and records the time of its first token."""
-
-    first = math.nan
-    _prompted = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """The first call passes the prompt."""
-        if self._prompted and math.isnan(self.first):
-            self.first = time.perf_counter()
-        self._prompted = True
-        super().put(value)

@@ -51,11 +51,15 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer of transformers' cache with room for future tokens: each token copies only its own keys."""
+    """A layer of transformers' cache with room for future tokens: each token copies only its own keys.
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        super().lazy_initialization(key_states, value_states)
-        self.room: tuple[Tensor, Tensor] | None = None  # buffers that start with the keys and values
+    Args:
+        room: buffers for the keys and values, [batch, key heads, capacity, head size] each, until more are needed.
+    """
+
+    def __init__(self, room: tuple[Tensor, Tensor] | None = None) -> None:
+        super().__init__()
+        self.room = room
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *arguments: Any, **options: Any
@@ -67,7 +71,8 @@ class GrowingLayer(DynamicLayer):
         total = length + key_states.shape[-2]
         held: Any = self.keys, self.values
         # after a selection of the batch, keys are no longer a view of the buffer
-        if self.room is None or self.room[0].shape[-2] < total or held[0].data_ptr() != self.room[0].data_ptr():
+        moved = self.room is None or (length and held[0].data_ptr() != self.room[0].data_ptr())
+        if self.room is None or moved or self.room[0].shape[-2] < total:
             capacity = max(LEAST_CAPACITY, 2 * total)
             keys, values = (
                 states.new_empty(*states.shape[:-2], capacity, states.shape[-1])
@@ -83,8 +88,15 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def cache(model: PreTrainedModel) -> Cache:
-    """An empty cache for this model's ``past_key_values``; layers other than attention keep the state they need."""
+def cache(model: PreTrainedModel, room: Tensor | None = None) -> Cache:
+    """An empty cache for this model's ``past_key_values``; layers other than attention keep the state they need.
+
+    Args:
+        room: memory for one text's keys and values, [layers, 2, key heads, capacity, head size].
+    """
     past = DynamicCache(config=model.config)
-    past.layers = [GrowingLayer() if type(layer) in GROWN else layer for layer in past.layers]
+    rooms = [None] * len(past.layers) if room is None else [(keys[None], values[None]) for keys, values in room]
+    past.layers = [
+        GrowingLayer(given) if type(layer) in GROWN else layer for layer, given in zip(past.layers, rooms, strict=True)
+    ]
     return past

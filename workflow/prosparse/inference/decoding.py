@@ -1,11 +1,13 @@
-"""Faster decoding of a Hugging Face model through its own ``generate``.
+"""Faster decoding of a Hugging Face model, by ``generation`` or through the model's own ``generate``.
 
 ::
 
     from prosparse.inference.decoding import cache, prepare
+    from prosparse.inference.generation import greedy
 
     decoder = prepare(model)             # in place: rearranges the weights without holding any twice
-    model.generate(**prompt, past_key_values=cache(model))  # exact: the tokens of the dense model
+    greedy(decoder, prompt, 100)         # exact: the tokens of the dense model
+    model.generate(**prompt, past_key_values=cache(model))  # the same, with all of transformers' options
 
     decoder = prepare(model, load(Path("predictors")))
     decoder.mode = "predicted"           # faster still, but no longer the same model
@@ -22,6 +24,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from prosparse.inference.attention import IMPLEMENTATION, cache
+from prosparse.inference.layers import UnknownLayer
+from prosparse.inference.native import NativeDecoder
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, feeding_norms
 from prosparse.inference.sparse_ffn import MODES, DecodingFFN, StreamingLinear, check, is_sparse
 from prosparse.method.activations import gated_ffns
@@ -34,11 +38,17 @@ ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch
 
 
 class Decoder:
-    """A prepared model and the mode in which its FFNs decode."""
+    """A prepared model and the mode in which its FFNs decode.
+
+    ``native`` reads a token in one call; it is None if the model computes something that it does not know, and
+    ``without_native`` says what.
+    """
 
     def __init__(self, model: PreTrainedModel, ffns: list[DecodingFFN]) -> None:
         self.model = model
         self.ffns = ffns
+        self.native: NativeDecoder | None = None
+        self.without_native = ""
         self.mode = self.modes[-1] if self.modes[-1] != "predicted" else "exact"
 
     @property
@@ -90,7 +100,7 @@ def prepare(
     logit = decision_logit(decision_threshold)
     # before replacing the FFNs, which locate the norms
     norms = feeding_norms(model) if predictors is not None else []
-    _stream(model)
+    expected, allowed = _stream(model)
     ffns = []
     for layer, ffn in enumerate(found):
         decoding = DecodingFFN(ffn, predictors[layer] if predictors is not None else None, logit)
@@ -99,11 +109,23 @@ def prepare(
     for norm, decoding in zip(norms, ffns, strict=False):
         norm.register_forward_pre_hook(_keep_residual(decoding))
     forget_generation_settings(model)
-    return Decoder(model, ffns)
+    decoder = Decoder(model, ffns)
+    try:
+        native = NativeDecoder(model)
+        if (difference := _difference(_decoded(model, None, native), expected)) <= allowed:
+            decoder.native = native
+        else:
+            decoder.without_native = f"its logits would be off by {difference:.2g} of their size"
+    except UnknownLayer as reason:
+        decoder.without_native = str(reason)
+    return decoder
 
 
-def _stream(model: PreTrainedModel) -> None:
+def _stream(model: PreTrainedModel) -> tuple[Tensor, float]:
     """Let the operators compute everything but the FFNs: linear layers, attention and cache.
+
+    Returns:
+        transformers' own logits of some tokens, and the relative difference that counts as rounding.
 
     Raises:
         UserError: the model would compute something else; it is left unchanged.
@@ -132,6 +154,7 @@ def _stream(model: PreTrainedModel) -> None:
                 f"{type(model).__name__} cannot be decoded here: its logits would be off by {difference:.2g} of their "
                 f"size, where rounding explains {allowed:.2g}"
             )
+        return expected, allowed
     except Exception as error:
         for name, linear in linears.items():
             model.set_submodule(name, linear)
@@ -147,15 +170,24 @@ def _stream(model: PreTrainedModel) -> None:
 
 
 @torch.inference_mode()
-def _decoded(model: PreTrainedModel, past: Cache | None) -> Tensor:
-    """Logits [CHECKED_TOKENS, vocabulary] of random tokens: at once, or with a cache, a prompt, then one by one."""
+def _decoded(model: PreTrainedModel, past: Cache | None, native: NativeDecoder | None = None) -> Tensor:
+    """Logits [CHECKED_TOKENS, vocabulary] of random tokens: at once, or with a cache, a prompt, then one by one.
+
+    With ``native``, it computes those after the prompt, also with a cache.
+    """
     forward: Any = model
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(len(model.get_input_embeddings().weight), (1, CHECKED_TOKENS), generator=generator)  # type: ignore[arg-type]
     tokens = tokens.to(model.device)
+    parts = [tokens[:, :-3], *tokens[:, -3:].split(1, dim=1)]
+    if native is not None:
+        room, table = native.room(CHECKED_TOKENS), native.table(CHECKED_TOKENS)
+        logits = [forward(input_ids=parts[0], past_key_values=cache(model, room), use_cache=True).logits[0]]
+        for position, part in enumerate(parts[1:], CHECKED_TOKENS - 3):
+            logits.append(native.step(int(part), position, room, table, "dense")[None])
+        return torch.cat(logits).float()
     if past is None:
         return forward(input_ids=tokens, use_cache=False).logits[0].float()
-    parts = [tokens[:, :-3], *tokens[:, -3:].split(1, dim=1)]
     logits = [forward(input_ids=part, past_key_values=past, use_cache=True).logits[0] for part in parts]
     return torch.cat(logits).float()
 
@@ -189,14 +221,3 @@ def dense_bytes(decoder: Decoder) -> dict[str, int]:
         if isinstance(module, StreamingLinear) and module is not head
     )
     return {"attention": attention, "head": _bytes(head.weight)}  # type: ignore[arg-type]
-
-
-@torch.inference_mode()
-def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> list[int]:
-    """Greedy continuation of a prompt's token ids, without stopping at the end of text."""
-    model: Any = decoder.model
-    past, given, found = cache(decoder.model), torch.tensor([list(prompt)], device=model.device), []
-    for _ in range(new_tokens):
-        given = model(input_ids=given, past_key_values=past, use_cache=True).logits[:, -1:].argmax(-1)
-        found.append(int(given))
-    return found

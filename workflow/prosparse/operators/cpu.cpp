@@ -3,6 +3,7 @@
 // would not if this library were linked to another OpenMP.
 
 #include "cpu_call.h"
+#include "elementwise.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -62,6 +63,7 @@ inline uint32_t sign_bits(Words words) {
   return bits;
 }
 #include "cpu_kernels.h"
+#include "elementwise_kernels.h"
 }  // namespace baseline
 
 #if defined(__x86_64__)
@@ -82,6 +84,7 @@ inline void floats_to_halves(__m256 values, Half* to) {
 template <typename Words>
 inline uint32_t sign_bits(Words words) { return _mm256_movemask_ps((__m256)words); }
 #include "cpu_kernels.h"
+#include "elementwise_kernels.h"
 }  // namespace avx2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -103,6 +106,7 @@ inline void floats_to_halves(__m512 values, Half* to) {
 template <typename Words>
 inline uint32_t sign_bits(Words words) { return _mm512_movepi32_mask((__m512i)words); }
 #include "cpu_kernels.h"
+#include "elementwise_kernels.h"
 }  // namespace avx512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -151,6 +155,19 @@ void run(const Call& call, ScalarType type) {
     default: return run<float>(call);
   }
 }
+
+template <typename T>
+const Elementwise<T>& elementwise() {
+#if defined(__x86_64__)
+  if (instruction_set() == InstructionSet::AVX512) return avx512::ELEMENTWISE<T>;
+  if (instruction_set() == InstructionSet::AVX2) return avx2::ELEMENTWISE<T>;
+#endif
+  return baseline::ELEMENTWISE<T>;
+}
+
+template const Elementwise<BFloat16>& elementwise();
+template const Elementwise<Half>& elementwise();
+template const Elementwise<float>& elementwise();
 
 namespace {
 
