@@ -1,4 +1,4 @@
-# make reproduce   install, then every table and figure of the paper (results/laptop/README.md)
+# make reproduce   install, then every table and figure of the paper (results/laptop/index.html)
 # make check       install, then lint, types and the fast unit tests
 # make test        install, then lint, types and every test
 

@@ -25,6 +25,7 @@ FLOORS = (
     ("paper.html",),
     ("paper.compare",),
     ("paper.page",),
+    ("paper.opening",),
     ("paper.acceleration", "paper.release", "paper.sections"),
     ("paper.claims", "paper.figures", "paper.tables"),
     ("paper.registry",),

@@ -76,7 +76,7 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         "figure": lambda figure: [layout.figure(figure, suffix) for suffix in ("png", "svg", "json")],
         "judge_claims": lambda: [layout.claims("md"), layout.claims("json")],
         "acceleration": lambda: [layout.acceleration()],
-        "page": lambda: [layout.page()],
+        "page": lambda: [layout.page(), layout.details()],
         "html": lambda: [layout.html()],
     }
     made: dict[str, set[Path]] = {}

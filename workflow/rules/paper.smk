@@ -115,6 +115,7 @@ rule page:
             caption="../report/page.rst",
             category="Page",
         ),
+        "<experiment>/details.md",
     log:
         "<experiment>/logs/page.log",
     localrule: True

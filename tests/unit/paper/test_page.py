@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -12,54 +13,67 @@ from prosparse.paper.tables import registry as tables
 
 
 def test_page_renders_with_everything_missing(nothing):
-    text = page.write(nothing.layout).read_text()
-    assert "_missing: claims.md has not been made yet._" in text
+    written, details = (path.read_text() for path in page.write(nothing.layout))
+    assert "_missing: claims.md has not been made yet._" in written
     for name in tables.TABLES:
-        assert f"_missing: tables/{name}.md has not been made yet._" in text
+        assert f"_missing: tables/{name}.md has not been made yet._" in written
     for name in FIGURES:
-        assert f"figures/{name}.png has not been made" in text
-    assert "Wall time: missing" in text
-    assert "activation recall, predicted sparsity): the experiment trains no predictors, so claim 8 has no" in text
-    assert "_missing: acceleration.md has not been made yet._" in text
-    assert "the experiment times no operators, so claim 9 has no verdict" in text
+        assert f"figures/{name}.png has not been made" in written
+    assert "Wall time: missing" in details
+    assert "activation recall, predicted sparsity): the experiment trains no predictors, so claim 8 has no" in details
+    assert "the experiment times no operators, so claim 9 has no verdict" in details
 
 
-def test_page_holds_everything_that_was_made(synthetic):
+def test_page_links_everything_that_was_made(synthetic):
     for name in tables.TABLES:
         tables.write(name, synthetic.layout)
     claims.write(synthetic.layout)
     acceleration.write(synthetic.layout)
-    (synthetic.directory / "figures").mkdir()
-    (synthetic.directory / "figures" / "figure1.png").write_bytes(b"")
-    text = page.write(synthetic.layout).read_text()
-    assert "has not been made" in text  # figures 2 to 4
-    assert "![figure1](figures/figure1.png)" in text
-    assert text.index("## Acceleration") < text.index("### Why sparsity alone")
-    assert "so claim 8" not in text
-    assert "### Our own comparisons: runs that the paper does not have" in text
-    assert "### Search log: the short runs that chose the recipe" in text
-    assert text.index("## Claims") < text.index("## Tables") < text.index("### Table 1.")
-    assert "Imaginary CPU, 2 cores" in text
+    synthetic.json(synthetic.layout.figure("figure1", "json"), {"title": "Figure 1. λ(t)"})
+    synthetic.layout.figure("figure1", "png").touch()
+    written, details = (path.read_text() for path in page.write(synthetic.layout))
+    assert "has not been made" in written  # figures 2 to 4
+    assert "- [Figure 1. λ(t)](figures/figure1.png)" in written
+    assert "so claim 8" not in details
+    assert "[Our own comparisons: runs that the paper does not have](tables/ours.md)" in written
+    assert written.index("## Claims") < written.index("## Tables") < written.index("[Table 1.")
+    assert "Imaginary CPU, 2 cores" in details
     assert (
         "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 5 | 2 | 1,067 "
-        "| 945,678 | 250,000 | 97.5 % |" in text
+        "| 945,678 | 250,000 | 97.5 % |" in details
     )
-    assert "Benchmark rows that can be recognized inside a text: copa 98.0 % of 100." in text
-    assert str(synthetic.directory) not in text
+    assert "Benchmark rows that can be recognized inside a text: copa 98.0 % of 100." in details
+    assert str(synthetic.directory) not in written + details
+    for target in re.findall(r"\]\(([^)]+)\)", written):
+        assert (synthetic.directory / target).is_file()
 
 
-def test_the_frontier_stands_first_if_the_experiment_draws_one(synthetic, nothing):
-    drawn, without = page.write(synthetic.layout).read_text(), page.write(nothing.layout).read_text()
-    assert drawn.count("figures/figure_frontier.png") == 1
-    assert drawn.index("figures/figure_frontier.png") < drawn.index("## Claims")
-    assert without.index("figures/figure_frontier.png") > without.index("## Figures")
+def test_the_page_is_three_screens_at_most(synthetic):
+    for name in tables.TABLES:
+        tables.write(name, synthetic.layout)
+    claims.write(synthetic.layout)
+    written = page.write(synthetic.layout)[0].read_text()
+    assert len(written.split()) < 900
+    assert sum(line.startswith("|") for line in written.splitlines()) < 25
+
+
+def test_the_page_says_what_was_run_and_what_was_found(several_seeds):
+    claims.write(several_seeds.layout)
+    written = page.write(several_seeds.layout)[0].read_text()
+    assert (
+        "tiny in place of LLaMA2-7B; 368,640 tokens of continued training (the paper, in billions: 7B 34.60)" in written
+    )
+    assert "3 seeds; on Imaginary CPU, 2 cores" in written
+    sparsity = several_seeds.results.sparsity("progressive", "fatrelu-0.01").sparsity
+    assert f"| **{sparsity.mean:.1f} ± {sparsity.spread:.1f} %** of activations are zero | 89.32 % |" in written
+    assert written.count("**holds**") + written.count("**does not hold**") + written.count("**undecided**") == 10
 
 
 def test_rows_beyond_the_limits_are_told(synthetic):
     def line(**limits):
         benchmarks = synthetic.experiment.benchmarks.model_copy(update=limits)
         experiment = synthetic.experiment.model_copy(update={"benchmarks": benchmarks})
-        text = page.write(Layout(experiment, synthetic.directory)).read_text()
+        text = page.write(Layout(experiment, synthetic.directory))[1].read_text()
         return [found for found in text.splitlines() if found.startswith("- Benchmark rows")]
 
     own = {"gsm8k": 50, "boolq": 400}
@@ -75,19 +89,19 @@ def test_rows_beyond_the_limits_are_told(synthetic):
 
 def test_results_that_do_not_exist_are_counted(synthetic):
     synthetic.layout.sparsity("vanilla", 1).unlink()
-    text = page.write(synthetic.layout).read_text()
+    text = page.write(synthetic.layout)[1].read_text()
     assert "1 result of sparsity" in text
 
 
 def test_operators_on_a_cpu_leave_the_gpu_open(synthetic):
-    text = page.write(synthetic.layout).read_text()
+    text = page.write(synthetic.layout)[1].read_text()
     assert "have not been run; the times are a CPU's" in text
     assert "so claim 9" not in text
     assert "| operators | 1 | 100 | 100 |" in text
     synthetic.edit(synthetic.layout.operators(), lambda value: value.update(device="Imaginary GPU"))
-    assert "have not been run" not in page.write(synthetic.layout).read_text()
+    assert "have not been run" not in page.write(synthetic.layout)[1].read_text()
     synthetic.layout.operators().unlink()
-    assert "1 result of operators" in page.write(synthetic.layout).read_text()
+    assert "1 result of operators" in page.write(synthetic.layout)[1].read_text()
 
 
 def test_wall_time_comes_from_snakemake_where_given(synthetic):
@@ -97,7 +111,7 @@ def test_wall_time_comes_from_snakemake_where_given(synthetic):
         row = f"{seconds}\t0:00:{seconds}\t{100 + index}\n"
         (folder / f"{index}.tsv").write_text("s\th:m:s\tmax_rss\n" + row)
     (folder.parent / "tokenizer.tsv").write_text("s\th:m:s\tmax_rss\n5\t0:00:05\t-\n")
-    text = page.write(synthetic.layout).read_text()
+    text = page.write(synthetic.layout)[1].read_text()
     assert "| train | 2 | 40 | 30 | 101 |" in text
     assert "| tokenizer | 1 | 5 | 5 | missing |" in text
 
@@ -129,9 +143,9 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
         },
         "sparsity_measurement": {"plain": rate(9000), "counting": rate(8000), "slowdown": cost},
     }
-    assert "Missing: not measured." in page.write(synthetic.layout).read_text()
+    assert "Missing: not measured." in page.write(synthetic.layout)[1].read_text()
     synthetic.json(synthetic.layout.overhead(), speed)
-    text = page.write(synthetic.layout).read_text()
+    text = page.write(synthetic.layout)[1].read_text()
     assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
     assert "cost 3.2 %" in text or "cost 3.3 %" in text
     assert "Measured with the first 2 of 30 layers." in text

@@ -26,6 +26,7 @@ LEDGER = "ledger.csv"
 #: What `snakemake publish` copies, as patterns in an experiment's directory: no weights, tokens or logs.
 PUBLISHED = (
     "README.md",
+    "details.md",
     "index.html",
     "config.json",
     "claims.*",
@@ -221,6 +222,10 @@ class Layout:
 
     def page(self) -> Path:
         return self.directory / "README.md"
+
+    def details(self) -> Path:
+        """Return what the page's numbers rest on: stand-ins, corpora, machine, times."""
+        return self.directory / "details.md"
 
     def html(self) -> Path:
         """Return the page to open in a browser."""

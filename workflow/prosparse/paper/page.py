@@ -1,18 +1,21 @@
-"""``results/{experiment}/README.md``: claims, tables, figures and provenance."""
+"""``README.md``, three screens for GitHub, and ``details.md``, what the numbers rest on"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.paper.claims.registry import CLAIMS
 from prosparse.paper.figures.registry import FIGURES
+from prosparse.paper.markdown import markdown_table
+from prosparse.paper.opening import key_numbers, scope
 from prosparse.paper.results.needs import Needs
-from prosparse.paper.results.reader import Results
+from prosparse.paper.results.reader import MissingResult, Results
 from prosparse.paper.sections.compiled_operators import compiled_operators
 from prosparse.paper.sections.corpora import corpora
-from prosparse.paper.sections.host import host, provenance
+from prosparse.paper.sections.host import facts, host, provenance
 from prosparse.paper.sections.not_run import not_run
 from prosparse.paper.sections.origins import origins
 from prosparse.paper.sections.overhead import overhead
@@ -26,72 +29,118 @@ def needs(experiment: Experiment) -> Needs:
     return CLAIMS.all_needs(experiment) | TABLES.all_needs(experiment) | FIGURES.all_needs(experiment)
 
 
-def write(layout: Layout) -> Path:
-    """Write the page from the tables, figures and claims that exist; anything not made yet is marked as missing."""
-    path = layout.page()
-    write_text(path, render(Results(layout)))
-    return path
+def write(layout: Layout) -> list[Path]:
+    """Write both pages from the tables, figures and claims that exist; what was not made yet is marked as missing."""
+    results = Results(layout)
+    write_text(layout.page(), render(results))
+    write_text(layout.details(), render_details(results))
+    return [layout.page(), layout.details()]
 
 
 def render(results: Results) -> str:
     experiment, layout = results.experiment, results.layout
-    blocks, absent = provenance(results, needs(experiment))
+    blocks, _ = provenance(results, needs(experiment))
     lines = [
         f"# {experiment.experiment}",
         "",
         experiment.description.strip(),
         "",
-        "Every number below comes from a measurement of this experiment or from the paper's tables "
-        "(Song et al., COLING 2025, arXiv 2402.13516v7). What was not measured is marked as missing.",
+        scope(results, facts(experiment, blocks)["Processor"]),
         "",
-    ]
-    first = ["figure_frontier"] if experiment.figures.frontier else []
-    for name in first:
-        lines += ["## Loss over sparsity", "", *_figure(layout, name), ""]
-    lines += [
+        *_key_numbers(results),
+        "",
+        f"Open `{layout.relative(layout.html())}` in a browser for interactive charts and the measurement behind every "
+        "number.",
+        "",
         "## Claims",
         "",
-        _included(layout, layout.claims("md")),
+        *_claims(layout),
+        "",
+        "## Loss over sparsity",
+        "",
+        *_frontier(layout),
         "",
         "## Tables",
+        "",
+        *(_table(layout, name) for name in TABLES),
+        "",
+        "## Figures",
+        "",
+        *(_figure(layout, name) for name in FIGURES),
+        "",
+        "## More",
+        "",
+        f"- {_link(layout, 'Why the paper decodes 4.52 times faster', layout.acceleration())}",
+        f"- {_link(layout, 'Stand-ins, corpora, what was not run, machine, times', layout.details())}",
     ]
-    for name in TABLES:
-        lines += ["", _included(layout, layout.table(name, "md"))]
-    lines += ["", "## Figures"]
-    for name in FIGURES:
-        if name not in first:
-            lines += ["", *_figure(layout, name)]
-    lines += ["", "## Acceleration", "", _included(layout, layout.acceleration())]
-    lines += ["", "## Stand-ins", "", *origins(experiment)]
-    lines += ["", "## Corpora", "", *corpora(results)]
-    lines += ["", "## Not run", "", *not_run(results, absent)]
-    lines += [
-        "",
-        "## Host, versions and run time",
-        "",
-        *host(experiment, blocks),
-        "",
-        *times(blocks, layout.timings()),
-        "",
-        *start_up(layout),
-    ]
-    lines += ["", "## Overhead of regularization and measurement", "", *overhead(layout.overhead())]
-    lines += ["", "## Compiled GPU operators", ""]
-    lines += compiled_operators(layout.compiled_operators())
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _figure(layout: Layout, name: str) -> list[str]:
-    image = layout.figure(name, "png")
-    return [f"![{name}]({layout.relative(image)})" if image.exists() else _missing(layout, image)]
+def render_details(results: Results) -> str:
+    """Return what the tables rest on: stand-ins, corpora, what was not run, machine and times."""
+    experiment, layout = results.experiment, results.layout
+    blocks, absent = provenance(results, needs(experiment))
+    sections = {
+        "Stand-ins": origins(experiment),
+        "Corpora": corpora(results),
+        "Not run": not_run(results, absent),
+        "Host, versions and run time": [
+            *host(experiment, blocks),
+            "",
+            *times(blocks, layout.timings()),
+            "",
+            *start_up(layout),
+        ],
+        "Overhead of regularization and measurement": overhead(layout.overhead()),
+        "Compiled GPU operators": compiled_operators(layout.compiled_operators()),
+    }
+    lines = [f"# {experiment.experiment}: what the numbers rest on"]
+    for title, body in sections.items():
+        lines += ["", f"## {title}", "", *body]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _key_numbers(results: Results) -> list[str]:
+    try:
+        found = key_numbers(results)
+    except MissingResult as error:
+        return [f"_missing: {error}_"]
+    rows = [[f"**{each.ours}** {each.title}", each.paper, each.about] for each in found]
+    return markdown_table(["Ours", "Paper", ""], rows) if rows else []
+
+
+def _claims(layout: Layout) -> list[str]:
+    """Return the verdicts without the evidence, as ``claims.md`` begins."""
+    path = layout.claims("md")
+    if not path.exists():
+        return [_missing(layout, path)]
+    text = path.read_text(encoding="utf-8").removeprefix("### Claims").strip()
+    return [text.partition("\n#### ")[0].strip(), "", f"[The evidence]({layout.relative(path)})"]
+
+
+def _frontier(layout: Layout) -> list[str]:
+    image = layout.figure("figure_frontier", "png")
+    return [f"![Loss over sparsity]({layout.relative(image)})" if image.exists() else _missing(layout, image)]
+
+
+def _table(layout: Layout, name: str) -> str:
+    path = layout.table(name, "md")
+    if not path.exists():
+        return f"- {_missing(layout, path)}"
+    title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("### ")
+    return f"- {_link(layout, title, path)}"
+
+
+def _figure(layout: Layout, name: str) -> str:
+    path, data = layout.figure(name, "png"), layout.figure(name, "json")
+    if not path.exists() or not data.exists():
+        return f"- {_missing(layout, path)}"
+    return f"- {_link(layout, json.loads(data.read_text(encoding='utf-8'))['title'], path)}"
+
+
+def _link(layout: Layout, title: str, path: Path) -> str:
+    return f"[{title}]({layout.relative(path)})"
 
 
 def _missing(layout: Layout, path: Path) -> str:
     return f"_missing: {layout.relative(path)} has not been made yet._"
-
-
-def _included(layout: Layout, path: Path) -> str:
-    """Return a fragment's text without the heading that would repeat the section's."""
-    if not path.exists():
-        return _missing(layout, path)
-    return path.read_text(encoding="utf-8").strip().removeprefix("### Claims").strip()

@@ -12,6 +12,7 @@ from prosparse.published.tables import DATA
 @dataclass(frozen=True)
 class Claim:
     number: int
+    title: str  # in a few words
     statement: str
     where: str  # in the paper
     test: str

@@ -21,6 +21,6 @@ def test_claim5_needs_one_sparsity_from_two_histories(synthetic, tmp_path):
     change_measurements(synthetic, "final-early", lambda entry: entry.update(sparsity=entry["sparsity"] - 0.02))
     verdict = verdicts_of(synthetic)[5]
     assert verdict.verdict is Verdict.FAILS
-    assert "λ_S = 0.1 reached from two checkpoints (`final-0.1`, `final-early`) differs by +2.00" in verdict.evidence
+    assert verdict.deciding.ours == "2.00 (1.90 to 2.10) points"
     once = {**CONFIG["figures"], "final_factor": CONFIG["figures"]["final_factor"][:-1]}
     assert verdicts_of(Synthetic(tmp_path, {**CONFIG, "figures": once}).write())[5].verdict is Verdict.UNDECIDED

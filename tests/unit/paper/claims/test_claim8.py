@@ -61,7 +61,7 @@ def test_it_fails_where_a_sparser_row_is_predicted_worse(fast):
     fast.edit(path, lambda value: value["kinds"]["nonzero"].update(activation_recall=0.5))
     verdict = _verdict(fast)
     assert verdict.verdict == Verdict.FAILS
-    assert "`progressive@fatrelu-0.01` has no higher recall than `vanilla@relu`" in verdict.evidence
+    assert "FATReLU 0.01 has no higher recall than tiny, Vanilla ReLU" in verdict.evidence
 
 
 def test_only_the_predictor_that_decodes_counts(fast):
@@ -72,7 +72,7 @@ def test_only_the_predictor_that_decodes_counts(fast):
 
 def test_it_fails_where_a_sparser_row_is_slower_by_more_than_the_spread(fast):
     _speed(fast, "Vanilla ReLU-7B", 2.0)
-    assert "is no faster than `vanilla@relu`" in _verdict(fast).evidence
+    assert "is no faster than tiny, Vanilla ReLU" in _verdict(fast).evidence
     assert _verdict(fast).verdict == Verdict.FAILS
 
 

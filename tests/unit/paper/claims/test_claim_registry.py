@@ -8,7 +8,7 @@ from helpers.claims import verdicts_of
 from helpers.synthetic_results import CONFIG, Synthetic
 
 from prosparse.paper.claims import registry as claims
-from prosparse.paper.claims.finding import Verdict
+from prosparse.paper.claims.finding import Verdict, all_hold
 
 
 def test_ten_claims_with_a_verdict_and_numbers(synthetic):
@@ -24,8 +24,34 @@ def test_write(synthetic):
     markdown, data = claims.write(synthetic.layout)
     text = markdown.read_text()
     assert "9 hold, 1 do not, 0 are undecided (the 95 % interval straddles the tolerance), 0 cannot be tested" in text
-    assert len({line.count("|") for line in text.splitlines() if line.startswith("| ")}) == 1
-    assert len(json.loads(data.read_text())["claims"]) == 10
+    table = text.partition("\n#### ")[0]
+    assert [line.count("|") for line in table.splitlines() if line.startswith("|")] == [8] * 12
+    written = json.loads(data.read_text())["claims"]
+    assert [claim["number"] for claim in written] == list(range(1, 11))
+    assert all(f"#### {claim['number']}. {claim['title']}: {claim['verdict']}" in text for claim in written)
+
+
+def test_a_verdict_follows_from_its_parts(synthetic):
+    for number, verdict in verdicts_of(synthetic).items():
+        judged = [part.verdict for part in verdict.parts]
+        assert all_hold(judged) is verdict.verdict, number
+        assert verdict.deciding.verdict is verdict.verdict
+
+
+def test_the_papers_numbers_stand_beside_ours(synthetic):
+    printed = {(number, each.quantity): each.paper for number, v in verdicts_of(synthetic).items() for each in v.parts}
+    # Tables 1, 5, 9 and 2 of the paper
+    assert printed[2, "Sparsity, 7B"] == "89.32 %"
+    assert printed[2, "Worse than the original, 7B"] == "+0.50 points of performance"
+    assert printed[3, "Better than the nearest constant λ, 7B"] == "38.46 against 36.34 %"
+    assert printed[4, "Sparser by the threshold, 7B"] == "1.21 points"
+    assert printed[8, "Largest speedup under prediction"] == "4.52×"
+    assert printed[9, "Step (2), 13B"] == "2.44×"
+
+
+def test_evidence_names_models_for_readers(synthetic):
+    for verdict in verdicts_of(synthetic).values():
+        assert "@" not in verdict.evidence
 
 
 def test_without_runs_nothing_is_testable(nothing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, all_hold, more_than, untestable
+from prosparse.paper.claims.finding import Finding, Quantity, untestable
 from prosparse.paper.claims.pairs import sparser, sparsity_of, written_out
 from prosparse.paper.claims.quality import quality
 from prosparse.paper.results.needs import Needs
@@ -28,8 +28,13 @@ def build(results: Results) -> Finding:
     kept, worse = sparser(results, smaller, without), measure.worse(same, smaller)
     none, less, full = (f"{experiment.runs[name].stages[-1].peak:g}" for name in names)
     shares = [f"{sparsity_of(results, pair).mean:.2f} %" for pair in pairs]
-    return Finding(
-        all_hold([more_than(kept, tolerance["sparsity"]), more_than(worse, measure.tolerance)]),
+    return Finding.of(
+        [
+            Quantity(f"λ = {less} keeps more sparsity than λ = {none}", kept, "points").more_than(
+                tolerance["sparsity"]
+            ),
+            measure.cost(f"λ = {full} is worse than λ = {less}", worse).more_than(measure.tolerance),
+        ],
         f"Sparsity after SFT: {shares[0]} with λ = {none}, {shares[1]} with {less}, {shares[2]} with {full}. "
         f"λ = {less} keeps {kept.show(2)} points more than λ = {none} (required: more than "
         f"{tolerance['sparsity']:g}). With λ = {full} the model is {measure.show(worse)} than with {less} "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage_tokens
-from prosparse.paper.claims.finding import Finding, Verdict, all_hold, all_of, at_most, more_than
-from prosparse.paper.claims.pairs import pair_of, rows_needs, sparsity_of, written_out
+from prosparse.paper.claims.finding import Finding, Part, Quantity, Verdict, all_of
+from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sparsity_of, written_out
 from prosparse.paper.claims.quality import Quality, quality
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin
@@ -45,26 +45,33 @@ def _of_scale(results: Results, scale: str, original: str, final: str) -> Findin
     vanilla = _vanilla(experiment, scale)
     measure = quality(results, [final, original, *([vanilla] if vanilla is not None else [])], tolerance)
     sparsity, worse = sparsity_of(results, final).estimate(), measure.worse(final, original)
-    parts = [more_than(sparsity, floor), at_most(worse, measure.tolerance)]
+    name = named(results, final)
+    parts = [
+        Quantity(f"Sparsity, {scale}", sparsity, "%", paper=f"{_printed(scale, 'average_sparsity')[-1]} %").more_than(
+            floor
+        ),
+        measure.cost(f"Worse than the original, {scale}", worse, _papers_change(scale)).at_most(measure.tolerance),
+    ]
     words = (
-        f"{scale}: `{final}` reaches {sparsity.show(2)} % sparsity (required: {floor:g}; paper: "
-        f"{_printed(SCALES[scale][2])}) and is {measure.show(worse)} than `{original}` (allowed: "
-        f"{measure.tolerance:g}). {measure.explanation}"
+        f"{scale}: {name} reaches {sparsity.show(2)} % sparsity (required: {floor:g}; paper: "
+        f"{_printed(scale, 'average_sparsity')[-1]}) and is {measure.show(worse)} than {named(results, original)} "
+        f"(allowed: {measure.tolerance:g}). {measure.explanation}"
     )
     confounded = _confounded(experiment, original, final, measure)
     if confounded:
         words += f" Compared with the original, it {confounded}, so Vanilla ReLU at equal tokens decides too."
     if vanilla is not None:
         cost = measure.worse(final, vanilla)
-        against_vanilla = at_most(cost, measure.tolerance)
+        against_vanilla = measure.cost(f"Worse than Vanilla ReLU, {scale}", cost).at_most(measure.tolerance)
         words += (
-            f" At equal tokens it is {measure.show(cost)} than `{vanilla}` (allowed: {measure.tolerance:g}): "
-            f"{against_vanilla.value}."
+            f" At equal tokens it is {measure.show(cost)} than {named(results, vanilla)} (allowed: "
+            f"{measure.tolerance:g}): {against_vanilla.verdict.value}."
         )
     else:
-        against_vanilla = Verdict.UNDECIDED
+        limit = f"at most {measure.tolerance:g}"
+        against_vanilla = Part(f"Worse than Vanilla ReLU, {scale}", "no run", limit, Verdict.UNDECIDED)
         words += " No run shows what Vanilla ReLU reaches at equal tokens."
-    return Finding(all_hold([*parts, *([against_vanilla] if confounded else [])]), words)
+    return Finding.of([*parts, *([against_vanilla] if confounded else [])], words)
 
 
 def _confounded(experiment: Experiment, original_pair: str, final_pair: str, measure: Quality) -> str:
@@ -89,5 +96,12 @@ def _confounded(experiment: Experiment, original_pair: str, final_pair: str, mea
     return " and ".join(gained)
 
 
-def _printed(setting: str) -> str:
-    return next(row["average_sparsity"] for row in published_table("table1_overall") if row["setting"] == setting)
+def _printed(scale: str, column: str) -> list[str]:
+    """Return the paper's numbers of the original, and of ProSparse without and with threshold shifting."""
+    rows = {row["setting"]: row for row in published_table("table1_overall")}
+    return [rows[setting][column] for setting in SCALES[scale]]
+
+
+def _papers_change(scale: str) -> str:
+    original, _, final = map(float, _printed(scale, "average_performance"))
+    return f"{final - original:+.2f} points of performance"

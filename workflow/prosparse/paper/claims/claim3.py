@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.claims.finding import Finding, Verdict, all_of, more_than
-from prosparse.paper.claims.pairs import pair_of, rows_needs, sparsity_of
+from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sparsity_of
 from prosparse.paper.claims.quality import quality
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -47,13 +48,13 @@ def _frontier(
     sparsity = {pair: sparsity_of(results, pair) for pair in (progressive, *constants)}
     at = sparsity[progressive].mean
     frontier = sorted(constants, key=lambda pair: sparsity[pair].mean)
-    words = [f"{scale}: `{progressive}` reaches {at:.2f} % sparsity."]
+    words = [f"{scale}: {named(results, progressive)} reaches {at:.2f} % sparsity."]
     peak = experiment.runs[experiment.pair(progressive)[0]].stages[-1].peak
     for pair in constants:
         if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
             words.append(
-                f"At equal λ ({peak:g}) it is {measure.show(measure.worse(progressive, pair))} than `{pair}`, "
-                f"which reaches {sparsity[pair].mean:.2f} %."
+                f"At equal λ ({peak:g}) it is {measure.show(measure.worse(progressive, pair))} than "
+                f"{named(results, pair)}, which reaches {sparsity[pair].mean:.2f} %."
             )
     budgets = {pair: lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in (progressive, *constants)}
     uneven = [
@@ -63,27 +64,32 @@ def _frontier(
     ]
     least, most = sparsity[frontier[0]].mean, sparsity[frontier[-1]].mean
     required = f"required: more than {measure.tolerance:g} better"
-    verdict = Verdict.UNTESTABLE
+    verdict, parts = Verdict.UNTESTABLE, []
     if uneven:
         words.append(
-            f"Token budgets differ by more than {tolerance['tokens_share']:.0%} ({', '.join(uneven)}), so the runs "
-            "cannot be compared."
+            f"Token budgets differ by more than {tolerance['tokens_share']:.0%} "
+            f"({'; '.join(named(results, pair) for pair in uneven)}), so the runs cannot be compared."
         )
     elif least <= at <= most:
         left, right = next((a, b) for a, b in pairwise(frontier) if sparsity[a].mean <= at <= sparsity[b].mean)
         shares = _shares(*(sparsity[pair].by_seed for pair in (left, progressive, right)))
         expected = measure.costs[left].times([1 - share for share in shares]).plus(measure.costs[right].times(shares))
         difference = measure.costs[progressive].minus(expected).estimate()
-        verdict = more_than(-difference, measure.tolerance)
+        parts = [
+            measure.cost(f"Better than constant λ at equal sparsity, {scale}", -difference, _papers(scale)).more_than(
+                measure.tolerance
+            )
+        ]
+        verdict = parts[0].verdict
         words.append(
             f"At equal sparsity it is {measure.show(difference)} than the constant runs (interpolated between "
-            f"`{left}` and `{right}`; {required})."
+            f"{named(results, left)}, and {named(results, right)}; {required})."
         )
     else:
         nearest = frontier[-1] if at > most else frontier[0]
         difference = measure.worse(progressive, nearest)
         comparison = (
-            f"Compared with the nearest, `{nearest}` ({sparsity[nearest].mean:.2f} %), it is "
+            f"Compared with the nearest, {named(results, nearest)} ({sparsity[nearest].mean:.2f} %), it is "
             f"{measure.show(difference)} ({required})"
         )
         if at > most and more_than(-difference, measure.tolerance) is Verdict.HOLDS:
@@ -97,7 +103,20 @@ def _frontier(
                 f"It is outside the constant runs' range ({least:.2f} to {most:.2f} %), so equal sparsity cannot be "
                 f"compared. {comparison}."
             )
-    return Finding(verdict, " ".join([*words, measure.explanation]))
+        better = measure.cost(f"Better than the nearest constant λ, {scale}", -difference, _papers(scale))
+        parts = [replace(better.more_than(measure.tolerance), verdict=verdict)]
+    return Finding(verdict, " ".join([*words, measure.explanation]), tuple(parts))
+
+
+def _papers(scale: str) -> str:
+    """Return the paper's performance of ProSparse and of the constant factor that comes nearest in sparsity."""
+    rows = {row["lambda"]: row for row in published_table("table5_constant_factor") if row["scale"] == scale}
+    progressive = rows.pop("ProSparse")
+
+    def distance(row: dict[str, str]) -> float:
+        return abs(float(row["average_sparsity"]) - float(progressive["average_sparsity"]))
+
+    return f"{progressive['average_performance']} against {min(rows.values(), key=distance)['average_performance']} %"
 
 
 def _shares(left: list[float], at: list[float], right: list[float]) -> list[float]:

@@ -6,10 +6,11 @@ from itertools import combinations
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, Verdict, all_hold, at_most, untestable
+from prosparse.paper.claims.finding import Finding, Part, Verdict, all_hold, at_most, untestable
 from prosparse.paper.claims.pairs import sparser, written_out
 from prosparse.paper.results.final_factor import final_points
 from prosparse.paper.results.fit import fit, left_out_errors
+from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.statistics.estimate import Estimate
@@ -25,7 +26,8 @@ def build(results: Results) -> Finding:
     form, histories = _form(points), _histories(results, points)
     if form.verdict is Verdict.UNTESTABLE and histories.verdict is not Verdict.FAILS:
         return form
-    return Finding(all_hold([form.verdict, histories.verdict]), f"{form.evidence} {histories.evidence}")
+    parts = (*form.parts, *histories.parts)
+    return Finding(all_hold([form.verdict, histories.verdict]), f"{form.evidence} {histories.evidence}", parts)
 
 
 def _form(points: list[dict[str, Any]]) -> Finding:
@@ -45,6 +47,11 @@ def _form(points: list[dict[str, Any]]) -> Finding:
     explains = fitted.r_squared >= tolerance["r_squared"] and fitted.a < 0
     predicts = three <= tolerance["prediction"] and three < two
     verdict = Verdict.HOLDS if explains and predicts else Verdict.FAILS
+    limits = f"at least {tolerance['r_squared']:g}", f"at most {tolerance['prediction']:g}, and less than {two:.2f}"
+    parts = (
+        Part("R² of the fit", f"{fitted.r_squared:.3f}", limits[0], Verdict.HOLDS if explains else Verdict.FAILS),
+        Part("Error at a left-out λ", f"{three:.2f} points", limits[1], Verdict.HOLDS if predicts else Verdict.FAILS),
+    )
     words = (
         f"Over {len(points)} points from λ_S = {min(factors):g} to {max(factors):g}, sparsity {min(sparsities):.2f} to "
         f"{max(sparsities):.2f} %: a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper: -1.76, 0.30, "
@@ -56,25 +63,33 @@ def _form(points: list[dict[str, Any]]) -> Finding:
         verdict = Verdict.UNDECIDED
     if not fitted.identified:
         words += " The points do not determine the exponent, so a, b and c have no meaning individually."
-    return Finding(verdict, words)
+    return Finding(verdict, words, parts)
 
 
 def _histories(results: Results, points: list[dict[str, Any]]) -> Finding:
     """Judge whether runs that reach one lambda_S from different checkpoints end at one sparsity."""
     allowed, experiment = published_claims()[5].tolerance["histories"], results.experiment
-    verdicts, words = [], []
+    parts, words = [], []
     for one, other in combinations(points, 2):
         if one["lambda"] == other["lambda"]:
             pairs = [written_out(experiment, point["run"]) for point in (one, other)]
             difference = sparser(results, *pairs)
-            verdicts.append(_within(difference, allowed))
-            words.append(
-                f"λ_S = {one['lambda']:g} reached from two checkpoints (`{one['run']}`, `{other['run']}`) differs by "
-                f"{difference.show(2, sign=True)} points of sparsity (allowed: {allowed:g} either way)."
+            parts.append(
+                Part(
+                    f"Difference between two ways to λ = {one['lambda']:g}",
+                    f"{difference.show(2)} points".replace("95 % interval ", ""),
+                    f"at most {allowed:g} either way",
+                    _within(difference, allowed),
+                )
             )
-    if not verdicts:
+            words.append(
+                f"λ_S = {one['lambda']:g} reached from two checkpoints ({run_label(experiment, one['run'])}; "
+                f"{run_label(experiment, other['run'])}) differs by {difference.show(2, sign=True)} points of sparsity "
+                f"(allowed: {allowed:g} either way)."
+            )
+    if not parts:
         return Finding(Verdict.UNDECIDED, "No λ_S was reached from two different checkpoints.")
-    return Finding(all_hold(verdicts), " ".join(words))
+    return Finding.of(parts, " ".join(words))
 
 
 def _within(difference: Estimate, allowed: float) -> Verdict:

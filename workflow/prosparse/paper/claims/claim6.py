@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, all_hold, all_of, more_than, untestable
+from prosparse.paper.claims.finding import Finding, Quantity, all_of, untestable
 from prosparse.paper.claims.pairs import pair_of, rows_needs
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -40,8 +40,11 @@ def build(results: Results) -> Finding:
         lift_low = mean_of_draws([low for low, _ in lifts])
         lifted_more = mean_of_draws([low - max(high, 0.0) for low, high in lifts])
         findings.append(
-            Finding(
-                all_hold([more_than(denser, tolerance["sparsity"]), more_than(lifted_more, 0.0)]),
+            Finding.of(
+                [
+                    Quantity(f"Lower layers are denser by, {scale}", denser, "points").more_than(tolerance["sparsity"]),
+                    Quantity(f"FATReLU lifts the lower layers more by, {scale}", lifted_more, "points").more_than(0),
+                ],
                 f"{scale}: without shifting, the lower half of the {layers} layers has "
                 f"{fmean(low for low, _ in before):.2f} % sparsity and the upper half "
                 f"{fmean(high for _, high in before):.2f} %, a difference of {denser.show(2)} points (required: more "

@@ -7,7 +7,8 @@ from itertools import combinations
 
 from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, Verdict, all_hold, all_of, more_than, untestable
+from prosparse.paper.claims.finding import Finding, Part, Verdict, all_hold, all_of, more_than, untestable
+from prosparse.paper.claims.pairs import named
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import Model, best_model, every_decoding, synthetic_decoding, trained_decoding
 from prosparse.paper.results.needs import Needs
@@ -77,7 +78,8 @@ def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Fi
     else:
         close = f" ({len(speeds) - len(told)} speeds are too close to call)" if len(told) < len(speeds) else ""
         words = f"In {number}, the sparser row is higher in everything that is told apart{close}."
-    return Finding(verdict, f"{listed} {words}")
+    decided = Part(f"Sparser is higher in all, {group}", f"{len(parts)} comparisons", "all", verdict)
+    return Finding(verdict, f"{listed} {words}", (decided,) if parts else ())
 
 
 def _difference(more: Value, less: Value) -> Estimate:
@@ -139,7 +141,7 @@ def _groups(results: Results) -> dict[str, list[Compared]]:
         found = read_prediction(results, pair)
         shown = found.kinds[first]
         row = Compared(
-            f"`{pair}`",
+            named(results, pair),
             found.sparsity.mean,
             shown.recall,
             shown.predicted_sparsity,
@@ -181,4 +183,8 @@ def _largest(results: Results) -> Finding:
     )
     if allowed is not None:
         words += f" The bytes that it reads allow that model at most {allowed:.2f}×."
-    return Finding(Verdict.HOLDS if reached >= wanted else Verdict.FAILS, words)
+    verdict = Verdict.HOLDS if reached >= wanted else Verdict.FAILS
+    part = Part(
+        "Largest speedup under prediction", f"{reached:.2f}×", f"at least {wanted:.2f}×", verdict, f"{wanted:.2f}×"
+    )
+    return Finding(verdict, words, (part,))

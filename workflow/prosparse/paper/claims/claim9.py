@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.claims.finding import Finding, Verdict, all_hold, all_of, untestable
+from prosparse.paper.claims.finding import Finding, Part, Verdict, all_of, untestable
 from prosparse.paper.results import operators
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.quartiles import Quartiles
@@ -31,7 +31,15 @@ def build(results: Results) -> Finding:
         for step, ending in operators.STEPS.items():
             arm = f"sparse_{ending}"
             ours = case.speedup(arm, f"dense_{ending}")
-            parts.append(_reaches(ours, setting.speedup(step)))
+            parts.append(
+                Part(
+                    f"Step ({step}), {setting.scale}",
+                    f"{ours.median:.2f}× ({ours.lower:.2f} to {ours.upper:.2f})",
+                    f"at least {setting.speedup(step):.2f}×",
+                    _reaches(ours, setting.speedup(step)),
+                    f"{setting.printed[f'step{step}_speedup']}×",
+                )
+            )
             words.append(
                 f"step ({step}) is {ours.median:.2f}× as fast as our own dense kernel (paper "
                 f"{setting.printed[f'step{step}_speedup']}; quartiles {ours.lower:.2f} to {ours.upper:.2f}) and "
@@ -39,13 +47,13 @@ def build(results: Results) -> Finding:
                 f"{case.share(arm).median:.0%} of the bandwidth of a sequential read"
             )
         findings.append(
-            Finding(all_hold(parts), f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}.")
+            Finding.of(parts, f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}.")
         )
     judged = all_of(findings, "The experiment times no operators of the 7B or 13B shape.")
     where = f"On {timings.machine}, {timings.dtype}, with different weights in every call."
     if not timings.on_gpu:
         where += " Judged on a CPU; the paper timed a GPU, and we have no GPU times."
-    return Finding(judged.verdict, f"{where}\n{judged.evidence}")
+    return Finding(judged.verdict, f"{where}\n{judged.evidence}", judged.parts)
 
 
 def _reaches(ours: Quartiles, papers: float) -> Verdict:

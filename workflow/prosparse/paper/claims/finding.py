@@ -22,11 +22,54 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
+class Part:
+    """One number of a test against its limit, in words; ``paper`` is the paper's own number, if it prints one."""
+
+    quantity: str
+    ours: str
+    limit: str
+    verdict: Verdict
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A measured number that a test holds against a limit."""
+
+    name: str
+    estimate: Estimate
+    unit: str
+    digits: int = 2
+    paper: str = ""
+
+    def at_most(self, limit: float) -> Part:
+        return Part(self.name, self._ours(), f"at most {limit:g}", at_most(self.estimate, limit), self.paper)
+
+    def more_than(self, limit: float) -> Part:
+        return Part(self.name, self._ours(), f"more than {limit:g}", more_than(self.estimate, limit), self.paper)
+
+    def _ours(self) -> str:
+        number, _, interval = self.estimate.show(self.digits).partition(" ")
+        return f"{number} {self.unit} {interval.replace('95 % interval ', '')}".strip()
+
+
+@dataclass(frozen=True)
 class Finding:
-    """The outcome of one test, and the evidence."""
+    """The outcome of one test, the numbers that decided it, and the evidence."""
 
     verdict: Verdict
     evidence: str
+    parts: tuple[Part, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], evidence: str) -> Finding:
+        """Judge by parts that must all hold."""
+        return cls(all_hold([part.verdict for part in parts]), evidence, tuple(parts))
+
+    @property
+    def deciding(self) -> Part | None:
+        """The part that shows the verdict best: the first with the same verdict; None without parts."""
+        return next((part for part in self.parts if part.verdict is self.verdict), next(iter(self.parts), None))
 
 
 def untestable(why: str) -> Finding:
@@ -60,5 +103,7 @@ def all_of(findings: Sequence[Finding], otherwise: str) -> Finding:
     if not findings:
         return untestable(otherwise)
     return Finding(
-        all_hold([finding.verdict for finding in findings]), "\n".join(finding.evidence for finding in findings)
+        all_hold([finding.verdict for finding in findings]),
+        "\n".join(finding.evidence for finding in findings),
+        tuple(part for finding in findings for part in finding.parts),
     )

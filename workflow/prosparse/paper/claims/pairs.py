@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.samples import heldout_sample
@@ -22,6 +23,11 @@ def written_out(experiment: Experiment, text: str) -> str:
     """Return a pair with its activation written out."""
     run, activation = experiment.pair(text)
     return f"{run}@{activation}"
+
+
+def named(results: Results, pair: str) -> str:
+    """Return the name of a pair for readers."""
+    return label(results.experiment, pair)
 
 
 def sparsity_of(results: Results, pair: str) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prosparse.paper.claims.finding import Quantity
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.samples import heldout_sample, performance_sample
 from prosparse.paper.statistics.estimate import Estimate
@@ -24,13 +25,20 @@ class Quality:
         """Estimate how much worse ``pair`` is (negative: better), on the same rows and seeds."""
         return self.costs[pair].minus(self.costs[than]).estimate()
 
+    def cost(self, name: str, difference: Estimate, paper: str = "") -> Quantity:
+        """Return a difference as a quantity of a test."""
+        return Quantity(name, difference, self.unit, self.digits, paper)
+
+    @property
+    def digits(self) -> int:
+        return 3 if self.unit == "nats/token" else 2
+
     def show(self, difference: Estimate) -> str:
         """Format a difference as ``0.031 nats/token worse (95 % interval 0.025 to 0.037)``."""
-        digits = 3 if self.unit == "nats/token" else 2
-        if round(difference.mean, digits) == 0 and difference.error == 0:
+        if round(difference.mean, self.digits) == 0 and difference.error == 0:
             return "no better and no worse"
         word, shown = ("worse", difference) if difference.mean > 0 else ("better", -difference)
-        number, _, interval = shown.show(digits).partition(" ")
+        number, _, interval = shown.show(self.digits).partition(" ")
         return f"{number} {self.unit} {word} {interval}".rstrip()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
-from prosparse.paper.claims.finding import Finding, Verdict
+from prosparse.paper.claims.finding import Finding, Part, Verdict
+from prosparse.paper.markdown import markdown_table
 from prosparse.paper.registry import Registry
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import history, published_claims
@@ -42,12 +44,15 @@ _COUNTED = {
 @dataclass(frozen=True)
 class Judgement:
     number: int
+    title: str
     statement: str
     where: str
     test: str
     tolerance: dict[str, float]
     verdict: Verdict
     evidence: str
+    parts: tuple[Part, ...]
+    deciding: Part | None  # the part to show first
 
 
 def judge(results: Results) -> list[Judgement]:
@@ -55,41 +60,60 @@ def judge(results: Results) -> list[Judgement]:
     verdicts = []
     for number, claim in published_claims().items():
         finding = CLAIMS.build(f"claim{number}", results)
-        verdicts.append(Judgement(**asdict(claim), verdict=finding.verdict, evidence=finding.evidence))
+        verdicts.append(
+            Judgement(
+                **asdict(claim),
+                verdict=finding.verdict,
+                evidence=finding.evidence,
+                parts=finding.parts,
+                deciding=finding.deciding,
+            )
+        )
     return verdicts
 
 
 def to_markdown(verdicts: list[Judgement], experiment: Experiment) -> str:
-    counts = ", ".join(f"{sum(v.verdict is each for v in verdicts)} {words}" for each, words in _COUNTED.items())
     lines = [
         "### Claims",
         "",
-        f"Experiment `{experiment.experiment}`: {counts}.",
+        f"Experiment `{experiment.experiment}`: {counted(verdicts)}.",
         "",
-        _seeds(experiment),
-        "",
-        "| | Claim | Verdict | Evidence |",
-        "|---:|---|---|---|",
+        seeds_words(experiment),
     ]
+    lines += ["", *verdict_table(verdicts)]
     for verdict in verdicts:
-        cells = (f"{verdict.statement} ({verdict.where})", f"**{verdict.verdict.value}**", verdict.evidence)
-        lines.append(
-            f"| {verdict.number} | "
-            + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells)
-            + " |"
-        )
-    lines += [
-        "",
-        "How each claim is tested:",
-        "",
-        history(),
-        "",
-        *(f"{verdict.number}. {verdict.test.strip()}" for verdict in verdicts),
-    ]
+        lines += ["", f"#### {verdict.number}. {verdict.title}: {verdict.verdict.value}", ""]
+        lines += [f"The paper ({verdict.where}): {verdict.statement}", ""]
+        if verdict.parts:
+            rows = [
+                [part.quantity, part.paper or "–", part.ours, part.limit, part.verdict.value] for part in verdict.parts
+            ]
+            lines += [*markdown_table(["", "Paper", "Ours (95 % interval)", "Required", ""], rows), ""]
+        lines += [
+            *(f"- {line}" for line in verdict.evidence.splitlines()),
+            "",
+            f"How it is tested: {verdict.test.strip()}",
+        ]
+    lines += ["", "#### When the tolerances were set", "", history()]
     return "\n".join(lines) + "\n"
 
 
-def _seeds(experiment: Experiment) -> str:
+def counted(verdicts: list[Judgement]) -> str:
+    """Say how many claims have which verdict."""
+    return ", ".join(f"{sum(v.verdict is each for v in verdicts)} {words}" for each, words in _COUNTED.items())
+
+
+def verdict_table(verdicts: list[Judgement]) -> list[str]:
+    """Return one line per claim, with the number that decided it."""
+    rows = []
+    for verdict in verdicts:
+        part = verdict.deciding
+        numbers = [part.quantity, part.paper or "–", part.ours, part.limit] if part else ["–"] * 4
+        rows.append([str(verdict.number), verdict.title, f"**{verdict.verdict.value}**", *numbers])
+    return markdown_table(["", "Claim", "Verdict", "Decided by", "Paper", "Ours (95 % interval)", "Required"], rows)
+
+
+def seeds_words(experiment: Experiment) -> str:
     """Describe what the intervals cover."""
     count = len(experiment.seeds)
     if count > 1:
@@ -107,6 +131,13 @@ def _seeds(experiment: Experiment) -> str:
     )
 
 
+def _as_json(judgement: Judgement) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        return value.value if isinstance(value, Verdict) else value
+
+    return asdict(judgement, dict_factory=lambda items: {key: plain(value) for key, value in items})
+
+
 def write(layout: Layout) -> list[Path]:
     """Write the verdicts as Markdown and JSON.
 
@@ -120,7 +151,7 @@ def write(layout: Layout) -> list[Path]:
         data,
         {
             "experiment": experiment.experiment,
-            "claims": [{**asdict(each), "verdict": each.verdict.value} for each in verdicts],
+            "claims": [_as_json(each) for each in verdicts],
         },
     )
     return [markdown, data]

@@ -37,6 +37,7 @@ def write(name: str, layout: Layout) -> list[Path]:
         MissingResult: if a measurement it needs does not exist; names the file.
     """
     chart, data = FIGURES.build(name, Results(layout))
+    title = str(chart.title.text)
     chart = styled(chart)
     written = []
     for suffix, options in (("png", {"scale_factor": 2}), ("svg", {})):
@@ -47,7 +48,7 @@ def write(name: str, layout: Layout) -> list[Path]:
         os.replace(partial, path)
         written.append(path)
     plotted = layout.figure(name, "json")
-    write_json(plotted, {"figure": name, "experiment": layout.experiment.experiment, **_finite(data)})
+    write_json(plotted, {"figure": name, "title": title, "experiment": layout.experiment.experiment, **_finite(data)})
     return [*written, plotted]
 
 

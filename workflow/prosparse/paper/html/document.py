@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from prosparse.experiment.layout import Layout
-from prosparse.paper import page
+from prosparse.paper import opening, page
 from prosparse.paper.figures.registry import FIGURES
-from prosparse.paper.html import opening
+from prosparse.paper.html.agreement import agreement
 from prosparse.paper.html.charts import Chart, figure
 from prosparse.paper.html.frontier_chart import frontier_charts
 from prosparse.paper.html.layer_chart import layer_charts
@@ -76,7 +76,7 @@ def render(results: Results) -> str:
         made=made,
         claims=judged,
         key_numbers=_or_none(opening.key_numbers, results),
-        agreement=opening.agreement(layout),
+        agreement=agreement(layout),
         frontier=_or_none(frontier_charts, results),
         tables=tables,
         figures=figures,

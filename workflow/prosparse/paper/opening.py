@@ -1,4 +1,4 @@
-"""The first screen: what was run, the verdict on each claim, and the four numbers to remember."""
+"""What readers see first: what was run, the verdict on each claim, and the numbers to remember"""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.lineage import lineage_tokens
-from prosparse.paper.compare import page as compare
-from prosparse.paper.compare.committed import committed
 from prosparse.paper.results.decoding import Model, best_model, every_decoding
 from prosparse.paper.results.labels import label, model_label
 from prosparse.paper.results.origins import stands_in
@@ -18,7 +16,6 @@ from prosparse.paper.results.reader import MissingResult, Results
 from prosparse.paper.results.value import Value
 from prosparse.published.settings import largest_speedup
 from prosparse.published.tables import SCALES, published_table, published_tokens
-from prosparse.system.errors import ConfigError
 
 SKIPPING = ("exact", "predicted")  # modes that skip inactive neurons
 
@@ -42,12 +39,12 @@ def scope(results: Results, processor: str) -> str:
     if not finals:
         return f"No run stands for a ProSparse row of the paper; {seeds}, on {processor}."
     models = [_stands_for(experiment, scale, pair) for scale, pair in finals.items()]
-    amounts = [lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in finals.values()]
+    amounts = [_since_original(experiment, scale, pair) for scale, pair in finals.items()]
     least, most = min(amounts), max(amounts)
     amount = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     papers = ", ".join(f"{scale} {published_tokens()[SCALES[scale][2]]}" for scale in finals)
     return (
-        f"{_listed(models)}; {amount} tokens of training here (the paper, in billions: {papers}); {seeds}; on "
+        f"{_listed(models)}; {amount} tokens of continued training (the paper, in billions: {papers}); {seeds}; on "
         f"{processor}."
     )
 
@@ -57,6 +54,13 @@ def _stands_for(experiment: Experiment, scale: str, pair: str) -> str:
     model, papers = model_label(experiment, run), SCALES[scale][0]
     is_stand_in = stands_in(experiment, SCALES[scale][2], run).startswith("stand-in")
     return f"{model} in place of {papers}" if is_stand_in else model
+
+
+def _since_original(experiment: Experiment, scale: str, pair: str) -> int:
+    """Return the tokens that a pair's run was trained on after the original model."""
+    seen = lineage_tokens(experiment, experiment.pair(pair)[0])
+    original = experiment.rows.get(SCALES[scale][0])
+    return seen if original is None else seen - lineage_tokens(experiment, experiment.pair(original)[0])
 
 
 def _listed(words: list[str]) -> str:
@@ -111,7 +115,7 @@ def _sparsity_and_cost(
             _spread(shown, 3),
             f"{change:+.2f} points of benchmark average",
             f"{ours.loss.mean:.3f} against {before.loss.mean:.3f}",
-            "frontier",
+            "frontier" if experiment.figures.frontier else "table1",
         ),
     ]
 
@@ -144,13 +148,3 @@ def _speedup(results: Results) -> KeyNumber | None:
         f"{best.label}; {best.size}; {best.machine}",
         "table2",
     )
-
-
-def agreement(layout: Layout) -> str:
-    """Say whether the numbers agree with the published copy of the same config; empty if there is none."""
-    try:
-        other = committed(layout)
-    except ConfigError:
-        return ""
-    compared = compare.make(layout, other)
-    return f"{compared.verdict()} of the published run; {compared.claims_verdict()}."
