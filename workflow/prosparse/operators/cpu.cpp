@@ -14,11 +14,13 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "instruction_set.h"
+#include "quantized.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -115,32 +117,11 @@ inline uint32_t sign_bits(Words words) { return _mm512_movepi32_mask((__m512i)wo
 #endif
 #endif  // __x86_64__
 
-enum class InstructionSet { BASELINE, AVX2, AVX512 };
-
-// The machine's best instruction set, or the lower one that ATEN_CPU_CAPABILITY asks of torch too.
-InstructionSet instruction_set() {
-  static const InstructionSet chosen = [] {
-    const char* setting = std::getenv("ATEN_CPU_CAPABILITY");
-    const std::string most = setting == nullptr ? "" : setting;
-#if defined(__x86_64__)
-    if (most == "default") return InstructionSet::BASELINE;
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-        __builtin_cpu_supports("bmi");
-    if (avx512 && avx2 && most != "avx2") return InstructionSet::AVX512;
-    if (avx2) return InstructionSet::AVX2;
-#endif
-    return InstructionSet::BASELINE;
-  }();
-  return chosen;
-}
-
 template <typename T>
 void run(Call call) {
   call.threshold = static_cast<T>(call.threshold);
 #if defined(__x86_64__)
-  if (instruction_set() == InstructionSet::AVX512) return avx512::run<T>(call);
+  if (instruction_set() >= InstructionSet::AVX512) return avx512::run<T>(call);
   if (instruction_set() == InstructionSet::AVX2) return avx2::run<T>(call);
 #endif
   baseline::run<T>(call);
@@ -183,8 +164,27 @@ void check_rows(const char* name, const Tensor& tensor, const Tensor& like) {
   TORCH_CHECK_VALUE(type == like.scalar_type(), name, " and x must have the same dtype");
 }
 
+bool is_packed(const Tensor& weight) {
+  return weight.scalar_type() == ScalarType::Char || weight.scalar_type() == ScalarType::Byte;
+}
+
 void check_size(const char* name, int64_t found, const char* of, int64_t expected) {
   TORCH_CHECK_VALUE(found == expected, name, " is ", found, ", but ", of, " is ", expected);
+}
+
+// Checks a weight matrix, and returns how many values its rows hold.
+int64_t columns_of(const char* name, const Tensor& weight, const Tensor& like) {
+  if (!is_packed(weight)) {
+    check_rows(name, weight, like);
+    return weight.size(1);
+  }
+  TORCH_CHECK_VALUE(weight.dim() == 2, name, " must have 2 dimensions, not ", weight.dim());
+  TORCH_CHECK_VALUE(weight.size(1) <= 1 || weight.stride(1) == 1, name, " must have contiguous rows: stride(1) is ",
+      weight.stride(1), ", call .contiguous() once");
+  using namespace prosparse::quantized;
+  const int64_t block = value_bytes(weight.scalar_type() == ScalarType::Char ? Format::Q8_0 : Format::Q4_0) + SCALE_BYTES;
+  TORCH_CHECK_VALUE(weight.size(1) % block == 0, name, " has rows of ", weight.size(1), " bytes, no multiple of a block's ", block);
+  return weight.size(1) / block * BLOCK;
 }
 
 void check_batch(const char* name, int64_t batch) {
@@ -194,9 +194,10 @@ void check_batch(const char* name, int64_t batch) {
 
 void set_input(Call& call, const Tensor& x, const char* name, const Tensor& weight) {
   check_rows("x", x, x);
-  check_rows(name, weight, x);
+  call.up_columns = columns_of(name, weight, x);
   check_batch("x", x.size(0));
-  check_size("x.shape[1]", x.size(1), (std::string(name) + ".shape[1]").c_str(), weight.size(1));
+  const char* const columns = is_packed(weight) ? "'s columns" : ".shape[1]";
+  check_size("x.shape[1]", x.size(1), (std::string(name) + columns).c_str(), call.up_columns);
   call.has_up = true;
   call.batch = x.size(0);
   call.intermediate_size = weight.size(0);
@@ -204,7 +205,6 @@ void set_input(Call& call, const Tensor& x, const char* name, const Tensor& weig
   call.x_stride = x.stride(0);
   call.up_weight = weight.const_data_ptr();
   call.up_stride = weight.stride(0);
-  call.up_columns = weight.size(1);
 }
 
 void set_values(Call& call, Values are, const Tensor& x, const char* name, const Tensor& values, const char* rows, double threshold) {
@@ -224,11 +224,15 @@ void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_we
 }
 
 void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed) {
-  check_rows("down_weight_transposed", down_weight_transposed, like);
   call.has_down = true;
   call.down_weight = down_weight_transposed.const_data_ptr();
   call.down_stride = down_weight_transposed.stride(0);
-  call.down_columns = down_weight_transposed.size(1);
+  call.down_columns = columns_of("down_weight_transposed", down_weight_transposed, like);
+}
+
+void run(const Call& call, const Tensor& x, const Tensor& weight) {
+  if (is_packed(weight)) return run_quantized(call, x.scalar_type(), weight.scalar_type());
+  run(call, x.scalar_type());
 }
 
 Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
@@ -236,7 +240,7 @@ Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, d
   set_up(call, x, gate, up_weight, threshold);
   Tensor x1 = at::empty({call.batch, call.intermediate_size}, x.options());
   call.output = x1.mutable_data_ptr();
-  run(call, x.scalar_type());
+  run(call, x, up_weight);
   return x1;
 }
 
@@ -253,7 +257,7 @@ Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
   call.values_stride = x1.stride(0);
   Tensor output = at::empty({call.batch, call.down_columns}, x1.options());
   call.output = output.mutable_data_ptr();
-  run(call, x1.scalar_type());
+  run(call, x1, down_weight_transposed);
   return output;
 }
 
@@ -262,11 +266,13 @@ Tensor ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const T
   Call call{};
   set_up(call, x, gate, up_weight, threshold);
   set_down(call, x, down_weight_transposed);
+  TORCH_CHECK_VALUE(up_weight.scalar_type() == down_weight_transposed.scalar_type(),
+      "up_weight and down_weight_transposed must have the same dtype");
   check_size("down_weight_transposed.shape[0]", down_weight_transposed.size(0), "up_weight.shape[0]", up_weight.size(0));
   call.every = every;
   Tensor output = at::empty({call.batch, call.down_columns}, x.options());
   call.output = output.mutable_data_ptr();
-  run(call, x.scalar_type());
+  run(call, x, up_weight);
   return output;
 }
 
@@ -288,7 +294,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>
   if (score.has_value()) set_values(call, SCORES, x, "score", *score, "weight.shape[0]", threshold);
   Tensor output = at::empty({call.batch, call.intermediate_size}, x.options());
   call.output = output.mutable_data_ptr();
-  run(call, x.scalar_type());
+  run(call, x, weight);
   return output;
 }
 
@@ -297,7 +303,7 @@ void attend(const Attention& call) {
   const int64_t tasks = tasks_for(2 * call.heads * call.length * call.head_size * static_cast<int64_t>(sizeof(T)));
   parallel_for(0, call.heads, (call.heads + tasks - 1) / tasks, [&](int64_t first, int64_t last) {
 #if defined(__x86_64__)
-    if (instruction_set() == InstructionSet::AVX512) return avx512::attend<T>(call, first, last);
+    if (instruction_set() >= InstructionSet::AVX512) return avx512::attend<T>(call, first, last);
     if (instruction_set() == InstructionSet::AVX2) return avx2::attend<T>(call, first, last);
 #endif
     baseline::attend<T>(call, first, last);
@@ -348,7 +354,7 @@ int64_t read_rows(const Tensor& weight, const Tensor& rows) {
         weight.size(1) * bytes, list, rows.numel()));
   };
 #if defined(__x86_64__)
-  if (instruction_set() == InstructionSet::AVX512) return read(avx512::read_rows);
+  if (instruction_set() >= InstructionSet::AVX512) return read(avx512::read_rows);
   if (instruction_set() == InstructionSet::AVX2) return read(avx2::read_rows);
 #endif
   return read(baseline::read_rows);
@@ -359,6 +365,7 @@ int64_t read_rows(const Tensor& weight, const Tensor& rows) {
 
 TORCH_LIBRARY_FRAGMENT(prosparse, library) {
   library.def("read_rows(Tensor weight, Tensor rows) -> int");
+  library.def("instruction_set() -> str", [] { return std::string(prosparse::quantized::kernels().instruction_set); });
   library.def("attention(Tensor query, Tensor keys, Tensor values, float scale) -> Tensor");
 }
 

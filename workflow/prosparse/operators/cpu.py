@@ -1,4 +1,4 @@
-"""Build and load the native CPU operators (cpu.cpp).
+"""Build and load the native CPU operators (the C++ files of this folder).
 
 The library is stored with torch's own extensions: ``$TORCH_EXTENSIONS_DIR``, else ``~/.cache/torch_extensions``.
 """

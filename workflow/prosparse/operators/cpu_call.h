@@ -41,6 +41,9 @@ struct Attention {
 
 // Runs a call on torch's threads. `type` is that of all its tensors: bfloat16, float16 or float32.
 void run(const Call& call, c10::ScalarType type);
+// The same for weights in Q8_0 (Char) or Q4_0 (Byte): their strides are in bytes, their columns still in values. `type` is
+// that of all other tensors.
+void run_quantized(const Call& call, c10::ScalarType type, c10::ScalarType weights);
 void attend(const Attention& call, c10::ScalarType type);
 
 }  // namespace prosparse

@@ -1,7 +1,8 @@
 """The operators in plain torch: gather the active rows, then multiply densely.
 
 This is the obvious implementation. It is slow, since it copies every active row before reading it again, but it runs on
-every device. It replaces native operators that cannot be built, and is the benchmark's baseline for ours.
+every device. It replaces native operators that cannot be built, and is the benchmark's baseline for ours. The reference
+computes what has weights in Q8_0 or Q4_0.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from prosparse.operators import reference
 from prosparse.operators.interface import check_down, check_ffn, check_linear, check_up
+from prosparse.operators.quantized import is_packed
 from prosparse.operators.reference import activated, reaches
 
 
 def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
     """``reference.sparse_up``, with the product rounded to the weights' dtype before it is multiplied by the gate."""
     check_up(x, gate, up_weight, threshold)
+    if is_packed(up_weight):
+        return reference.sparse_up(x, gate, up_weight, threshold)
     s = activated(gate, threshold)
     active = (s != 0).any(0).nonzero().squeeze(1)
     product = nn.functional.linear(x, up_weight.index_select(0, active)) * s.index_select(1, active)
@@ -26,6 +31,8 @@ def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> T
 def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     """``reference.sparse_down``; in a batch, a non-finite row also reaches tokens for which it is inactive."""
     check_down(x1, down_weight_transposed)
+    if is_packed(down_weight_transposed):
+        return reference.sparse_down(x1, down_weight_transposed)
     active = (x1 != 0).any(0).nonzero().squeeze(1)
     return _down(x1.index_select(1, active), down_weight_transposed.index_select(0, active))
 
@@ -33,18 +40,24 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
 def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
     """:func:`sparse_up`, then :func:`sparse_down`."""
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    if is_packed(up_weight):
+        return reference.sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     return sparse_down(sparse_up(x, gate, up_weight, threshold), down_weight_transposed)
 
 
 def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
     """``reference.dense_ffn``, with x1 rounded as in :func:`sparse_up`."""
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    if is_packed(up_weight):
+        return reference.dense_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     return _down(dense_up(x, gate, up_weight, threshold), down_weight_transposed)
 
 
 def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:
     """``reference.linear``."""
     check_linear(x, weight, score, threshold)
+    if is_packed(weight):
+        return reference.linear(x, weight, score, threshold)
     if score is None:
         return nn.functional.linear(x, weight)
     computed = reaches(score, threshold)

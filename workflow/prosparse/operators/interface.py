@@ -3,6 +3,9 @@
 An FFN ``down_proj(act(gate) * up)`` takes the paper's three steps: (1) the gate projection, ``linear`` or torch's own;
 (2) ``sparse_up``; (3) ``sparse_down``. ``sparse_ffn`` fuses (2) and (3), and ``dense_ffn`` does the same over every
 row. Each device's implementation registers under the same operator names, and torch's dispatcher selects by device.
+
+Weights have the dtype of ``x``, or all of an FFN's are packed in one of ggml's formats, whose dtype says which
+(``quantized``): int8 for Q8_0, uint8 for Q4_0.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from prosparse.operators import quantized
 
 #: The whole batch shares the rows that are read; with more tokens, nearly every row is active for one of them.
 MAX_BATCH = 8
@@ -44,10 +49,25 @@ def _check_alike(**tensors: Tensor) -> None:
     devices = {tensor.device for tensor in tensors.values()}
     if len(devices) > 1:
         raise ValueError(f"all tensors must be on one device; found {', '.join(sorted(map(str, devices)))}")
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) > 1 or not dtypes <= set(DTYPES):
+    weights = {tensor.dtype for name, tensor in tensors.items() if "weight" in name}
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if "weight" not in name}
+    if not weights <= set(quantized.BY_DTYPE):
+        dtypes |= weights
+    if len(weights) > 1 or len(dtypes) > 1 or not dtypes <= set(DTYPES):
         found = ", ".join(f"{name} {str(tensor.dtype)[6:]}" for name, tensor in tensors.items())
         raise ValueError(f"one of bfloat16, float16 and float32 is needed, the same for all; found {found}")
+    if weights & set(quantized.BY_DTYPE) and devices == {torch.device("cuda")}:
+        raise ValueError("weights in Q8_0 and Q4_0 are for CPUs: no kernel reads them on a GPU")
+
+
+def _check_columns(x: Tensor, name: str, weight: Tensor) -> None:
+    if quantized.is_packed(weight):
+        form = quantized.BY_DTYPE[weight.dtype]
+        if weight.shape[1] % form.block_bytes:
+            raise ValueError(f"{name} has rows of {weight.shape[1]} bytes, no multiple of a block's {form.block_bytes}")
+        _check_size("x.shape[1]", x.shape[1], f"{name}'s columns", quantized.columns(weight))
+    else:
+        _check_size("x.shape[1]", x.shape[1], f"{name}.shape[1]", weight.shape[1])
 
 
 def _check_size(name: str, found: int, of: str, expected: int) -> None:
@@ -66,7 +86,7 @@ def check_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> No
     _check_batch("x", x.shape[0])
     _check_size("gate.shape[0]", gate.shape[0], "x.shape[0]", x.shape[0])
     _check_size("gate.shape[1]", gate.shape[1], "up_weight.shape[0]", up_weight.shape[0])
-    _check_size("x.shape[1]", x.shape[1], "up_weight.shape[1]", up_weight.shape[1])
+    _check_columns(x, "up_weight", up_weight)
     if not 0 <= threshold < math.inf:
         raise ValueError(f"threshold must be finite and not negative, not {threshold}")
 
@@ -91,7 +111,7 @@ def check_linear(x: Tensor, weight: Tensor, score: Tensor | None = None, thresho
     """Raise ValueError unless the arguments are valid for ``linear``."""
     _check_alike(x=x, weight=weight, **({} if score is None else {"score": score}))
     _check_batch("x", x.shape[0])
-    _check_size("x.shape[1]", x.shape[1], "weight.shape[1]", weight.shape[1])
+    _check_columns(x, "weight", weight)
     if score is not None:
         _check_size("score.shape[0]", score.shape[0], "x.shape[0]", x.shape[0])
         _check_size("score.shape[1]", score.shape[1], "weight.shape[0]", weight.shape[0])
@@ -108,14 +128,14 @@ def _(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
 @torch.library.register_fake("prosparse::sparse_down")
 def _(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     check_down(x1, down_weight_transposed)
-    return x1.new_empty(x1.shape[0], down_weight_transposed.shape[1])
+    return x1.new_empty(x1.shape[0], quantized.columns(down_weight_transposed))
 
 
 @torch.library.register_fake("prosparse::sparse_ffn")
 @torch.library.register_fake("prosparse::dense_ffn")
 def _(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
-    return x.new_empty(x.shape[0], down_weight_transposed.shape[1])
+    return x.new_empty(x.shape[0], quantized.columns(down_weight_transposed))
 
 
 @torch.library.register_fake("prosparse::linear")

@@ -1,8 +1,8 @@
 """Weights in ggml's formats Q8_0 and Q4_0, laid out for our operators.
 
 A block is 32 neighbours of a row, with one float16 scale d: Q8_0 holds q from -128 to 127 and means ``q d``, Q4_0 holds
-q from 0 to 15 and means ``(q - 8) d``. ggml stores each block's scale before its values; we store a row's values, then
-its scales, so that vectors load values only. The bytes are the same, and nothing is rounded between the two orders. A
+q from 0 to 15 and means ``(q - 8) d``. ggml stores each block's scale before its values; we store a row's scales, then
+its values, so that vectors load values only. The bytes are the same, and nothing is rounded between the two orders. A
 packed matrix [rows, bytes] is int8 for Q8_0 and uint8 for Q4_0: its dtype tells the operators what it holds.
 """
 
@@ -89,32 +89,32 @@ def quantize(weight: Tensor, to: Format, name: str = "the weight") -> Tensor:
 def from_blocks(blocks: Tensor, of: Format) -> Tensor:
     """Pack rows as a GGUF file holds them, uint8 [rows, bytes]."""
     each = blocks.view(len(blocks), -1, of.block_bytes)
-    parts = each[..., SCALE_BYTES:].flatten(1), each[..., :SCALE_BYTES].flatten(1)
+    parts = each[..., :SCALE_BYTES].flatten(1), each[..., SCALE_BYTES:].flatten(1)
     return torch.cat(parts, dim=1).view(of.dtype)
 
 
 def to_blocks(packed: Tensor) -> Tensor:
     """The rows of a packed matrix as a GGUF file holds them, uint8 [rows, bytes]."""
     of = BY_DTYPE[packed.dtype]
-    values, scale = _parts(packed.view(torch.uint8), of)
+    scale, values = _parts(packed.view(torch.uint8), of)
     return torch.cat([scale.unflatten(1, (-1, SCALE_BYTES)), values.unflatten(1, (-1, of.value_bytes))], 2).flatten(1)
 
 
 def _parts(packed: Tensor, of: Format) -> tuple[Tensor, Tensor]:
-    """Values and scales of rows, as bytes."""
-    blocks = packed.shape[1] // of.block_bytes
-    return packed[:, : blocks * of.value_bytes], packed[:, blocks * of.value_bytes :]
+    """Scales and values of rows, as bytes."""
+    boundary = packed.shape[1] // of.block_bytes * SCALE_BYTES
+    return packed[:, :boundary], packed[:, boundary:]
 
 
 def scales(packed: Tensor) -> Tensor:
     """The scale of each block, float16 [rows, columns / 32]."""
-    return _parts(packed.view(torch.uint8), BY_DTYPE[packed.dtype])[1].contiguous().view(torch.float16)
+    return _parts(packed.view(torch.uint8), BY_DTYPE[packed.dtype])[0].contiguous().view(torch.float16)
 
 
 def integers(packed: Tensor) -> Tensor:
     """The integers that the scales multiply, int8 [rows, columns]: -128 to 127, or -8 to 7."""
     of = BY_DTYPE[packed.dtype]
-    values = _parts(packed.view(torch.uint8), of)[0]
+    values = _parts(packed.view(torch.uint8), of)[1]
     if of is Q8_0:
         return values.contiguous().view(torch.int8)
     halves = values.unflatten(1, (-1, 1, of.value_bytes))

@@ -6,6 +6,11 @@ exactly 0 even if its weights or the input hold infinities or NaN: the kernels n
 as in FATReLU; a NaN in x1 is active and reaches the output. A score passed to ``linear`` is compared in the same way,
 but a zero counts like any other number. Sums accumulate in at least float32 and are rounded to the weights' dtype once,
 at the end.
+
+With weights in Q8_0 or Q4_0, the input of a product is first rounded to 8 bits per block of 32, as ggml does
+(:func:`rounded_input`), and sums are exact in float64. In step (3), kernels round each factor, x1 times a scale,
+to 16 bits of the largest one; this definition does not. Inputs that are not finite make all values of their token NaN.
+Such weights must be finite.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ import functools
 
 import torch
 from torch import Tensor
+
+from prosparse.operators import quantized
 
 
 @functools.cache
@@ -32,19 +39,42 @@ def activated(gate: Tensor, threshold: float) -> Tensor:
     return torch.where(reaches(gate, threshold), gate, 0)
 
 
+def rounded_input(x: Tensor) -> Tensor:
+    """The values [..., columns] that a product with packed weights multiplies, in float64; NaN where not finite.
+
+    A block's scale is its largest magnitude / 127 in float32; a block whose 127 / largest overflows is zero.
+    """
+    blocks = x.float().unflatten(-1, (-1, quantized.BLOCK))
+    largest = blocks.abs().amax(-1, keepdim=True)
+    inverse = torch.full_like(largest, 127) / largest  # not 127 / largest, which torch rounds twice
+    values = torch.where(inverse.isfinite(), (blocks * inverse).round(), 0).double() * (largest / 127).double()
+    return torch.where(blocks.isfinite().all(-1, keepdim=True), values, torch.nan).flatten(-2)
+
+
 def _accumulation_dtype(weight: Tensor) -> torch.dtype:
-    return torch.promote_types(weight.dtype, torch.float32)
+    return torch.float64 if quantized.is_packed(weight) else torch.promote_types(weight.dtype, torch.float32)
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """``x W^T`` in the accumulation dtype."""
+    if quantized.is_packed(weight):
+        return rounded_input(x) @ quantized.dequantize(weight, torch.float64).T
+    dtype = _accumulation_dtype(weight)
+    return x.to(dtype) @ weight.to(dtype).T
 
 
 def _x1(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
     """Step (2) before rounding, in the accumulation dtype."""
     dtype = _accumulation_dtype(up_weight)
     s = activated(gate, threshold).to(dtype)
-    return torch.where(s != 0, s * (x.to(dtype) @ up_weight.to(dtype).T), 0)
+    return torch.where(s != 0, s * _product(x, up_weight), 0)
 
 
 def _down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     """Step (3) before rounding: sum over each token's own active neurons."""
+    if quantized.is_packed(down_weight_transposed):
+        weight = quantized.dequantize(down_weight_transposed, torch.float64)
+        return torch.where(x1.isfinite().all(1, keepdim=True), x1.double() @ weight, torch.nan)
     weight = down_weight_transposed.to(x1.dtype)
     return torch.stack([token[token != 0] @ weight[token != 0] for token in x1])
 
@@ -103,8 +133,7 @@ def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: fl
     Returns:
         [B, out_features], in x's dtype; exactly 0 where the score is below the threshold or NaN.
     """
-    dtype = _accumulation_dtype(weight)
-    product = x.to(dtype) @ weight.to(dtype).T
+    product = _product(x, weight)
     if score is not None:
         product = torch.where(reaches(score, threshold), product, 0)
     return product.to(x.dtype)
