@@ -6,11 +6,8 @@ from html.parser import HTMLParser
 from statistics import fmean
 
 import pytest
-from helpers.synthetic_results import CONFIG, Synthetic
 
 from prosparse.experiment.layout import Layout
-from prosparse.paper.acceleration import page as acceleration
-from prosparse.paper.claims import registry as claims
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.html import document
 from prosparse.paper.results.reader import Results
@@ -50,24 +47,10 @@ class Page(HTMLParser):
         return json.loads(text)
 
 
-def made(synthetic):
-    claims.write(synthetic.layout)
-    acceleration.write(synthetic.layout)
-    synthetic.json(synthetic.layout.config(), synthetic.experiment.model_dump(mode="json"))
-    path = document.write(synthetic.layout)
-    assert path.stat().st_size < 5_000_000
-    return Page(path.read_text())
-
-
 @pytest.fixture(scope="module")
-def several_seeds(tmp_path_factory):
-    raw = {**CONFIG, "seeds": [1, 2, 3], "seed_deviation": None}
-    return Synthetic(tmp_path_factory.mktemp("results") / "seeds", raw).write()
-
-
-@pytest.fixture(scope="module")
-def page(several_seeds):
-    return made(several_seeds)
+def page(written):
+    assert written.stat().st_size < 5_000_000
+    return Page(written.read_text())
 
 
 def test_links_within_the_page_lead_somewhere(page):
@@ -76,7 +59,7 @@ def test_links_within_the_page_lead_somewhere(page):
     assert targets <= page.ids
 
 
-def test_every_number_of_ours_leads_to_the_file_that_holds_it(page, several_seeds):
+def test_every_number_of_ours_leads_to_the_file_that_holds_it(page, seeds_results):
     linked = page.all("a", **{"class": "ours"})
     files = page.json("files")
     assert len(linked) > 300
@@ -84,12 +67,12 @@ def test_every_number_of_ours_leads_to_the_file_that_holds_it(page, several_seed
         numbers = [int(number) for number in attributes["data-files"].split()]
         assert attributes["href"] == files[numbers[0]]["path"]
     for each in files:
-        assert (several_seeds.directory / each["path"]).is_file()
+        assert (seeds_results.directory / each["path"]).is_file()
         assert each["path"] == "config.json" or each["processor"] == "Imaginary CPU, 2 cores"
     assert not [text for attributes, text in page.all("td") if "data-sort" in attributes and re.search(r"\d", text)]
 
 
-def test_a_sparsity_is_the_mean_of_its_files(page, several_seeds):
+def test_a_sparsity_is_the_mean_of_its_files(page, seeds_results):
     shown = {
         text: attributes["data-files"]
         for attributes, text in page.all("a", **{"class": "ours"})
@@ -97,18 +80,18 @@ def test_a_sparsity_is_the_mean_of_its_files(page, several_seeds):
     }
     files = page.json("files")
     shares = {}
-    for seed in several_seeds.experiment.seeds:
-        for entry in json.loads(several_seeds.layout.sparsity("progressive", seed).read_text())["measurements"]:
+    for seed in seeds_results.experiment.seeds:
+        for entry in json.loads(seeds_results.layout.sparsity("progressive", seed).read_text())["measurements"]:
             shares.setdefault(entry["activation"], []).append(100 * entry["sparsity"])
     for activation in ("relu", "fatrelu-0.01", "fatrelu-0.03"):
         [numbers] = [given for text, given in shown.items() if text.startswith(f"{fmean(shares[activation]):.2f} (")]
         assert [files[int(number)]["path"] for number in numbers.split()] == [
-            f"measurements/progressive/seed{seed}/sparsity.json" for seed in several_seeds.experiment.seeds
+            f"measurements/progressive/seed{seed}/sparsity.json" for seed in seeds_results.experiment.seeds
         ]
 
 
-def test_the_frontier_draws_every_pair_and_seed(page, several_seeds):
-    for index, frontier in enumerate(several_seeds.experiment.figures.frontier.values()):
+def test_the_frontier_draws_every_pair_and_seed(page, seeds_results):
+    for index, frontier in enumerate(seeds_results.experiment.figures.frontier.values()):
         rows = [
             row
             for layer in page.json(f"frontier-{index}-spec")["layer"]
@@ -117,12 +100,12 @@ def test_the_frontier_draws_every_pair_and_seed(page, several_seeds):
         ]
         drawn = sorted((row["pair"], row["seed"]) for row in rows)
         pairs = [pair for pairs in frontier.methods.values() for pair in pairs]
-        assert drawn == sorted((pair, seed) for pair in pairs for seed in several_seeds.experiment.seeds)
+        assert drawn == sorted((pair, seed) for pair in pairs for seed in seeds_results.experiment.seeds)
 
 
-def test_a_runs_chart_shows_its_ledger(page, several_seeds):
+def test_a_runs_chart_shows_its_ledger(page, seeds_results):
     rows = page.json("training-progressive-spec")["datasets"]["rows"]
-    ledger = several_seeds.results.ledger("progressive")
+    ledger = seeds_results.results.ledger("progressive")
     assert [(row["step"], row["lambda"]) for row in rows] == [(entry.step, entry.factor) for entry in ledger]
     assert rows[-1]["low"] < rows[-1]["sparsity"] < rows[-1]["high"]
 

@@ -15,6 +15,8 @@ PANELS = {
     "sparsity": ("Sparsity (%)", 150, COLOURS[0]),
     "loss": ("Loss (nats/token)", 150, COLOURS[2]),
 }
+#: Panel -> the fields that it draws.
+DRAWN = {"lambda": ["lambda"], "sparsity": ["low", "high"], "loss": ["loss"]}
 SHOWN = {
     "step:Q": ("Step", ",d"),
     "tokens:Q": ("Tokens", ",d"),
@@ -36,7 +38,7 @@ def training_charts(results: Results) -> list[Chart]:
                 chart(
                     f"training-{run}",
                     run_label(experiment, run),
-                    _drawn(any(row["low"] != row["high"] for row in rows)),
+                    _drawn(rows),
                     datasets={"rows": rows, "ends": ends},
                 )
             )
@@ -63,9 +65,11 @@ def _rows(results: Results, run: str) -> list[dict[str, Any]]:
     ]
 
 
-def _drawn(has_spread: bool) -> Any:
-    """Draw named data: ``rows`` of the ledger and the ``ends`` of stages."""
+def _drawn(rows: list[dict[str, Any]]) -> Any:
+    """Draw named data: ``rows`` of the ledger, given for their ranges, and the ``ends`` of stages."""
     alt = import_altair()
+    has_spread = any(row["low"] != row["high"] for row in rows)
+    ranges = {key: _range([row[name] for row in rows for name in names]) for key, names in DRAWN.items()}
     # hovering one panel marks the same step in all
     near = alt.selection_point(
         name="near", fields=["tokens"], nearest=True, on="pointerover", clear="pointerout", empty=False
@@ -77,10 +81,11 @@ def _drawn(has_spread: bool) -> Any:
         x = alt.X(
             "tokens:Q",
             title="Training tokens (dashed: ends of stages)" if last else None,
+            scale=alt.Scale(domain=[0, rows[-1]["tokens"]]),
             axis=alt.Axis(labels=last, ticks=last, format="~s", tickCount=6),
         )
         axis = alt.Axis(tickCount=4, minExtent=36)
-        y = alt.Y(f"{key}:Q", title=title, scale=alt.Scale(zero=key == "lambda"), axis=axis)
+        y = alt.Y(f"{key}:Q", title=title, scale=alt.Scale(domain=ranges[key], nice=True), axis=axis)
         line = base.mark_line(color=colour, strokeWidth=2, tooltip=None).encode(x=x, y=y)
         aim = base.mark_point(opacity=0, size=1, tooltip=None).encode(x=x).add_params(near) if not index else None
         marked = base.transform_filter(near)
@@ -98,3 +103,9 @@ def _drawn(has_spread: bool) -> Any:
         ]
         panels.append(alt.layer(*layers).properties(width=560, height=height))
     return alt.vconcat(*panels, spacing=8).resolve_scale(x="shared")
+
+
+def _range(values: list[float]) -> list[float]:
+    """Return the range of some values; of a constant, one around it."""
+    low, high = min(values), max(values)
+    return [low, high] if low < high else [low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10]
