@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
 from prosparse.paper.results.needs import Needs
-from prosparse.plan import costs, downloads, jobs, page, papers, targets
+from prosparse.plan import costs, downloads, durations, jobs, page, papers, targets
 from prosparse.plan.costs import of_architecture
 from prosparse.plan.jobs import Total
 from prosparse.published.tables import BENCHMARKS, published_table
@@ -47,7 +48,7 @@ def test_hours_of_the_papers_7b(tmp_path):
 
 
 def test_hours_of_the_first_run_on_a_node(tmp_path):
-    """SmolLM2-360M on 2.097 B tokens, from its matrices: 32 layers and the tied head, beside attention over 2,048 keys."""
+    """SmolLM2-360M on 2.097 B tokens, from its matrices: 32 layers, the tied head, attention over 2,048 keys."""
     experiment = load(yaml.safe_load((ROOT / "workflow/experiments/node.yaml").read_text()))
     shape = of_architecture(experiment.architectures["smollm2-360m"])
     assert shape.parameters == 361_821_120  # as published
@@ -59,6 +60,37 @@ def test_hours_of_the_first_run_on_a_node(tmp_path):
     assert costs.gpu_hours(experiment, whole.flops) == pytest.approx(18.2, abs=0.05)
     everything = Total.of(planned(experiment, tmp_path))
     assert 50 < costs.gpu_hours(experiment, everything.flops) < 200
+
+
+def test_wall_time_of_stages(tmp_path):
+    """The 7B's longest stage is its first, 5,000 of 16,500 steps; the layers' forward passes are repeated."""
+    experiment = paper()
+    stage = next(job for job in planned(experiment, tmp_path) if (job.run, job.stage) == ("prosparse", 0))
+    forward = 2 * 6_607_077_376 + 4 * 32 * 4096 * 4096
+    again = stage.recomputed / stage.tokens
+    assert 0.9 * forward < again < forward  # the layers, not the head
+    seconds = 5000 * 512 * 4096 * (3 * forward + again) / (8 * 312e12 * 0.4)
+    found = durations.stage_hours(experiment, stage)
+    assert found == pytest.approx(seconds / 3600, rel=1e-6)
+    # a job of 24 hours trains for 23.5
+    assert durations.jobs_of(found, 24) == math.ceil(found / 23.5)
+    text = page.write(Layout(experiment, tmp_path), ask=False)
+    assert f"prosparse: stage 0 takes {found:,.0f} hours: {math.ceil(found / 23.5)} jobs" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1-00:00:00", 24), ("4:00:00", 4), ("30:00", 0.5), ("7-12:30:00", 180.5), ("infinite", math.inf)],
+)
+def test_hours_as_slurm_prints_them(text, expected):
+    assert durations.hours(text) == expected
+
+
+def test_a_partition_that_allows_less_than_the_profile_is_named(tmp_path):
+    experiment = paper()
+    text = "\n".join(durations.lines(experiment, planned(experiment, tmp_path), {"short": 4.0, "long": 168.0}))
+    assert "partition short allows 4" in text
+    assert "long" not in text
 
 
 def test_the_page_prints_the_ratio_to_the_paper(tmp_path):

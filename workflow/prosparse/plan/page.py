@@ -7,6 +7,7 @@ from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
+from prosparse.plan import durations
 from prosparse.plan.costs import gpu_hours
 from prosparse.plan.downloads import Remote
 from prosparse.plan.hub import Answer, ask_hub, refused_by_hub
@@ -88,6 +89,8 @@ def _render(plan: _Plan) -> str:
     lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
     lines += _cost_table(experiment, plan.jobs)
     lines += ["", "## One target alone, what is still to do", "", *_target_table(experiment, plan.alone)]
+    lines += ["", "## Wall time of the longest stages", ""]
+    lines += durations.lines(experiment, plan.jobs, durations.partition_limits())
     lines += ["", "## Batches of the benchmarks", "", *_batch_lines(experiment, plan.jobs)]
     lines += ["", "## The paper's own training", "", *paper_lines(plan.papers)]
     lines += ["", "## What is fetched", "", *_download_table(plan.fetched, plan.answers)]
