@@ -13,6 +13,7 @@ from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import predictors
 from prosparse.inference.decoding import prepare
+from prosparse.inference.generation import greedy
 from prosparse.inference.predictors import Predictor
 from prosparse.measure import decoding, decoding_turns
 from prosparse.measure.decoding import measure
@@ -99,18 +100,20 @@ def test_counts_what_hooks_count():
 
 def test_nothing_read_is_undone():
     model = tiny()
-    prepare(model)
+    decoder = prepare(model)
     prompt = torch.arange(5)[None]
-    expected = model(prompt).logits
+    expected, written = model(prompt).logits, greedy(decoder, range(5), 10)
 
     def stopped():
-        with decoding_turns.nothing_read(model):
+        with decoding_turns.nothing_read(decoder):
             assert not model(prompt).logits.any()
+            assert not any(greedy(decoder, range(5), 10))
             raise RuntimeError("on the way")
 
     with pytest.raises(RuntimeError, match="on the way"):
         stopped()
     assert torch.equal(model(prompt).logits, expected)
+    assert greedy(decoder, range(5), 10) == written
     assert not any("forward" in vars(module) for module in model.modules())
 
 

@@ -56,11 +56,26 @@ def choose(logits: Tensor, temperature: float) -> int:
 
 
 def continued(
-    text: Text, given: Sequence[int], new_tokens: int, temperature: float = 0.0, ends: Container[int] = ()
+    text: Text,
+    given: Sequence[int],
+    new_tokens: int,
+    temperature: float = 0.0,
+    ends: Container[int] = (),
+    never: Sequence[int] = (),
 ) -> Iterator[int]:
-    """The tokens that follow ``given``, up to ``new_tokens`` or the first of ``ends``, each as soon as it is known."""
+    """The tokens that follow ``given``, each as soon as it is known.
+
+    Args:
+        new_tokens: at most so many.
+        ends: tokens after which the text ends.
+        never: tokens that are not chosen.
+    """
+    excluded = torch.tensor(list(never), dtype=torch.long)
     for _ in range(new_tokens):
-        token = choose(text.read(given), temperature)
+        logits = text.read(given)
+        if never:
+            logits = logits.index_fill(0, excluded, -torch.inf)
+        token = choose(logits, temperature)
         yield token
         if token in ends:
             return

@@ -11,8 +11,8 @@ from prosparse.inference.families import family
 from prosparse.inference.layers import UnknownLayer, describe
 from prosparse.inference.sparse_ffn import MODES
 
-#: As decoder.cpp numbers them. The last reads no weight matrix, so that its time is that of all the rest.
-NUMBERS = {mode: number for number, mode in enumerate((*MODES, "nothing"))}
+#: As decoder.cpp numbers them.
+NUMBERS, NOTHING = {mode: number for number, mode in enumerate(MODES)}, len(MODES)
 
 
 class NativeDecoder:
@@ -26,6 +26,7 @@ class NativeDecoder:
         if not hasattr(torch.ops.prosparse, "attention") or model.device.type != "cpu":
             raise UnknownLayer("it needs a CPU, and the native operators")
         whole, layers = describe(model)
+        self.reads_weights = True  # False: skips all products, to measure the time of the rest
         self.model, self.longest = model, rotary.longest(model)
         numbers = layers[0].numbers
         self._heads, self._head_size, self._layers = int(numbers["kv_heads"]), int(numbers["head_size"]), len(layers)
@@ -42,7 +43,8 @@ class NativeDecoder:
 
     def step(self, token: int, position: int, room: Tensor, table: Tensor, mode: str) -> Tensor:
         """Logits [vocabulary] after one more token, whose keys and values are added to ``room``."""
-        return self._family.logits(self.model, self._native.step(token, position, room, table, NUMBERS[mode]))
+        number = NUMBERS[mode] if self.reads_weights else NOTHING
+        return self._family.logits(self.model, self._native.step(token, position, room, table, number))
 
     def table(self, capacity: int) -> Tensor:
         """Cosines and sines of so many positions; at most ``longest``."""

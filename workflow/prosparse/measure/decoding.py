@@ -11,6 +11,7 @@ import gc
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from prosparse.inference.predictors import Predictor
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.measure import engines
 from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
-from prosparse.measure.decoding_turns import TURN, Arm, decode, nothing_read
+from prosparse.measure.decoding_turns import TURN, Arm, Decoded, Generated, decode, nothing_read
 from prosparse.measure.quartiles import quartiles
 from prosparse.models.load import load
 from prosparse.system.errors import UserError
@@ -103,7 +104,7 @@ def _ours(
     label: str,
 ) -> dict[str, Any]:
     new_tokens = specification.settings.new_tokens
-    arms = {"torch": Arm(lambda: None)}
+    arms = {"torch": Arm(lambda prompt, new_tokens: Generated(model, prompt))}
     # torch's products need another weight layout, and memory holds only one: so measure them first, on fewer tokens
     decode(model, arms, prompts[:2], min(new_tokens, 2 * TURN), label)
     decoder = prepare(model, predicted, specification.decision_threshold)
@@ -111,10 +112,11 @@ def _ours(
     def begin(mode: Any) -> Callable[[], None]:
         return lambda: setattr(decoder, "mode", mode)
 
-    modes = {mode: Arm(begin(mode)) for mode in decoder.modes}
+    write = partial(Decoded, decoder)
+    modes = {mode: Arm(write, begin(mode)) for mode in decoder.modes}
     decode(model, modes, prompts, new_tokens, label)
-    overhead = Arm(lambda: None)
-    with nothing_read(model):
+    overhead = Arm(write)
+    with nothing_read(decoder):
         decode(model, {"overhead": overhead}, prompts[:2], new_tokens, label)
     texts = zip(prompts, modes["dense"].texts, strict=True)
     shares = count_shares(decoder, [[*prompt, *text] for prompt, text in texts])
