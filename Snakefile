@@ -4,13 +4,11 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-# a --configfile that names an experiment replaces the default config, any other is merged over it;
-# --config values override both
-named = any(
-    "experiment" in load_configfile(file)
-    for file in workflow.config_settings.configfiles
-)
-if not named:
+# a --configfile that says what to train on (data.corpora) is a whole experiment and replaces the default config, any
+# other is merged over it; --config values override both
+given = [load_configfile(file) for file in workflow.config_settings.configfiles]
+named = any("experiment" in held for held in given)
+if not any("corpora" in (held.get("data") or {}) for held in given):
 
     configfile: f"{workflow.basedir}/config.yaml"
 

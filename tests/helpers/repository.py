@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-#: Experiments that stand alone; the other files are laid over one of them, or hold corpora.
+#: Whole experiments; the other files are merged over the default one, or hold corpora.
 EXPERIMENTS = [
     path
     for path in (ROOT / "config.yaml", *sorted((ROOT / "workflow" / "experiments").glob("*.yaml")))
-    if re.search("^experiment:", path.read_text(encoding="utf-8"), re.M)
+    if re.search("^  corpora:", path.read_text(encoding="utf-8"), re.M)
 ]

@@ -59,6 +59,7 @@ CONFIG: dict[str, Any] = {
         "mixtures": {"mixed": dict.fromkeys(CORPORA, 1.0)},
         "mixed": "mixed",
         "heldout_sequences": 8,
+        "tuning_sequences": 8,
     },
     "architectures": {
         "tiny": {"hidden_size": 128, "intermediate_size": 352, "layers": 6, "heads": 4, "kv_heads": 4},
@@ -84,6 +85,8 @@ CONFIG: dict[str, Any] = {
             **_run([{"until": 60, "peak": 0.1}]), "init": {"run": "vanilla"},
         },
         **{f"sft-{peak:g}": _run([{"until": 40, "peak": peak}], start="progressive") for peak in (0, 0.1, 0.4)},
+        "constant-0.3": _constant(0.3),
+        "progressive-trial": {**_run(STAGES), "label": "trial"},
     },
     "benchmarks": {"rows": "packages", "tasks": list(BENCHMARKS), "limit": 100},
     "rows": {
@@ -104,7 +107,7 @@ CONFIG: dict[str, Any] = {
         "7B 0.03": "progressive@fatrelu-0.03",
     },
     "ours": {"Dense, same tokens": "dense", "ProSparse, t = 0.03": "progressive@fatrelu-0.03"},
-    "search": ["constant-0.4", "distilled", "progressive", "progressive@fatrelu-0.03"],
+    "search": ["constant-0.3", "distilled", "progressive-trial", "progressive-trial@fatrelu-0.03"],
     "stages": {"7B": ["progressive"]},
     "figures": {
         "frontier": {

@@ -60,7 +60,10 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         "tokenizer": lambda tokenizer: [layout.tokenizer(tokenizer)],
         "tokens": lambda tokenizer, corpus, shard: [layout.shard_manifest(tokenizer, corpus, shard)],
         "corpus_tokens": lambda tokenizer, corpus: [layout.manifest(tokenizer, corpus)],
-        "train_stage": lambda run, stage, seed: [layout.provenance(run, stage, seed), layout.ledger(run, stage, seed)],
+        **dict.fromkeys(
+            ("start", "train_stage"),
+            lambda run, stage, seed: [layout.provenance(run, stage, seed), layout.ledger(run, stage, seed)],
+        ),
         "sparsity": lambda run, seed: [layout.sparsity(run, seed)],
         "stage_sparsity": lambda run, seed: [layout.stage_sparsity(run, seed)],
         "benchmarks": lambda run, seed, activation: [layout.benchmarks(run, activation, seed)],
@@ -94,7 +97,7 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
     for kind, pattern in TIMED.items():
         found = set((tmp_path / layout.directory).glob(pattern))
         assert found, kind
-        assert found <= made["train_stage" if kind == "train" else kind]
+        assert found <= (made["train_stage"] | made["start"] if kind == "train" else made[kind])
 
 
 @pytest.mark.parametrize("target", ["table5", "search", "all"])
@@ -122,15 +125,16 @@ def test_a_table_needs_its_rows_and_no_other(laptop):
     assert plan.by_rule["table"] == {"table=table5"}
     assert "figure" not in plan.by_rule
     assert trained(plan) == {
-        "small-base", "small-prosparse", "small-constant-low", "small-constant-middle", "small-constant-high",
-        "medium-base", "medium-prosparse", "medium-constant-low", "medium-constant-middle", "medium-constant-high",
+        "small-prosparse", "small-constant-low", "small-constant-middle", "small-constant-high",
+        "medium-prosparse", "medium-constant-low", "medium-constant-middle", "medium-constant-high",
     }  # fmt: skip
 
 
 def test_stage_tables_need_no_measurement(laptop):
     plan = laptop.behind("table6")
     assert "benchmarks" not in plan.by_rule
-    assert len(plan.by_rule["train_stage"]) == 2 * 6 + 2  # two models' six stages and their bases
+    assert len(plan.by_rule["train_stage"]) == 2 * 6  # two models' six stages
+    assert len(plan.by_rule["start"]) == 2  # their bases
 
 
 def test_stages_are_measured_from_the_start_on(laptop):
@@ -156,8 +160,8 @@ def test_table2_predicts_and_decodes(laptop):
 
 def test_a_shared_stage_is_trained_once(laptop):
     stages = laptop.behind("figure2").by_rule["train_stage"]
-    # base, the prefix of ProSparse, vanilla and constant, and Shifted ReLU's own
-    assert len([wildcards for wildcards in stages if "small" in wildcards and "stage=0" in wildcards]) == 3
+    # the prefix of ProSparse, vanilla and constant, and Shifted ReLU's own
+    assert len([wildcards for wildcards in stages if "small" in wildcards and "stage=0" in wildcards]) == 2
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +197,7 @@ def test_true_shapes_are_laid_over_the_default(tmp_path):
 def changed(tmp_path_factory) -> Plan:
     """The default with a release, and a tokenizer of their own for the medium runs."""
     config = default() | {"release": ["small-vanilla@fatrelu-0.02"]}
-    config["data"]["tokenizers"]["own"] = {"vocabulary_size": 1024}
+    config["data"]["tokenizers"]["own"] = {"pretrained": "workflow/bases/medium"}
     for name, run in config["runs"].items():
         run["tokenizer"] = "own" if name.startswith("medium") else "bpe"
     directory = tmp_path_factory.mktemp("changed")
@@ -207,7 +211,7 @@ def test_release_needs_what_its_cards_say(changed):
     assert jobs["sparsity"] == {"run=small-vanilla, seed=0"}
     assert {wildcards.split(",")[0] for wildcards in jobs["benchmarks"]} == {"run=small-vanilla", "run=small-base"}
     assert not {"table", "figure", "predictors"} & jobs.keys()
-    assert trained(plan) == {"small-base", "small-prosparse", "small-vanilla"}
+    assert trained(plan) == {"small-prosparse", "small-vanilla"}
 
 
 def test_a_run_is_trained_and_measured_on_the_tokens_of_its_own_tokenizer(changed):
@@ -226,6 +230,8 @@ def test_every_shard_of_the_papers_corpora_is_a_job(tmp_path):
     config = default()
     config["data"]["corpora"] = "workflow/experiments/paper_corpora.yaml"
     config["data"]["tokenizers"] = {"llama2": {"pretrained": "meta-llama/Llama-2-7b-hf"}}
+    for run in ("small-base", "medium-base", "minicpm-base"):
+        config["runs"][run]["init"] = {"pretrained": "meta-llama/Llama-2-7b-hf"}
     config["benchmarks"]["rows"] = "hub"
     target = "results/laptop/checkpoints/small-base/seed0/stage0/config.json"
     jobs = planned(tmp_path, target, config=written(tmp_path, config)).by_rule
@@ -246,7 +252,8 @@ def from_gguf(folder: str) -> dict[str, Any]:
         "packages": {"some-model": {"version": "1.0", "sha256": "0" * 64}},
         "tokenizers": {"gguf": origin},
     }
-    config["runs"]["small-base"]["init"] = origin
+    for run in ("small-base", "medium-base", "minicpm-base"):
+        config["runs"][run]["init"] = origin
     return config
 
 
@@ -270,7 +277,7 @@ def test_gguf_file_comes_from_the_package_that_holds_it(packaged):
 
 @pytest.mark.parametrize(
     ("target", "others"),
-    [(TOKENIZER, {"tokenizer"}), (CHECKPOINT, {"tokenizer", "tokens", "documents", "train_stage"})],
+    [(TOKENIZER, {"tokenizer"}), (CHECKPOINT, {"tokenizer", "tokens", "documents", "start"})],
 )
 def test_what_starts_from_a_packages_gguf_file_unpacks_it(packaged, target, others):
     jobs = packaged.behind(target).by_rule

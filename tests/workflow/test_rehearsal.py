@@ -14,7 +14,7 @@ from helpers.repository import EXPERIMENTS
 from helpers.workflow import snakemake, warm_jobs
 from safetensors.torch import load_file
 
-from prosparse.data.mixture import load_heldout
+from prosparse.data.mixture import load_rows
 from prosparse.models.load import load
 
 
@@ -54,7 +54,7 @@ def check_base(root: Path, experiment: str, base: str) -> None:
     measured = json.loads((root / f"results/{experiment}/measurements/{base}/seed0/sparsity.json").read_text())
     assert provenance["heldout"]["loss"] == pytest.approx(measured["measurements"][0]["loss"], abs=0.01)
     model = load(folder)
-    rows = load_heldout(root / f"results/{experiment}/data/tokens/bpe")
+    rows = load_rows(root / f"results/{experiment}/data/tokens/bpe")
     for corpus, said in provenance["heldout"]["corpora"].items():
         with torch.no_grad():
             loss = model(input_ids=rows[corpus], labels=rows[corpus]).loss.item()

@@ -164,11 +164,12 @@ rule tokens:
     params:
         context_length=experiment.data.context_length,
         heldout_sequences=experiment.data.heldout_sequences,
+        tuning_sequences=experiment.data.tuning_sequences,
         shards=lambda wildcards: experiment.data.corpora[wildcards.corpus].shards,
     shell:
         "prosparse step tokens {wildcards.corpus} --shard {wildcards.shard} --shards {params.shards} --documents {input.documents} --tokenizer {input.tokenizer}"
         " --context-length {params.context_length} --heldout-sequences {params.heldout_sequences}"
-        " --output {output} 2>&1 | tee {log}"
+        " --tuning-sequences {params.tuning_sequences} --output {output} 2>&1 | tee {log}"
 
 
 rule corpus_tokens:

@@ -36,7 +36,7 @@ def test_tokenization_stopped_anywhere_over_older_tokens(documents, tmp_path):
     """A manifest is never beside rows that are not its own."""
 
     def work(output, context=16):
-        tokenize("c", documents / "0.parquet", documents / "tokenizer", context, 4, output)
+        tokenize("c", documents / "0.parquet", documents / "tokenizer", context, {"heldout": 4, "tuning": 2}, output)
 
     work(tmp_path / "older", 20)
     work(tmp_path / "once")
@@ -50,7 +50,7 @@ def test_tokenization_stopped_anywhere_over_older_tokens(documents, tmp_path):
             work(output)
         if (output / "manifest.json").exists():
             manifest = json.loads((output / "manifest.json").read_text())
-            for split in ("train", "heldout"):
+            for split in ("train", "heldout", "tuning"):
                 rows = datasets.load_from_disk(str(output / split))
                 shape = len(rows), len(rows[0]["input_ids"])
                 assert shape == (manifest[f"{split}_sequences"], manifest["context_length"])
@@ -63,7 +63,16 @@ def test_tokenization_stopped_anywhere_over_older_tokens(documents, tmp_path):
 
 def test_joining_shards_stopped_anywhere(documents, tmp_path):
     for shard in range(2):
-        tokenize("c", documents / "0.parquet", documents / "tokenizer", 16, 4, tmp_path / f"s{shard}", shard, 2)
+        tokenize(
+            "c",
+            documents / "0.parquet",
+            documents / "tokenizer",
+            16,
+            {"heldout": 4, "tuning": 2},
+            tmp_path / f"s{shard}",
+            shard,
+            2,
+        )
     work = lambda output: join([tmp_path / "s0", tmp_path / "s1"], output)  # noqa: E731
     work(tmp_path / "once")
     count = changes(lambda: work(tmp_path / "counted"), tmp_path)

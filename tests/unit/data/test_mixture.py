@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosparse.data.mixture import Mixture, load_heldout
+from prosparse.data.mixture import Mixture, load_rows
 from prosparse.experiment.training import Draw
 
 SIZES = {"a": 7, "b": 13, "c": 101}
@@ -115,10 +115,10 @@ def test_from_disk(tmp_path):
             datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(str(tmp_path / name / split))
     mixture = Mixture.load(tmp_path, {"a": 1, "b": 1}, 40, 0)
     assert {row[1].item() for row in (mixture[i]["input_ids"] for i in range(40))} == {ord("a"), ord("b")}
-    heldout = load_heldout(tmp_path)
+    heldout = load_rows(tmp_path)
     assert {name: tuple(rows.shape) for name, rows in heldout.items()} == {
         name: (size, 3) for name, size in SIZES.items()
     }
     assert (heldout["c"][:, 2] == len("heldout")).all()
-    with pytest.raises(ValueError, match="no held-out rows"):
-        load_heldout(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no heldout rows"):
+        load_rows(tmp_path / "nowhere")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from prosparse.data import candidates
 from prosparse.data.candidates import build, split_hash
-from prosparse.data.mixture import Mixture, load_heldout
+from prosparse.data.mixture import Mixture, load_rows
 from prosparse.data.shards import join, share
 from prosparse.data.tokens import tokenize, train_tokenizer
 from prosparse.experiment.data import Corpus
@@ -192,14 +192,14 @@ def tokenized(data_set, tmp_path_factory):
     train_tokenizer([root / "0.parquet"], 260, root / "tokenizer")
     shards = [root / "tokens" / "c" / "shards" / str(shard) for shard in range(3)]
     for shard, path in enumerate(shards):
-        tokenize("c", root / f"{shard}.parquet", root / "tokenizer", 16, 7, path, shard, 3)
+        tokenize("c", root / f"{shard}.parquet", root / "tokenizer", 16, {"heldout": 4, "tuning": 3}, path, shard, 3)
     manifest = join(shards, root / "tokens" / "c")
     return root / "tokens", shards, manifest
 
 
 def test_joined_shards_are_their_rows_in_order_and_no_copy(tokenized):
     root, shards, manifest = tokenized
-    for split in ("train", "heldout"):
+    for split in ("train", "heldout", "tuning"):
         rows = datasets.load_from_disk(str(root / "c" / split))
         parts = [datasets.load_from_disk(str(shard / split)) for shard in shards]
         assert rows["input_ids"][:] == [row for part in parts for row in part["input_ids"]]
@@ -208,8 +208,9 @@ def test_joined_shards_are_their_rows_in_order_and_no_copy(tokenized):
         }
         assert manifest[f"{split}_sequences"] == len(rows)
         assert not list((root / "c" / split).glob("*.arrow"))
-    assert [len(datasets.load_from_disk(str(shard / "heldout"))) for shard in shards] == [2, 2, 3]
-    assert load_heldout(root)["c"].shape == (7, 16)
+    assert [len(datasets.load_from_disk(str(shard / "heldout"))) for shard in shards] == [1, 1, 2]
+    assert load_rows(root)["c"].shape == (4, 16)
+    assert load_rows(root, "tuning")["c"].shape == (3, 16)
 
 
 def test_the_manifest_of_a_corpus_sums_those_of_its_shards(tokenized):
@@ -218,7 +219,8 @@ def test_the_manifest_of_a_corpus_sums_those_of_its_shards(tokenized):
     parts = [json.loads((shard / "manifest.json").read_text()) for shard in shards]
     assert manifest["tokens"] == sum(part["tokens"] for part in parts)
     assert manifest["tokens"] == 16 * (manifest["train_sequences"] + 7)
-    assert manifest["heldout_bytes_per_token"] == sum(part["heldout_bytes"] for part in parts) / (7 * 15)
+    for split, rows in {"heldout": 4, "tuning": 3}.items():
+        assert manifest[f"{split}_bytes_per_token"] == sum(part[f"{split}_bytes"] for part in parts) / (rows * 15)
 
 
 def test_shards_of_different_commits_are_not_joined(data_set, tokenized, tmp_path, monkeypatch):
@@ -230,7 +232,9 @@ def test_shards_of_different_commits_are_not_joined(data_set, tokenized, tmp_pat
         monkeypatch.setattr(candidates.hub, "commit", lambda source, where: commit)
         monkeypatch.setattr(candidates.sources.hub, "rows", lambda *_: iter([{"text": line} for line in LINES]))
         built(tmp_path, {"hub": str(data_set / "jsonl")}, shard, 3)
-        tokenize("c", tmp_path / f"{shard}.parquet", root.parent / "tokenizer", 16, 7, shards[shard], shard, 3)
+        tokenize(
+            "c", tmp_path / f"{shard}.parquet", root.parent / "tokenizer", 16, {"heldout": 7}, shards[shard], shard, 3
+        )
 
     for shard, commit in enumerate(["0ld", "new", "new"]):
         made(shard, commit)
@@ -253,7 +257,7 @@ def test_a_shard_may_hold_out_nothing(tokenized, tmp_path):
     root, _, _ = tokenized
     paths = [tmp_path / str(shard) for shard in range(5)]
     for shard, path in enumerate(paths):
-        tokenize("c", root.parent / "0.parquet", root.parent / "tokenizer", 16, 4, path, shard, 5)
+        tokenize("c", root.parent / "0.parquet", root.parent / "tokenizer", 16, {"heldout": 4}, path, shard, 5)
     manifest = join(paths, tmp_path / "c")
     assert [len(share(4, shard, 5)) for shard in range(5)] == [0, 1, 1, 1, 1]
     assert manifest["heldout_sequences"] == len(datasets.load_from_disk(str(tmp_path / "c" / "heldout"))) == 4
@@ -264,4 +268,4 @@ def test_too_little_heldout_names_the_shard(tokenized, tmp_path):
     with pytest.raises(
         ConfigError, match=r"corpus c, shard 1 of 2: \d heldout sequences of 1200 tokens, needs at least 2"
     ):
-        tokenize("c", root.parent / "0.parquet", root.parent / "tokenizer", 1200, 16, tmp_path, 1, 2)
+        tokenize("c", root.parent / "0.parquet", root.parent / "tokenizer", 1200, {"heldout": 16}, tmp_path, 1, 2)

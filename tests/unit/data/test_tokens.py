@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from prosparse.data.tokens import copy_tokenizer, pack, tokenize, train_tokenizer
+from prosparse.data.tokens import copy_tokenizer, divide, pack, tokenize, train_tokenizer
 from prosparse.models import third_party
 from prosparse.system.errors import ConfigError
 
@@ -200,7 +200,7 @@ def test_packing_over_many_batches(tokenizer):
 
 
 def test_tokenize(trained, tokenizer, tmp_path):
-    manifest = tokenize("prose", trained.files[0], trained.directory, 32, 8, tmp_path / "prose")
+    manifest = tokenize("prose", trained.files[0], trained.directory, 32, {"heldout": 8}, tmp_path / "prose")
     assert manifest == json.loads((tmp_path / "prose" / "manifest.json").read_text())
     train, heldout = (datasets.load_from_disk(str(tmp_path / "prose" / name)) for name in ("train", "heldout"))
     assert (manifest["train_sequences"], manifest["heldout_sequences"]) == (len(train), len(heldout))
@@ -215,22 +215,42 @@ def test_tokenize(trained, tokenizer, tmp_path):
     assert sorted(path.name for path in (tmp_path / "prose").iterdir()) == ["heldout", "manifest.json", "train"]
 
 
+def test_tuning_rows_are_held_out_too_and_are_other_rows(trained, tokenizer, tmp_path):
+    wanted = {"heldout": 6, "tuning": 3}
+    manifest = tokenize("prose", trained.files[0], trained.directory, 16, wanted, tmp_path / "c")
+    rows = {split: datasets.load_from_disk(str(tmp_path / "c" / split)) for split in ("train", *wanted)}
+    assert {split: len(rows[split]) for split in wanted} == wanted
+    assert [manifest[f"{split}_sequences"] for split in rows] == [len(each) for each in rows.values()]
+    assert manifest["tokens"] == 16 * sum(map(len, rows.values()))
+    assert manifest["sha256"].keys() == rows.keys()
+    text = tokenizer.decode(list(np.concatenate(rows["tuning"]["input_ids"])), skip_special_tokens=True)
+    assert "zyzzyva" in text
+
+
+@pytest.mark.parametrize(("available", "expected"), [(100, (24, 8)), (32, (24, 8)), (16, (12, 4)), (5, (4, 1))])
+def test_splits_share_held_out_rows_in_proportion(available, expected):
+    rows = datasets.Dataset.from_dict({"input_ids": list(range(available))})
+    split = divide(rows, {"heldout": 24, "tuning": 8})
+    assert (len(split["heldout"]), len(split["tuning"])) == expected
+    assert not set(split["heldout"]["input_ids"]) & set(split["tuning"]["input_ids"])
+
+
 def test_heldout_rows_come_from_all_heldout_documents(trained, tokenizer, tmp_path):
     heldout = [f"{word} " * 200 for word in ("one", "two", "three", "four", "five", "six", "seven", "eight")]
     documents = write_documents(tmp_path / "c.parquet", ["a text to train on " * 20], heldout)
-    tokenize("c", documents, trained.directory, 32, 24, tmp_path / "c")
+    tokenize("c", documents, trained.directory, 32, {"heldout": 24}, tmp_path / "c")
     text = tokenizer.decode(np.concatenate(datasets.load_from_disk(str(tmp_path / "c" / "heldout"))["input_ids"]))
     assert all(document.split()[0] in text for document in heldout)
 
 
 def test_tokenize_again_gives_the_same(trained, tmp_path):
     first, second = (
-        tokenize("prose", trained.files[0], trained.directory, 32, 8, tmp_path / "prose") for _ in range(2)
+        tokenize("prose", trained.files[0], trained.directory, 32, {"heldout": 8}, tmp_path / "prose") for _ in range(2)
     )
     assert {**first, "provenance": None} == {**second, "provenance": None}
 
 
 def test_too_little_heldout_names_the_corpus(trained, tmp_path):
     with pytest.raises(ValueError, match=r"corpus code: . heldout sequences of 64 tokens, needs at least 4"):
-        tokenize("code", trained.files[1], trained.directory, 64, 8, tmp_path / "code")
+        tokenize("code", trained.files[1], trained.directory, 64, {"heldout": 8}, tmp_path / "code")
     assert not (tmp_path / "code" / "manifest.json").exists()

@@ -28,10 +28,11 @@ def base(tmp_path):
 
 
 def experiment(base, tokenizer=None, **init):
-    """The default experiment, but `small` is an existing model."""
+    """The default experiment, but every base is one existing model."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["data"]["tokenizers"] = {"bpe": tokenizer or {"pretrained": str(base)}}
-    config["runs"]["small-base"] |= {"init": {"pretrained": str(base), **init}, "stages": [{"until": 0}]}
+    for run in ("small-base", "medium-base", "minicpm-base"):
+        config["runs"][run]["init"] = {"pretrained": str(base), **init}
     return load(config)
 
 

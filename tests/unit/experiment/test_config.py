@@ -21,6 +21,9 @@ EXPERIMENTS = sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))
 CONFIGS = [ROOT / "config.yaml", *(path for path in EXPERIMENTS if not path.stem.endswith("_corpora"))]
 
 
+SHAPE = {"hidden_size": 128, "intermediate_size": 344, "layers": 4, "heads": 2, "kv_heads": 1}
+
+
 @pytest.fixture
 def laptop():
     """config.yaml, its corpora written out."""
@@ -30,9 +33,13 @@ def laptop():
 
 
 def shipped(path):
-    """As Snakemake reads it: a file that names no experiment is laid over the default."""
+    """As Snakemake reads it: a file that does not say what to train on is laid over the default."""
     config = yaml.safe_load(path.read_text())
-    return config if "experiment" in config else laid_over(yaml.safe_load((ROOT / "config.yaml").read_text()), config)
+    return (
+        config
+        if "corpora" in config.get("data", {})
+        else laid_over(yaml.safe_load((ROOT / "config.yaml").read_text()), config)
+    )
 
 
 def laid_over(config, changes):
@@ -78,9 +85,9 @@ def test_corpora_of_a_file_are_those_written_out(laptop, tmp_path, monkeypatch):
     assert isinstance(config["data"]["corpora"], str)
     assert load(config) == written_out
     monkeypatch.chdir(tmp_path)  # where the file is not: taken from the repository
-    assert load(config) == written_out
+    assert load(config).data.corpora == written_out.data.corpora
     config["data"]["corpora"] = str(CORPORA)
-    assert load(config) == written_out
+    assert load(config).data.corpora == written_out.data.corpora
 
 
 def test_own_packages_and_mixtures_are_laid_over_those_of_the_file(named):
@@ -159,6 +166,15 @@ def test_bad_tokenizers(laptop, tokenizer, message):
     assert "data.tokenizers.bpe" in str(error.value)
 
 
+def test_a_search_needs_rows_of_its_own(laptop):
+    laptop["runs"]["trial"] = laptop["runs"]["small-vanilla"]
+    laptop["search"] = ["trial"]
+    assert load(laptop).search == ["trial"]
+    del laptop["data"]["tuning_sequences"]
+    with pytest.raises(ConfigError, match=r"data\.tuning_sequences: search needs at least 1"):
+        load(laptop)
+
+
 def test_tokenizer_of_a_gguf_file(laptop):
     wanted = {**PRETRAINED, "gguf_file": "m.gguf", "special_tokens": {"bos_token": "<s>"}}
     tokenizer = load(change(laptop, ["data", "tokenizers", "bpe"], wanted)).data.tokenizers["bpe"]
@@ -178,8 +194,9 @@ def test_runs_name_their_tokenizer(laptop, two_tokenizers):
     experiment = load(two_tokenizers)
     assert {experiment.tokenizer("minicpm-sft"), experiment.tokenizer("small-base")} == {"own", "bpe"}
     two_tokenizers["data"]["tokenizers"].pop("own")
-    assert load({**two_tokenizers, "runs": {"small-base": laptop["runs"]["small-base"]}, "rows": {}, "stages": {},
-                 "figures": {}, "supervised_finetuning": None}).tokenizer("small-base") == "bpe"  # fmt: skip
+    sections = {"rows": {}, "stages": {}, "figures": {}, "vanilla": {}, "supervised_finetuning": None}
+    one = {**two_tokenizers, "runs": {"small-base": laptop["runs"]["small-base"]}, **sections}
+    assert load(one).tokenizer("small-base") == "bpe"
 
 
 @pytest.mark.parametrize(
@@ -207,8 +224,8 @@ def test_runs_without_a_tokenizer_or_with_anothers(two_tokenizers, run, changed,
 
 def test_run_training_overrides_the_defaults(laptop):
     experiment = load(laptop)
-    assert experiment.runs["small-base"].training.learning_rate == 8e-3
-    assert experiment.runs["small-base"].training.batch_size == laptop["training"]["batch_size"]
+    assert experiment.runs["minicpm-sft"].training.learning_rate == 3e-4
+    assert experiment.runs["minicpm-sft"].training.batch_size == laptop["training"]["batch_size"]
 
 
 def change(config, path, value):
@@ -285,8 +302,8 @@ def change(config, path, value):
         (["data", "mixtures", "mixed", "books"], 1, r"mixtures\.mixed: unknown name 'books'"),
         (["data", "corpora", "django-docs", "stands_for"], "books", r"stands_for.*'starcoder', 'wikipedia'"),
         (["data", "packages", "sympy", "sha256"], "abc", r"packages\.sympy\.sha256"),
-        (["architectures", "small", "heads"], 3, r"hidden_size must be a multiple of heads"),
-        (["architectures", "minicpm", "scale_emb"], ..., r"all for type minicpm, none for llama"),
+        (["architectures"], {"own": {**SHAPE, "heads": 3}}, r"hidden_size must be a multiple of heads"),
+        (["architectures"], {"own": {**SHAPE, "type": "minicpm"}}, r"all for type minicpm, none for llama"),
         (["seeds"], [], r"seeds: .*at least 1 item"),
         (["seeds"], [0, 1, 0], r"seeds: each seed once, and 0 is repeated"),
         (["vanilla"], {"13B": "nobody"}, r"vanilla\.13B: unknown name 'nobody'"),
@@ -310,6 +327,12 @@ def change(config, path, value):
             r"search: unknown name 'nobody'; allowed: small-base",
         ),
         (["ours"], {"Dense": "small-base@gelu"}, r"ours\.Dense: activation 'gelu'"),
+        (
+            ["search"],
+            ["small-vanilla@fatrelu-0.1"],
+            r"rows: small-vanilla is in search, whose runs are measured on tun",
+        ),
+        (["data", "tuning_sequences"], -1, r"data\.tuning_sequences: .*greater than or equal to 0"),
         (
             ["figures", "frontier"],
             {"small": {"original": "small-base", "methods": {"Vanilla ReLU": ["small-vanila"]}}},

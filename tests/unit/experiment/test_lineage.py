@@ -66,8 +66,8 @@ def changed_stages(edit):
 
 def test_a_stages_hyperparameter_changes_that_stage_and_later_ones_only():
     def edit(config):
-        config["runs"]["small-prosparse"]["stages"][4]["peak"] = 1.5
-        config["runs"]["small-prosparse"]["stages"][5]["peak"] = 1.5
+        config["runs"]["small-prosparse"]["stages"][4]["peak"] = 5
+        config["runs"]["small-prosparse"]["stages"][5]["peak"] = 5
 
     assert changed_stages(edit) == {("small-prosparse", 4), ("small-prosparse", 5)}
 
@@ -176,8 +176,8 @@ def test_a_second_epoch_begins_where_a_corpus_ends(experiment, run):
 def test_an_instruction_run_reads_on_behind_the_mixed_runs():
     earlier = specifications.stage(EXPERIMENT, "minicpm-sft", 0, 0).earlier
     mixtures = EXPERIMENT.data.mixtures
-    assert [draw.mixture for draw in earlier] == [mixtures["mixed"]] * 3
-    assert [draw.samples for draw in earlier] == [480 * 4, 160 * 4, 160 * 4]
+    assert [draw.mixture for draw in earlier] == [mixtures["mixed"]] * 2
+    assert [draw.samples for draw in earlier] == [320 * 2, 320 * 2]
     # a run from another's stage 3 has seen that run's samples up to it only
-    assert [draw.samples for draw in specifications.stage(EXPERIMENT, "small-final-2", 0, 0).earlier] == [2400, 175 * 4]
+    assert [draw.samples for draw in specifications.stage(EXPERIMENT, "small-final-2", 0, 0).earlier] == [350 * 2]
     assert specifications.stage(EXPERIMENT, "small-base", 0, 0).earlier == ()

@@ -35,7 +35,7 @@ def untrained(tmp_path: Path) -> Synthetic:
     """The original is a GGUF file used as it is; it is also the first of the 7B model's stages."""
     base = {**CONFIG["runs"]["base"], "init": GGUF, "stages": [{"until": 0}]}
     raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": base}, "stages": {"7B": ["base", "progressive"]}}
-    return Synthetic(tmp_path / "untrained", {**raw, "search": ["base"]}).write()
+    return Synthetic(tmp_path / "untrained", raw).write()
 
 
 @pytest.fixture

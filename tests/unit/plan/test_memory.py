@@ -74,11 +74,21 @@ def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch):
 
 def test_a_larger_model_needs_more():
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config["training"] |= {"batch_size": 64, "micro_batch_size": 64}
     layout = Layout(load(config), Path("none"))
-    needs = {run: memory.training_megabytes(layout, run) for run in ("small-base", "medium-base")}
-    config["architectures"]["small"]["hidden_size"] = 2048
-    wide = memory.training_megabytes(Layout(load(config), Path("none")), "small-base")
-    assert needs["small-base"] < needs["medium-base"] < wide
+    needs = {run: memory.training_megabytes(layout, run) for run in ("small-vanilla", "medium-vanilla")}
+    wide = {
+        "hidden_size": 2048,
+        "intermediate_size": 344,
+        "layers": 4,
+        "heads": 2,
+        "kv_heads": 2,
+        "vocabulary_size": 2048,
+    }
+    config["architectures"] = {"wide": wide}
+    config["runs"]["small-base"]["init"] = {"architecture": "wide"}
+    widest = memory.training_megabytes(Layout(load(config), Path("none")), "small-vanilla")
+    assert needs["small-vanilla"] < needs["medium-vanilla"] < widest
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -117,16 +117,19 @@ def tokens(
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
     context_length: Annotated[int, typer.Option()],
     heldout_sequences: Annotated[int, typer.Option()],
+    tuning_sequences: Annotated[int, typer.Option()],
     output: Manifest,
     shard: int = 0,
     shards: Annotated[int, typer.Option(help="Of the corpus.")] = 1,
 ) -> None:
     """Encode and pack a corpus, or a shard of it."""
     from prosparse.data import tokens
+    from prosparse.experiment.data import MeasuredSplit
 
-    tokens.tokenize(
-        corpus, documents, tokenizer.parent, context_length, heldout_sequences, output.parent, shard, shards
-    )
+    sequences: dict[MeasuredSplit, int] = {"heldout": heldout_sequences}
+    if tuning_sequences:
+        sequences["tuning"] = tuning_sequences
+    tokens.tokenize(corpus, documents, tokenizer.parent, context_length, sequences, output.parent, shard, shards)
 
 
 def join_shards(

@@ -43,7 +43,7 @@ def sparsity(
     started, wanted = time.time(), SparsitySpecification.model_validate_json(specification)
     model = load_to_measure(checkpoint.parent, precision=wanted.precision)
     activations = [Activation.parse(text) for text in wanted.activations]
-    results = measure_corpora(model, activations, wanted.corpora, tokens)
+    results = measure_corpora(model, activations, wanted.corpora, tokens, wanted.split)
     measured = {"run": run, "seed": seed, "measurements": results}
     _write(measured, wanted, started, devices.name(model.device), output)
 
@@ -174,7 +174,7 @@ def overhead(
     """Measure what the L1 gradient and the zero count cost."""
     import torch
 
-    from prosparse.data.mixture import load_heldout
+    from prosparse.data.mixture import load_rows
     from prosparse.experiment.specifications import StageSpecification
     from prosparse.measure.overhead import counting, shorten, training
     from prosparse.models.load import load
@@ -187,7 +187,7 @@ def overhead(
     device = devices.fastest()
     model = load(checkpoint.parent)
     layers, of = shorten(model)
-    rows = next(iter(load_heldout(tokens).values())).to(device)
+    rows = next(iter(load_rows(tokens).values())).to(device)
     rows = rows[: max(1, 4096 // rows.shape[1])]
     model.to(device)  # type: ignore[arg-type]
     result = {

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import torch
 
+from prosparse.experiment.data import MeasuredSplit
 from prosparse.experiment.training import Draw
 
 
@@ -117,11 +118,11 @@ def _permutation(size: int, seed: int, name: str, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key)).permutation(size)
 
 
-def load_heldout(tokens: Path) -> dict[str, torch.Tensor]:
-    """Load the held-out rows of every corpus in ``tokens``: name -> int64 [sequences, context_length]."""
-    paths = sorted(tokens.glob("*/heldout"))
+def load_rows(tokens: Path, split: MeasuredSplit = "heldout") -> dict[str, torch.Tensor]:
+    """Load a split's rows of every corpus in ``tokens``: name -> int64 [sequences, context_length]."""
+    paths = sorted(tokens.glob(f"*/{split}"))
     if not paths:
-        raise ValueError(f"no held-out rows in {tokens}")
+        raise ValueError(f"no {split} rows in {tokens}")
     return {
         path.parent.name: torch.as_tensor(np.stack(open_rows(path)["input_ids"]), dtype=torch.long) for path in paths
     }

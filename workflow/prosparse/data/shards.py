@@ -24,8 +24,8 @@ def share(total: int, shard: int, shards: int) -> range:
 def join(shards: list[Path], output: Path) -> dict[str, Any]:
     """Join shards of packed tokens into one corpus, in order, without copying rows.
 
-    Writes ``output/train`` and ``output/heldout``, which refer to the shards' files and which
-    ``datasets.load_from_disk`` memory-maps, then ``output/manifest.json``. Returns the manifest.
+    Writes the shards' splits into ``output``, which refer to the shards' files and which ``datasets.load_from_disk``
+    memory-maps, then ``output/manifest.json``. Returns the manifest.
 
     Args:
         shards: directories written by :func:`prosparse.data.tokens.tokenize`; they must not move.
@@ -34,15 +34,14 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
         ConfigError: the shards come from different commits of a data set.
     """
     manifests = [json.loads((shard / identity.MANIFEST).read_text(encoding="utf-8")) for shard in shards]
-    commit = _common_commit(manifests)
+    commit, splits = _common_commit(manifests), list(manifests[0]["sha256"])
     with rewriting(output) as temporary:
-        for split in ("train", "heldout"):
+        for split in splits:
             _refer([shard / split for shard in shards], temporary / split, output / split)
         replace_rows(temporary, output)
-    sums = {
-        key: sum(manifest[key] for manifest in manifests)
-        for key in ("train_sequences", "heldout_sequences", "tokens", "heldout_bytes")
-    }
+    measured = [split for split in splits if split != "train"]
+    summed = ["tokens", *(f"{split}_sequences" for split in splits), *(f"{split}_bytes" for split in measured)]
+    sums = {key: sum(manifest[key] for manifest in manifests) for key in summed}
     context_length = manifests[0]["context_length"]
     manifest = {
         "corpus": manifests[0]["corpus"],
@@ -50,8 +49,11 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
         "shards": len(shards),
         "context_length": context_length,
         **sums,
-        "heldout_bytes_per_token": sums["heldout_bytes"] / (sums["heldout_sequences"] * (context_length - 1)),
-        "sha256": {split: _content(manifests, output, split) for split in ("train", "heldout")},
+        **{
+            f"{split}_bytes_per_token": sums[f"{split}_bytes"] / (sums[f"{split}_sequences"] * (context_length - 1))
+            for split in measured
+        },
+        "sha256": {split: _content(manifests, output, split) for split in splits},
     }
     write_json(output / identity.MANIFEST, manifest)
     return manifest
@@ -70,12 +72,12 @@ def rewriting(output: Path) -> Iterator[Path]:
 
 
 def replace_rows(temporary: Path, output: Path) -> None:
-    """Replace ``output/train`` and ``output/heldout`` with new rows, if any.
+    """Replace each split in ``output`` of which there are new rows.
 
     The manifest is removed first, and the caller writes it last, so a mix of two calls' rows never passes for a corpus.
     """
     (output / identity.MANIFEST).unlink(missing_ok=True)
-    for split in ("train", "heldout"):
+    for split in ("train", "heldout", "tuning"):
         if (temporary / split).exists():
             replace_directory(temporary / split, output / split)
 

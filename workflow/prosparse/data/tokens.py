@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prosparse.data.shards import replace_rows, rewriting, share
-from prosparse.experiment.data import SpecialToken
+from prosparse.experiment.data import MeasuredSplit, SpecialToken
 from prosparse.models.third_party import save_tokenizer
 from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.system import identity, provenance
@@ -120,7 +120,7 @@ def tokenize(
     documents: Path,
     tokenizer: Path,
     context_length: int,
-    heldout_sequences: int,
+    sequences: Mapping[MeasuredSplit, int],
     output: Path,
     shard: int = 0,
     shards: int = 1,
@@ -131,18 +131,20 @@ def tokenize(
     end-of-text closes it. The documents are concatenated and cut into rows; the incomplete last row is dropped.
     Special tokens spelled out in a text are encoded as ordinary text.
 
-    Writes ``output/train`` and ``output/heldout`` (``datasets``, column ``input_ids``), then
-    ``output/manifest.json``, and returns the manifest. ``heldout_bytes`` counts the UTF-8 bytes of the tokens that a
-    model predicts (all but the first of each row); special tokens count as 0.
+    Writes ``output/train`` and each split of ``sequences`` (``datasets``, column ``input_ids``), then
+    ``output/manifest.json``, and returns the manifest. ``heldout_bytes`` and ``tuning_bytes`` count the UTF-8 bytes of
+    the tokens that a model predicts (all but the first of each row); special tokens count as 0.
 
     Args:
-        heldout_sequences: held-out rows of the whole corpus; a shard writes its share of them.
+        sequences: rows of the whole corpus per split; a shard writes its share of them. Held-out text that is too short
+            for all is divided in the same proportion.
 
     Raises:
         ConfigError: there are fewer than 4 held-out rows (for a shard, fewer than its share of 4), or no train row.
     """
     started = time.time()
-    limit, fewest_heldout = (len(share(rows, shard, shards)) for rows in (heldout_sequences, FEWEST_HELDOUT_SEQUENCES))
+    wanted = {split: len(share(rows, shard, shards)) for split, rows in sequences.items()}
+    fewest_heldout = len(share(FEWEST_HELDOUT_SEQUENCES, shard, shards))
     label = corpus if shards == 1 else f"{corpus}, shard {shard} of {shards}"
     encoder = AutoTokenizer.from_pretrained(tokenizer)
     commit = (pq.read_schema(documents).metadata or {}).get(b"commit")
@@ -153,27 +155,27 @@ def tokenize(
                 str(documents), cache_dir=f"{temporary}/cache/{split}", filters=[("split", "==", split)]
             )
             packed = pack(texts, encoder, context_length)
-            rows[split] = packed if split == "train" else spread(packed, limit)
+            rows |= {"train": packed} if split == "train" else divide(packed, wanted)
         for split, fewest in (("train", 1), ("heldout", fewest_heldout)):
             if len(rows[split]) < fewest:
                 raise ConfigError(
                     f"corpus {label}: {len(rows[split])} {split} sequences of {context_length} tokens, needs at least "
                     f"{fewest}; give it more text or lower data.context_length"
                 )
-            rows[split].save_to_disk(temporary / split)
+        for split, chosen in rows.items():
+            chosen.save_to_disk(temporary / split)
         manifest = {
             "corpus": corpus,
             "commit": commit.decode() if commit else None,
-            "train_sequences": len(rows["train"]),
-            "heldout_sequences": len(rows["heldout"]),
             "context_length": context_length,
-            "tokens": (len(rows["train"]) + len(rows["heldout"])) * context_length,
-            "heldout_bytes": predicted_bytes(rows["heldout"], encoder),
+            "tokens": sum(map(len, rows.values())) * context_length,
+            **{f"{split}_sequences": len(chosen) for split, chosen in rows.items()},
+            **{f"{split}_bytes": predicted_bytes(rows[split], encoder) for split in wanted},
         }
         del rows  # their files are in the temporary directory
-        manifest["sha256"] = {split: identity.of_rows(temporary / split) for split in ("train", "heldout")}
+        manifest["sha256"] = {split: identity.of_rows(temporary / split) for split in ("train", *wanted)}
         replace_rows(temporary, output)
-    specification = {"corpus": corpus, "context_length": context_length, "heldout_sequences": heldout_sequences}
+    specification = {"corpus": corpus, "context_length": context_length, "sequences": dict(sequences)}
     specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     manifest["provenance"] = provenance.record(specification, started)
     write_json(output / identity.MANIFEST, manifest)
@@ -212,6 +214,17 @@ def pack(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, context_le
 def spread(rows: datasets.Dataset, limit: int) -> datasets.Dataset:
     """Select at most ``limit`` evenly spaced rows, so that they come from as many documents as possible."""
     return rows if len(rows) <= limit else rows.select([index * len(rows) // limit for index in range(limit)])
+
+
+def divide(rows: datasets.Dataset, wanted: Mapping[MeasuredSplit, int]) -> dict[str, datasets.Dataset]:
+    """Spread the wanted rows over the documents and divide them into splits, which alternate.
+
+    Where there are fewer rows than are wanted in all, each split gets its proportion.
+    """
+    total, tuning = sum(wanted.values()), wanted.get("tuning", 0)
+    chosen = spread(rows, total)
+    splits = ["tuning" if (row + 1) * tuning // total > row * tuning // total else "heldout" for row in range(total)]
+    return {split: chosen.select([row for row in range(len(chosen)) if splits[row] == split]) for split in wanted}
 
 
 def predicted_bytes(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> int:

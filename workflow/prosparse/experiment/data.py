@@ -22,6 +22,9 @@ PAPER_DATASETS = (
     "super_natural_instructions",
 )
 
+#: Rows that no run trains on: to report, and to choose recipes on.
+MeasuredSplit = Literal["heldout", "tuning"]
+
 SpecialToken = Literal["bos_token", "eos_token", "pad_token"]
 
 
@@ -136,6 +139,10 @@ class Data(Section):
     )
     mixed: Name = Field(description='The mixture behind the "mixed" column of Table 8 and every average.')
     heldout_sequences: Annotated[int, Field(ge=4)] = Field(description="Held-out sequences per corpus.")
+    tuning_sequences: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Further ones per corpus, to choose recipes on: what `search` is measured on.",
+    )
     decontamination_ngram: Annotated[int, Field(ge=5)] = Field(
         default=13, description="Words that training text may not share with a benchmark or held-out row."
     )

@@ -151,10 +151,28 @@ class Experiment(Section):
             check_known(base, self.runs, "bases")
         if len(tokenizers := {self.tokenizer(base) for base in self.bases}) > 1:
             raise ValueError(f"bases: they need one tokenizer, and have {', '.join(sorted(tokenizers))}")
+        self._check_search()
         if self.supervised_finetuning is not None:
             for key, run_name in self.supervised_finetuning:
                 check_known(run_name, self.runs, f"supervised_finetuning.{key}")
         return self
+
+    def _check_search(self) -> None:
+        """What chose the recipe is measured on tuning rows, what is reported on held-out rows."""
+        searched = {self.pair(pair)[0] for pair in self.search}
+        if searched and not self.data.tuning_sequences:
+            raise ValueError("data.tuning_sequences: search needs at least 1, rows that are not reported")
+        reported = {
+            "rows": self.rows.values(),
+            "ours": self.ours.values(),
+            "vanilla": self.vanilla.values(),
+            "figures.frontier": self.figures.frontier_pairs(),
+            "figures.final_factor": self.figures.final_factor,
+        }
+        for where, pairs in reported.items():
+            for pair in pairs:
+                if (run := self.pair(pair)[0]) in searched:
+                    raise ValueError(f"{where}: {run} is in search, whose runs are measured on tuning rows only")
 
     def _check_acyclic(self, name: str, seen: tuple[str, ...] = ()) -> None:
         if name in seen:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import MeasuredSplit
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.model import Init, PretrainedInit, RunInit, ScratchInit
 from prosparse.experiment.training import Draw
@@ -117,6 +118,12 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
 def overhead_run(experiment: Experiment) -> str | None:
     """Return the run to measure the overhead on: the first regularized one, or None."""
     return next((name for name, run in experiment.runs.items() if run.stages[-1].peak > 0), None)
+
+
+def measured_split(experiment: Experiment, run: str) -> MeasuredSplit:
+    """Return the rows that a run is measured on: those of `search` choose the recipe, all others are reported."""
+    searched = {experiment.pair(pair)[0] for pair in experiment.search}
+    return "tuning" if run in searched else "heldout"
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:

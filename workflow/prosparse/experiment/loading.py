@@ -51,7 +51,7 @@ def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _located(origin: Any) -> Any:
-    """Let ``workflow/bases/...`` name a committed base from any directory."""
+    """Let ``workflow/bases/...`` name a committed base, or its tokenizer, from any directory."""
     name = origin.get("pretrained") if isinstance(origin, dict) else None
     if isinstance(name, str) and name.startswith("workflow/") and not Path(name).exists():
         return {**origin, "pretrained": str(REPOSITORY / name)}

@@ -6,9 +6,9 @@ One model and one builder per job. A job that takes a section of the config as i
 from __future__ import annotations
 
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.data import Corpus, Package
+from prosparse.experiment.data import Corpus, MeasuredSplit, Package
 from prosparse.experiment.experiment import Experiment
-from prosparse.experiment.lineage import chain, earlier_draws, measured_activations, overhead_run
+from prosparse.experiment.lineage import chain, earlier_draws, measured_activations, measured_split, overhead_run
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, ScratchInit
 from prosparse.experiment.section import Precision, Section
@@ -40,7 +40,7 @@ def candidates(experiment: Experiment, corpus: str) -> CandidatesSpecification:
     return CandidatesSpecification(
         corpus=data.corpora[corpus],
         # six characters per token is more than any of our tokenizers needs
-        heldout_characters=6 * data.heldout_sequences * data.context_length,
+        heldout_characters=6 * (data.heldout_sequences + data.tuning_sequences) * data.context_length,
     )
 
 
@@ -124,6 +124,7 @@ class MeasuredCorpus(Section):
 class SparsitySpecification(Section):
     """The activations under which a checkpoint is measured."""
 
+    split: MeasuredSplit
     activations: list[str]
     corpora: dict[str, MeasuredCorpus]
     precision: Precision
@@ -168,6 +169,7 @@ def _measured_corpora(experiment: Experiment) -> dict[str, MeasuredCorpus]:
 
 def sparsity(experiment: Experiment, run: str) -> SparsitySpecification:
     return SparsitySpecification(
+        split=measured_split(experiment, run),
         activations=[str(activation) for activation in measured_activations(experiment, run)],
         corpora=_measured_corpora(experiment),
         precision=experiment.precision,

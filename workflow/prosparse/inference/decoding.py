@@ -1,4 +1,4 @@
-"""Faster decoding of a Hugging Face model, by ``generation`` or through the model's own ``generate``.
+"""Faster decoding of a Hugging Face model, also through its own ``generate``.
 
 ::
 

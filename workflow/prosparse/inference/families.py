@@ -1,4 +1,4 @@
-"""What the decoder layers of each family compute, written down from transformers' modules for the native decoder."""
+"""What the decoder layers of each family compute, for the native decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Continue texts: with one native call per token where the model allows it, else with transformers' modules."""
+"""Continue texts, with one native call per token where the model allows it."""
 
 from __future__ import annotations
 

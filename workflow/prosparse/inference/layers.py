@@ -1,4 +1,4 @@
-"""Describe a prepared model as ``torch.classes.prosparse.Decoder`` takes it: tensors and numbers by name."""
+"""Describe a prepared model for ``torch.classes.prosparse.Decoder``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prepared model as one native object, which reads a token in a single call (decoder.cpp)."""
+"""A prepared model as one native object, which reads a token per call."""
 
 from __future__ import annotations
 

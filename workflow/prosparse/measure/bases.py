@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from prosparse.data.mixture import load_heldout
+from prosparse.data.mixture import load_rows
 from prosparse.experiment import bases
 from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.specifications import MeasuredCorpus
@@ -55,7 +55,7 @@ def commit(checkpoint: Path, corpora: dict[str, MeasuredCorpus], tokens: Path, o
 
 def commit_heldout(corpora: dict[str, MeasuredCorpus], tokens: Path, output: Path) -> None:
     """Write the rows that the bases' losses were measured on, ``[sequences, context_length]`` per corpus."""
-    rows = load_heldout(tokens)
+    rows = load_rows(tokens)
     kept = {name: rows[name].to(torch.int16) for name in corpora}
     assert all(torch.equal(kept[name].long(), rows[name]) for name in corpora), "a vocabulary beyond 16 bits"
     save_file(kept, output / "heldout.safetensors")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from prosparse.data.mixture import load_heldout
+from prosparse.data.mixture import load_rows
 from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import export, predictors
 from prosparse.inference.decoding import prepare, weight_bytes
@@ -60,7 +60,7 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
     if isinstance(described, TrainedModel):
         model = load(described.checkpoint, described.activation, dtype=dtype)
         predicted = predictors.load(described.predictors) if described.predictors is not None else None
-        heldout = load_heldout(described.tokens)
+        heldout = load_rows(described.tokens)
         rows = [heldout[corpus][0, :PROMPT_TOKENS].tolist() for corpus in heldout]
         prompts = [rows[i % len(rows)] for i in range(settings.prompts)]
         about |= {"synthetic": False, "pair": described.pair}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prosparse.data.mixture import load_heldout
+from prosparse.data.mixture import load_rows
 from prosparse.experiment.timings import TrainedPatterns
 from prosparse.method.activations import gated_ffns
 from prosparse.models.load import load
@@ -84,7 +84,7 @@ def trained_patterns(trained: TrainedPatterns) -> Patterns:
     ffns = gated_ffns(model)
     for ffn in ffns:
         ffn.activation.register_forward_hook(lambda module, inputs, output: gates.append(output.flatten(0, 1).float()))
-    rows = torch.cat([rows[:1] for rows in load_heldout(trained.tokens).values()])
+    rows = torch.cat([rows[:1] for rows in load_rows(trained.tokens).values()])
     model(input_ids=rows, use_cache=False)
     each = -(-PATTERNS // len(ffns))
     chosen = torch.linspace(0, rows.numel() - 1, each + 2)[1:-1].long()

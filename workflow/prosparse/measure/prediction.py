@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse.data.mixture import load_heldout
+from prosparse.data.mixture import load_rows
 from prosparse.experiment.specifications import MeasuredCorpus
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, observing, predicting
 from prosparse.measure import sparsity
@@ -79,7 +79,7 @@ def measure(
     modules["marginal"] = [Marginal(frequency).to(device) for frequency in marginal]
     for predictors in modules.values():
         check_shapes(model, predictors)
-    heldout = load_heldout(tokens)
+    heldout = load_rows(tokens)
     total = sum(corpus.weight for corpus in corpora.values())
     weights = {name: corpus.weight / total for name, corpus in corpora.items() if corpus.weight > 0}
 

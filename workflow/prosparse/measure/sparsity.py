@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prosparse.data.mixture import load_heldout
+from prosparse.data.mixture import load_rows
 from prosparse.experiment.activation import Activation
+from prosparse.experiment.data import MeasuredSplit
 from prosparse.experiment.specifications import MeasuredCorpus, StageSparsitySpecification
 from prosparse.method.activations import gated_ffns, substitute
 from prosparse.models.load import load_to_measure
 from prosparse.system import identity
+
+BATCH_SIZE = 16  # sequences per forward pass
 
 
 class ZeroCounter:
@@ -99,19 +102,19 @@ def measure_corpora(
     activations: Sequence[Activation],
     corpora: dict[str, MeasuredCorpus],
     tokens: Path,
-    batch_size: int = 16,
+    split: MeasuredSplit = "heldout",
 ) -> list[dict[str, Any]]:
-    """Measure every activation on every corpus's held-out rows; the average is weighted by the mixture."""
+    """Measure every activation on every corpus's rows of a split; the average is weighted by the mixture."""
     results = []
-    heldout = load_heldout(tokens)
+    rows = load_rows(tokens, split)
     for activation in activations:
         substitute(model, activation)
         measured: dict[str, dict[str, Any]] = {}
         started = time.perf_counter()
         for name, corpus in corpora.items():
-            values = measure(model, heldout[name], batch_size)
+            values = measure(model, rows[name], BATCH_SIZE)
             manifest = json.loads((tokens / name / identity.MANIFEST).read_text(encoding="utf-8"))
-            bytes_per_token = manifest["heldout_bytes_per_token"]
+            bytes_per_token = manifest[f"{split}_bytes_per_token"]
             measured[name] = {
                 "stands_for": corpus.stands_for,
                 **values,

@@ -1,4 +1,4 @@
-"""What readers see first: what was run, the verdict on each claim, and the numbers to remember"""
+"""What readers see first: what was run, the verdicts and the numbers to remember"""
 
 from __future__ import annotations
 

@@ -106,7 +106,9 @@ def stage_job(layout: Layout, run: str, stage: int, seed: int) -> Job:
 
 def sparsity_job(layout: Layout, run: str, seed: int) -> Job:
     experiment, data = layout.experiment, layout.experiment.data
-    rows = data.heldout_sequences * len(data.corpora) * len(lineage.measured_activations(experiment, run))
+    tuning = lineage.measured_split(experiment, run) == "tuning"
+    sequences = data.tuning_sequences if tuning else data.heldout_sequences
+    rows = sequences * len(data.corpora) * len(lineage.measured_activations(experiment, run))
     tokens = rows * data.context_length
     flops = forward_flops(layout, run, tokens)
     output = layout.relative(layout.sparsity(run, seed))
@@ -183,7 +185,10 @@ def token_jobs(layout: Layout, trained: Iterable[tuple[str, int]]) -> list[Job]:
             if (manifest := layout.manifest(tokenizer, name)).exists():
                 stored = json.loads(manifest.read_text(encoding="utf-8"))["tokens"]
             elif corpus.character_limit is not None:
-                stored = corpus.character_limit // CHARACTERS_A_TOKEN + data.heldout_sequences * data.context_length
+                stored = (
+                    corpus.character_limit // CHARACTERS_A_TOKEN
+                    + (data.heldout_sequences + data.tuning_sequences) * data.context_length
+                )
             if stored is not None:
                 # an upper bound: candidates and the documents kept of them, both compressed
                 documents = 2 * CHARACTERS_A_TOKEN * stored if tokenizer == tokenizers[0] else 0

@@ -15,32 +15,36 @@ from prosparse.paper.tables.text import to_csv, to_markdown
 
 def test_search_log_tells_what_each_run_tried(synthetic):
     table = TABLES.build("search", synthetic.results)
-    assert [row.label for row in table.rows] == ["constant-0.4", "distilled", "progressive", "progressive@fatrelu-0.03"]
+    assert [row.label for row in table.rows] == synthetic.experiment.search
     text = to_markdown(table)
     assert (
-        "| **constant-0.4** | ours | base | relu | next token | 0.001 | cosine | 180 | 368,640 | 0 (40), 0.4 (180) |"
+        "| **constant-0.3** | ours | base | relu | next token | 0.001 | cosine | 180 | 368,640 | 0 (40), 0.3 (180) |"
     ) in text
     assert "| **distilled** | ours | dense | relu | 0.5 from base | 0.001 | cosine | 30 | 61,440 | 0 (30) |" in text
     assert "| 0 (40), 0.01 (60), sine 0.1 (100), sine 0.1 (120), sine 0.4 (160), sine 0.4 (180) |" in text
     cells = table.rows[1].cells
     assert cells["average_sparsity"].ours.mean == pytest.approx(65.1)
-    assert cells["held_out_loss"].ours.mean == pytest.approx(3.492)
+    assert cells["tuning_loss"].ours.mean == pytest.approx(3.492)
     assert cells["lm_loss"].ours.mean == 3.6
     lines = {(line["row"], line["column"]): line for line in csv.DictReader(io.StringIO(to_csv(table)))}
     assert lines["distilled", "objective"]["ours"] == "0.5 from base"
-    assert lines["progressive", "average_sparsity"]["ours"] == "88.6"
-    shifted = synthetic.results.sparsity("progressive", "fatrelu-0.03").sparsity.mean
+    assert lines["progressive-trial", "average_sparsity"]["ours"] == "88.6"
+    shifted = synthetic.results.sparsity("progressive-trial", "fatrelu-0.03").sparsity.mean
     assert shifted > 88.6
-    assert float(lines["progressive@fatrelu-0.03", "average_sparsity"]["ours"]) == pytest.approx(shifted)
+    assert float(lines["progressive-trial@fatrelu-0.03", "average_sparsity"]["ours"]) == pytest.approx(shifted)
 
 
-def test_search_log_of_starts(synthetic, untrained):
+def test_search_log_of_starts(synthetic):
     raw = copy.deepcopy(CONFIG)
     raw["runs"]["final-1"]["init"]["stage"] = 2
-    raw["search"] = ["final-1", "base"]
+    raw |= {"search": ["final-1", "base"], "rows": {}, "ours": {}, "figures": {}}
     table = TABLES.build("search", Synthetic(synthetic.directory, raw).write().results)
     starts = [row.cells["start"].text for row in table.rows]
     assert starts[0] == "progressive stage 2"
     assert starts[1].startswith("llama, 6 layers")
-    text = to_markdown(TABLES.build("search", untrained.results))
+    raw["runs"]["base"] |= {
+        "init": {"pretrained": "some-model", "gguf_file": "Some-135M.Q4_1.gguf"},
+        "stages": [{"until": 0}],
+    }
+    text = to_markdown(TABLES.build("search", Synthetic(synthetic.directory / "untrained", raw).write().results))
     assert "| **base** | ours | Some-135M.Q4_1 (GGUF) | silu | – | – | – | 0 | 0 | – | 0.00 | 3.502 | – |" in text

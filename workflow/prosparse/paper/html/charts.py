@@ -1,4 +1,4 @@
-"""Charts that the page draws itself: as wide as the reader's screen, with what each mark says on hovering."""
+"""Charts that the page draws itself, as wide as the reader's screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes ``index.html`` from the template: results, charts, JavaScript and styles in one file."""
+"""Writes ``index.html``: results, charts, JavaScript and styles in one file."""
 
 from __future__ import annotations
 

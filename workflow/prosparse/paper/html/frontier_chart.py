@@ -1,4 +1,4 @@
-"""The frontier: held-out loss over sparsity, one chart per model, one point per pair and seed."""
+"""The frontier: held-out loss over sparsity, one chart per model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sparsity of every layer as a heat map: a row per pair, a column per layer; one map per model."""
+"""Sparsity of every layer as a heat map, one per model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markdown as HTML: notes of tables, sections and pages that are written once, for GitHub and for this page."""
+"""Markdown as HTML, for texts that GitHub and this page share."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
@@ -22,7 +23,7 @@ def origin(experiment: Experiment, run: str) -> tuple[str, str]:
     _, init = start(experiment, run)
     if isinstance(init, PretrainedInit):
         name = Path(init.gguf_file).stem if init.gguf_file else init.pretrained  # a GGUF's folder may say nothing
-        words = f"{name} (GGUF)" if init.gguf_file else name
+        words = f"{name} (GGUF)" if init.gguf_file else _base(Path(name)) if init.sha256 else name
         return words, "".join(c for c in name.lower() if c.isalnum())
     shape = experiment.architectures[init.architecture]
     words = (
@@ -30,6 +31,15 @@ def origin(experiment: Experiment, run: str) -> tuple[str, str]:
         "trained from scratch"
     )
     return words, ""
+
+
+def _base(directory: Path) -> str:
+    """Describe a base that lies in the repository: its name says nothing about its size."""
+    shape = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return (
+        f"{directory.name}: {shape['model_type']}, {shape['num_hidden_layers']} layers, d_model "
+        f"{shape['hidden_size']}, d_ff {shape['intermediate_size']}, pretrained in this project"
+    )
 
 
 def stands_in(experiment: Experiment, row: str | None, run: str) -> str:

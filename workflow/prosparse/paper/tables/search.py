@@ -10,9 +10,11 @@ from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import exact
-from prosparse.paper.tables.columns import LOSS, SPARSITY, final_value
+from prosparse.paper.tables.columns import SPARSITY, final_value
 from prosparse.paper.tables.notes import NORMALISATION, count, published_budgets
 from prosparse.paper.tables.table import Cell, Column, Row, Table
+
+TUNING_LOSS = Column("tuning_loss", "Tuning loss", "nats/token", 3)
 
 
 def build(results: Results) -> Table:
@@ -26,7 +28,7 @@ def build(results: Results) -> Table:
         Column("tokens", "Tokens", "tokens", 0),
         Column("stages", "Stages: λ (until step)", ""),
         SPARSITY,
-        LOSS,
+        TUNING_LOSS,
         Column("lm_loss", "Training LM loss", "nats/token", 3),
     ]
     experiment = results.experiment
@@ -39,8 +41,8 @@ def build(results: Results) -> Table:
         "In the order of the config, including the runs that did not help.",
         "Stages: λ and the optimizer step at which the stage ends; sine: λ rises to that value in a half-sine.",
         f"Steps and tokens: of this run only. {published_budgets()}",
-        "Sparsity (percent) and held-out loss: on held-out text, under the activation in the second column. Training "
-        "LM loss: the last value of the training ledger, under the run's own activation.",
+        "Sparsity (percent) and loss: on tuning rows, held-out text that no other table reports, under the activation "
+        "in the second column. Training LM loss: the last value of the ledger, under the run's own activation.",
         NORMALISATION,
         f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
     ]
@@ -58,7 +60,7 @@ def _searched(results: Results, pair: str) -> Row:
         "steps": Cell(exact(chosen.stages[-1].until)),
         "tokens": Cell(exact(tokens(experiment, run))),
         SPARSITY.key: Cell(measured.sparsity),
-        LOSS.key: Cell(measured.loss),
+        TUNING_LOSS.key: Cell(measured.loss),
     }
     if chosen.stages[-1].until:  # something was trained
         final = [record["final"] for record in results.stage(run, len(chosen.stages) - 1)]
