@@ -67,7 +67,7 @@ def test_version(capsys):
         ("substitute", "prosparse substitute --help"),
         ("", "Missing command"),
         ("export model --engine powerinfr --output x", "did you mean powerinfer?"),
-        ("generate model --prompt x --dtype BFLOAT16", "did you mean bfloat16?"),
+        ("generate model --prompt x --precision BFLOAT16", "did you mean bfloat16?"),
         ("predictors model --text x --output y --kind nonzer", "did you mean nonzero?"),
         ("substitute model --activation relu", "--output"),
         ("sparsity model --text --context-length 3", "--text"),

@@ -132,24 +132,27 @@ def test_predictors_and_generate(own, relu, capsys):
     assert exact.out == dense.out
     for found, mode in ((exact, "exact"), (dense, "dense"), (predicted, "predicted")):
         assert found.out.startswith("Paragraph")
-        assert f"tokens, {mode}: " in found.err
+        assert f"tokens, {mode}, bfloat16: " in found.err
         assert "tokens/s after the first" in found.err
+    quantized = generated("--precision", "q8_0")
+    assert "tokens, exact, q8_0: " in quantized.err
+    assert quantized.out == generated("--precision", "q8_0", "--dense").out
     # the text is the unprepared model's
     model, tokenizer = AutoModelForCausalLM.from_pretrained(relu), AutoTokenizer.from_pretrained(relu)
     inputs = tokenizer("Paragraph", return_tensors="pt", return_token_type_ids=False)
     ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    assert generated("--dtype", "float32").out.strip() == text.strip()
+    assert generated("--precision", "float32").out.strip() == text.strip()
     # sampled from nearly nothing but the most likely token
-    assert generated("--dtype", "float32", "--temperature", "1e-5").out.strip() == text.strip()
+    assert generated("--precision", "float32", "--temperature", "1e-5").out.strip() == text.strip()
     # every logit is above so low a threshold: what is predicted is everything
     everything = ["--predictors", str(own / "predictors" / "top"), "--decision-threshold", "1e-300"]
-    assert generated("--dtype", "float32", *everything).out.strip() == text.strip()
+    assert generated("--precision", "float32", *everything).out.strip() == text.strip()
 
 
 def test_generate_from_a_checkpoint_without_zeros_is_dense(own, capsys):
     assert main(["generate", str(own / "own"), "--prompt", "It", "--new-tokens", "3"]) == 0
-    assert "3 tokens, dense: " in capsys.readouterr().err
+    assert "3 tokens, dense, bfloat16: " in capsys.readouterr().err
 
 
 def test_export(own, relu, capsys):

@@ -78,7 +78,7 @@ def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
 LINES = {
     "substitute": ("substitute model --activation fatrelu-0.1 --output out", "config.json"),
     "sparsity": ("sparsity model --text book.txt --context-length 16 --sequences 1", None),
-    "generate": ("generate model --prompt Paragraph --new-tokens 1 --dtype float32", None),
+    "generate": ("generate model --prompt Paragraph --new-tokens 1 --precision float32", None),
     "export": ("export model --engine llama.cpp --activation silu --output out", ""),
     "evaluate": ("evaluate model --task piqa --rows rows --output out", ""),
     "train": ("train model --recipe recipe.yaml --text book.txt --output out", "stage1/config.json"),

@@ -84,7 +84,6 @@ def specification(text: str) -> str:
 
 Engine = Literal["llama.cpp", "powerinfer"]
 Kind = Literal["nonzero", "top", "svd"]
-DataType = Literal["bfloat16", "float16", "float32"]
 #: Of weights: a dtype, or one of ggml's formats.
 WeightPrecision = Literal["bfloat16", "float16", "float32", "q8_0", "q4_0"]
 Precision = Literal["float32", "bfloat16"]

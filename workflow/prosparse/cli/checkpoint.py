@@ -11,7 +11,6 @@ from prosparse.cli.arguments import (
     Activations,
     Checkpoint,
     ContextLength,
-    DataType,
     DecisionThreshold,
     Engine,
     Kind,
@@ -111,7 +110,7 @@ def generate(
     dense: Annotated[bool, typer.Option("--dense", help="Read every weight.")] = False,
     new_tokens: Annotated[int, typer.Option(min=1, help="At most this many.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0: always the most likely token.")] = 0.0,
-    dtype: Annotated[DataType, choice(DataType)] = "bfloat16",
+    precision: Annotated[WeightPrecision, choice(WeightPrecision, "Of the weights.")] = "bfloat16",
 ) -> None:
     """Generate text, reading only the weights of active neurons."""
     from prosparse.commands.generate import Generation, generate_text
@@ -126,7 +125,7 @@ def generate(
             decision_threshold=decision_threshold,
             new_tokens=new_tokens,
             temperature=temperature,
-            dtype=dtype,
+            precision=precision,
         )
     )
 

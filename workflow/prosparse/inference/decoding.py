@@ -30,6 +30,8 @@ from prosparse.inference.predictors import Predictor, check_shapes, decision_log
 from prosparse.inference.sparse_ffn import MODES, DecodingFFN, StreamingLinear, check, is_sparse
 from prosparse.method.activations import gated_ffns
 from prosparse.models.load import forget_generation_settings
+from prosparse.operators import quantized
+from prosparse.operators.quantized import Format
 from prosparse.system.errors import UserError
 
 CHECKED_TOKENS = 16  # more than the operators take at once, then some one by one
@@ -72,7 +74,10 @@ class Decoder:
 
 
 def prepare(
-    model: PreTrainedModel, predictors: Sequence[Predictor] | None = None, decision_threshold: float = 0.5
+    model: PreTrainedModel,
+    predictors: Sequence[Predictor] | None = None,
+    decision_threshold: float = 0.5,
+    form: Format | None = None,
 ) -> Decoder:
     """Prepare a model for exact decoding, in place; afterwards it is for inference only.
 
@@ -84,9 +89,12 @@ def prepare(
         model: a model whose gated FFNs have no biases, under any activation.
         predictors: one per layer; they allow the mode ``predicted``.
         decision_threshold: a neuron is predicted active if the sigmoid of its logit reaches it.
+        form: rounds all matrices, except for the embedding's, to 8 or 4 bits (``operators.quantized.FORMATS``). The
+            embedding keeps its dtype, since a token reads one row of it; a head that shares it gets its own.
 
     Raises:
-        UserError: the operators cannot compute the model, or the predictors do not fit. The model is left unchanged.
+        UserError: the operators cannot compute the model, the predictors do not fit, or the format does not. The model
+            is left unchanged, unless it holds values beyond the format's range.
     """
     if any(isinstance(module, DecodingFFN) for module in model.modules()):
         raise UserError("this model has been prepared for decoding before; load it again to change its predictors")
@@ -97,18 +105,25 @@ def prepare(
         if not is_sparse(found[0]):
             raise UserError("predictors say which neurons are zero, and this model's activation has no zeros")
         check_shapes(model, predictors)
+    if form is not None:
+        _check_form(model, predictors)
     logit = decision_logit(decision_threshold)
     # before replacing the FFNs, which locate the norms
     norms = feeding_norms(model) if predictors is not None else []
     expected, allowed = _stream(model)
     ffns = []
     for layer, ffn in enumerate(found):
-        decoding = DecodingFFN(ffn, predictors[layer] if predictors is not None else None, logit)
+        decoding = DecodingFFN(ffn, predictors[layer] if predictors is not None else None, logit, form)
         model.set_submodule(ffn.name, decoding)
         ffns.append(decoding)
     for norm, decoding in zip(norms, ffns, strict=False):
         norm.register_forward_pre_hook(_keep_residual(decoding))
     forget_generation_settings(model)
+    if form is not None:
+        for name, module in model.named_modules():
+            if isinstance(module, StreamingLinear):
+                module.round(form, name)
+        expected, allowed = _decoded(model, cache(model)), max(allowed, ROUNDING[torch.bfloat16])
     decoder = Decoder(model, ffns)
     try:
         native = NativeDecoder(model)
@@ -119,6 +134,28 @@ def prepare(
     except UnknownLayer as reason:
         decoder.without_native = str(reason)
     return decoder
+
+
+def _check_form(model: PreTrainedModel, predictors: Sequence[Predictor] | None) -> None:
+    """Raise UserError unless a format of 32 values per block can hold every matrix, and the operators read it there."""
+    if model.device.type != "cpu":
+        raise UserError("weights in Q8_0 and Q4_0 are for CPUs: no kernel reads them on a GPU")
+    transposed = {f"{ffn.name}.{ffn.projections[-1]}" for ffn in gated_ffns(model)}
+    sizes = {
+        f"{name}.weight": module.in_features
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name not in transposed
+    }
+    for predictor in predictors or []:
+        sizes |= {
+            "fc1 of the predictors": predictor.fc1.in_features,
+            "fc2 of the predictors, transposed,": predictor.fc2.out_features,
+        }
+    try:
+        for name, columns in sizes.items():
+            quantized.check_columns(name, columns)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _stream(model: PreTrainedModel) -> tuple[Tensor, float]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from prosparse.inference.predictors import Predictor
 from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU
 from prosparse.method.whole_ffn import check_formula
-from prosparse.operators import MAX_BATCH, dense_ffn, linear, sparse_down, sparse_ffn
+from prosparse.operators import MAX_BATCH, dense_ffn, linear, quantized, sparse_down, sparse_ffn
+from prosparse.operators.quantized import Format
 from prosparse.system.errors import UserError
 
 MODES = ("dense", "exact", "predicted")
@@ -25,10 +26,26 @@ def few_tokens(x: Tensor) -> Tensor | None:
 
 def many_tokens(x: Tensor, weight: Tensor) -> Tensor:
     """torch's product, for prompts."""
+    if quantized.is_packed(weight):
+        return nn.functional.linear(x, quantized.dequantize(weight, x.dtype))
     if weight.device.type == "cpu" and weight.dtype != torch.float32 and not weight.is_contiguous():
         # in 16 bits on CPUs it takes about 70 times as long on a view as on a copy
         weight = weight.contiguous()
     return nn.functional.linear(x, weight)
+
+
+def held(weight: Tensor, form: Format | None, name: str) -> Tensor:
+    """The weight as it is, or rounded to a format.
+
+    Raises:
+        UserError: the format cannot hold it.
+    """
+    if form is None:
+        return weight.detach()
+    try:
+        return quantized.quantize(weight, form, name)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 class StreamingLinear(nn.Module):
@@ -39,10 +56,15 @@ class StreamingLinear(nn.Module):
         self.weight, self.bias = replaced.weight, replaced.bias
         self.out_features = replaced.out_features
 
+    def round(self, form: Format, name: str) -> None:
+        """Hold the weights in a format, no longer shared with any other module."""
+        self.weight = nn.Parameter(held(self.weight, form, name), requires_grad=False)
+
     def forward(self, x: Tensor) -> Tensor:
         rows = few_tokens(x)
         if rows is None:
-            return nn.functional.linear(x, self.weight, self.bias)
+            y = many_tokens(x, self.weight)
+            return y if self.bias is None else y + self.bias
         y = linear(rows, self.weight)
         if self.bias is not None:
             y += self.bias
@@ -92,20 +114,26 @@ class DecodingFFN(nn.Module):
         ffn: the source of the weights, taken one after the other: ``ffn.module`` is unusable afterwards.
         predictor: reads ``residual``, which must be set before each call in mode ``predicted``.
         decision_threshold: as a logit.
+        form: the format of all weights, the predictor's too; rows of W_2^T are rounded once, from ``ffn``'s own values.
     """
 
-    def __init__(self, ffn: GatedFFN, predictor: Predictor | None, decision_threshold: float) -> None:
+    def __init__(
+        self, ffn: GatedFFN, predictor: Predictor | None, decision_threshold: float, form: Format | None = None
+    ) -> None:
         super().__init__()
         module: Any = ffn.module
         self.mode = "dense"
         self.threshold, self.is_sparse = _threshold(ffn), is_sparse(ffn)
         self.activation = ffn.activation
         gate, up = ffn.gate_weight, ffn.up_weight
-        neurons = torch.empty(len(up), 2, up.shape[1], dtype=up.dtype, device=up.device)
-        neurons[:, 0] = up.detach()
-        neurons[:, 1] = getattr(module, ffn.projections[-1]).weight.detach().t()
-        # copy, so that what we keep of a joint matrix does not keep the other half alive
-        gate = gate.detach() if len(ffn.projections) == 3 else gate.detach().clone()
+        up_rows = held(up, form, f"{ffn.name}: the up projection")
+        neurons = up_rows.new_empty(len(up_rows), 2, up_rows.shape[1])
+        neurons[:, 0] = up_rows
+        down = getattr(module, ffn.projections[-1]).weight.t()
+        neurons[:, 1] = held(down, form, f"{ffn.name}: the transposed down projection")
+        gate = held(gate, form, f"{ffn.name}: the gate projection")
+        if form is None and len(ffn.projections) == 2:
+            gate = gate.clone()  # what we keep of a joint matrix must not keep the other half alive
         self.gate_weight = nn.Parameter(gate, requires_grad=False)
         self.neurons = nn.Parameter(neurons, requires_grad=False)
         for name in ffn.projections:
@@ -114,10 +142,13 @@ class DecodingFFN(nn.Module):
         self.decision_threshold = decision_threshold
         self.fc1_weight: nn.Parameter | None = None
         if predictor is not None:
-            fc1, fc2 = (layer.weight.detach().to(up.dtype).to(up.device) for layer in (predictor.fc1, predictor.fc2))
-            self.fc1_weight = nn.Parameter(fc1, requires_grad=False)
             # transposed, to skip the rows of hidden neurons that the ReLU sets to zero
-            self.fc2_weight_transposed = nn.Parameter(fc2.t().contiguous(), requires_grad=False)
+            weights: list[Tensor] = [predictor.fc1.weight, predictor.fc2.weight.t().contiguous()]
+            if form is None:
+                weights = [weight.to(up.dtype).to(up.device) for weight in weights]
+            fc1, fc2 = (held(weight, form, f"the predictor of {ffn.name}") for weight in weights)
+            self.fc1_weight = nn.Parameter(fc1, requires_grad=False)
+            self.fc2_weight_transposed = nn.Parameter(fc2, requires_grad=False)
 
     @property
     def up_weight(self) -> Tensor:
@@ -136,7 +167,10 @@ class DecodingFFN(nn.Module):
         rows = few_tokens(x)
         if rows is None:
             x1 = self.activation(many_tokens(x, self.gate_weight)) * many_tokens(x, self.up_weight)
-            return many_tokens(x1, self.down_weight_transposed.t())
+            down = self.down_weight_transposed
+            if quantized.is_packed(down):
+                return x1 @ quantized.dequantize(down, x1.dtype)
+            return many_tokens(x1, down.t())
         if self.mode == "predicted":
             assert self.residual is not None
             residual = self.residual.reshape(rows.shape).contiguous()

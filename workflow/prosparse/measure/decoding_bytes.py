@@ -77,8 +77,8 @@ def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float
     """
     ffns, config = decoder.ffns, decoder.model.config
     size = ffns[0].gate_weight.element_size()
-    intermediate, _, hidden = ffns[0].neurons.shape
-    row = hidden * size
+    intermediate, _, columns = ffns[0].neurons.shape
+    row = columns * size
     active, predicted, both, used = shares.sum(0).tolist()
     layers = len(ffns)
     read = {"dense": (layers, layers), "exact": (layers, active), "predicted": (predicted, both)}[mode]
@@ -95,6 +95,6 @@ def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float
         "gate": round(read[0] * intermediate * row),
         "active_rows": round(2 * read[1] * intermediate * row),
         "predictor": round(predictor),
-        "kv_cache": round(2 * layers * heads * size * context),
+        "kv_cache": round(2 * layers * heads * decoder.model.dtype.itemsize * context),
     }
     return {**parts, "all": sum(parts.values())}

@@ -6,7 +6,21 @@
 
 #include <cstdint>
 
+#include "quantized.h"
+
 namespace prosparse {
+
+// Whether a weight of this type is in Q8_0 (Char) or Q4_0 (Byte).
+inline bool is_packed(c10::ScalarType weights) {
+  return weights == c10::ScalarType::Char || weights == c10::ScalarType::Byte;
+}
+
+// Values in a weight's row of so many elements.
+inline int64_t columns_in(c10::ScalarType weights, int64_t elements) {
+  if (!is_packed(weights)) return elements;
+  const auto format = weights == c10::ScalarType::Char ? quantized::Format::Q8_0 : quantized::Format::Q4_0;
+  return elements / (quantized::value_bytes(format) + quantized::SCALE_BYTES) * quantized::BLOCK;
+}
 
 // The values that decide which rows are read; a row's dot product is multiplied by them if they are gates.
 enum Values { NONE, SCORES, GATES, X1 };

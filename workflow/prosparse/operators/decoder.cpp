@@ -42,7 +42,8 @@ class Description {
     const Tensor found = tensor(name);
     TORCH_CHECK_VALUE(found.defined(), name, " is missing");
     TORCH_CHECK_VALUE(found.dim() == 2 && found.stride(1) == 1, name, " must be a matrix with contiguous rows");
-    TORCH_CHECK_VALUE(found.scalar_type() == type, name, " must have the embedding's dtype");
+    TORCH_CHECK_VALUE(found.scalar_type() == type || is_packed(found.scalar_type()), name,
+        " must have the embedding's dtype, or be in Q8_0 or Q4_0");
     return found;
   }
   Tensor vector(const std::string& name, ScalarType type, int64_t size) const {
@@ -57,11 +58,19 @@ class Description {
   Numbers numbers_;
 };
 
-// Runs a call, or leaves its output 0 in mode NOTHING.
+int64_t columns(const Tensor& weight) { return columns_in(weight.scalar_type(), weight.size(1)); }
+
+// Runs a call on values of type T, or leaves its output 0 in mode NOTHING.
+template <typename T>
 void compute(Mode mode, const Call& call, const Tensor& weight) {
-  if (mode != Mode::NOTHING) return run(call, weight.scalar_type());
-  const int64_t columns = call.has_down ? call.down_columns : call.intermediate_size;
-  std::memset(call.output, 0, columns * weight.element_size());
+  const ScalarType type = c10::CppTypeToScalarType<T>::value;
+  if (mode == Mode::NOTHING) {
+    std::memset(call.output, 0, (call.has_down ? call.down_columns : call.intermediate_size) * sizeof(T));
+  } else if (is_packed(weight.scalar_type())) {
+    run_quantized(call, type, weight.scalar_type());
+  } else {
+    run(call, type);
+  }
 }
 
 const void* data(const Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
@@ -91,9 +100,9 @@ struct Linear {
     call.x = x;
     call.up_weight = weight.const_data_ptr();
     call.up_stride = weight.stride(0);
-    call.up_columns = weight.size(1);
+    call.up_columns = columns(weight);
     call.output = output;
-    compute(mode, call, weight);
+    compute<T>(mode, call, weight);
     if (bias.defined()) elementwise<T>().add(output, static_cast<const T*>(bias.const_data_ptr()), 1, rows());
   }
 };
@@ -109,9 +118,9 @@ void product_of_nonzero(Mode mode, const Tensor& transposed, const T* x, T* outp
   call.values = x;
   call.down_weight = transposed.const_data_ptr();
   call.down_stride = transposed.stride(0);
-  call.down_columns = transposed.size(1);
+  call.down_columns = columns(transposed);
   call.output = output;
-  compute(mode, call, transposed);
+  compute<T>(mode, call, transposed);
 }
 
 struct OptionalNorm {
@@ -195,9 +204,9 @@ struct Layer {
         gate(described, "gate", type), up_weight(described.weight("up_weight", type)),
         down_weight_transposed(described.weight("down_weight_transposed", type)) {
     TORCH_CHECK_VALUE(kv_heads > 0 && heads % kv_heads == 0, heads, " heads are no multiple of ", kv_heads);
-    const auto check = [](const char* name, const Tensor& weight, int64_t rows, int64_t columns) {
-      TORCH_CHECK_VALUE(weight.size(0) == rows && weight.size(1) == columns, name, " must be [", rows, ", ", columns, "], not ",
-          weight.sizes());
+    const auto check = [](const char* name, const Tensor& weight, int64_t rows, int64_t expected) {
+      TORCH_CHECK_VALUE(weight.size(0) == rows && columns(weight) == expected, name, " must be [", rows, ", ", expected, "], not [",
+          weight.size(0), ", ", columns(weight), "]");
     };
     check("query_weight", query.weight, heads * head_size, hidden_size);
     check("key_weight", key.weight, kv_heads * head_size, hidden_size);
@@ -299,12 +308,12 @@ struct Layer {
     call.x = input;
     call.up_weight = up_weight.const_data_ptr();
     call.up_stride = up_weight.stride(0);
-    call.up_columns = up_weight.size(1);
+    call.up_columns = columns(up_weight);
     if (activation == Activation::SILU) {  // nothing is zero
       T* const factors = take(gate.rows());
       call.every = true;
       call.output = factors;
-      compute(mode, call, up_weight);
+      compute<T>(mode, call, up_weight);
       elementwise<T>().silu(gates, factors, gate.rows());
       return product_of_nonzero(mode, down_weight_transposed, gates, result);
     }
@@ -316,9 +325,9 @@ struct Layer {
     call.has_down = true;
     call.down_weight = down_weight_transposed.const_data_ptr();
     call.down_stride = down_weight_transposed.stride(0);
-    call.down_columns = down_weight_transposed.size(1);
+    call.down_columns = columns(down_weight_transposed);
     call.output = result;
-    compute(mode, call, up_weight);
+    compute<T>(mode, call, up_weight);
   }
 };
 
@@ -336,7 +345,7 @@ class Decoder : public torch::CustomClassHolder {
     multiplier_ = described.number("embedding_multiplier", 1);
     norm_ = OptionalNorm(described, "final", type, size);
     head_ = Linear(described, "head", type);
-    TORCH_CHECK_VALUE(head_.weight.size(1) == size, "head_weight must have ", size, " columns");
+    TORCH_CHECK_VALUE(columns(head_.weight) == size, "head_weight must have ", size, " columns");
     TORCH_CHECK_VALUE(layer_tensors.size() == layer_numbers.size(), "tensors of ", layer_tensors.size(), " layers, numbers of ",
         layer_numbers.size());
     int64_t needed = 0;

@@ -1,0 +1,182 @@
+"""Decoding with Q8_0 and Q4_0 weights against Hugging Face's own model of the same rounded weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+from prosparse.experiment.activation import Activation
+from prosparse.inference.decoding import cache, prepare, weight_bytes
+from prosparse.inference.generation import Text, greedy
+from prosparse.inference.predictors import Predictor
+from prosparse.method.activations import gated_ffns, substitute
+from prosparse.operators import quantized
+from prosparse.operators.quantized import FORMATS, Format
+from prosparse.system.errors import UserError
+
+HIDDEN, INTERMEDIATE, RANK = 64, 160, 16
+SIZES = {
+    "vocab_size": 199, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
+    "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0,
+}  # fmt: skip
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "llama_tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "granite": GraniteConfig(
+        **SIZES, embedding_multiplier=12.0, residual_multiplier=0.99, logits_scaling=2.0, attention_multiplier=0.25
+    ),
+    "phi3": Phi3Config(**SIZES),
+    "mistral": MistralConfig(**SIZES, sliding_window=None),
+    "qwen2": Qwen2Config(**SIZES),
+}
+PROMPT = [5, 17, 101, 3, 99, 6, 7]
+EACH_FORMAT = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+
+
+def tiny(name: str, activation: str = "relu", dtype: torch.dtype = torch.float32, **changes) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = copy.deepcopy(CONFIGS[name])
+    config.update(changes)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    substitute(model, Activation.parse(activation))
+    return model.requires_grad_(False)
+
+
+def predictors() -> list[Predictor]:
+    generator = torch.Generator().manual_seed(2)
+    shapes = (RANK, HIDDEN), (INTERMEDIATE, RANK)
+    return [Predictor.of(*(torch.randn(*s, generator=generator) for s in shapes)).requires_grad_(False) for _ in "12"]
+
+
+def rounded(model: PreTrainedModel, form: Format) -> PreTrainedModel:
+    """transformers' model with the values of the format: rows of W_2^T, and of every other matrix but the embedding."""
+
+    def values(weight: torch.Tensor) -> torch.Tensor:
+        return quantized.dequantize(quantized.quantize(weight, form), weight.dtype)
+
+    transposed = {f"{ffn.name}.{ffn.projections[-1]}" for ffn in gated_ffns(model)}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            weight = values(module.weight.t().contiguous()).t() if name in transposed else values(module.weight)
+            module.weight = torch.nn.Parameter(weight.contiguous(), requires_grad=False)
+    return model
+
+
+def logits(decoder, tokens: list[int]) -> torch.Tensor:
+    """Of the prompt's first tokens at once, then of the others one by one."""
+    text = Text(decoder, len(tokens))
+    return torch.stack([text.read(tokens[:4]), *(text.read([token]) for token in tokens[4:])])
+
+
+@EACH_FORMAT
+@pytest.mark.parametrize("name", CONFIGS)
+def test_computes_transformers_model_of_the_rounded_weights(name, form):
+    """Up to the rounding of activations to 8 bits."""
+    decoder = prepare(tiny(name), form=form)
+    assert decoder.native is not None, decoder.without_native
+    found = logits(decoder, PROMPT)
+    expected = rounded(tiny(name), form)(torch.tensor([PROMPT])).logits[0, 3:]
+    assert (found - expected).norm() <= 0.04 * expected.norm()
+    other = tiny(name)(torch.tensor([PROMPT])).logits[0, 3:]
+    assert (found - expected).norm() < 0.7 * (found - other).norm()
+
+
+@EACH_FORMAT
+@pytest.mark.parametrize(
+    ("name", "activation", "dtype"),
+    [
+        ("llama", "relu", torch.bfloat16),
+        ("llama_tied", "shiftrelu-0.1", torch.bfloat16),
+        ("granite", "fatrelu-0.2", torch.float32),
+        ("phi3", "fatrelu-0.2", torch.float16),
+    ],
+)
+def test_exact_is_dense_bit_for_bit_over_220_tokens(name, activation, dtype, form):
+    decoder = prepare(tiny(name, activation, dtype), form=form)
+    texts, last = {}, {}
+    for mode in ("dense", "exact"):
+        decoder.mode = mode
+        texts[mode] = greedy(decoder, PROMPT, 220)
+        last[mode] = logits(decoder, PROMPT + texts[mode][:20])
+    assert texts["dense"] == texts["exact"]
+    assert torch.equal(last["dense"], last["exact"])
+    assert len(set(texts["dense"])) > 5
+
+
+@EACH_FORMAT
+def test_generate_and_the_native_decoder_agree(form):
+    decoder = prepare(tiny("llama"), form=form)
+    given = torch.tensor([PROMPT])
+    past = cache(decoder.model)
+    parts = [given[:, :4], *given[:, 4:].split(1, dim=1)]
+    found = [decoder.model(input_ids=part, past_key_values=past, use_cache=True).logits[0, -1] for part in parts]
+    torch.testing.assert_close(torch.stack(found), logits(decoder, PROMPT), rtol=1e-3, atol=1e-3)
+    generated = decoder.model.generate(
+        given,
+        attention_mask=torch.ones_like(given),
+        max_new_tokens=30,
+        do_sample=False,
+        past_key_values=cache(decoder.model),
+    )
+    assert generated[0, len(PROMPT) :].tolist() == greedy(decoder, PROMPT, 30)
+
+
+@EACH_FORMAT
+def test_a_long_prompt_is_the_same_model(form):
+    """More tokens than the operators take at once go through torch's products, with activations that nobody rounds."""
+    decoder = prepare(tiny("llama"), form=form)
+    given = torch.randint(2, 199, (1, 40), generator=torch.Generator().manual_seed(0))
+    found = decoder.model(given).logits
+    expected = rounded(tiny("llama"), form)(given).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@EACH_FORMAT
+def test_predictors_are_rounded_too(form):
+    decoder = prepare(tiny("llama"), predictors(), 1e-300, form=form)
+    assert decoder.ffns[0].fc1_weight.dtype == form.dtype
+    everything = {}
+    for mode in ("exact", "predicted"):
+        decoder.mode = mode
+        everything[mode] = greedy(decoder, PROMPT, 30)
+    assert everything["exact"] == everything["predicted"]
+    residual = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(0))
+    (wanted, _), ffn = predictors(), decoder.ffns[0]
+    assert (ffn.scores(residual) - wanted(residual)).norm() < 0.2 * wanted(residual).norm()
+
+
+@EACH_FORMAT
+def test_weights_are_held_once(form):
+    model = tiny("llama", dtype=torch.bfloat16)
+    matrices = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    values = sum(module.weight.numel() for module in matrices)
+    others = sum(parameter.numel() for parameter in model.parameters()) - values
+    assert weight_bytes(prepare(model, form=form)) == values // 32 * form.block_bytes + 2 * others
+
+
+@EACH_FORMAT
+def test_what_no_block_holds_is_one_line(form):
+    model = tiny("llama", hidden_size=80)
+    with pytest.raises(UserError, match=r"^model\S+q_proj.weight has rows of 80 values: Q8_0 and Q4_0 need"):
+        prepare(model, form=form)
+    assert isinstance(model.model.layers[0].self_attn.q_proj, torch.nn.Linear)
+    with pytest.raises(UserError, match=r"^fc2 of the predictors, transposed, has rows of 150 values"):
+        prepare(tiny("llama", intermediate_size=150), [Predictor(HIDDEN, RANK, 150)] * 2, form=form)
+    large = tiny("llama")
+    large.model.layers[1].mlp.up_proj.weight[0, 0] = 1e8
+    with pytest.raises(
+        UserError, match=r"^model.layers.1.mlp: the up projection holds values that are not finite, or too"
+    ):
+        prepare(large, form=form)
