@@ -9,7 +9,7 @@ from typing import Any
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.lineage import lineage_tokens
-from prosparse.paper.results.decoding import Model, best_model, every_decoding
+from prosparse.paper.results.decoding import Model, best_model, every_decoding, named
 from prosparse.paper.results.labels import label, model_label
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import MissingResult, Results
@@ -145,6 +145,6 @@ def _speedup(results: Results) -> KeyNumber | None:
         "faster decoding than our own dense",
         f"{largest(best):.2f}×",
         f"{papers.printed['speedup_to_dense']}× ({papers.name})",
-        f"{best.label}; {best.size}; {best.machine}",
+        f"{named(results, best)}; {best.size}; {best.machine}",
         "table2",
     )

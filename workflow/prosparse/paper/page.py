@@ -135,7 +135,10 @@ def _figure(layout: Layout, name: str) -> str:
     path, data = layout.figure(name, "png"), layout.figure(name, "json")
     if not path.exists() or not data.exists():
         return f"- {_missing(layout, path)}"
-    return f"- {_link(layout, json.loads(data.read_text(encoding='utf-8'))['title'], path)}"
+    drawn = json.loads(data.read_text(encoding="utf-8"))
+    if why := drawn.get("missing_because"):
+        return f"- {drawn['title']}: missing, {why}"
+    return f"- {_link(layout, drawn['title'], path)}"
 
 
 def _link(layout: Layout, title: str, path: Path) -> str:

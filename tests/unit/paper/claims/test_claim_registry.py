@@ -61,7 +61,7 @@ def test_without_runs_nothing_is_testable(nothing):
 def test_needs_cover_what_is_read(synthetic):
     needs = claims.CLAIMS.all_needs(synthetic.experiment)
     for kind, paths in needs.files(synthetic.layout).items():
-        assert paths or kind in ("predicted_benchmarks", "training"), kind
+        assert paths or kind in ("predicted_benchmarks", "trained_operators", "training"), kind
     kept = {p for paths in needs.files(synthetic.layout).values() for p in paths}
     for path in (synthetic.directory / "measurements").rglob("*.json"):
         if path not in kept:

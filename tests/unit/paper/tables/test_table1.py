@@ -34,7 +34,7 @@ def test_a_row_without_a_run_is_missing_and_never_filled(synthetic):
         row = row_of(table, label)
         assert row.pair is None
         assert all(cell.ours is None and reason in cell.note for cell in row.cells.values())
-    assert "| **MiniCPM-1B** | paper (ours: missing) | 36.85 |" in to_markdown(table)
+    assert "| **MiniCPM-1B** | paper (ours: missing) | – | – | 36.85 |" in to_markdown(table)
 
 
 def test_chance_level_row(synthetic):
@@ -136,7 +136,10 @@ def test_rows_by_likelihood_stand_below_ours_and_enter_no_average(tmp_path):
     chance = row_of(table, "Chance level, by likelihood").cells
     assert {name: cell.ours.mean for name, cell in chance.items()} == {"mmlu": 30, "bbh": 30}
     assert any("BBH: likeliest, on 100 rows; 7 more rows have open answers" in note for note in table.notes)
-    assert "| **LLaMA2-7B, by likelihood** tiny, original | ours | – | – | – | – | 50.00 ± 4.00 |" in to_markdown(table)
+    assert (
+        "| **LLaMA2-7B, by likelihood** tiny, original | ours | – | – | – | – | – | – | 50.00 ± 4.00 |"
+        in to_markdown(table)
+    )
 
 
 def test_a_benchmark_by_likelihood_that_was_not_answered_is_missing(tmp_path):

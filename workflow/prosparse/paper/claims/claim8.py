@@ -11,6 +11,7 @@ from prosparse.paper.claims.finding import Finding, Part, Verdict, all_hold, all
 from prosparse.paper.claims.pairs import named
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import Model, best_model, every_decoding, synthetic_decoding, trained_decoding
+from prosparse.paper.results.decoding import named as named_model
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.prediction import read_prediction
 from prosparse.paper.results.quartiles import Quartiles
@@ -179,7 +180,8 @@ def _largest(results: Results) -> Finding:
     reached, allowed = speedup(fastest) or 0.0, fastest.bytes_allow("predicted")
     words = (
         "The largest speedup under prediction, over our own dense decoding on the same machine, is "
-        f"{reached:.2f}× ({fastest.label}; {fastest.size}); the paper's is {wanted:.2f}× ({papers.name})."
+        f"{reached:.2f}× ({named_model(results, fastest)}; {fastest.size}); the paper's is {wanted:.2f}× "
+        f"({papers.name})."
     )
     if allowed is not None:
         words += f" The bytes that it reads allow that model at most {allowed:.2f}×."

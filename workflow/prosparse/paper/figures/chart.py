@@ -47,7 +47,7 @@ def empty_figure(results: Results, text: str, why: str) -> Drawn:
         .encode(text="text:N")
         .properties(width=WIDTH, height=120, title=chart_title(results, text))
     )
-    return chart, {"missing": why, "data": []}
+    return chart, {"missing_because": why, "data": []}
 
 
 def series_colour(domain: list[str], title: str | None = None, columns: int = 4) -> Any:

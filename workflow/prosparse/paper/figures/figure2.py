@@ -10,6 +10,7 @@ from prosparse.paper.figures.chart import GREY, Drawn, chart_title, empty_figure
 from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.published.tables import published_table
 
 
 def needs(experiment: Experiment) -> Needs:
@@ -105,6 +106,18 @@ def build(results: Results) -> Drawn:
             "On training batches: share of exact zeros in x1, averaged over layers. "
             + ("Band: ± one standard deviation over seeds. " if several else "")
             + subtitle,
+            _papers(),
         ),
     )
     return chart, data
+
+
+def _papers() -> str:
+    """Return the final sparsity that the paper prints for the curves it draws."""
+    printed = {
+        row["setting"].removesuffix("*").removesuffix("-7B"): row["average_sparsity"]
+        for table in ("table1_early_baselines", "table1_overall")
+        for row in published_table(table)
+        if row["setting"] in ("Vanilla ReLU-7B", "Shifted ReLU-7B", "Fixed L1-7B", "ProSparse-7B*")
+    }
+    return f"The paper's 7B curves end at: {', '.join(f'{name} {share} %' for name, share in printed.items())}."

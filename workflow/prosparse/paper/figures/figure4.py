@@ -16,10 +16,11 @@ from prosparse.paper.figures.chart import (
     import_altair,
     sources,
 )
+from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
-from prosparse.published.tables import SCALES
+from prosparse.published.tables import SCALES, published_table
 
 
 def needs(experiment: Experiment) -> Needs:
@@ -90,14 +91,14 @@ def build(results: Results) -> Drawn:
         ]
         if len(experiment.seeds) > 1:
             parts.insert(0, base.mark_rule().encode(x=x, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=colour))
-        pairs = list(dict.fromkeys(row["pair"] for row in drawn))
+        run, _ = experiment.pair(drawn[0]["pair"])
         charts.append(
             alt.layer(*parts).properties(
                 width=300 if len(panels) > 1 else WIDTH,
                 height=HEIGHT,
                 title=alt.TitleParams(
-                    f"ProSparse-{scale}",
-                    subtitle=pairs,
+                    run_label(experiment, run),
+                    subtitle=_papers(scale),
                     fontSize=14,
                     subtitleFontSize=11,
                 ),
@@ -114,3 +115,10 @@ def build(results: Results) -> Drawn:
         )
     )
     return chart, {"data": rows, "missing": absent}
+
+
+def _papers(scale: str) -> str:
+    """Say which rows the panel stands for, with the averages that the paper prints: it draws its layers only."""
+    printed = {row["setting"]: row["average_sparsity"] for row in published_table("table1_overall")}
+    rows = [f"{row} ({printed[row]} %)" for row in SCALES[scale][1:]]
+    return f"rows {' and '.join(rows)}, the paper's average"

@@ -7,8 +7,7 @@ from typing import Any
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
-from prosparse.paper.results.decoding import ENGINES, MODES, PARTS, Arm, Decoding, Model, every_decoding
-from prosparse.paper.results.labels import label
+from prosparse.paper.results.decoding import ENGINES, MODES, PARTS, Arm, Decoding, Model, every_decoding, named
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 
@@ -38,7 +37,7 @@ def build(results: Results) -> Drawn:
     drawn = [
         _decoding_panel(
             model,
-            "random weights" if model.pair is None else label(results.experiment, model.pair),
+            named(results, model),
             [row for row in rows if row["model"] == model.label],
             is_low=index + columns >= len(models),
         )
@@ -89,7 +88,7 @@ def _part(model: Model, way: str, arm: Arm, order: int, part: str, time: float) 
     }
 
 
-def _decoding_panel(model: Model, weights: str, rows: list[dict[str, Any]], is_low: bool) -> Any:
+def _decoding_panel(model: Model, name: str, rows: list[dict[str, Any]], is_low: bool) -> Any:
     alt = import_altair()
     ways = list(dict.fromkeys(row["way"] for row in rows))
     domain = [*PARTS.values(), REST, ENGINE]
@@ -125,9 +124,9 @@ def _decoding_panel(model: Model, weights: str, rows: list[dict[str, Any]], is_l
         .encode(x=alt.X("end:Q"), y=y, text="text:N")
     )
     sparsity = f", {model.raw['sparsity']:.1%} sparse" if model.raw.get("sparsity") else ""
-    subtitle = f"{weights}: {model.size}{sparsity}"
+    subtitle = f"{model.size}{sparsity}"
     return alt.layer(bars, labels).properties(
         width=330,
         height=24 * len(ways),
-        title=alt.TitleParams(model.label, subtitle=subtitle, fontSize=14, subtitleFontSize=11),
+        title=alt.TitleParams(name, subtitle=subtitle, fontSize=14, subtitleFontSize=11),
     )

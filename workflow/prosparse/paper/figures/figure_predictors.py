@@ -92,7 +92,7 @@ def _marks(setting: Setting, found: Prediction) -> list[dict[str, Any]]:
 
 
 def _prediction_panel(
-    setting: Setting, subtitle: str, rows: list[dict[str, Any]], names: list[str], is_left: bool, is_low: bool
+    setting: Setting, name: str, rows: list[dict[str, Any]], names: list[str], is_left: bool, is_low: bool
 ) -> Any:
     alt = import_altair()
     domain = [*names, PAPER, PERFECT]
@@ -112,12 +112,12 @@ def _prediction_panel(
     x = alt.X("predicted_sparsity:Q", scale=scale, axis=ticks, title="Predicted sparsity (%)" if is_low else None)
     y = alt.Y("recall:Q", scale=scale, axis=ticks, title="Activation recall (%)" if is_left else None)
     layers = []
-    for name, dashes in zip(names, DASHES, strict=False):
-        line = [row for row in rows if row["series"] == name and row["kind"] == "line"]
+    for kind, dashes in zip(names, DASHES, strict=False):
+        line = [row for row in rows if row["series"] == kind and row["kind"] == "line"]
         layers.append(
             alt.Chart(alt.Data(values=line)).mark_line(strokeWidth=2, strokeDash=dashes).encode(x=x, y=y, color=colour)
         )
     marks = alt.Chart(alt.Data(values=[row for row in rows if row["kind"] != "line"]))
     layers.append(marks.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape))
-    title = alt.TitleParams(setting.name, subtitle=subtitle, fontSize=14, subtitleFontSize=11)
+    title = alt.TitleParams(name, subtitle=f"row {setting.name}", fontSize=14, subtitleFontSize=11)
     return alt.layer(*layers).properties(width=300, height=260, title=title)

@@ -9,7 +9,7 @@ from typing import Any
 
 from prosparse.paper.figures.chart import COLOURS, import_altair, styled
 from prosparse.paper.figures.registry import FIGURES
-from prosparse.paper.results.reader import Results
+from prosparse.paper.results.reader import MissingResult, Results
 
 Datasets = dict[str, list[dict[str, Any]]]
 
@@ -39,8 +39,14 @@ def chart(name: str, title: str, drawn: Any, description: str = "", datasets: Da
 
 
 def figure(name: str, results: Results) -> Chart:
-    """Return a figure of the paper as it is written to a file, with the numbers of each mark."""
-    drawn, _ = FIGURES.build(name, results)
+    """Return a figure of the paper as it is written to a file, with the numbers of each mark.
+
+    Raises:
+        MissingResult: if there is nothing to draw; says why.
+    """
+    drawn, data = FIGURES.build(name, results)
+    if why := data.get("missing_because"):
+        raise MissingResult(why)
     return chart(name, str(drawn.title.text), drawn)
 
 

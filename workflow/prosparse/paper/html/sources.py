@@ -51,7 +51,7 @@ class Sources:
         layout, key = self.layout, column.key
         seeds = layout.experiment.seeds
         if key.startswith(("step2", "step3")) or table.name.startswith("table2_operators"):
-            return [layout.operators()]
+            return [layout.operators(), layout.trained_operators()]
         found = _checkpoint(layout.experiment, row.pair)
         if found is None or table.name == "table2_decoding":
             shapes = layout.experiment.decoding.shapes if layout.experiment.decoding else {}

@@ -28,7 +28,7 @@ SHOWN = {
 
 
 def training_charts(results: Results) -> list[Chart]:
-    """Return a chart per trained run whose ledgers exist."""
+    """Return a chart per trained run whose ledgers exist, the first size's ProSparse first."""
     experiment = results.experiment
     found = []
     for run in experiment.runs:
@@ -42,7 +42,8 @@ def training_charts(results: Results) -> list[Chart]:
                     datasets={"rows": rows, "ends": ends},
                 )
             )
-    return found
+    progressive = experiment.rows.get("ProSparse-7B", "").partition("@")[0]
+    return sorted(found, key=lambda each: each.name != f"training-{progressive}")
 
 
 def _rows(results: Results, run: str) -> list[dict[str, Any]]:
@@ -70,6 +71,7 @@ def _drawn(rows: list[dict[str, Any]]) -> Any:
     alt = import_altair()
     has_spread = any(row["low"] != row["high"] for row in rows)
     ranges = {key: _range([row[name] for row in rows for name in names]) for key, names in DRAWN.items()}
+    ranges["lambda"] = [0, max(row["lambda"] for row in rows) or 1]
     # hovering one panel marks the same step in all
     near = alt.selection_point(
         name="near", fields=["tokens"], nearest=True, on="pointerover", clear="pointerout", empty=False
@@ -81,11 +83,11 @@ def _drawn(rows: list[dict[str, Any]]) -> Any:
         x = alt.X(
             "tokens:Q",
             title="Training tokens (dashed: ends of stages)" if last else None,
-            scale=alt.Scale(domain=[0, rows[-1]["tokens"]]),
+            scale=alt.Scale(domain=[0, rows[-1]["tokens"]], nice=False),
             axis=alt.Axis(labels=last, ticks=last, format="~s", tickCount=6),
         )
         axis = alt.Axis(tickCount=4, minExtent=36)
-        y = alt.Y(f"{key}:Q", title=title, scale=alt.Scale(domain=ranges[key], nice=True), axis=axis)
+        y = alt.Y(f"{key}:Q", title=title, scale=alt.Scale(domain=ranges[key], zero=False), axis=axis)
         line = base.mark_line(color=colour, strokeWidth=2, tooltip=None).encode(x=x, y=y)
         aim = base.mark_point(opacity=0, size=1, tooltip=None).encode(x=x).add_params(near) if not index else None
         marked = base.transform_filter(near)

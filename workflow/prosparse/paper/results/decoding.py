@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prosparse.experiment import table2_rows
+from prosparse.paper.results.labels import label
 from prosparse.paper.results.operators import machine
 from prosparse.paper.results.quartiles import Quartiles
 from prosparse.paper.results.reader import MissingResult, Results
@@ -185,6 +186,11 @@ def synthetic_decoding(results: Results) -> dict[str, Decoding]:
 def every_decoding(results: Results) -> list[Decoding]:
     """Return all times, the trained models' first."""
     return [found for found in (trained_decoding(results), *synthetic_decoding(results).values()) if found is not None]
+
+
+def named(results: Results, model: Model) -> str:
+    """Return a model's name for readers, with the row that it stands for: ``small, original (row Dense-7B)``."""
+    return model.label if model.pair is None else f"{label(results.experiment, model.pair)} (row {model.row})"
 
 
 def best_model(models: Sequence[Model], key: Callable[[Model], float | None]) -> Model | None:

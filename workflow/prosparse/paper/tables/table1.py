@@ -22,7 +22,7 @@ def build(results: Results) -> Table:
         "table1",
         "Table 1. Overall: performance and sparsity",
         "table1_overall",
-        [*PERFORMANCE, SPARSITY, TOKENS, LOSS, BITS],
+        [SPARSITY, LOSS, *PERFORMANCE, TOKENS, BITS],
         budgets(),
     )
     add_chance(results, table)
