@@ -1,6 +1,7 @@
 # make reproduce   install, then every table and figure of the paper (results/laptop/index.html)
 # make check       install, then lint, types and the fast unit tests
 # make test        install, then lint, types and every test
+# make gpu-check   install, then ten minutes on an NVIDIA GPU (results/published/gpu/README.md)
 
 PYTHON ?= python3
 # relative, because make would split a path at a space
@@ -11,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: reproduce check test lint install
+.PHONY: reproduce check test gpu-check lint install
 
 reproduce: install
 	snakemake --cores all
@@ -21,6 +22,9 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+gpu-check: install
+	prosparse step gpu-check --output results/published/gpu
 
 lint: install
 	ruff check .

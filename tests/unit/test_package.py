@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("commands",),
+    ("commands", "gpu_check"),
     ("plan",),
     ("paper.publish",),
     ("paper.html",),

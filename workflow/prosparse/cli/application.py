@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from prosparse.cli import checkpoint, exit, step_data, step_measurement, step_paper, step_training
+from prosparse.cli import checkpoint, exit, step_data, step_gpu_check, step_measurement, step_paper, step_training
 from prosparse.cli.arguments import Command
 from prosparse.system import environment
 
@@ -39,7 +39,14 @@ application.add_typer(step, name="step", hidden=True)
 
 for commands, group in (
     (checkpoint.COMMANDS, application),
-    (step_data.COMMANDS | step_training.COMMANDS | step_measurement.COMMANDS | step_paper.COMMANDS, step),
+    (
+        step_data.COMMANDS
+        | step_training.COMMANDS
+        | step_measurement.COMMANDS
+        | step_paper.COMMANDS
+        | step_gpu_check.COMMANDS,
+        step,
+    ),
 ):
     for name, handler in commands.items():
         group.command(name, cls=Command)(handler)
