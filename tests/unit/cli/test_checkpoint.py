@@ -1,6 +1,7 @@
 """The command line on a checkpoint of one's own."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from prosparse.__main__ import main
+from prosparse.commands import bench as commands_bench
 from prosparse.inference.gguf_file import read_back
+from prosparse.inference.predictors import Predictor
 from prosparse.inference.predictors import load as load_predictors
+from prosparse.inference.predictors import save as save_predictors
 
 
 @pytest.fixture
@@ -155,6 +159,52 @@ def test_generate_from_a_checkpoint_without_zeros_is_dense(own, capsys):
     assert "3 tokens, dense, bfloat16: " in capsys.readouterr().err
 
 
+def rows(said: str) -> dict[str, list[str]]:
+    """The cells of a printed table's rows by their first."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line[:1] == "|"]
+    return {first: cells for first, *cells in lines[2:]}
+
+
+def test_bench(own, relu, capsys, monkeypatch):
+    config = AutoModelForCausalLM.from_pretrained(relu).config
+    sizes = config.hidden_size, 4, config.intermediate_size
+    save_predictors([Predictor(*sizes) for _ in range(config.num_hidden_layers)], own / "some")
+    monkeypatch.setenv("PROSPARSE_LLAMA_CPP", str(own / "nothing"))
+    command = ["bench", str(relu), "--prompt", "Paragraph It", "--new-tokens", "16", "--precision", "float32"]
+    assert main([*command, "--predictors", str(own / "some")]) == 0
+    said = capsys.readouterr().out
+    found = rows(said)
+    assert list(found) == ["transformers", "dense", "exact", "predicted"]
+    assert found["dense"][2] == "1.00x"
+    assert found["transformers"][-1] == found["exact"][-1] == "100 %"
+    assert float(found["exact"][5].rstrip(" %")) > 0
+    assert re.search(r"\d+\.\d % of the neurons are inactive", said)
+    assert re.search(r"llama.cpp is not timed: .*nothing", said)
+
+
+def test_bench_of_a_model_without_zeros_says_that_nothing_can_be_skipped(own, capsys, monkeypatch):
+    monkeypatch.setenv("PROSPARSE_LLAMA_CPP", str(own / "nothing"))
+    assert main(["bench", str(own / "own"), "--prompt", "Paragraph It", "--new-tokens", "16"]) == 0
+    said = capsys.readouterr().out
+    assert list(rows(said)) == ["transformers", "dense"]
+    assert "silu has no zeros, so nothing can be skipped" in said
+
+
+def test_bench_shows_other_engines(own, capsys, monkeypatch):
+    """Of what they measured, here given."""
+    rate = {"median": 7.0, "lower_quartile": 6.5, "upper_quartile": 7.5}
+    timed = {"tokens_per_second": rate, "first_token_milliseconds": rate}
+    files = []
+    monkeypatch.setattr(commands_bench.engines, "llama_cpp_interpreter", lambda: "python")
+    monkeypatch.setattr(
+        commands_bench, "measure_engines", lambda given, *rest: files.append(given) or {"llama.cpp": timed}
+    )
+    command = ["bench", str(own / "own"), "--prompt", "Paragraph It", "--new-tokens", "16"]
+    assert main([*command, "--precision", "bfloat16", "--precision", "float32"]) == 0
+    assert rows(capsys.readouterr().out)["llama.cpp"][:2] == ["7.00", "6.50 to 7.50"]
+    assert [list(given) for given in files] == [["llama.cpp"]] * 2
+
+
 def test_export(own, relu, capsys):
     output = own / "own.gguf"
     assert main(["export", str(own / "own"), "--engine", "llama.cpp", "--output", str(output)]) == 0
@@ -180,6 +230,9 @@ def test_export(own, relu, capsys):
         (["sparsity", "{own}/own", "--text", "{own}/missing.txt"], "missing.txt"),
         (["train", "{own}/own", "--recipe", "{own}/bad.yaml", "--text", "x", "--output", "y"], "stages.0.until"),
         (["generate", "{own}/own", "--prompt", "x", "--predictors", "{own}"], "holds no predictors"),
+        (["bench", "{own}/own", "--new-tokens", "20"], "new_tokens"),
+        (["bench", "{own}/own", "--prompt", "I"], "at least two are needed"),
+        (["bench", "{own}/own", "--powerinfer", "{own}"], "needs --predictors"),
     ],
 )
 def test_errors_are_one_line_that_names_the_file_or_key(own, capsys, arguments, message):

@@ -25,6 +25,7 @@ Examples (any model with a gated FFN: LLaMA, Mistral, Qwen, Granite, Phi-3, ...)
   prosparse generate   sparse --prompt 'Once upon a time'               # faster than dense, the same tokens
   prosparse predictors sparse --text 'corpus/*.txt' --output predictors # which neurons will be active
   prosparse generate   sparse --prompt 'Once upon a time' --predictors predictors/nonzero
+  prosparse bench      sparse --predictors predictors/nonzero           # how fast, beside other engines
   prosparse export     sparse --engine powerinfer --predictors predictors/nonzero --output model.gguf
 
 \b

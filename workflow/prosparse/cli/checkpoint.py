@@ -21,6 +21,7 @@ from prosparse.cli.arguments import (
     choice,
 )
 
+PROMPTS = ["Once upon a time", "The capital of France is", "def fibonacci(n):"]
 Predictors = Annotated[Path | None, typer.Option(help="Directory of predictors, from `prosparse predictors`.")]
 
 
@@ -130,6 +131,33 @@ def generate(
     )
 
 
+def bench(
+    checkpoint: Checkpoint,
+    activation: OwnActivation = None,
+    predictors: Predictors = None,
+    decision_threshold: DecisionThreshold = 0.5,
+    prompt: Annotated[list[str], typer.Option(help="Repeat for several.")] = PROMPTS,
+    new_tokens: Annotated[int, typer.Option(min=16, help="Per prompt, a multiple of 16.")] = 64,
+    precision: Annotated[list[str], choice(WeightPrecision, "Of the weights; repeat for several.")] = ["bfloat16"],  # noqa: B006
+    powerinfer: Annotated[Path | None, typer.Option(exists=True, help="PowerInfer's program, to time it too.")] = None,
+) -> None:
+    """Compare the speeds of transformers, our modes and other engines on this machine."""
+    from prosparse.commands.bench import Bench, print_bench
+
+    print_bench(
+        Bench(
+            checkpoint=checkpoint,
+            prompts=prompt,
+            activation=activation,
+            predictors=predictors,
+            decision_threshold=decision_threshold,
+            powerinfer=powerinfer,
+            new_tokens=new_tokens,
+            precisions=precision,
+        )
+    )
+
+
 def export(
     checkpoint: Checkpoint,
     engine: Annotated[Engine, choice(Engine)],
@@ -147,4 +175,6 @@ def export(
     export_checkpoint(Export(checkpoint, engine, output, activation, predictors, decision_threshold, precision))
 
 
-COMMANDS = {each.__name__: each for each in (substitute, train, sparsity, evaluate, predictors, generate, export)}
+COMMANDS = {
+    each.__name__: each for each in (substitute, train, sparsity, evaluate, predictors, generate, bench, export)
+}

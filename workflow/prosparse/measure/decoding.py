@@ -29,6 +29,7 @@ from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
 from prosparse.measure.decoding_turns import TURN, Arm, Decoded, Generated, decode, nothing_read
 from prosparse.measure.quartiles import quartiles
 from prosparse.models.load import load
+from prosparse.operators.quantized import Format
 from prosparse.system.errors import UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
@@ -88,26 +89,28 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
     with tempfile.TemporaryDirectory(prefix="prosparse-engines-") as directory:
         files = {}
         if isinstance(described, SyntheticModel):
-            files = _export(model, predicted or [], specification, Path(directory))
-        ours = _ours(model, predicted, prompts, specification, label)
+            files = export_for_engines(model, predicted or [], specification, Path(directory))
+        ours = measure_modes(model, predicted, prompts, specification, label)
         del model, predicted
         gc.collect()
-        others = _engines(files, prompts, specification) if isinstance(described, SyntheticModel) else {}
+        others = measure_engines(files, prompts, specification) if isinstance(described, SyntheticModel) else {}
     return {**about, **ours, **({"engines": others} if others else {})}
 
 
-def _ours(
+def measure_modes(
     model: PreTrainedModel,
     predicted: list[Predictor] | None,
     prompts: list[list[int]],
     specification: DecodingSpecification,
     label: str,
+    form: Format | None = None,
 ) -> dict[str, Any]:
+    """Measure transformers' ``generate`` and every mode of ours, with weights in ``form``, on the same prompts."""
     new_tokens = specification.settings.new_tokens
     arms = {"torch": Arm(lambda prompt, new_tokens: Generated(model, prompt))}
     # torch's products need another weight layout, and memory holds only one: so measure them first, on fewer tokens
     decode(model, arms, prompts[:2], min(new_tokens, 2 * TURN), label)
-    decoder = prepare(model, predicted, specification.decision_threshold)
+    decoder = prepare(model, predicted, specification.decision_threshold, form)
 
     def begin(mode: Any) -> Callable[[], None]:
         return lambda: setattr(decoder, "mode", mode)
@@ -134,7 +137,7 @@ def _ours(
             for name, arm in arms.items()
         },
         "same_tokens_as_dense": {
-            name: _share_equal(arm.texts, modes["dense"].texts) for name, arm in modes.items() if name != "dense"
+            name: _share_equal(arm.texts, modes["dense"].texts) for name, arm in arms.items() if name != "dense"
         },
     }
     if predicted is not None:
@@ -161,17 +164,23 @@ def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm) -> d
 
 
 def _share_equal(texts: list[list[int]], others: list[list[int]]) -> float:
-    pairs = [pair for text, other in zip(texts, others, strict=True) for pair in zip(text, other, strict=True)]
+    """Over the texts and tokens that both have: transformers wrote fewer."""
+    pairs = [pair for text, other in zip(texts, others, strict=False) for pair in zip(text, other, strict=False)]
     return statistics.fmean(a == b for a, b in pairs)
 
 
-def _export(
-    model: PreTrainedModel, predicted: list[Predictor], specification: DecodingSpecification, directory: Path
+def export_for_engines(
+    model: PreTrainedModel,
+    predicted: list[Predictor],
+    specification: DecodingSpecification,
+    directory: Path,
+    form: Format | None = None,
 ) -> dict[str, Path]:
+    """Write the wanted engines' files, llama.cpp's in ``form``; the model must not have been prepared."""
     wanted, files = specification.settings.engines, {}
     if wanted.llama_cpp:
         files["llama.cpp"] = directory / "llama.gguf"
-        dtype = getattr(torch, specification.settings.dtype)
+        dtype = form.dtype if form is not None else getattr(torch, specification.settings.dtype)
         # llama.cpp computes SiLU instead, which reads as many weights
         export.export_llama_cpp(model, None, files["llama.cpp"], dtype, activation_ignored=True)
     if wanted.powerinfer is not None:
@@ -180,7 +189,10 @@ def _export(
     return files
 
 
-def _engines(files: dict[str, Path], prompts: list[list[int]], specification: DecodingSpecification) -> dict[str, Any]:
+def measure_engines(
+    files: dict[str, Path], prompts: list[list[int]], specification: DecodingSpecification
+) -> dict[str, Any]:
+    """Measure the engines whose files there are, and delete the files; what is missing says why."""
     new_tokens, threads = specification.settings.new_tokens, torch.get_num_threads()
 
     def powerinfer(path: Path) -> dict[str, Any]:

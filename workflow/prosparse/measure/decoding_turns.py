@@ -18,6 +18,7 @@ from prosparse.inference.attention import cache
 from prosparse.inference.decoding import Decoder
 from prosparse.inference.generation import Text, continued
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
+from prosparse.operators.quantized import columns
 
 TURN = 16  # tokens that a mode generates per turn; the first is not timed
 
@@ -161,7 +162,7 @@ def nothing_read(decoder: Decoder) -> Iterator[None]:
     """Skip the operators that read weights, so that a token's time is all the rest."""
     changed = [module for module in decoder.model.modules() if isinstance(module, (StreamingLinear, DecodingFFN))]
     for module in changed:
-        features = module.out_features if isinstance(module, StreamingLinear) else module.neurons.shape[2]
+        features = module.out_features if isinstance(module, StreamingLinear) else columns(module.neurons)
         module.forward = lambda x, features=features: x.new_zeros(*x.shape[:-1], features)  # type: ignore[method-assign, misc]
     if decoder.native is not None:
         decoder.native.reads_weights = False
