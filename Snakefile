@@ -108,9 +108,7 @@ onstart:
 onsuccess:
     # not every target builds the page
     if layout.html().exists():
-        print(
-            f"\nDone. Open {layout.html()} in a browser: every table and figure compared with the paper's, and the claims."
-        )
+        print(f"\n{summary(layout)}")
         if layout.published().exists():
             print(
                 "`snakemake compare` sets it beside the copy in results/published."

@@ -83,6 +83,6 @@ def dry_run(root: Path, config: dict | None = None, *targets: str) -> str:
     if config is not None:
         path = root / "changed.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
-    run = snakemake(root, *targets, "--dry-run", config=path)
+    run = snakemake(root, *targets, "--dry-run", "--printshellcmds", config=path)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout

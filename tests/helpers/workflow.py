@@ -96,6 +96,6 @@ class Plan:
 
 def planned(directory: Path, *targets: str, config: Path = ROOT / "config.yaml") -> Plan:
     """What a dry run of the targets plans."""
-    run = snakemake(directory, *targets, "--dry-run", config=config)
+    run = snakemake(directory, *targets, "--dry-run", "--printshellcmds", config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     return Plan.read(run.stdout)

@@ -24,7 +24,7 @@ FLOORS = (
     ("paper.publish",),
     ("paper.html",),
     ("paper.compare",),
-    ("paper.page",),
+    ("paper.page", "paper.summary"),
     ("paper.opening",),
     ("paper.acceleration", "paper.release", "paper.sections"),
     ("paper.claims", "paper.figures", "paper.tables"),

@@ -26,7 +26,7 @@ def test_snakemake_says_what_is_meant(tmp_path, arguments, said):
 
 
 def test_values_are_laid_over_the_default_experiment(tmp_path):
-    run = run_in(tmp_path, "table6", "--dry-run", "--config", "experiment=mine", "seeds=[3]")
+    run = run_in(tmp_path, "table6", "--dry-run", "--printshellcmds", "--config", "experiment=mine", "seeds=[3]")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "results/mine/checkpoints/small-base/seed3/stage0/provenance.json" in run.stdout
     assert "results/laptop" not in run.stdout

@@ -295,7 +295,7 @@ def test_gguf_file_outside_the_packages_is_not_unpacked(tmp_path):
 
 
 def refused(directory: Path, config: dict[str, Any], *targets: str) -> str:
-    run = snakemake(directory, *targets, "--dry-run", config=written(directory, config))
+    run = snakemake(directory, *targets, "--dry-run", "--printshellcmds", config=written(directory, config))
     assert run.returncode != 0
     assert not (directory / "results").exists()
     return run.stdout + run.stderr

@@ -2,6 +2,7 @@
 from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration_page
 from prosparse.paper.claims.registry import CLAIMS
+from prosparse.paper.summary import summary
 
 
 rule resolved_config:

@@ -1,6 +1,7 @@
 """The command line on a checkpoint of one's own."""
 
 import json
+import math
 import re
 
 import pytest
@@ -57,6 +58,9 @@ def test_substitute_train_and_sparsity(own, capsys):
         *text,
     ]
     assert main(train) == 0
+    ledger = (own / "out" / "ledger.csv").read_text().splitlines()
+    told = re.findall(r"^  (before|after ) \(step (\d+)\): sparsity", capsys.readouterr().out, re.M)
+    assert told == [("before", ledger[1].partition(",")[0]), ("after ", ledger[-1].partition(",")[0])]
     assert [p.name for p in sorted((own / "out").glob("stage*"))] == ["stage0", "stage1", "stage2"]
     capsys.readouterr()
     assert main(train) == 0  # a second call finds everything done
@@ -65,6 +69,9 @@ def test_substitute_train_and_sparsity(own, capsys):
     assert main([*sparsity, "--context-length", "32", "--sequences", "4", "--text", *text]) == 0
     out = capsys.readouterr().out
     assert "relu: sparsity" in out
+    shares = re.findall(r"^  layer +\d+ +([\d.]+) %  (█*)", out, re.M)
+    assert len(shares) >= 4
+    assert all(len(bar) == math.floor(float(share) * 0.4 + 1e-6) for share, bar in shares if float(share) % 2.5 > 0.2)
     assert "fatrelu-0.1: sparsity" in out
 
 
@@ -85,7 +92,7 @@ def test_sparsity_says_that_text_was_trained_on(own, capsys):
     assert f"{own / 'out'} was trained on {seen}\n" in capsys.readouterr().out
 
 
-def test_evaluate_writes_scores(own):
+def test_evaluate_writes_scores(own, capsys):
     rows = own / "rows"
     rows.mkdir()
     piqa = [{"goal": "To sit,", "sol1": "stand.", "sol2": "use a chair.", "label": 1}] * 3
@@ -93,6 +100,11 @@ def test_evaluate_writes_scores(own):
     output = own / "piqa.json"
     assert main(["evaluate", str(own / "own"), "--task", "piqa", "--rows", str(rows), "--output", str(output)]) == 0
     result = json.loads(output.read_text())
+    head, _, row = capsys.readouterr().out.splitlines()[-3:]
+    assert head.split()[:5] == ["Benchmark", "Score", "±", "error", "Chance"]
+    score, by_sum = result["benchmarks"]["piqa"]["score"], result["benchmarks"]["piqa"]["lm_eval"]
+    told = ["piqa", *(f"{100 * share:.2f}" for share in (score, 0, 0.5)), "0", "3"]
+    assert row.split() == [*told, f"{100 * by_sum['acc']:.2f}", f"{100 * by_sum['acc_norm']:.2f}"]
     assert result["benchmarks"]["piqa"]["n"] == 3
     assert result["activation"] == "silu"
 

@@ -90,7 +90,7 @@ def log_probabilities(model: LlamaForCausalLM, tokenizer: Any, context: str, ans
 
 def test_multiple_choice_takes_the_candidate_of_highest_mean_log_likelihood(tokenizer: Any, tmp_path: Path) -> None:
     model = tiny()
-    by_mean, by_sum = [], []
+    by_mean, by_sum, by_character = [], [], []
     for row in PIQA:
         scores = [
             log_probabilities(model, tokenizer, f"Question: {row['goal']}\nAnswer:", f" {row[candidate]}")
@@ -99,7 +99,9 @@ def test_multiple_choice_takes_the_candidate_of_highest_mean_log_likelihood(toke
         means, sums = [float(s.mean()) for s in scores], [float(s.sum()) for s in scores]
         by_mean.append(means.index(max(means)) == row["label"])
         by_sum.append(sums.index(max(sums)) == row["label"])
-    assert by_mean != by_sum  # the rows tell the two rules apart
+        normed = [total / len(row[candidate]) for total, candidate in zip(sums, ("sol1", "sol2"), strict=True)]
+        by_character.append(normed.index(max(normed)) == row["label"])
+    assert len({tuple(by_mean), tuple(by_sum), tuple(by_character)}) == 3  # the rows tell the rules apart
 
     result = evaluate(model, tokenizer, settings("piqa"), write(tmp_path, "piqa", PIQA))
     score = sum(by_mean) / len(by_mean)
@@ -107,6 +109,7 @@ def test_multiple_choice_takes_the_candidate_of_highest_mean_log_likelihood(toke
     entry = result["benchmarks"]["piqa"]
     assert entry["score"] == pytest.approx(score)
     assert entry["standard_error"] == pytest.approx(math.sqrt(score * (1 - score) / (len(PIQA) - 1)))
+    assert entry["lm_eval"] == {"acc": sum(by_sum) / 24, "acc_norm": sum(by_character) / 24}
     assert {key: entry[key] for key in ("n", "chance", "shots", "truncated", "stand_in")} == {
         "n": 24, "chance": 0.5, "shots": 0, "truncated": 0.0, "stand_in": None,
     }  # fmt: skip

@@ -16,6 +16,8 @@ from prosparse.models.load import load_to_measure, own_activation
 from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
 
+BAR = 40  # columns of a bar for 100 %
+
 
 def print_sparsity(
     checkpoint: str, activations: list[Activation] | None, files: list[str], context_length: int, sequences: int
@@ -33,10 +35,21 @@ def print_sparsity(
     for activation in activations or [own_activation(model.config)]:
         substitute(model, activation)
         found = measure(model, torch.tensor(rows["input_ids"]), batch_size=1)
-        layers = " ".join(f"{100 * layer:.1f}" for layer in found["layer_sparsity"])
         print(
             f"{activation}: sparsity {100 * found['sparsity']:.2f} % | loss {found['loss']:.4f} nats per token, "
-            f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits per byte | {found['tokens']:,} tokens\n"
-            f"  layers, first to last: {layers} %",
+            f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits per byte | {found['tokens']:,} tokens",
+            *_bars(found["layer_sparsity"]),
+            sep="\n",
             flush=True,
         )
+
+
+def _bars(layers: list[float]) -> list[str]:
+    """Draw each layer's sparsity, the first layer above."""
+    return [f"  layer {index:3}  {100 * share:5.1f} %  {_bar(share)}" for index, share in enumerate(layers)]
+
+
+def _bar(share: float) -> str:
+    """Draw a share of 40 columns in steps of an eighth of one."""
+    full, eighths = divmod(round(share * BAR * 8), 8)
+    return "█" * full + " ▏▎▍▌▋▊▉"[eighths].strip()

@@ -68,4 +68,21 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
         ledger.join([stage / LEDGER for stage in stages], output / LEDGER)
         write_through(output)
         copy(stages[-1] / PROVENANCE, output / PROVENANCE)  # last, since it marks the job as finished
-    print(f"{output}: trained; its ledger.csv has lambda, loss and sparsity; next: prosparse sparsity {output}")
+        steps = ledger.read(output / LEDGER, wanted.stages[-1].until)
+    print(
+        f"{output}: trained",
+        *_before_and_after(steps),
+        f"its ledger.csv has every logged step; next: prosparse sparsity {output}",
+        sep="\n",
+    )
+
+
+def _before_and_after(steps: list[dict[str, str]]) -> list[str]:
+    """Say what the first and the last logged step measured on their batches."""
+    if not steps:
+        return []
+    return [
+        f"  {words} (step {row['step']}): sparsity {100 * float(row['sparsity']):.2f} %, "
+        f"loss {float(row['lm_loss']):.4f}, lambda {float(row['lambda']):g}"
+        for words, row in (("before", steps[0]), ("after ", steps[-1]))
+    ]

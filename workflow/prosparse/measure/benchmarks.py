@@ -31,6 +31,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prosparse.experiment.measurement import Benchmarks
 from prosparse.measure import benchmark_rows, sandbox, tasks
 from prosparse.measure.benchmark_rows import Row, evenly
+from prosparse.measure.by_likelihood_sum import accuracies
 from prosparse.measure.candidates import candidates
 from prosparse.measure.finished import FinishedTasks
 from prosparse.measure.language_model import LanguageModel
@@ -82,8 +83,8 @@ def evaluate(
         ``benchmarks``: by name, ``score`` and ``standard_error`` (fractions), ``n`` rows, ``rows`` (each one's score,
         in the same order for every model), ``left_out`` (rows without candidates), ``chance``, ``shots``, ``metric``,
         ``task`` (how it differs from lm-eval), ``stand_in`` (text or None), ``truncated`` (fraction of rows with a
-        prompt cut to the model's context), and for generated answers ``max_new_tokens``; ``missing``: by name, the
-        reason.
+        prompt cut to the model's context), for generated answers ``max_new_tokens``, and for multiple choice
+        ``lm_eval`` (its own ``acc`` and ``acc_norm``); ``missing``: by name, the reason.
 
     Raises:
         ConfigError: an unknown benchmark, or none can be answered.
@@ -156,7 +157,7 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
     samples = [sample for sample in samples if sample["filter"] == task.score.filter]
     values = [float(sample[task.score.metric]) for sample in samples]
     contexts = [{arguments[0] for arguments in sample["arguments"]} for sample in samples]
-    entry = {
+    entry: dict[str, Any] = {
         "score": statistics.fmean(values),
         # standard error of the mean, as lm-eval's mean_stderr; undefined for one row
         "standard_error": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
@@ -170,6 +171,8 @@ def _entry(task: Task, samples: Sequence[Mapping[str, Any]], language_model: Lan
         "task": task.protocol,
         "truncated": sum(bool(c & language_model.truncated) for c in contexts) / len(contexts),
     }
+    if task.answer == "lowest_perplexity":
+        entry["lm_eval"] = accuracies(samples, language_model.answer_tokens)
     if task.max_new_tokens is not None:
         entry["max_new_tokens"] = _new_tokens(task, language_model.max_length)
     return entry

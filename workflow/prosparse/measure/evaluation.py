@@ -24,6 +24,7 @@ from prosparse.inference.predictors import predicting
 from prosparse.measure import benchmark_rows
 from prosparse.measure.benchmarks import evaluate, unanswerable
 from prosparse.measure.finished import FinishedTasks
+from prosparse.measure.score_table import score_table
 from prosparse.models.load import load_to_measure, own_activation
 from prosparse.models.third_party import configuration, tokenizer
 from prosparse.system import devices
@@ -87,6 +88,7 @@ def _run(wanted: Evaluation, encoder: PreTrainedTokenizerBase, rows: Path) -> No
     activation = str(own_activation(model.config))
     write_json(wanted.output, {**wanted.names, "activation": activation, **scores, "provenance": provenance})
     finished.clear()
+    print(f"\n{score_table(scores['benchmarks'])}", flush=True)
 
 
 def _origin(wanted: Evaluation, model: PreTrainedModel, encoder: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -92,6 +92,10 @@ class LanguageModel(TemplateLM):
             prompt, answer = answer[:1], answer[1:]
         return [*head, *prompt], answer
 
+    def answer_tokens(self, context: str, continuation: str) -> int:
+        """Return how many tokens of a continuation a log-likelihood is the mean of; 1 if there are none."""
+        return max(len(self._encode_pair(context, continuation)[1]), 1)
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:

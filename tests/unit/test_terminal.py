@@ -1,0 +1,91 @@
+"""What Snakemake prints with our logger, and a run's last lines."""
+
+from __future__ import annotations
+
+import logging
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from snakemake.logging import DefaultFormatter
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.summary import summary
+from snakemake_logger_plugin_prosparse import LogHandler, duration, named
+
+
+@pytest.fixture
+def handler():
+    settings = SimpleNamespace(stdout=True, nocolor=True, verbose=False, dryrun=False, printshellcmds=False)
+    made = LogHandler(settings, None)
+    made.setFormatter(DefaultFormatter())
+    made.started = 0.0
+    made.plain.setStream(StringIO())
+    return made
+
+
+def send(handler, event=None, message="", level=logging.INFO, at=0.0, **extra):
+    record = logging.LogRecord("snakemake", level, "", 0, message, (), None)
+    record.created = at
+    record.__dict__.update(extra, **({"event": event} if event else {}))
+    handler.emit(record)
+
+
+def told(handler):
+    """What was printed since the last call."""
+    printed = handler.plain.stream.getvalue()
+    handler.plain.setStream(StringIO())
+    return printed
+
+
+def test_a_finished_job_is_one_line(handler):
+    for number, start in ((1, 0.0), (2, 5.0)):
+        wildcards = {"run": "small-base", "seed": "0", "stage": str(number)}
+        job = {"jobid": number, "rule_name": "train_stage", "wildcards": wildcards, "input": ["a"] * 100}
+        send(handler, LogEvent.JOB_INFO, at=start, **job)
+    send(handler, LogEvent.JOB_FINISHED, "Finished jobid: 2", at=35.0, job_id=2)
+    send(handler, LogEvent.PROGRESS, at=40.0, done=1, total=4)
+    assert told(handler) == "[1/4] train_stage small-base, seed 0, stage 2: 35 s; about 2:00 min left\n"
+    send(handler, LogEvent.JOB_FINISHED, "Finished jobid: 1", at=3999.0, job_id=1)
+    send(handler, LogEvent.PROGRESS, at=4000.0, done=4, total=4)
+    assert told(handler) == "[4/4] train_stage small-base, seed 0, stage 1: 1:06 h\n"
+
+
+def test_a_warning_is_told_once_and_an_error_in_full(handler):
+    for _ in range(3):
+        send(handler, message="the disk is slow", level=logging.WARNING)
+    send(handler, message="Building DAG of jobs...")
+    send(handler, LogEvent.ERROR, "no such file", level=logging.ERROR)
+    send(handler, LogEvent.ERROR, "no such file", level=logging.ERROR)
+    assert told(handler) == "the disk is slow\nno such file\nno such file\n"
+
+
+def test_a_plan_counts_jobs_by_rule_once(handler):
+    for _ in range(2):
+        send(handler, LogEvent.RUN_INFO, stats={"table": 1, "train_stage": 18, "total": 19})
+    assert told(handler) == "19 jobs: 18 train_stage, 1 table\n"
+
+
+def test_durations_and_names():
+    assert [duration(seconds) for seconds in (0.4, 59.4, 60, 3599, 3600, 7830)] == [
+        "0 s", "59 s", "1:00 min", "59:59 min", "1:00 h", "2:10 h",
+    ]  # fmt: skip
+    assert named({"rule_name": "publish", "wildcards": None}) == "publish"
+    assert named({"rule_name": "table", "wildcards": {"table": "table5"}}) == "table table5"
+
+
+def test_a_run_ends_with_verdicts_numbers_and_what_to_open(tmp_path):
+    from helpers.synthetic_results import Synthetic
+
+    synthetic = Synthetic(tmp_path / "synthetic").write()
+    assert summary(synthetic.layout) == ""
+    claims.write(synthetic.layout)
+    synthetic.layout.html().touch()
+    lines = summary(synthetic.layout).splitlines()
+    assert len(lines) == 14
+    assert lines[7].startswith(" 8 Sparsity raises recall and speed, up to 4.52×")
+    assert "does not hold" in lines[7]
+    assert "1.69×, required at least 4.52×" in lines[7]
+    assert lines[10].endswith("of activations are zero (paper: 89.32 %)")
+    assert lines[13] == f"open {synthetic.layout.html()}"
