@@ -13,6 +13,9 @@ if not any("corpora" in (held.get("data") or {}) for held in given):
     configfile: f"{workflow.basedir}/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

@@ -27,6 +27,7 @@ def test_a_report_is_made_of_what_is_finished(drawn):
     report = (drawn / "report.html").read_text(encoding="utf-8")
     assert "the regularization factor" in report
     assert "figure1.svg" in report
+    assert "a verdict on ten claims of the paper" in report  # what it opens on
 
 
 def test_results_copied_without_their_times_are_not_made_again(drawn, tmp_path):

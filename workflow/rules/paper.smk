@@ -149,6 +149,7 @@ rule html:
 rule publish:
     input:
         rules.page.output,
+        rules.html.output,
         config=rules.resolved_config.output,
     log:
         "<experiment>/logs/publish.log",

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from prosparse.experiment.layout import PUBLISHED, Layout
+from prosparse.paper.html import document
 
 
 def publish(layout: Layout) -> Path:
@@ -22,4 +23,7 @@ def publish(layout: Layout) -> Path:
             shutil.copyfile(path, copy)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+    copied = Layout(layout.experiment, target)
+    if copied.html().exists():
+        document.write(copied)  # without the comparison with what it replaces, and with links to what was copied
     return target

@@ -10,6 +10,7 @@ import pytest
 from prosparse.experiment.layout import Layout
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.html import document
+from prosparse.paper.publish import publish
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.registry import TABLES
 
@@ -130,3 +131,12 @@ def test_text_from_a_config_cannot_become_markup(synthetic):
     page = Page(document.render(Results(Layout(experiment, synthetic.directory))))
     assert [text for _, text in page.all("title")] == ["<script>alert(1)</script>: ProSparse, reproduced"]
     assert "alert(1)" not in [text for _, text in page.all("script")]
+
+
+def test_the_published_page_links_only_what_was_published(seeds_results, written):
+    copy = publish(seeds_results.layout)
+    page = Page((copy / "index.html").read_text())
+    assert (copy / "config.json").exists()
+    for each in page.json("files"):
+        assert (copy / each["path"]).is_file()
+    assert len(page.json("files")) >= len(Page(written.read_text()).json("files"))
