@@ -142,6 +142,15 @@ def stage_predecessor(wildcards):
     return layout.provenance(*previous, wildcards.seed) if previous else []
 
 
+def stage_continuations(wildcards):
+    """Return all that continue the stage before, whose optimizer state may go after them."""
+    stage = int(wildcards.stage)
+    if experiment.optimizer_states == "all" or stage == 0:
+        return []
+    found = lineage.continuations(experiment, wildcards.run, stage - 1)
+    return [layout.provenance(*key, wildcards.seed) for key in found]
+
+
 def stage_teacher(wildcards):
     distillation = experiment.runs[wildcards.run].distillation
     if distillation is None:

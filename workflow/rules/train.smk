@@ -57,13 +57,17 @@ rule train_stage:
             if input.previous
             else ""
         ),
+        # untracked, as `input` is asked for: it changes no result
+        continuations=lambda wildcards, input: " ".join(
+            f"--continuation {path}" for path in stage_continuations(wildcards)
+        ),
         teacher=lambda wildcards, input: (
             f"--teacher {subpath(input.teacher, parent=True)}" if input.teacher else ""
         ),
         label="{run} stage {stage}",
     shell:
         "prosparse step launch {params.processes} {params.requeue} -- train-stage --specification {params.specification:q}"
-        " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.teacher}"
+        " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.continuations} {params.teacher}"
         " --label {params.label:q} {params.budget}"
         " --output {output.provenance} 2>&1 | tee {log}"
 

@@ -43,6 +43,17 @@ def test_predecessors():
     assert lineage.predecessor(EXPERIMENT, "small-final-1", 0) == ("small-prosparse", 1)
 
 
+def test_continuations_are_the_stages_that_need_an_optimizer_state():
+    found = lineage.continuations(EXPERIMENT, "small-prosparse", 0)
+    assert found == lineage.continuations(EXPERIMENT, "small-vanilla", 0)  # the same checkpoint
+    sharing = ["small-prosparse", "small-vanilla", "small-constant-low", "small-constant-middle", "small-constant-high"]
+    assert set(found) == {(run, 1) for run in sharing}
+    assert lineage.continuations(EXPERIMENT, "small-prosparse", 1) == [("small-prosparse", 2)]
+    # what starts from a checkpoint takes its weights and begins an optimizer of its own
+    last = len(EXPERIMENT.runs["small-prosparse"].stages) - 1
+    assert lineage.continuations(EXPERIMENT, "small-prosparse", last) == []
+
+
 def test_a_chain_starts_with_the_checkpoint_of_another_run():
     assert lineage.chain(EXPERIMENT, "small-base") == [(0, ("small-base", 0))]
     assert lineage.chain(EXPERIMENT, "small-vanilla") == [

@@ -95,6 +95,17 @@ def test_a_disk_that_checkpoints_alone_would_fill_is_refused(open_experiment, ro
     assert refusals(experiment, tmp_path) == []
 
 
+def test_optimizer_states_that_go_need_less_disk(open_experiment, roomy, tmp_path):
+    """Six stages and vanilla's second; both last ones keep their states, and for a while two states exist."""
+    experiment = open_experiment(optimizer_states="last")
+    needed = (5 * 4 + 2 * 12 + 2 + 12 + 8) * 6_738_415_616
+    roomy(disk=needed)
+    assert refusals(experiment, tmp_path) == []
+    roomy(disk=needed - 1)
+    (reason,) = refusals(experiment, tmp_path)
+    assert "445 GB" in reason
+
+
 def test_a_stage_under_way_needs_only_what_it_has_not_written(open_experiment, roomy, tmp_path):
     experiment = open_experiment()
     roomy(disk=(8 * 12 + 2) * 6_738_415_616 - 1000)

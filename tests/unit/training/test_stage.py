@@ -44,6 +44,23 @@ def test_staged_equals_unstaged_bit_for_bit(data, staged, tmp_path):
     assert_same_weights(run(data, whole, tmp_path / "whole"), staged / "stage2")
 
 
+def test_an_optimizer_state_goes_when_every_stage_that_continues_it_is_finished(data, staged, tmp_path):
+    first = run(data, specification(STAGES[:1]), tmp_path / "first")
+    other = [STAGES[0], Stage(until=12), STAGES[2]]
+    second, third = tmp_path / "second", tmp_path / "third"
+    ends = {"continuations": (second / "provenance.json", third / "provenance.json")}
+    run(data, specification(STAGES[:2]), second, first, **ends)
+    assert (first / "optimizer.pt").exists()  # the other stage needs it
+    run(data, specification(other[:2]), third, first, **ends)
+    assert not (first / "optimizer.pt").exists()
+    assert_same_weights(second, staged / "stage1")
+    assert_same_weights(first, staged / "stage0")
+    # finished stages stay finished, and no stage goes on without the state
+    run(data, specification(STAGES[:2]), second, first, **ends)
+    with pytest.raises(Refused, match=r"first has no optimizer state to continue from.*delete the folder"):
+        run(data, specification(STAGES[:2]), tmp_path / "again", first)
+
+
 FAST = {"precision": "bfloat16", "compile": True, "attention": "eager"}
 
 

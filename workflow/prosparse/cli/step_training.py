@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,13 @@ def train_stage(
     previous: Annotated[Path | None, typer.Option(help="Directory of the stage before.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint directory to distil from.")] = None,
     label: Annotated[str, typer.Option(help="Name in the log.")] = "",
+    continuation: Annotated[
+        list[Path],
+        typer.Option(
+            help="provenance.json of a stage that continues the previous one, whose optimizer state "
+            "is removed once all are there."
+        ),
+    ] = [],  # noqa: B006  (typer's way of an option that may be repeated)
     max_seconds: Annotated[float | None, typer.Option(help="Stop in time, save and exit 75.")] = None,
 ) -> None:
     """Train one stage, or continue it."""
@@ -27,7 +35,8 @@ def train_stage(
     from prosparse.training.stage import train_stage as train
 
     wanted = StageSpecification.model_validate_json(specification)
-    train(StageJob(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher))
+    job = StageJob(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher)
+    train(replace(job, continuations=tuple(continuation)))
     distributed.leave()
 
 

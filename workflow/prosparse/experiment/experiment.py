@@ -65,6 +65,11 @@ class Experiment(Section):
     seed_deviation: SeedDeviation | None = Field(
         default=None, description="What one seed cannot show: how much a difference between runs varies over seeds."
     )
+    optimizer_states: Literal["all", "last"] = Field(
+        default="all",
+        description="last: a finished stage's AdamW states, two thirds of its size, are removed once every stage that "
+        "continues it is finished.",
+    )
     threads: Count = Field(default=1, description="CPU threads per training job.")
     data: Data = Field(description="Corpora, tokenizers and mixtures.")
     architectures: dict[Name, Architecture] = Field(default={}, description="Model shapes by name.")

@@ -48,6 +48,17 @@ def predecessor(experiment: Experiment, run: str, stage: int) -> tuple[str, int]
     return checkpoint(experiment, init.run, init.stage) if isinstance(init, RunInit) else None
 
 
+def continuations(experiment: Experiment, run: str, stage: int) -> list[tuple[str, int]]:
+    """Return the (owner, stage) of every checkpoint that continues the optimizer of this stage's."""
+    own = checkpoint(experiment, run, stage)
+    found = [
+        checkpoint(experiment, name, stage + 1)
+        for name, other in experiment.runs.items()
+        if stage + 1 < len(other.stages) and checkpoint(experiment, name, stage) == own
+    ]
+    return list(dict.fromkeys(found))
+
+
 def chain(experiment: Experiment, run: str) -> list[tuple[int | None, tuple[str, int]]]:
     """Return a run's stages, each with the (owner, stage) of its checkpoint.
 

@@ -88,7 +88,7 @@ def stage_job(layout: Layout, run: str, stage: int, seed: int) -> Job:
         flops = recomputed = 0
     if shape is not None and shape.parameters is not None:
         parameters = shape.parameters
-        disk = (CHECKPOINT_BYTES if tokens else start_bytes(chosen.init)) * parameters
+        disk = (_kept_bytes(experiment, run, stage) if tokens else start_bytes(chosen.init)) * parameters
         flops = tokens * (shape.training_flops(context) or 0)
         recomputed = tokens * shape.recomputed_flops(context) if training.activation_checkpointing else 0
         memory = training_memory(experiment, training, shape) if tokens else None
@@ -102,6 +102,12 @@ def stage_job(layout: Layout, run: str, stage: int, seed: int) -> Job:
         tokens=tokens, flops=flops, recomputed=recomputed, disk=disk, memory=memory, parameters=parameters, run=run,
         stage=stage,
     )  # fmt: skip
+
+
+def _kept_bytes(experiment: Experiment, run: str, stage: int) -> int:
+    """Return the bytes per weight that a trained stage leaves when all is done."""
+    state_goes = experiment.optimizer_states == "last" and lineage.continuations(experiment, run, stage)
+    return WEIGHT_BYTES if state_goes else CHECKPOINT_BYTES
 
 
 def sparsity_job(layout: Layout, run: str, seed: int) -> Job:

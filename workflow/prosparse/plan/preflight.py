@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
-from prosparse.plan.costs import STATE_BYTES, WEIGHT_BYTES
+from prosparse.plan.costs import CHECKPOINT_BYTES, STATE_BYTES, WEIGHT_BYTES
 from prosparse.plan.downloads import Remote
 from prosparse.plan.jobs import Job
 from prosparse.system.errors import ConfigError
@@ -30,7 +30,7 @@ def refusals(layout: Layout, jobs: Iterable[Job], remotes: Iterable[Remote], loc
     return [
         *_access(remotes),
         *_read_only(directory, waiting),
-        *_disk(directory, waiting),
+        *_disk(experiment, directory, waiting),
         *_gpu_memory(experiment, waiting),
         *_answering(experiment, waiting),
         *(_host_memory(experiment, waiting) if local else []),
@@ -58,7 +58,7 @@ def doubts(layout: Layout, jobs: Iterable[Job]) -> list[str]:
                 f"{hardware.memory_gigabytes:g} GB: benchmarks may not be answered"
             )
     needed, free = sum(job.disk or 0 for job in waiting), free_disk(directory)
-    if needed > free and not _disk(directory, waiting):
+    if needed > free and not _disk(experiment, directory, waiting):
         found.append(f"disk: about {needed / 1e9:,.0f} GB are still to come, {free / 1e9:,.0f} GB are free")
     return found
 
@@ -114,17 +114,24 @@ def _read_only(directory: Path, waiting: list[Job]) -> list[str]:
     return [f"disk: {existing} is not writable: change its permissions, or make results a link to a folder that is"]
 
 
-def _disk(directory: Path, waiting: list[Job]) -> list[str]:
+def _for_a_while(experiment: Experiment, job: Job) -> int:
+    """Return the bytes that exist beside those that stay: the checkpoint before, and a state that goes afterwards."""
+    states = CHECKPOINT_BYTES - WEIGHT_BYTES
+    both = CHECKPOINT_BYTES + (states if experiment.optimizer_states == "last" and job.stage else 0)
+    return both * (job.parameters or 0)
+
+
+def _disk(experiment: Experiment, directory: Path, waiting: list[Job]) -> list[str]:
     stages = [job for job in waiting if job.stage is not None]
     needed = sum(_remaining(directory, job) for job in stages)
-    needed += max((job.disk or 0 for job in stages if job.tokens), default=0)  # old and new exist together for a while
+    needed += max((_for_a_while(experiment, job) for job in stages if job.tokens), default=0)
     free = free_disk(directory)
     if needed <= free:
         return []
     return [
         f"disk: {directory} has {free / 1e9:,.0f} GB free, checkpoints that are still to come need "
         f"{needed / 1e9:,.0f} GB beside data and caches, most of it AdamW's states, which finished stages keep too: "
-        "make results a link to a larger disk, or ask for fewer targets"
+        "set optimizer_states: last, make results a link to a larger disk, or ask for fewer targets"
     ]
 
 

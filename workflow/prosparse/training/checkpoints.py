@@ -17,6 +17,9 @@ from prosparse.system.files import copy, link_or_copy, write_text, write_through
 #: Optimizer state, needed to resume but not part of a model.
 OPTIMIZATION = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state*.pth")
 
+#: The large part of it: two AdamW moments per weight.
+OPTIMIZER = "optimizer.pt"
+
 #: Suffixes of the files to link. Others are copied, since someone may edit them.
 LARGE = (".safetensors", ".pt")
 

@@ -24,6 +24,8 @@ class StageJob:
         output: the stage's checkpoint directory.
         max_seconds: stop and save before this much time has passed, judging by the longest step so far.
         label: prefix of each progress line, for when several stages print to one terminal.
+        continuations: ``provenance.json`` of every stage that continues the previous one; once all exist, the previous
+            one's optimizer state is removed. Empty: it is kept.
         teacher: the checkpoint directory to distil from, if the specification has a share for it.
     """
 
@@ -35,6 +37,7 @@ class StageJob:
     max_seconds: float | None = None
     label: str = ""
     teacher: Path | None = None
+    continuations: tuple[Path, ...] = ()
 
     @property
     def resume(self) -> Path:

@@ -70,6 +70,7 @@ def train_stage(job: StageJob) -> None:
             made_from.update(result.made_from(job))
             if result.is_there(job, made_from):
                 discard(job.resume)
+                _discard_state_before(job)
                 return True, None
             job.resume.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(job.resume))
@@ -80,7 +81,10 @@ def train_stage(job: StageJob) -> None:
             if checkpoint is not None and checkpoints.step(checkpoint) == job.last_step:
                 finish()
                 return True, None
-            return False, job.previous if checkpoint is None and len(specification.stages) > 1 else checkpoint
+            if checkpoint is None and len(specification.stages) > 1:
+                _check_state(job.previous)
+                return False, job.previous
+            return False, checkpoint
 
         def starting_model() -> PreTrainedModel:
             model = _starting_model(job, continue_from or job.previous)
@@ -89,6 +93,7 @@ def train_stage(job: StageJob) -> None:
 
         def finish() -> None:
             result.write(job, made_from["inputs"], started)
+            _discard_state_before(job)
 
         made_from: Identity = {}
         finished, continue_from = distributed.from_first(open_folder)
@@ -140,6 +145,20 @@ def _shape_of_first(model: PreTrainedModel | None, job: StageJob) -> PreTrainedM
         model = empty(config)
         substitute(model, job.specification.activation)
     return model
+
+
+def _check_state(previous: Path | None) -> None:
+    """The Trainer would go on without a missing optimizer state, and say nothing."""
+    if previous is not None and not (previous / checkpoints.OPTIMIZER).exists():
+        raise Refused(
+            f"{previous} has no optimizer state to continue from, since the stages after it were finished before "
+            "(optimizer_states: last): delete the folder to train it again"
+        )
+
+
+def _discard_state_before(job: StageJob) -> None:
+    if job.previous is not None and job.continuations and all(path.exists() for path in job.continuations):
+        (job.previous / checkpoints.OPTIMIZER).unlink(missing_ok=True)
 
 
 def _check_disk(output: Path, model: PreTrainedModel) -> None:
