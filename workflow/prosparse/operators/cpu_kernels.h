@@ -195,8 +195,8 @@ int64_t find_active(const Call& call, std::vector<int32_t>& active) {
 template <typename T, int BATCH>
 struct Share {
   // There is one accumulator per (row, token), and eight of them hide the latency of multiply-adds. Large batches use
-  // more, since rows that are walked together also share the loads of the inputs.
-  static constexpr int ROWS = BATCH == 8 ? 2 : BATCH == 4 ? 4 : 8 / BATCH;
+  // more, since rows that are walked together also share the loads of the inputs; AVX-512 has the registers for 24.
+  static constexpr int ROWS = BATCH <= 2 ? 8 / BATCH : BATCH == 4 || (BATCH < 8 && WIDTH == 16) ? 4 : 2;
 
   const Call& call;
   const int32_t* active;  // null if every row is read
@@ -362,6 +362,8 @@ void run(const Call& call) {
     case 1: return run_batch<T, 1>(call);
     case 2: return run_batch<T, 2>(call);
     case 3: case 4: return run_batch<T, 4>(call);
+    case 5: return run_batch<T, 5>(call);  // short prompts are common, and wider batches are bound by arithmetic
+    case 6: return run_batch<T, 6>(call);
     default: return run_batch<T, 8>(call);
   }
 }
