@@ -154,3 +154,32 @@ def test_reader_finds_tensor_cores():
     code += "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f0, %f1, %f2, %f3}, "
     code += "{%r0, %r1, %r2, %r3}, {%r4, %r5}, {%f0, %f1, %f2, %f3};"
     assert facts(code, "".join(f"st.global.f32 [%rd2+{4 * i}], %f{i};" for i in range(4))).uses_tensor_cores
+
+
+COMPILE_FOR_AMD = """
+import json, re, sys, torch, triton
+from triton.backends.compiler import GPUTarget
+from prosparse.operators import ahead_of_time
+found = []
+for architecture in ("gfx90a", "gfx942"):
+    target = GPUTarget("hip", architecture, 64)
+    for _, launch in ahead_of_time._launches(torch.bfloat16, 1, 104):
+        source, options = ahead_of_time._specialise(launch, target)
+        compiled = triton.compile(source, target=target, options=options)
+        spills = re.findall(r"vgpr_spill_count: *(\\d+)", compiled.asm["amdgcn"])
+        found.append([source.name, 64 * compiled.metadata.num_warps, compiled.metadata.shared, list(map(int, spills))])
+json.dump(found, sys.stdout)
+"""
+
+
+def test_kernels_compile_for_amd_gpus():
+    """For an MI200 and an MI300, of 64 threads per wavefront; only the compact kernel could not run there as it is."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", COMPILE_FOR_AMD]
+    found = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
+    assert {name for name, *_ in found} == set(PROGRAMS)
+    for name, threads, shared_memory, spills in found:
+        assert (threads > 1024) == (name == "compact_kernel"), name  # 1,024 threads is a workgroup's most
+        assert shared_memory <= 64 * 1024, name
+        assert spills == [0], name
