@@ -63,7 +63,7 @@ def test_experiments_have_a_dag_under_every_profile(cluster, config, profile, op
     for_gpus = config in FOR_GPUS
     used = adapted(profile, cluster)
     targets = ["all", "publish", "plan", *(["release"] if for_gpus else [])]
-    run = snakemake(cluster, *targets, "--dry-run", option, str(used), config=config)
+    run = snakemake(cluster, *targets, "--dry-run", "--printshellcmds", option, str(used), config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     asked = resources(run.stdout)
     assert {"start" if config.stem == "released" else "train_stage", "sparsity"} <= asked.keys()
