@@ -52,6 +52,28 @@ def test_a_finished_job_is_one_line(handler):
     assert told(handler) == "[4/4] train_stage small-base, seed 0, stage 1: 1:06 h\n"
 
 
+def test_a_line_tells_what_was_measured(handler, tmp_path):
+    stage, measured, rows = (tmp_path / f"{name}.json" for name in ("provenance", "sparsity", "rows"))
+    stage.write_text('{"final": {"sparsity": 0.8912, "lm_loss": 3.4956}}')
+    measured.write_text('{"measurements": [{"sparsity": 0.5, "loss": 4}, {"sparsity": 0.9, "loss": 3.25}]}')
+    rows.write_text("[1, 2]")
+    for path, said in (
+        (stage, "89.1 % sparse, loss 3.496, 1 s"),
+        (measured, "90.0 % sparse, loss 3.250, 1 s"),
+        (rows, "1 s"),
+    ):
+        job = {
+            "jobid": 1,
+            "rule_name": "made",
+            "wildcards": {},
+            "output": [str(tmp_path / "a.csv"), str(rows), str(path)],
+        }
+        send(handler, LogEvent.JOB_INFO, **job)
+        send(handler, LogEvent.JOB_FINISHED, "Finished jobid: 1", at=1.0, job_id=1)
+        send(handler, LogEvent.PROGRESS, at=1.0, done=2, total=2)
+        assert told(handler) == f"[2/2] made: {said}\n"
+
+
 def test_a_warning_is_told_once_and_an_error_in_full(handler):
     for _ in range(3):
         send(handler, message="the disk is slow", level=logging.WARNING)

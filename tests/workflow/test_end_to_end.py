@@ -31,7 +31,8 @@ def toy(tmp_path_factory):
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
     told = run.stdout + run.stderr
     assert "open results/toy/index.html" in told
-    assert len(re.findall(r"^\[\d+/\d+\] train_stage \S+, seed \d+, stage \d+: \d+ s", told, re.M)) >= 5
+    stage = r"^\[\d+/\d+\] train_stage \S+, seed \d+, stage \d+: [\d.]+ % sparse, loss [\d.]+, \d+ s"
+    assert len(re.findall(stage, told, re.M)) >= 5
     assert not re.search("^    (input|output|resources): ", told, re.M)
     told_verdicts = re.findall(r"^ ?(\d+) .*(holds|does not hold|undecided|not testable)", told, re.M)
     assert [int(number) for number, _ in told_verdicts] == list(range(1, 11))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from logging import WARNING, LogRecord
+from pathlib import Path
 from typing import Any
 
 from snakemake.logging import ColorizingTextHandler
@@ -36,7 +38,7 @@ class LogHandler(LogHandlerBase):
     """Snakemake's own handler for what a reader wants in full; the rest in one line per job."""
 
     def __post_init__(self) -> None:
-        self.jobs: dict[int, tuple[str, float]] = {}  # what it makes, and when it started
+        self.jobs: dict[int, tuple[dict[str, Any], float]] = {}  # what it is, and when it started
         self.finished: list[int] = []
         self.warned: set[str] = set()
         self.started = time.time()
@@ -50,7 +52,7 @@ class LogHandler(LogHandlerBase):
         if self.common_settings.verbose or (self.common_settings.dryrun and self.common_settings.printshellcmds):
             self.plain.emit(record)
         elif event is LogEvent.JOB_INFO:
-            self.jobs[record.__dict__["jobid"]] = (named(record.__dict__), record.created)
+            self.jobs[record.__dict__["jobid"]] = (record.__dict__, record.created)
         elif event is LogEvent.JOB_FINISHED:
             self.finished.append(record.__dict__["job_id"])
         elif event is LogEvent.PROGRESS:
@@ -73,8 +75,9 @@ class LogHandler(LogHandlerBase):
         """Say which jobs ended, how long they took, and how much is left."""
         done, total = (record.__dict__[key] for key in ("done", "total"))
         for job in self.finished:
-            name, start = self.jobs.pop(job, (f"job {job}", record.created))
-            words = f"[{done}/{total}] {name}: {duration(record.created - start)}"
+            described, start = self.jobs.pop(job, ({"rule_name": f"job {job}", "wildcards": {}}, record.created))
+            made = result(described.get("output", []))
+            words = f"[{done}/{total}] {named(described)}: {made}{duration(record.created - start)}"
             if done < total:
                 words += f"; about {duration((record.created - self.started) / done * (total - done))} left"
             self._tell(words)
@@ -121,6 +124,20 @@ def named(job: dict[str, Any]) -> str:
     plain = ("run", "table", "figure", "corpus", "package", "shape")  # what these are called says what they are
     words = [value if key in plain else f"{key} {value}" for key, value in dict(job["wildcards"] or {}).items()]
     return " ".join([job["rule_name"], ", ".join(words)]).strip()
+
+
+def result(outputs: list[str]) -> str:
+    """Return the sparsity and loss that a job's JSON files end with, followed by a comma; empty for other jobs."""
+    return next(filter(None, (_measured(Path(each)) for each in outputs if each.endswith(".json"))), "")
+
+
+def _measured(path: Path) -> str:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        last = record.get("final") or record["measurements"][-1]
+        return f"{100 * last['sparsity']:.1f} % sparse, loss {last.get('lm_loss', last.get('loss')):.3f}, "
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):  # another kind of result
+        return ""
 
 
 def duration(seconds: float) -> str:
