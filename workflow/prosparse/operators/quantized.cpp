@@ -44,6 +44,16 @@ int integer_at(const uint8_t* values, int64_t column) {
   return (inside < BLOCK / 2 ? both & 15 : both >> 4) - 8;
 }
 
+int64_t select(const float* values, int64_t batch, int64_t size, Choice choice, float threshold, int32_t* list) {
+  const int32_t* const begin = list;
+  for (int64_t i = 0; i < size; ++i) {
+    bool any = false;
+    for (int64_t b = 0; b < batch; ++b) any |= is_chosen(values[b * size + i], choice, threshold);
+    if (any) *list++ = static_cast<int32_t>(i);
+  }
+  return list - begin;
+}
+
 template <Format FORMAT>
 void round_input(const float* x, int64_t columns, uint8_t* buffer) {
   float* const scales = reinterpret_cast<float*>(buffer + filled_up(columns));
@@ -126,7 +136,7 @@ void read(const uint8_t* const* sums, int64_t, int64_t count, double unit, int64
 #pragma GCC target("avx2,fma,f16c,bmi")
 #endif
 namespace avx2 {
-constexpr int BYTES = 32, ROWS = 4, PAIRS = 2;
+constexpr int BYTES = 32, ROWS = 4, PAIRS = 2;  // rows and pairs that are walked at once
 using Bytes = __m256i;
 using Floats = __m256;
 inline Bytes load_bytes(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
@@ -141,6 +151,12 @@ inline Bytes all_words(int16_t value) { return _mm256_set1_epi16(value); }
 inline Floats to_floats(Bytes integers) { return _mm256_cvtepi32_ps(integers); }
 inline Bytes round_to_integers(Floats value) { return _mm256_cvtps_epi32(value); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+// The lanes that choose a row, as bits.
+inline uint32_t chosen(Floats value, Choice choice, float threshold) {
+  const uint32_t reached = _mm256_movemask_ps(_mm256_cmp_ps(value, all_floats(threshold), _CMP_GE_OQ));
+  const uint32_t present = _mm256_movemask_ps(_mm256_cmp_ps(value, zeros(), _CMP_NEQ_UQ));
+  return choice == Choice::REACHED ? reached : choice == Choice::NOT_ZERO ? present : reached & present;
+}
 inline Bytes larger(Bytes a, Bytes b) { return _mm256_max_epi32(a, b); }
 inline Bytes magnitudes(Floats value) { return _mm256_castps_si256(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), value)); }
 inline float sum(Floats value) {
@@ -217,7 +233,7 @@ inline void add_products(Bytes first, Bytes second, Bytes factors, Bytes* totals
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c,bmi")
 #endif
 namespace avx512_vnni {
-constexpr int BYTES = 64, ROWS = 4, PAIRS = 4;
+constexpr int BYTES = 64, ROWS = 8, PAIRS = 4;  // rows and pairs that are walked at once
 using Bytes = __m512i;
 using Floats = __m512;
 inline Bytes load_bytes(const void* from) { return _mm512_loadu_si512(from); }
@@ -232,6 +248,11 @@ inline Bytes all_words(int16_t value) { return _mm512_set1_epi16(value); }
 inline Floats to_floats(Bytes integers) { return _mm512_cvtepi32_ps(integers); }
 inline Bytes round_to_integers(Floats value) { return _mm512_cvtps_epi32(value); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+inline uint32_t chosen(Floats value, Choice choice, float threshold) {
+  const uint32_t reached = _mm512_cmp_ps_mask(value, all_floats(threshold), _CMP_GE_OQ);
+  const uint32_t present = _mm512_cmp_ps_mask(value, zeros(), _CMP_NEQ_UQ);
+  return choice == Choice::REACHED ? reached : choice == Choice::NOT_ZERO ? present : reached & present;
+}
 inline Bytes larger(Bytes a, Bytes b) { return _mm512_max_epi32(a, b); }
 inline Bytes magnitudes(Floats value) { return _mm512_castps_si512(_mm512_abs_ps(value)); }
 inline float sum(Floats value) { return _mm512_reduce_add_ps(value); }
@@ -302,7 +323,7 @@ inline void add_products(Bytes first, Bytes second, Bytes factors, Bytes* totals
 #define BY_FORMAT(format, call) ((format) == Format::Q4_0 ? call<Format::Q4_0> : call<Format::Q8_0>)
 #define KERNELS(set)                                                                                                       \
   {                                                                                                                        \
-    #set,                                                                                                                  \
+    #set, set::select,                                                                                                                  \
         [](Format format, const float* x, int64_t columns, uint8_t* input) {                                              \
           BY_FORMAT(format, set::round_input)(x, columns, input);                                                          \
         },                                                                                                                 \

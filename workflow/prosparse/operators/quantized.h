@@ -41,8 +41,18 @@ constexpr int64_t sum_bytes(int64_t columns) { return filled_up(columns) * 12 + 
 // Rows to add to a sum that has room for so many: then flush it.
 constexpr int64_t rows_before_flush(Format format) { return format == Format::Q8_0 ? 512 : 4096; }
 
+// Which values choose a row: those that reach the threshold, those that do and are not 0, or all but 0.
+enum class Choice { REACHED, REACHED_NOT_ZERO, NOT_ZERO };
+
+inline bool is_chosen(float value, Choice choice, float threshold) {
+  return (choice == Choice::NOT_ZERO || value >= threshold) && (choice == Choice::REACHED || value != 0);
+}
+
 struct Kernels {
   const char* instruction_set;
+
+  // Lists the rows that any of the values [batch, size] chooses, in ascending order, and returns their number.
+  int64_t (*select)(const float* values, int64_t batch, int64_t size, Choice choice, float threshold, int32_t* list);
 
   // Rounds x [columns] for products with matrices of this format. Where a value is not finite, the products are NaN.
   void (*round_input)(Format format, const float* x, int64_t columns, uint8_t* input);

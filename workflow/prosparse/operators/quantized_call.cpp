@@ -20,6 +20,7 @@ namespace prosparse {
 namespace {
 
 using c10::ScalarType;
+using quantized::Choice;
 using quantized::Format;
 using quantized::kernels;
 using quantized::Matrix;
@@ -28,6 +29,7 @@ using torch::stable::parallel_for;
 // Wake a thread only for at least this many bytes, which take a few microseconds to read.
 constexpr int64_t TASK_BYTES = 65536;
 constexpr int64_t CHUNKS_PER_TASK = 8;  // threads are never equally fast
+constexpr int64_t SCALES_AHEAD = 8;  // rows whose scales are prefetched
 
 int64_t tasks_for(int64_t bytes) { return std::clamp<int64_t>(bytes / TASK_BYTES, 1, torch::stable::get_num_threads()); }
 int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -100,24 +102,14 @@ class Run {
     return tasks_for(count * matrix.blocks() * (quantized::value_bytes(matrix.format) + quantized::SCALE_BYTES));
   }
 
-  bool is_active(float value) const {
-    switch (call.values_are) {
-      case SCORES: return value >= threshold;
-      case GATES: return value >= threshold && value != 0;
-      case X1: return value != 0;
-      default: return true;
-    }
+  Choice choice() const {
+    return call.values_are == SCORES ? Choice::REACHED : call.values_are == GATES ? Choice::REACHED_NOT_ZERO : Choice::NOT_ZERO;
   }
+  bool is_active(float value) const { return call.values_are == NONE || quantized::is_chosen(value, choice(), threshold); }
 
   void select() {
-    int32_t* const found = list_buffer.integers(size + 1);
-    count = 0;
-    for (int64_t i = 0; i < size; ++i) {
-      bool any = false;
-      for (int64_t b = 0; b < batch; ++b) any |= is_active(values[b * size + i]);
-      found[count] = static_cast<int32_t>(i);
-      count += any;
-    }
+    int32_t* const found = list_buffer.integers(size);
+    count = kernels().select(values, batch, size, choice(), threshold, found);
     list = found;
   }
 
@@ -177,7 +169,20 @@ class Run {
 
   // NaN where a product is not finite.
   void find_largest(const float* x1, int64_t first, int64_t last, float* largest) const {
+    const auto counts = [&](int64_t i) {
+      bool any = false;
+      for (int64_t b = 0; b < batch; ++b) any |= x1[b * count + i] != 0;
+      return any;
+    };
+    const auto prefetch = [&](int64_t i) {
+      if (i >= last || !counts(i)) return;
+      const uint8_t* const scales = down.row(row(i));
+      for (int64_t at = 0; at < down.blocks() * quantized::SCALE_BYTES; at += 64) __builtin_prefetch(scales + at);
+    };
+    for (int64_t i = first; i < first + SCALES_AHEAD; ++i) prefetch(i);
     for (int64_t i = first; i < last; ++i) {
+      prefetch(i + SCALES_AHEAD);
+      if (!counts(i)) continue;
       const float scale = kernels().largest_scale(down, row(i));
       for (int64_t b = 0; b < batch; ++b) {
         const float product = std::fabs(x1[b * count + i]) * scale;

@@ -6,7 +6,6 @@
 // flight, and so that they share the loads of the input.
 
 constexpr int LANES = BYTES / 4;  // 32-bit numbers in a vector
-constexpr int64_t AHEAD = 768;  // bytes from what is read to what is prefetched
 
 template <Format FORMAT>
 struct Layout {
@@ -80,18 +79,24 @@ void round_input(const float* x, int64_t columns, uint8_t* buffer) {
   }
 }
 
-// outputs[b][..] of N rows; `next` are the rows that will follow.
-template <Format FORMAT, int N, int BATCH>
+// Prefetches into the L2 cache, which holds the rows that are walked next and more.
+inline void prefetch(const uint8_t* from) { __builtin_prefetch(from, 0, 2); }
+inline void prefetch_scales(const uint8_t* row, int64_t blocks) {
+  for (int64_t i = 0; i < blocks * SCALE_BYTES; i += 64) prefetch(row + i);
+}
+
+// outputs[b][..] of N rows; `next` are the rows that will follow. Where rows are skipped (JUMPS), the processor does not
+// foresee the next ones, so each vector's place in them is prefetched; where none are, its own prefetching is better.
+template <Format FORMAT, int N, int BATCH, bool JUMPS>
 inline __attribute__((always_inline)) void dot_rows(const Matrix& matrix, const uint8_t* const* rows,
     const uint8_t* const* next, const Input* inputs, float (*dots)[BATCH]) {
   using L = Layout<FORMAT>;
   const int64_t blocks = matrix.blocks(), scale_bytes = blocks * SCALE_BYTES;
-  const int64_t bytes = blocks * value_bytes(FORMAT), whole = blocks / LANES;
-  const int64_t turn = std::max<int64_t>(0, bytes - AHEAD);
+  const int64_t whole = blocks / LANES;
   Floats totals[N][BATCH];
   for (int row = 0; row < N; ++row) {
     for (int b = 0; b < BATCH; ++b) totals[row][b] = zeros();
-    for (int64_t i = 0; i < scale_bytes; i += 64) __builtin_prefetch(next[row] + i);
+    if (JUMPS) prefetch_scales(next[row], blocks);
   }
   const auto group = [&](int64_t at, int steps, const auto& weights_of, const auto& scales_of)
       __attribute__((always_inline)) {
@@ -114,11 +119,9 @@ inline __attribute__((always_inline)) void dot_rows(const Matrix& matrix, const 
   };
   for (int64_t at = 0; at < whole; ++at) {
     const auto weights_of = [&](int row, int step) __attribute__((always_inline)) {
-      const int64_t place = (at * L::STEPS + step) * BYTES;
-      const uint8_t* const values = rows[row] + scale_bytes;
-      if (BYTES == 64 || step % 2 == 0)
-        __builtin_prefetch(place < turn ? values + place + AHEAD : next[row] + scale_bytes + (place - turn));
-      return load_bytes(values + place);
+      const int64_t place = scale_bytes + (at * L::STEPS + step) * BYTES;
+      if (JUMPS && (BYTES == 64 || step % 2 == 0)) prefetch(next[row] + place);
+      return load_bytes(rows[row] + place);
     };
     group(at, L::STEPS, weights_of, [&](int row) { return load_scales(rows[row] + at * LANES * SCALE_BYTES); });
   }
@@ -139,7 +142,7 @@ inline __attribute__((always_inline)) void dot_rows(const Matrix& matrix, const 
 }
 
 // Rows [first, last), N at a time and the rest by decreasing powers of two. Rows walked together are far apart.
-template <Format FORMAT, int N, int BATCH>
+template <Format FORMAT, int N, int BATCH, bool JUMPS>
 void dot_range(const Matrix& matrix, const Input* inputs, const int32_t* rows, int64_t first, int64_t last,
     float* const* outputs) {
   const int64_t steps = (last - first) / N;
@@ -152,11 +155,11 @@ void dot_range(const Matrix& matrix, const Input* inputs, const int32_t* rows, i
       next[row] = row_at(std::min(position + 1, last - 1));
     }
     float dots[N][BATCH];
-    dot_rows<FORMAT, N, BATCH>(matrix, walked, next, inputs, dots);
+    dot_rows<FORMAT, N, BATCH, JUMPS>(matrix, walked, next, inputs, dots);
     for (int row = 0; row < N; ++row)
       for (int b = 0; b < BATCH; ++b) outputs[b][first + row * steps + i] = dots[row][b];
   }
-  if constexpr (N > 1) dot_range<FORMAT, N / 2, BATCH>(matrix, inputs, rows, first + N * steps, last, outputs);
+  if constexpr (N > 1) dot_range<FORMAT, N / 2, BATCH, JUMPS>(matrix, inputs, rows, first + N * steps, last, outputs);
 }
 
 template <Format FORMAT>
@@ -164,11 +167,18 @@ void dot(const Matrix& matrix, const uint8_t* const* buffers, int64_t batch, con
     int64_t last, float* const* outputs) {
   Input inputs[MAX_BATCH];
   for (int64_t b = 0; b < batch; ++b) inputs[b] = input_at(buffers[b], matrix.columns);
-  int64_t b = 0;
-  // a token's result does not depend on how many others are computed with it
-  for (; b + 4 <= batch; b += 4) dot_range<FORMAT, 2, 4>(matrix, inputs + b, rows, first, last, outputs + b);
-  for (; b + 2 <= batch; b += 2) dot_range<FORMAT, 4, 2>(matrix, inputs + b, rows, first, last, outputs + b);
-  for (; b < batch; ++b) dot_range<FORMAT, ROWS, 1>(matrix, inputs + b, rows, first, last, outputs + b);
+  const auto range = [&](auto jumps) {
+    constexpr bool JUMPS = decltype(jumps)::value;
+    int64_t b = 0;
+    // a token's result does not depend on how many others are computed with it
+    for (; b + 4 <= batch; b += 4) dot_range<FORMAT, 2, 4, JUMPS>(matrix, inputs + b, rows, first, last, outputs + b);
+    for (; b + 2 <= batch; b += 2) dot_range<FORMAT, 4, 2, JUMPS>(matrix, inputs + b, rows, first, last, outputs + b);
+    constexpr int N = JUMPS ? ROWS : ROWS / 2;
+    for (; b < batch; ++b) dot_range<FORMAT, N, 1, JUMPS>(matrix, inputs + b, rows, first, last, outputs + b);
+  };
+  const bool adjacent = rows == nullptr && matrix.stride == matrix.blocks() * (SCALE_BYTES + value_bytes(FORMAT));
+  if (adjacent) return range(std::false_type());
+  range(std::true_type());
 }
 
 inline float largest_scale(const Matrix& matrix, int64_t row) {
@@ -195,10 +205,8 @@ inline __attribute__((always_inline)) void add_pairs(const Matrix& matrix, const
     const uint8_t* const* next, const float* factors, int32_t* sums, int32_t* shifts) {
   using L = Layout<FORMAT>;
   const int64_t blocks = matrix.blocks(), scale_bytes = blocks * SCALE_BYTES;
-  const int64_t bytes = blocks * value_bytes(FORMAT), whole = blocks / LANES;
-  const int64_t turn = std::max<int64_t>(0, bytes - AHEAD);
-  for (int row = 0; row < 2 * PAIRS; ++row)
-    for (int64_t i = 0; i < scale_bytes; i += 64) __builtin_prefetch(next[row] + i);
+  const int64_t whole = blocks / LANES;
+  for (int row = 0; row < 2 * PAIRS; ++row) prefetch_scales(next[row], blocks);
   const auto group = [&](int64_t at, int steps, const auto& weights_of, const auto& scales_of)
       __attribute__((always_inline)) {
     Bytes both[PAIRS];  // of each block: the first row's factor in the low word, the second's in the high word
@@ -223,11 +231,9 @@ inline __attribute__((always_inline)) void add_pairs(const Matrix& matrix, const
   };
   for (int64_t at = 0; at < whole; ++at) {
     const auto weights_of = [&](int row, int step) __attribute__((always_inline)) {
-      const int64_t place = (at * L::STEPS + step) * BYTES;
-      const uint8_t* const values = rows[row] + scale_bytes;
-      if (BYTES == 64 || step % 2 == 0)
-        __builtin_prefetch(place < turn ? values + place + AHEAD : next[row] + scale_bytes + (place - turn));
-      return load_bytes(values + place);
+      const int64_t place = scale_bytes + (at * L::STEPS + step) * BYTES;
+      if (BYTES == 64 || step % 2 == 0) prefetch(next[row] + place);
+      return load_bytes(rows[row] + place);
     };
     group(at, L::STEPS, weights_of, [&](int row) { return load_scales(rows[row] + at * LANES * SCALE_BYTES); });
   }
@@ -276,15 +282,17 @@ void add(const Matrix& matrix, const int32_t* rows, const float* factors, int64_
 template <Format FORMAT>
 void flush(int64_t columns, uint8_t* buffer) {
   using L = Layout<FORMAT>;
-  int32_t *const sums = sums_of(buffer), *const shifts = shifts_of(buffer, columns);
-  int64_t* const totals = totals_of(buffer, columns);
-  for (int64_t step = 0; step < filled_up(columns) / L::COLUMNS; ++step) {
-    for (int64_t i = 0; i < L::SUMS * LANES; ++i) {
-      const int64_t shift = FORMAT == Format::Q4_0 ? shifts[step * LANES + i % LANES] : 0;
-      totals[step * L::SUMS * LANES + i] += sums[step * L::SUMS * LANES + i] - shift;
+  const int32_t *own = sums_of(buffer), *shift = shifts_of(buffer, columns);
+  int64_t* total = totals_of(buffer, columns);
+  for (int64_t step = 0; step < filled_up(columns) / L::COLUMNS; ++step, shift += LANES) {
+    for (int vector = 0; vector < L::SUMS; ++vector, own += LANES, total += LANES) {
+      for (int lane = 0; lane < LANES; ++lane) {
+        total[lane] += own[lane];
+        if (FORMAT == Format::Q4_0) total[lane] -= shift[lane];
+      }
     }
   }
-  std::memset(sums, 0, filled_up(columns) * 9 / 2);
+  std::memset(buffer, 0, filled_up(columns) * 9 / 2);
 }
 
 // The column of a 32-bit sum inside its step: two rows' words were interleaved within each 16 bytes.
@@ -300,17 +308,35 @@ template <Format FORMAT>
 void read(const uint8_t* const* buffers, int64_t columns, int64_t count, double unit, int64_t first, int64_t last,
     float* output) {
   using L = Layout<FORMAT>;
+  constexpr int SIZE = L::SUMS * LANES;
   for (int64_t begin = first; begin < last; begin += L::COLUMNS) {
-    alignas(64) float values[L::COLUMNS];
-    const int64_t at = begin / L::COLUMNS * L::SUMS * LANES;
-    for (int vector = 0; vector < L::SUMS; ++vector) {
-      for (int lane = 0; lane < LANES; ++lane) {
-        int64_t total = 0;
-        for (int64_t i = 0; i < count; ++i)
-          total += totals_of(buffers[i], columns)[at + vector * LANES + lane];
-        values[column_of<FORMAT>(vector, lane)] = static_cast<float>(static_cast<double>(total) * unit);
-      }
+    alignas(64) int64_t totals[SIZE];
+    alignas(64) float found[SIZE], values[L::COLUMNS];
+    std::memcpy(totals, totals_of(buffers[0], columns) + begin / L::COLUMNS * SIZE, sizeof(totals));
+    for (int64_t i = 1; i < count; ++i) {
+      const int64_t* const more = totals_of(buffers[i], columns) + begin / L::COLUMNS * SIZE;
+      for (int j = 0; j < SIZE; ++j) totals[j] += more[j];
     }
+    for (int j = 0; j < SIZE; ++j) found[j] = static_cast<float>(static_cast<double>(totals[j]) * unit);
+    for (int vector = 0; vector < L::SUMS; ++vector)
+      for (int lane = 0; lane < LANES; ++lane) values[column_of<FORMAT>(vector, lane)] = found[vector * LANES + lane];
     std::memcpy(output + begin, values, std::min<int64_t>(L::COLUMNS, last - begin) * sizeof(float));
   }
+}
+
+// Lists the rows that any token's value chooses, in ascending order, and returns their number.
+inline int64_t select(const float* values, int64_t batch, int64_t size, Choice choice, float threshold, int32_t* list) {
+  const int32_t* const begin = list;
+  int64_t i = 0;
+  for (; i + LANES <= size; i += LANES) {
+    uint32_t bits = 0;
+    for (int64_t b = 0; b < batch; ++b) bits |= chosen(load_floats(values + b * size + i), choice, threshold);
+    for (; bits != 0; bits &= bits - 1) *list++ = static_cast<int32_t>(i + __builtin_ctz(bits));
+  }
+  for (; i < size; ++i) {
+    bool any = false;
+    for (int64_t b = 0; b < batch; ++b) any |= is_chosen(values[b * size + i], choice, threshold);
+    if (any) *list++ = static_cast<int32_t>(i);
+  }
+  return list - begin;
 }

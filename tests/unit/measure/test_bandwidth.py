@@ -1,0 +1,42 @@
+"""The probe of the memory's rate: it reads everything, and keeps the fastest way."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import pytest
+import torch
+
+from prosparse.measure import bandwidth
+
+
+@pytest.mark.parametrize("streams", [1, 3, 8])
+@pytest.mark.parametrize("ahead", [0, 2048])
+@pytest.mark.parametrize("words", [8, 40, 1000, 3 << 17])
+def test_every_word_is_read_once(words, ahead, streams):
+    memory = torch.randint(-(2**62), 2**62, (words,), generator=torch.Generator().manual_seed(words))
+    found = torch.ops.prosparse.read_memory(memory, streams, ahead)
+    assert found == functools.reduce(operator.xor, memory.tolist())
+
+
+def test_the_fastest_way_is_kept(monkeypatch):
+    def rate(memory, streams, ahead):
+        return 5e9 if (streams, ahead) == (4, 512) and memory is huge_memory else 1e9
+
+    ordinary, huge_memory = torch.zeros(8, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)
+    monkeypatch.setattr(bandwidth, "_memory", lambda size, huge_pages: huge_memory if huge_pages else ordinary)
+    monkeypatch.setattr(bandwidth, "_rate", rate)
+    found = bandwidth.probe(64, 3)
+    assert (found.bytes_per_second, found.streams, found.ahead, found.huge_pages) == (5e9, 4, 512, True)
+
+
+def test_rates_are_of_this_machine():
+    found = bandwidth.probe(1 << 20, 1)
+    assert found.bytes_per_second > 0
+    assert found.threads == torch.get_num_threads()
+
+
+def test_memory_that_is_no_whole_line_is_refused():
+    with pytest.raises(ValueError, match="a multiple of 64 bytes"):
+        torch.ops.prosparse.read_memory(torch.zeros(7, dtype=torch.int64), 1, 0)

@@ -1,0 +1,58 @@
+"""The rate at which this machine's memory can be read: the limit that decoding and its operators are judged by."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import mmap
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import prosparse.operators  # noqa: F401  (registers read_memory)
+
+#: Ways to read: neighbouring streams per thread, and bytes from what is read to what is prefetched.
+STREAMS, AHEAD = (1, 2, 4, 8), (0, 512, 2048)
+BYTES = 1 << 29  # far beyond any cache
+ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The fastest way found, and its rate."""
+
+    bytes_per_second: float
+    streams: int
+    ahead: int
+    huge_pages: bool
+    threads: int
+
+
+def probe(size: int = BYTES, rounds: int = ROUNDS) -> Probe:
+    """Read memory in every way in turn, with all of torch's threads, and return the one of the best median."""
+    ways = list(itertools.product((False, True), STREAMS, AHEAD))
+    memories = {huge: _memory(size, huge) for huge in (False, True)}
+    rates: dict[tuple[bool, int, int], list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for huge, streams, ahead in ways:
+            rates[huge, streams, ahead].append(_rate(memories[huge], streams, ahead))
+    huge, streams, ahead = max(ways, key=lambda way: statistics.median(rates[way]))
+    return Probe(statistics.median(rates[huge, streams, ahead]), streams, ahead, huge, torch.get_num_threads())
+
+
+def _rate(memory: Tensor, streams: int, ahead: int) -> float:
+    started = time.perf_counter()
+    torch.ops.prosparse.read_memory(memory, streams, ahead)
+    return memory.nbytes / (time.perf_counter() - started)
+
+
+def _memory(size: int, huge_pages: bool) -> Tensor:
+    """Memory that is in use, so that every page is there."""
+    pages = mmap.mmap(-1, size)
+    if huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    memory = torch.frombuffer((ctypes.c_char * size).from_buffer(pages), dtype=torch.int64)
+    return memory.fill_(1)
