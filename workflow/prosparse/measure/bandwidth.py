@@ -1,4 +1,4 @@
-"""The rate at which this machine's memory can be read: the limit that decoding and its operators are judged by."""
+"""The rate at which this machine reads memory, the limit of decoding and its operators."""
 
 from __future__ import annotations
 
