@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from prosparse.data.sources import check as check_source
 from prosparse.experiment import (
@@ -42,6 +43,9 @@ try:
     layout.check_packages()
 except ConfigError as error:
     raise WorkflowError(str(error))
+
+if call is not None and (notice := invocation.notice_of_seeds(experiment)):
+    logger.warning(notice)
 
 
 pathvars:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+import yaml
 from helpers.repository import ROOT
 
+from prosparse.experiment.loading import load
 from prosparse.plan import invocation
 from prosparse.system.errors import ConfigError
 
@@ -56,3 +58,17 @@ def test_a_call_is_read_as_snakemake_reads_it(monkeypatch):
     assert invocation.parsed(["--no-such-option"]) is None
     monkeypatch.setattr(sys, "argv", ["/bin/pytest", "table1"])
     assert invocation.called() is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seeds": [0]}, True), ({"seeds": [0, 1]}, False),
+        ({"seeds": [0], "seed_deviation": {"loss": 0.01, "sparsity": 0.2}}, False),
+    ],
+)  # fmt: skip
+def test_one_seed_is_told_what_it_cannot_decide(changed, told):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")) | {"seed_deviation": None} | changed
+    notice = invocation.notice_of_seeds(load(config))
+    assert (notice is not None) == told
+    assert notice is None or "undecided" in notice

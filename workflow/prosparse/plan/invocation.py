@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prosparse.experiment.experiment import Experiment
 from prosparse.system.errors import ConfigError
 from prosparse.system.problems import did_you_mean
 
@@ -102,6 +103,16 @@ def check_experiment(name: str | None, named_by_file: bool, root: Path) -> None:
             f"experiment: --config experiment={name} would run the default experiment under the name of another: "
             f"--configfile {shown}"
         )
+
+
+def notice_of_seeds(experiment: Experiment) -> str | None:
+    """Tell what the seeds of an experiment cannot decide, before anything is trained."""
+    if len(experiment.seeds) > 1 or experiment.seed_deviation is not None:
+        return None
+    return (
+        "seeds: one seed does not show how far another would be, so claims that compare runs will be undecided; "
+        "give at least two seeds, or seed_deviation"
+    )
 
 
 def check_targets(targets: Iterable[str], names: Sequence[str], files: Sequence[str], made: Sequence[str]) -> None:
