@@ -140,3 +140,15 @@ def test_the_published_page_links_only_what_was_published(seeds_results, written
     for each in page.json("files"):
         assert (copy / each["path"]).is_file()
     assert len(page.json("files")) >= len(Page(written.read_text()).json("files"))
+
+
+def test_a_method_looks_the_same_in_every_frontier(page, seeds_results):
+    """The second panel names Vanilla ReLU and a method of its own."""
+    looks: dict[str, set[tuple[str, str]]] = {}
+    for index in range(len(seeds_results.experiment.figures.frontier)):
+        marks = page.json(f"frontier-{index}-spec")["layer"][-1]["encoding"]
+        colours, shapes = (marks[channel]["scale"] for channel in ("color", "shape"))
+        for method, *look in zip(colours["domain"], colours["range"], shapes["range"], strict=True):
+            looks.setdefault(method, set()).add(tuple(look))
+    assert all(len(each) == 1 for each in looks.values())
+    assert len(set.union(*looks.values())) == len(looks) > 4

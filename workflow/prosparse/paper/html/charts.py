@@ -63,12 +63,17 @@ def tooltips(fields: dict[str, tuple[str, str | None]]) -> list[Any]:
     ]
 
 
-def by_method(methods: Sequence[str]) -> tuple[Any, Any]:
-    """Return the colour and shape of each method, with one legend below the chart."""
+def by_method(methods: Sequence[str], among: Sequence[str]) -> tuple[Any, Any]:
+    """Return the colour and shape of each method, with one legend below the chart.
+
+    Args:
+        among: the methods of all charts, so that each looks the same in every one.
+    """
     alt = import_altair()
     legend = alt.Legend(orient="bottom", title=None, columns=2, symbolSize=90, labelLimit=260)
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(methods))]
-    shapes = [SHAPES[index % len(SHAPES)] for index in range(len(methods))]
+    places = [among.index(method) for method in methods]
+    colours = [COLOURS[place % len(COLOURS)] for place in places]
+    shapes = [SHAPES[place % len(SHAPES)] for place in places]
     colour = alt.Color("method:N", scale=alt.Scale(domain=list(methods), range=colours), sort=None, legend=legend)
     shape = alt.Shape("method:N", scale=alt.Scale(domain=list(methods), range=shapes), sort=None, legend=legend)
     return colour, shape

@@ -37,7 +37,8 @@ def _drawn(results: Results, frontier: Frontier) -> Any:
     ]
     original = points(results, "original", frontier.original)
     level = statistics.fmean(row["loss"] for row in original)
-    colour, shape = by_method(list(frontier.methods))
+    panels = results.experiment.figures.frontier.values()
+    colour, shape = by_method(list(frontier.methods), list(dict.fromkeys(m for panel in panels for m in panel.methods)))
     losses = [row["loss"] for row in [*rows, *original]]
     margin = 0.08 * (max(losses) - min(losses)) or 0.1
     y_scale = alt.Scale(domain=[min(losses) - margin, max(losses) + margin], nice=False)
