@@ -41,7 +41,7 @@ def test_several_nodes_need_slurm(capsys, monkeypatch):
 
 
 def test_one_process_is_this_one(capsys):
-    specification = '{"activations": ["relu"], "corpora": {}, "precision": "float32"}'
+    specification = '{"split": "heldout", "activations": ["relu"], "corpora": {}, "precision": "float32"}'
     wanted = ["--specification", specification, "--run", "r", "--seed", "0", "--tokens", "t"]
     assert main(["step", "launch", "--", "sparsity", "nowhere/x", *wanted, "--output", "x"]) == 1
     assert "nowhere is no checkpoint" in capsys.readouterr().err

@@ -133,6 +133,8 @@ def prepare(
             decoder.without_native = f"its logits would be off by {difference:.2g} of their size"
     except UnknownLayer as reason:
         decoder.without_native = str(reason)
+    for decoding in ffns:
+        decoding.residual = None  # of the tokens that were compared
     return decoder
 
 

@@ -32,6 +32,7 @@ from prosparse.measure.operator_arms import (
     trained_patterns,
 )
 from prosparse.measure.quartiles import quartiles
+from prosparse.published.settings import scale_of
 from prosparse.system.errors import UserError
 
 ROUNDS_TO_WARM_UP = 3
@@ -164,8 +165,8 @@ def measure(specification: OperatorsSpecification) -> dict[str, Any]:
     measured: list[dict[str, Any]] = []
     seen = set()
     for case in cases:
-        # a shape's dense times hold for all its densities; the authors time neither gathers nor limits
-        group = case.names.get("scale"), case.patterns.shape
+        # a model's dense times hold for all its densities; the authors time neither gathers nor limits
+        group = case.names.get("scale") or scale_of(case.names["row"]), case.patterns.shape
         kinds = ("sparse",) if group in seen else ("sparse", "dense", "torch")
         seen.add(group)
         timed_warm = {name: arm for name, arm in case.arms.items() if name.startswith(kinds)}
