@@ -64,8 +64,8 @@ def render(results: Results) -> str:
     sources = Sources(layout)
     blocks, absent = provenance(results, page.needs(experiment))
     made = facts(experiment, blocks)
-    tables = [_or_missing(name, lambda name=name: shown(TABLES.build(name, results), sources)) for name in TABLES]
-    figures = [_or_missing(name, lambda name=name: figure(name, results)) for name in FIGURES if name not in DRAWN_HERE]
+    tables = [_or_missing(name, _table, results, sources) for name in TABLES]
+    figures = [_or_missing(name, figure, results) for name in FIGURES if name not in DRAWN_HERE]
     try:
         judged = opening.claims(layout)
     except MissingResult:
