@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -215,33 +216,47 @@ QSUB = """#!/usr/bin/env bash
 # starts the job beside this process, as a scheduler would; the last argument is its script
 echo "$@" >> asked
 id=$(date +%s%N)
-(setsid bash -c '"$1" > /dev/null 2>&1; echo $? > "status-$2"' job "${@: -1}" "$id" &) > /dev/null 2>&1 < /dev/null
+(setsid bash -c '/bin/bash "$1" > /dev/null 2>&1; echo $? > "status-$2"' job "${@: -1}" "$id" &) > /dev/null 2>&1 < /dev/null
 echo "$id"
 """
 QSTAT = """#!/usr/bin/env bash
+if [ -e silent ]; then rm silent; echo "qstat: cannot connect to server" >&2; exit 1; fi
 echo "Job Id: $3"
 if [ -f "status-$3" ]; then printf '    job_state = F\\n    Exit_status = %s\\n' "$(cat "status-$3")"
 else echo "    job_state = R"; fi
 """
+STAGES = """
+rule all:
+    input: "long", "broken"
+
+rule long:  # as a stage that takes three jobs
+    output: "long"
+    shell: "echo >> times; test $(wc -l < times) = 3 && touch {output} || (echo > $PROSPARSE_OUT_OF_TIME; exit 75)"
+
+rule broken:
+    output: "broken"
+    shell: "exit 1"
+"""
 
 
-def test_another_scheduler_runs_a_job_and_sees_one_fail(cluster):
-    for name, text in (("qsub", QSUB), ("qstat", QSTAT)):
+@pytest.fixture
+def other_cluster(cluster):
+    """The options of a profile whose commands run a job at once, and remember what was asked of them."""
+    for name, text in (("qsub", QSUB), ("qstat", QSTAT), ("qdel", '#!/bin/sh\necho "$@" >> deleted\n')):
         (cluster / "commands" / name).write_text(text)
         (cluster / "commands" / name).chmod(0o755)
-    config = toy_experiment(cluster)
-    (cluster / "toy.yaml").write_text(yaml.safe_dump(config))
+    used = adapted("cluster", cluster, gpus="2", folder=str(cluster / "cluster"))
+    return ["--workflow-profile", str(used), "--seconds-between-status-checks", "1", "--latency-wait", "10"]
+
+
+def test_another_scheduler_runs_a_job_and_sees_one_fail(cluster, other_cluster):
+    (cluster / "toy.yaml").write_text(yaml.safe_dump(toy_experiment(cluster)))
     rows = "results/toy/data/benchmark_rows/rows.json"
-    options = [
-        "--workflow-profile",
-        str(adapted("cluster", cluster, gpus="2")),
-        "--retries",
-        "0",
-        "--seconds-between-status-checks",
-        "1",
-    ]
-    run = snakemake(cluster, rows, *options, "--latency-wait", "10", config=cluster / "toy.yaml")
+    options = [*other_cluster, "--retries", "0"]
+    (cluster / "silent").touch()  # a server that is busy once is no failure
+    run = snakemake(cluster, rows, *options, config=cluster / "toy.yaml")
     assert run.returncode == 0, run.stdout + run.stderr
+    assert not (cluster / "silent").exists()
     assert json.loads((cluster / rows).read_text())["rows"]["piqa"] == 6
     submitted = (cluster / "asked").read_text().splitlines()[-1]
     assert "-q batch -l select=1:ncpus=1:ngpus=0:mem=16000mb -l walltime=240:00 " in submitted
@@ -252,3 +267,27 @@ def test_another_scheduler_runs_a_job_and_sees_one_fail(cluster):
     assert run.returncode == 1
     assert "Error in rule benchmark_rows" in run.stdout + run.stderr
     assert time.time() - started < 300
+
+
+def test_another_scheduler_continues_what_is_out_of_time_and_tries_failures_three_times(cluster, other_cluster):
+    (cluster / "Snakefile").write_text(STAGES)
+    command = [sys.executable, "-m", "snakemake", "--directory", cluster, *other_cluster]
+    run = subprocess.run(command, cwd=cluster, capture_output=True, text=True, timeout=600)
+    said = run.stdout + run.stderr
+    assert run.returncode == 1, said
+    assert (cluster / "long").exists()
+    asked = (cluster / "asked").read_text()
+    for rule in ("long", "broken"):
+        assert len(re.findall(rf"snakejob\.{rule}\.", asked)) == 3, rule
+    # three jobs of the scheduler, each with the same command, are one of Snakemake's that never failed
+    assert len(set(re.findall(r".*snakejob\.long\..*", asked))) == 1
+    assert "Error in rule long" not in said
+    assert "Error in rule broken" in said
+    # the job that was asked for is ended by the id of the one that continued it
+    first, last = next(
+        (path.stem, path.read_text().strip())
+        for path in (cluster / ".snakemake" / "cluster").glob("*.now")
+        if path.stem != path.read_text().strip()
+    )
+    subprocess.run([cluster / "cluster" / "cancel", first, "another"], cwd=cluster, check=True)
+    assert (cluster / "deleted").read_text() == f"{last} another\n"

@@ -59,10 +59,12 @@ def launch(data: Path, output: Path, processes: int, *more: str) -> list[str]:
 def test_out_of_time_is_75_whatever_starts_the_processes_and_one_process_may_go_on(data, tmp_path, capsys):
     """Two processes stop after a step; one ends what they began, with the weights of one alone."""
     command = [sys.executable, "-m", "prosparse", *launch(data, tmp_path / "two", 2, "--max-seconds", "0")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    asked = tmp_path / "asked"  # by the script of a cluster's job
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PROSPARSE_OUT_OF_TIME": str(asked)}
     stopped = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert stopped.returncode == 75, stopped.stderr
     assert "saved at step 1 of 10" in stopped.stderr
+    assert asked.read_text() == "out of time\n"
     for directory, earlier in (("two", [1]), ("one", [])):
         assert main(launch(data, tmp_path / directory, 1)) == 0
         assert [row["step"] for row in ledger(tmp_path / directory)] == list(range(1, 11))

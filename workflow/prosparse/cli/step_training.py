@@ -64,8 +64,11 @@ def launch(
         status = launch.srun(command, nodes, processes)
     else:
         status = launch.torchrun(command, nodes, processes, rendezvous)
-    if requeue and status == OUT_OF_TIME:
-        launch.requeue()
+    if status == OUT_OF_TIME:
+        if requeue:
+            launch.requeue()
+        else:
+            launch.ask_for_another_job()
     return status
 
 

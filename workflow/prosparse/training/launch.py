@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from prosparse.system.errors import UserError
 from prosparse.system.locking import asked_to_stop
@@ -19,6 +20,9 @@ from prosparse.system.locking import asked_to_stop
 #: The Slurm variables that identify the job. The others describe the step the launcher itself runs in, and srun would
 #: read them as options for the new step.
 SLURM_IDENTITY = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME")
+
+#: The variable with the file that a job's script reads after it (profiles/cluster/jobscript).
+OUT_OF_TIME_FILE = "PROSPARSE_OUT_OF_TIME"
 
 #: How long a requeued job waits, at most, for Slurm to end it.
 REQUEUED_SECONDS = 600
@@ -104,6 +108,13 @@ def requeue() -> None:
         return
     print(f"job {job} is back in the queue and continues from there", flush=True)
     time.sleep(REQUEUED_SECONDS)
+
+
+def ask_for_another_job() -> None:
+    """Tell the job's script, if it asks by ``PROSPARSE_OUT_OF_TIME``, that another job should continue this one."""
+    if asked := os.environ.get(OUT_OF_TIME_FILE):
+        Path(asked).write_text("out of time\n", encoding="utf-8")
+        print("the stage continues in another job", flush=True)
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
