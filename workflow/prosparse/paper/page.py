@@ -13,13 +13,8 @@ from prosparse.paper.markdown import markdown_table
 from prosparse.paper.opening import key_numbers, scope
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import MissingResult, Results
-from prosparse.paper.sections.compiled_operators import compiled_operators
-from prosparse.paper.sections.corpora import corpora
-from prosparse.paper.sections.host import facts, host, provenance
-from prosparse.paper.sections.not_run import not_run
-from prosparse.paper.sections.origins import origins
-from prosparse.paper.sections.overhead import overhead
-from prosparse.paper.sections.times import start_up, times
+from prosparse.paper.sections.details import details
+from prosparse.paper.sections.host import facts, provenance
 from prosparse.paper.tables.registry import TABLES
 from prosparse.system.files import write_text
 
@@ -78,24 +73,9 @@ def render(results: Results) -> str:
 
 def render_details(results: Results) -> str:
     """Return what the tables rest on: stand-ins, corpora, what was not run, machine and times."""
-    experiment, layout = results.experiment, results.layout
-    blocks, absent = provenance(results, needs(experiment))
-    sections = {
-        "Stand-ins": origins(experiment),
-        "Corpora": corpora(results),
-        "Not run": not_run(results, absent),
-        "Host, versions and run time": [
-            *host(experiment, blocks),
-            "",
-            *times(blocks, layout.timings()),
-            "",
-            *start_up(layout),
-        ],
-        "Overhead of regularization and measurement": overhead(layout.overhead()),
-        "Compiled GPU operators": compiled_operators(layout.compiled_operators()),
-    }
+    experiment = results.experiment
     lines = [f"# {experiment.experiment}: what the numbers rest on"]
-    for title, body in sections.items():
+    for title, body in details(results, *provenance(results, needs(experiment))).items():
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -24,13 +24,8 @@ from prosparse.paper.html.sources import Sources
 from prosparse.paper.html.table_rows import ShownTable, shown
 from prosparse.paper.html.training_chart import training_charts
 from prosparse.paper.results.reader import MissingResult, Results
-from prosparse.paper.sections.compiled_operators import compiled_operators
-from prosparse.paper.sections.corpora import corpora
-from prosparse.paper.sections.host import facts, host, provenance
-from prosparse.paper.sections.not_run import not_run
-from prosparse.paper.sections.origins import origins
-from prosparse.paper.sections.overhead import overhead
-from prosparse.paper.sections.times import start_up, times
+from prosparse.paper.sections.details import details
+from prosparse.paper.sections.host import facts, provenance
 from prosparse.paper.tables.registry import TABLES
 from prosparse.system.files import write_text
 
@@ -109,23 +104,9 @@ def _or_none(make: Callable[[Results], list[Any]], results: Results) -> list[Any
 
 def _sections(results: Results, blocks: dict[str, list[dict[str, Any]]], absent: dict[str, int]) -> dict[str, Markup]:
     """Return the sections that are text: title -> HTML."""
-    experiment, layout = results.experiment, results.layout
-    acceleration = layout.acceleration()
-    made = {
-        "Acceleration": acceleration.read_text(encoding="utf-8") if acceleration.exists() else "Missing: not written.",
-        "Stand-ins": origins(experiment),
-        "Corpora": corpora(results),
-        "Not run": not_run(results, absent),
-        "Host, versions and run time": [
-            *host(experiment, blocks),
-            "",
-            *times(blocks, layout.timings()),
-            "",
-            *start_up(layout),
-        ],
-        "Overhead": overhead(layout.overhead()),
-        "Compiled GPU operators": compiled_operators(layout.compiled_operators()),
-    }
+    path = results.layout.acceleration()
+    acceleration = path.read_text(encoding="utf-8") if path.exists() else "Missing: not written."
+    made = {"Acceleration": acceleration, **details(results, blocks, absent)}
     return {title: block(lines) for title, lines in made.items()}
 
 
