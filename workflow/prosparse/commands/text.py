@@ -26,7 +26,7 @@ def write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens
             rows = packed(files, checkpoint, context_length)
             rows.save_to_disk(temporary / "train")
             content = identity.of_rows(temporary / "train")
-            replace_rows(temporary, output)
+            replace_rows(temporary, output, ["train"])
         write_json(output / identity.MANIFEST, {"train_sequences": len(rows), "sha256": {"train": content}})
     return json.loads((output / identity.MANIFEST).read_text(encoding="utf-8"))["train_sequences"]
 

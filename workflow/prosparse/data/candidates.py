@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosparse.data import hub, sources
+from prosparse.data.hashing import stable_hash
 from prosparse.data.ngrams import words
 from prosparse.data.shards import share
 from prosparse.experiment.data import Corpus, HubSource
@@ -205,13 +205,9 @@ def clean(text: str, prose: bool) -> str:
 
 def identity(text: str, seed: int) -> int:
     """Hash the text to 64 bits, ignoring case and white space; duplicates have equal hashes."""
-    return _hash(" ".join(text.casefold().split()), seed)
+    return stable_hash(" ".join(text.casefold().split()), str(seed))
 
 
 def split_hash(text: str, seed: int) -> int:
     """Hash the text's words to 64 bits: texts that differ only in case, punctuation and white space split alike."""
-    return _hash(" ".join(words(text)) or text, seed)
-
-
-def _hash(text: str, seed: int) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest(), "big")
+    return stable_hash(" ".join(words(text)) or text, str(seed))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from prosparse.data.hashing import stable_hash
 
 REMEMBERED_WORDS = 1 << 20
 FEWEST_WORDS = 8  # that identify a passage; a shorter run matches only a whole document
@@ -36,8 +37,7 @@ class _Remembered(dict[str, int]):
     def __missing__(self, word: str) -> int:
         if len(self) >= REMEMBERED_WORDS:
             self.clear()
-        digest = hashlib.blake2b(word.lower().encode(), digest_size=8).digest()
-        value = self[word] = int.from_bytes(digest, "big")
+        value = self[word] = stable_hash(word.lower())
         return value
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def join(shards: list[Path], output: Path) -> dict[str, Any]:
     with rewriting(output) as temporary:
         for split in splits:
             _refer([shard / split for shard in shards], temporary / split, output / split)
-        replace_rows(temporary, output)
+        replace_rows(temporary, output, splits)
     measured = [split for split in splits if split != "train"]
     summed = ["tokens", *(f"{split}_sequences" for split in splits), *(f"{split}_bytes" for split in measured)]
     sums = {key: sum(manifest[key] for manifest in manifests) for key in summed}
@@ -71,19 +71,18 @@ def rewriting(output: Path) -> Iterator[Path]:
         discard(temporary)
 
 
-def replace_rows(temporary: Path, output: Path) -> None:
-    """Replace each split in ``output`` of which there are new rows.
+def replace_rows(temporary: Path, output: Path, splits: Iterable[str]) -> None:
+    """Replace ``splits`` in ``output`` with their new rows in ``temporary``.
 
     The manifest is removed first, and the caller writes it last, so a mix of two calls' rows never passes for a corpus.
     """
     (output / identity.MANIFEST).unlink(missing_ok=True)
-    for split in ("train", "heldout", "tuning"):
-        if (temporary / split).exists():
-            replace_directory(temporary / split, output / split)
+    for split in splits:
+        replace_directory(temporary / split, output / split)
 
 
 def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
-    """Return the shards' commit; raise ConfigError if they differ, since rows could then be missing or there twice."""
+    """Return the shards' commit; raise ConfigError if they differ: rows could be missing or duplicated."""
     found: dict[str | None, list[str]] = {}
     for shard, manifest in enumerate(manifests):
         found.setdefault(manifest.get("commit"), []).append(str(shard))
@@ -93,9 +92,9 @@ def _common_commit(manifests: list[dict[str, Any]]) -> str | None:
     parts = "; ".join(f"{commit or 'unknown'}: shards {', '.join(shards)}" for commit, shards in found.items())
     most = max(filter(None, found), key=lambda commit: len(found[commit]))
     raise ConfigError(
-        f"corpus {corpus}: its shards are of different commits of the data set, so that rows may be missing or there "
-        f"twice ({parts}): set data.corpora.{corpus}.source.revision to {most} and run again, which reads all shards "
-        "of it anew"
+        f"corpus {corpus}: its shards come from different commits of the data set, so rows may be missing or "
+        f"duplicated ({parts}): set data.corpora.{corpus}.source.revision to {most} and run again, "
+        "which rereads all its shards"
     )
 
 

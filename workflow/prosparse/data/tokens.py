@@ -174,7 +174,7 @@ def tokenize(
         }
         del rows  # their files are in the temporary directory
         manifest["sha256"] = {split: identity.of_rows(temporary / split) for split in ("train", *wanted)}
-        replace_rows(temporary, output)
+        replace_rows(temporary, output, ("train", *wanted))
     specification = {"corpus": corpus, "context_length": context_length, "sequences": dict(sequences)}
     specification["tokenizer"] = hashlib.sha256((tokenizer / "tokenizer.json").read_bytes()).hexdigest()
     manifest["provenance"] = provenance.record(specification, started)

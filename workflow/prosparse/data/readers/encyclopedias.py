@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from prosparse.data.hashing import stable_hash
 from prosparse.data.packages import member, members
-from prosparse.data.readers.registry import reader, stable_hash
+from prosparse.data.readers.registry import reader
 
 
 @reader(prose=True)

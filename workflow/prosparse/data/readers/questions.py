@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from prosparse.data.hashing import stable_hash
 from prosparse.data.packages import member
-from prosparse.data.readers.registry import reader, stable_hash
+from prosparse.data.readers.registry import reader
 
 
 @reader(prose=True)

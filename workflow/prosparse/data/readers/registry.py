@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,7 +23,3 @@ def reader(*, prose: bool) -> Callable[[Callable[..., Iterator[str]]], Callable[
         return function
 
     return register
-
-
-def stable_hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

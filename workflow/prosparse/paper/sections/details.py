@@ -1,4 +1,4 @@
-"""What the numbers rest on, section by section, for ``details.md`` and ``index.html``"""
+"""What the numbers rest on, section by section, for ``details.md`` and ``index.html``."""
 
 from __future__ import annotations
 
