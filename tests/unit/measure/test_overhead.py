@@ -37,8 +37,8 @@ def test_a_step_is_timed_with_each_lever_and_beside_its_products(tokens):
     ]  # fmt: skip
     # by hand: q and o 32 x 32, k and v 16 x 32, three FFN matrices 48 x 32, two layers; the head 64 x 32
     weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32) + 64 * 32
-    assert measured["flop_a_token"] == 6 * weights
-    assert measured["tokens_a_step"] == 2 * 16
+    assert measured["flop_per_token"] == 6 * weights
+    assert measured["tokens_per_step"] == 2 * 16
     share = measured["share_of_matmul_rate"]
     assert 0 < share["lower_quartile"] <= share["median"] <= share["upper_quartile"]
 

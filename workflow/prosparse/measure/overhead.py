@@ -141,7 +141,7 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
         "plain": regularized_step(0, False),
         "regularized": regularized_step(peak, False),
         "regularized_and_measured": regularized_step(peak, True),
-        "linear_layers_alone": _linear_layers(model, batch.numel(), torch.bfloat16 if autocast else torch.float32),
+        "linear_layers": _linear_layers(model, batch.numel(), torch.bfloat16 if autocast else torch.float32),
     }
     seconds = interleaved(arms, repeats)
     regularization.detach()
@@ -149,19 +149,19 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
     cost = slowdown(seconds["regularized"], seconds["plain"])
     measured = slowdown(seconds["regularized_and_measured"], seconds["plain"])
     share = 1 / settings.log_every
-    limit = [alone / whole for alone, whole in zip(seconds["linear_layers_alone"], seconds["plain"], strict=True)]
+    limit = [part / whole for part, whole in zip(seconds["linear_layers"], seconds["plain"], strict=True)]
     return {
         "lambda": peak,
         "levers": levers,
         "threads": torch.get_num_threads(),
         "precision": settings.precision,
-        "tokens_a_step": batch.numel(),
-        "flop_a_token": 6 * sum(layer.weight.numel() for layer in _linears(model)),
+        "tokens_per_step": batch.numel(),
+        "flop_per_token": 6 * sum(layer.weight.numel() for layer in _linears(model)),
         "share_of_matmul_rate": quartiles(limit),
         **{name: rate(batch.numel(), values) for name, values in seconds.items()},
         "slowdown_regularized": cost,
         "slowdown_measured_step": measured,
-        "slowdown_of_a_run_percent": (1 - share) * cost["percent"] + share * measured["percent"],
+        "slowdown_of_run_percent": (1 - share) * cost["percent"] + share * measured["percent"],
     }
 
 

@@ -59,7 +59,7 @@ class PackageRows(Section):
     shots: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)  # official columns as format strings of the package's
     source_tasks: dict[str, SourceTask] = Field(default_factory=dict)  # by subtask
-    rows_a_subtask: Annotated[int, Field(gt=0)] | None = None
+    rows_per_subtask: Annotated[int, Field(gt=0)] | None = None
     stand_in: str | None = None  # describes rows that are not the benchmark's own
 
 

@@ -51,7 +51,7 @@ def build(results: Results) -> Drawn:
         "progress:Q",
         scale=alt.Scale(domain=[0, end], nice=False),
         axis=alt.Axis(tickCount=8),
-        title=f"Training tokens since the activation swap ({name})",
+        title=f"Training tokens since the activation substitution ({name})",
     )
     top = max(row["high"] for row in rows)
     low = min(row["low"] for row in rows)

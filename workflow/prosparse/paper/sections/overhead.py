@@ -37,7 +37,7 @@ def overhead(path: Path) -> list[str]:
         rows.append([name, f"{rate['tokens_per_second']:,.0f}", quartiles, cost, str(rate["repeats"])])
     header = ["Work", "Tokens/s (median)", "Quartiles", "Slowdown in % (quartiles)", "Repeats"]
     training = measured["training_step"]
-    whole = training["slowdown_of_a_run_percent"]
+    whole = training["slowdown_of_run_percent"]
     layers = measured["layers"]
     shortened = layers["measured"] < layers["of"]
     cut = f" Measured with the first {layers['measured']} of {layers['of']} layers." if shortened else ""
@@ -52,7 +52,7 @@ def overhead(path: Path) -> list[str]:
 
 def _training_rate(measured: dict[str, Any]) -> list[str]:
     """Show the share of the processor's speed that a training step reaches, and the gain of each optimization."""
-    flop, arms = measured["flop_a_token"], {"plain": "Training step", "linear_layers_alone": "Its linear layers only"}
+    flop, arms = measured["flop_per_token"], {"plain": "Training step", "linear_layers": "Its linear layers only"}
     rows = [
         [name, f"{measured[arm]['tokens_per_second']:,.0f}", f"{flop * measured[arm]['tokens_per_second'] / 1e9:,.0f}"]
         for arm, name in arms.items()
@@ -63,7 +63,7 @@ def _training_rate(measured: dict[str, Any]) -> list[str]:
         for name, rate in measured["levers"].items()
     ]
     return [
-        f"Training step: {measured['tokens_a_step']:,} tokens, {measured['precision']}, {measured['threads']} "
+        f"Training step: {measured['tokens_per_step']:,} tokens, {measured['precision']}, {measured['threads']} "
         f"thread{'s' if measured['threads'] > 1 else ''}, {flop / 1e6:,.0f} MFLOP per token in linear "
         "layers (6 per weight; attention's own products are not counted).",
         "",

@@ -27,7 +27,7 @@ def build(results: Results) -> Table:
             "table4",
             "Table 4. Baselines without regularization, at two token budgets",
             [TOKENS, SPARSITY, PERFORMANCE[-1], LOSS, BITS],
-            notes=[LEGEND, "Accumulated tokens: since the activation swap."],
+            notes=[LEGEND, "Accumulated tokens: since the activation substitution."],
         ),
     )
 
