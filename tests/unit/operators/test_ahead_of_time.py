@@ -166,20 +166,31 @@ for architecture in ("gfx90a", "gfx942"):
     for _, launch in ahead_of_time._launches(torch.bfloat16, 1, 104):
         source, options = ahead_of_time._specialise(launch, target)
         compiled = triton.compile(source, target=target, options=options)
-        spills = re.findall(r"vgpr_spill_count: *(\\d+)", compiled.asm["amdgcn"])
-        found.append([source.name, 64 * compiled.metadata.num_warps, compiled.metadata.shared, list(map(int, spills))])
+        code = compiled.asm["amdgcn"]
+        found.append([
+            source.name, compiled.metadata.num_warps, compiled.metadata.shared,
+            int(re.search(r"max_flat_workgroup_size: *(\\d+)", code)[1]),
+            list(map(int, re.findall(r"vgpr_spill_count: *(\\d+)", code))),
+            len(re.findall(r"_load_dwordx4 ", code)), launch.arguments.get("HIDDEN_SIZE"),
+        ])
 json.dump(found, sys.stdout)
 """
 
 
-def test_kernels_compile_for_amd_gpus():
-    """For an MI200 and an MI300, of 64 threads per wavefront; only the compact kernel could not run there as it is."""
+def test_kernels_compile_for_amd_gpus_with_as_many_threads():
+    """For an MI200 and an MI300, where 64 threads are a warp."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-c", COMPILE_FOR_AMD]
     found = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
     assert {name for name, *_ in found} == set(PROGRAMS)
-    for name, threads, shared_memory, spills in found:
-        assert (threads > 1024) == (name == "compact_kernel"), name  # 1,024 threads is a workgroup's most
+    for name, warps, shared_memory, threads, spills, wide_loads, hidden_size in found:
+        assert 64 * warps == threads <= 1024, name  # a workgroup's most
+        assert threads == (gpu.COMPACT_THREADS if name == "compact_kernel" else 128), name
         assert shared_memory <= 64 * 1024, name
         assert spills == [0], name
+        # 16 bytes at a time: a row of weights and x; a block of weights
+        if name == "up_kernel":
+            assert wide_loads * threads * 16 >= 2 * 2 * hidden_size
+        elif name == "down_kernel":
+            assert wide_loads * threads * 16 >= 2 * gpu.DOWN_BLOCK_NEURONS * gpu.DOWN_BLOCK_HIDDEN

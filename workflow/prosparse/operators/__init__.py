@@ -11,7 +11,7 @@
 ``sparse_up`` is the paper's step (2), ``sparse_down`` its step (3), and ``sparse_ffn`` does both. With a predictor's
 logits, ``linear(x, gate_proj.weight, logits, threshold)`` also skips the neurons predicted inactive in step (1).
 ``dense_ffn`` and ``linear`` without a score read every row and serve as baselines for the sparse operators. The
-tensors' device selects the implementation: Triton kernels on NVIDIA GPUs (gpu.py), native kernels on CPUs (cpu.cpp).
+tensors' device selects the implementation: Triton kernels on GPUs (gpu.py), native kernels on CPUs (cpu.cpp).
 All are torch operators that work with torch.compile and torch.export. They have no gradient: use them for inference
 only. ``reference`` defines exactly what they compute, NaN and infinities included.
 """
@@ -21,7 +21,7 @@ import torch
 from prosparse.operators import cpu, interface
 
 cpu.register()
-if torch.version.cuda is not None and torch.cuda.is_available():
+if torch.cuda.is_available():  # also of AMD GPUs, which torch calls so
     from prosparse.operators import gpu  # noqa: F401  (registers itself)
 
 MAX_BATCH = interface.MAX_BATCH

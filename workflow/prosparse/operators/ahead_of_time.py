@@ -127,7 +127,7 @@ def _specialise(launch: Launch, target: GPUTarget) -> tuple[ASTSource, dict[str,
     backend = make_backend(target)
     kernel = launch.kernel
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-    bound, specialization, options = bind(**launch.arguments, debug=False)
+    bound, specialization, options = bind(**launch.call(target.warp_size), debug=False)
     parsed, signature, constants, attributes = kernel._pack_args(backend, options, bound, specialization, options)
     return ASTSource(kernel, signature, constants, attributes), parsed.__dict__
 

@@ -1,4 +1,4 @@
-"""The operators on NVIDIA GPUs; importing this module registers them for CUDA tensors.
+"""The operators on NVIDIA and AMD GPUs; importing it registers them for CUDA tensors.
 
 ``dense_ffn``, and ``linear`` without a score, read every row and use torch's own products. The others are short lists
 of Triton kernel launches that never wait for the host, so that CUDA graphs can capture them:
@@ -26,14 +26,15 @@ from torch import Tensor, nn
 from prosparse.operators import gathered, interface
 from prosparse.operators.reference import held
 
-# Block sizes and warps are chosen for 16-byte loads and about 32 KiB of weights in flight per multiprocessor: to keep
+# Block sizes and threads are chosen for 16-byte loads and about 32 KiB of weights in flight per multiprocessor: to keep
 # its memory busy for one latency, an A100 needs 11 KiB and an H100 20 KiB.
-COMPACT_BLOCK, COMPACT_WARPS = 8192, 32  # a single program: the most threads it can have, 8 gates each
-UP_BLOCK_HIDDEN, UP_WARPS = 1024, 4  # values of a row at a time: 8 per thread, which are 16 bytes in 16 bits
-DOWN_BLOCK_HIDDEN, DOWN_WARPS = 256, 4  # a warp reads 512 bytes of a row in one instruction
+COMPACT_BLOCK, COMPACT_THREADS = 8192, 1024  # a single program: the most threads it can have, 8 gates each
+UP_BLOCK_HIDDEN, UP_THREADS = 1024, 128  # values of a row at a time: 8 per thread, which are 16 bytes in 16 bits
+DOWN_BLOCK_HIDDEN, DOWN_THREADS = 256, 128  # 32 threads read 512 bytes of a row in one instruction
 DOWN_BLOCK_NEURONS = 16  # 16 rows x 256 columns are 32 float32 accumulators per thread
 DOWN_LEAST_BLOCK_NEURONS = 4  # a batch divides the block by its tokens; fewer would not fill a warp's 16-byte loads
-SPLITS_BLOCK, SPLITS_WARPS = 64, 4
+SPLITS_BLOCK, SPLITS_THREADS = 64, 128
+WARP_SIZE = 64 if torch.version.hip else 32
 MAX_SPLITS = 64  # more only slow narrow layers down
 UP_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has one row in flight (8 KiB at 4096); 1024 threads of up to 64 registers
 DOWN_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has 8 KiB in flight half of the time: it first loads the rows' indices
@@ -135,11 +136,16 @@ def add_splits_kernel(partial, output, splits, size, BLOCK_SPLITS: tl.constexpr,
 
 
 class Launch(NamedTuple):
-    """A kernel, its grid and the keyword arguments of its call (including num_warps)."""
+    """A kernel, its grid, the threads of each program and the keyword arguments of its call."""
 
     kernel: Any
     grid: tuple[int, ...]
+    threads: int
     arguments: dict[str, Any]
+
+    def call(self, warp_size: int) -> dict[str, Any]:
+        """The arguments for a device on which this many threads are a warp."""
+        return {**self.arguments, "num_warps": self.threads // warp_size}
 
 
 #: The list of active neurons on the device: ``neurons`` [intermediate_size], of which the first ``count`` are valid.
@@ -155,9 +161,9 @@ def _compact(
     arguments = dict(
         values=values, x1=x1, **active, threshold=threshold, batch=batch,
         intermediate_size=intermediate_size, values_stride=values.stride(0),
-        IS_SCORE=is_score, BLOCK=COMPACT_BLOCK, num_warps=COMPACT_WARPS,
+        IS_SCORE=is_score, BLOCK=COMPACT_BLOCK,
     )  # fmt: skip
-    return Launch(compact_kernel, (1,), arguments), active
+    return Launch(compact_kernel, (1,), COMPACT_THREADS, arguments), active
 
 
 def _up(
@@ -169,9 +175,9 @@ def _up(
         x=x, values=values, up_weight=up_weight, x1=x1, **active, threshold=threshold, batch=batch,
         x_stride=x.stride(0), values_stride=values.stride(0), up_stride=up_weight.stride(0), x1_stride=x1.stride(0),
         IS_SCORE=is_score, COMPACT=compact, HIDDEN_SIZE=x.shape[1], BLOCK_BATCH=triton.next_power_of_2(batch),
-        BLOCK_HIDDEN=UP_BLOCK_HIDDEN, num_warps=UP_WARPS,
+        BLOCK_HIDDEN=UP_BLOCK_HIDDEN,
     )  # fmt: skip
-    return Launch(up_kernel, (multiprocessors * UP_PROGRAMS_PER_MULTIPROCESSOR,), arguments)
+    return Launch(up_kernel, (multiprocessors * UP_PROGRAMS_PER_MULTIPROCESSOR,), UP_THREADS, arguments)
 
 
 def _down(
@@ -187,16 +193,16 @@ def _down(
     down = dict(
         x1=x1, down_weight_transposed=down_weight_transposed, partial=partial, **active, batch=batch,
         hidden_size=hidden_size, x1_stride=x1.stride(0), down_stride=down_weight_transposed.stride(0),
-        COMPACT=compact, BLOCK_BATCH=block_batch, BLOCK_HIDDEN=DOWN_BLOCK_HIDDEN, num_warps=DOWN_WARPS,
+        COMPACT=compact, BLOCK_BATCH=block_batch, BLOCK_HIDDEN=DOWN_BLOCK_HIDDEN,
         BLOCK_NEURONS=max(DOWN_LEAST_BLOCK_NEURONS, DOWN_BLOCK_NEURONS // block_batch),
     )  # fmt: skip
     add = {
         "partial": partial, "output": output, "splits": splits, "size": batch * hidden_size,
-        "BLOCK_SPLITS": triton.next_power_of_2(splits), "BLOCK": SPLITS_BLOCK, "num_warps": SPLITS_WARPS,
+        "BLOCK_SPLITS": triton.next_power_of_2(splits), "BLOCK": SPLITS_BLOCK,
     }  # fmt: skip
     return [
-        Launch(down_kernel, (column_blocks, splits), down),
-        Launch(add_splits_kernel, (triton.cdiv(batch * hidden_size, SPLITS_BLOCK),), add),
+        Launch(down_kernel, (column_blocks, splits), DOWN_THREADS, down),
+        Launch(add_splits_kernel, (triton.cdiv(batch * hidden_size, SPLITS_BLOCK),), SPLITS_THREADS, add),
     ]
 
 
@@ -249,7 +255,7 @@ def run(planned: tuple[Tensor, list[Launch]]) -> Tensor:
     output, launches = planned
     with torch.cuda.device_of(output):
         for launch in launches:
-            launch.kernel[launch.grid](**launch.arguments)
+            launch.kernel[launch.grid](**launch.call(WARP_SIZE))
     return output
 
 
