@@ -38,7 +38,7 @@ install: $(INSTALLED)
 $(INSTALLED): envs/requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --requirement envs/requirements.txt
-	pip install --quiet --no-deps --editable .
+	pip install --quiet --quiet --requirement envs/requirements.txt
+	pip install --quiet --quiet --no-deps --editable .
 	python -c "import prosparse.operators"  # builds the CPU operators
 	touch $@

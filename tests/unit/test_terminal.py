@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from io import StringIO
 from types import SimpleNamespace
 
@@ -74,6 +75,48 @@ def test_a_line_tells_what_was_measured(handler, tmp_path):
         assert told(handler) == f"[2/2] made: {said}\n"
 
 
+def test_running_jobs_tell_how_far_they_are_where_nothing_else_is_told(handler, tmp_path):
+    for number in range(5):  # the first has not written yet, but an earlier attempt has
+        log = tmp_path / f"{number}.log"
+        log.write_text(f"step 1/9\rstep 2/9\nstep {number}/9 | loss 3\n\n" if number else "step 9/9")
+        os.utime(log, times=(0, 10.0 * number + 1 if number else -1))
+        job = {"jobid": number, "rule_name": "train", "wildcards": {"stage": str(number)}, "log": [str(log)]}
+        send(handler, LogEvent.JOB_INFO, at=10.0 * number, **job)
+    handler.told = 60.0
+    handler.tell_running(119.0)
+    assert told(handler) == ""
+    handler.tell_running(121.0)
+    assert told(handler).splitlines() == [
+        "  train stage 0, 2:01 min",
+        "  train stage 1, 1:51 min: step 1/9 | loss 3",
+        "  train stage 2, 1:41 min: step 2/9 | loss 3",
+        "  and 2 more",
+    ]
+    handler.tell_running(180.0)
+    assert told(handler) == ""
+    handler.told = day = 24 * 3600.0
+    handler.tell_running(day + 1000)  # once an hour has passed, a sixtieth of the run's time
+    assert told(handler) == ""
+    send(handler, LogEvent.JOB_ERROR, "Error in rule train", level=logging.ERROR, at=day, jobid=0)
+    told(handler)
+    handler.tell_running(day + 2000)
+    assert "stage 0" not in told(handler)
+
+
+def test_a_jobs_warnings_are_told_with_it_once(handler, tmp_path):
+    log = tmp_path / "job.log"
+    for number in (1, 2):
+        log.write_text(f"step 1\nwarning: corpus a is exhausted: {number},000 samples repeat\nno warning here\n")
+        send(handler, LogEvent.JOB_INFO, jobid=1, rule_name="train", wildcards={}, log=[str(log)])
+        send(handler, LogEvent.JOB_FINISHED, "Finished jobid: 1", at=1.0, job_id=1)
+        send(handler, LogEvent.PROGRESS, at=1.0, done=2, total=2)
+    assert told(handler).splitlines() == [
+        "[2/2] train: 1 s",
+        "  warning: corpus a is exhausted: 1,000 samples repeat",
+        "[2/2] train: 1 s",
+    ]
+
+
 def test_a_warning_is_told_once_and_an_error_in_full(handler):
     for _ in range(3):
         send(handler, message="the disk is slow", level=logging.WARNING)
@@ -105,9 +148,12 @@ def test_a_run_ends_with_verdicts_numbers_and_what_to_open(tmp_path):
     claims.write(synthetic.layout)
     synthetic.layout.html().touch()
     lines = summary(synthetic.layout).splitlines()
-    assert len(lines) == 14
     assert lines[7].startswith(" 8 Sparsity raises recall and speed, up to 4.52×")
     assert "does not hold" in lines[7]
     assert "1.69×, required at least 4.52×" in lines[7]
-    assert lines[10].endswith("of activations are zero (paper: 89.32 %)")
-    assert lines[13] == f"open {synthetic.layout.html()}"
+    frontiers = synthetic.experiment.figures.frontier
+    assert len(lines) == 10 + 2 + 2  # the second model has no ProSparse row
+    original = synthetic.results.sparsity(*synthetic.experiment.pair(next(iter(frontiers.values())).original))
+    assert f": original {original.loss.mean:.3f}; " in lines[11]
+    assert lines[-2].startswith("1.69× faster decoding than our own dense (paper: 4.52×")
+    assert lines[-1] == f"Open {synthetic.layout.html()} in a browser, or {synthetic.layout.page()}."

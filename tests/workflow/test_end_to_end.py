@@ -30,7 +30,10 @@ def toy(tmp_path_factory):
     run = snakemake(root, "--cores", "2", config=path, environment=warm_jobs())
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-6000:]
     told = run.stdout + run.stderr
-    assert "open results/toy/index.html" in told
+    assert "Open results/toy/index.html in a browser" in told
+    finished = re.findall(r"^\[\d+/(\d+)\] ", told, re.M)
+    assert len(finished) == int(finished[0])
+    assert len(told.splitlines()) <= len(finished) + 30
     stage = r"^\[\d+/\d+\] train_stage \S+, seed \d+, stage \d+: [\d.]+ % sparse, loss [\d.]+, \d+ s"
     assert len(re.findall(stage, told, re.M)) >= 5
     assert not re.search("^    (input|output|resources): ", told, re.M)

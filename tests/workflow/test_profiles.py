@@ -89,7 +89,9 @@ def test_five_lines_adapt_the_slurm_profile(cluster):
     config = toy_experiment(cluster)
     config["training"] |= {"batch_size": 24, "micro_batch_size": 1}
     (cluster / "toy.yaml").write_text(yaml.safe_dump(config))
-    run = snakemake(cluster, "table1", "--dry-run", "--workflow-profile", str(used), config=cluster / "toy.yaml")
+    run = snakemake(
+        cluster, "table1", "--dry-run", "--printshellcmds", "--workflow-profile", str(used), config=cluster / "toy.yaml"
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     asked = resources(run.stdout)
     stage = {"slurm_partition": "all", "slurm_account": "physics", "gres": "gpu:h200:4", "nodes": "3", "processes": "4"}
@@ -113,7 +115,7 @@ def test_nobody_is_charged_where_there_are_no_accounts(cluster):
 
 
 def refused(directory: Path, profile: Path) -> str:
-    run = snakemake(directory, "table6", "--dry-run", "--workflow-profile", str(profile))
+    run = snakemake(directory, "table6", "--dry-run", "--printshellcmds", "--workflow-profile", str(profile))
     assert run.returncode != 0
     assert not (directory / "results").exists()
     return run.stdout + run.stderr
@@ -150,7 +152,7 @@ def test_each_run_asks_for_what_its_batch_can_use(cluster):
     """On four nodes of eight GPUs: the batches of Table 6 divide among 32, MiniCPM's 1,200 and 248 do not."""
     used = adapted("slurm", cluster, nodes="4")
     config = ROOT / "workflow" / "experiments" / "paper.yaml"
-    run = snakemake(cluster, "all", "--dry-run", "--workflow-profile", str(used), config=config)
+    run = snakemake(cluster, "all", "--dry-run", "--printshellcmds", "--workflow-profile", str(used), config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     stages = [job for job in Plan.read(run.stdout).jobs if job.rule == "train_stage"]
     by_run = {re.search(r"run=([^,]+)", job.wildcards)[1]: job.resources for job in stages}
@@ -165,7 +167,9 @@ def test_a_run_on_a_part_of_a_node_asks_for_that_part(cluster):
     config["training"] |= {"batch_size": 12, "micro_batch_size": 2}
     (cluster / "toy.yaml").write_text(yaml.safe_dump(config))
     used = adapted("slurm", cluster)
-    run = snakemake(cluster, "table1", "--dry-run", "--workflow-profile", str(used), config=cluster / "toy.yaml")
+    run = snakemake(
+        cluster, "table1", "--dry-run", "--printshellcmds", "--workflow-profile", str(used), config=cluster / "toy.yaml"
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     part = {"processes": "6", "gres": "gpu:a100:6", "cpus_per_task": "48", "mem_mb": "360000"}
     assert resources(run.stdout)["train_stage"].items() >= part.items()
@@ -177,7 +181,7 @@ def test_a_run_on_a_part_of_a_node_asks_for_that_part(cluster):
 def test_nodes_may_differ_by_run(cluster):
     used = adapted("slurm", cluster, nodes="\"4 if '13b' in wildcards.run else 1\"")
     config = ROOT / "workflow" / "experiments" / "paper.yaml"
-    run = snakemake(cluster, "all", "--dry-run", "--workflow-profile", str(used), config=config)
+    run = snakemake(cluster, "all", "--dry-run", "--printshellcmds", "--workflow-profile", str(used), config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     stages = [job for job in Plan.read(run.stdout).jobs if job.rule == "train_stage"]
     nodes = {re.search(r"run=([^,]+)", job.wildcards)[1]: job.resources["nodes"] for job in stages}
@@ -216,7 +220,8 @@ QSUB = """#!/usr/bin/env bash
 # starts the job beside this process, as a scheduler would; the last argument is its script
 echo "$@" >> asked
 id=$(date +%s%N)
-(setsid bash -c '/bin/bash "$1" > /dev/null 2>&1; echo $? > "status-$2"' job "${@: -1}" "$id" &) > /dev/null 2>&1 < /dev/null
+(setsid bash -c '/bin/bash "$1" > /dev/null 2>&1; echo $? > "status-$2"' job "${@: -1}" "$id" &) \\
+  > /dev/null 2>&1 < /dev/null
 echo "$id"
 """
 QSTAT = """#!/usr/bin/env bash
@@ -258,6 +263,9 @@ def test_another_scheduler_runs_a_job_and_sees_one_fail(cluster, other_cluster):
     assert run.returncode == 0, run.stdout + run.stderr
     assert not (cluster / "silent").exists()
     assert json.loads((cluster / rows).read_text())["rows"]["piqa"] == 6
+    told = run.stdout + run.stderr
+    assert re.search(r"^\[1/1\] benchmark_rows: \d+ s$", told, re.M), told
+    assert not re.search("^    (input|output|resources): |external jobid", told, re.M)
     submitted = (cluster / "asked").read_text().splitlines()[-1]
     assert "-q batch -l select=1:ncpus=1:ngpus=0:mem=16000mb -l walltime=240:00 " in submitted
     (cluster / rows).unlink()

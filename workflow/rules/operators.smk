@@ -18,7 +18,7 @@ rule operators:
     shell:
         # large pages, so that page walks do not mask the memory's speed
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step operators --specification {params.specification:q}"
-        " --output {output} 2>&1 | tee {log}"
+        " --output {output} > {log} 2>&1"
 
 
 # with the activation patterns of trained models
@@ -46,4 +46,4 @@ rule compiled_operators:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step compiled-operators --output {output} 2>&1 | tee {log}"
+        "prosparse step compiled-operators --output {output} > {log} 2>&1"

@@ -25,4 +25,4 @@ rule overhead:
         # use a stage's threads; Snakemake sets MKL_NUM_THREADS to this rule's, and torch follows it
         "OMP_NUM_THREADS={params.stage_threads} MKL_NUM_THREADS={params.stage_threads} prosparse step overhead {input.checkpoint}"
         " --specification {params.specification:q} --precision {params.precision}"
-        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+        " --tokens {params.tokens} --output {output} > {log} 2>&1"

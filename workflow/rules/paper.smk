@@ -37,7 +37,7 @@ rule table:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step table {wildcards.table} --config {input.config} 2>&1 | tee {log}"
+        "prosparse step table {wildcards.table} --config {input.config} > {log} 2>&1"
 
 
 rule figure:
@@ -58,7 +58,7 @@ rule figure:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step figure {wildcards.figure} --config {input.config} 2>&1 | tee {log}"
+        "prosparse step figure {wildcards.figure} --config {input.config} > {log} 2>&1"
 
 
 rule judge_claims:
@@ -77,7 +77,7 @@ rule judge_claims:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step claims --config {input.config} 2>&1 | tee {log}"
+        "prosparse step claims --config {input.config} > {log} 2>&1"
 
 
 rule acceleration:
@@ -96,7 +96,7 @@ rule acceleration:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step acceleration --config {input.config} 2>&1 | tee {log}"
+        "prosparse step acceleration --config {input.config} > {log} 2>&1"
 
 
 rule page:
@@ -123,7 +123,7 @@ rule page:
     conda:
         "../../envs/prosparse.yaml"
     shell:
-        "prosparse step page --config {input.config} 2>&1 | tee {log}"
+        "prosparse step page --config {input.config} > {log} 2>&1"
 
 
 rule html:
@@ -143,7 +143,7 @@ rule html:
     params:
         config=rules.resolved_config.output,
     shell:
-        "prosparse step html --config {params.config} 2>&1 | tee {log}"
+        "prosparse step html --config {params.config} > {log} 2>&1"
 
 
 rule publish:

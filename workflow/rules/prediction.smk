@@ -26,7 +26,7 @@ rule predictors:
     shell:
         # saves every epoch: if stopped, the same command resumes
         "prosparse step predictors {input.checkpoint} --specification {params.specification:q}"
-        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+        " --tokens {params.tokens} --output {output} > {log} 2>&1"
 
 
 rule prediction:
@@ -50,7 +50,7 @@ rule prediction:
     shell:
         "prosparse step prediction {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
-        " --predictors {input.predictors} --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+        " --predictors {input.predictors} --tokens {params.tokens} --output {output} > {log} 2>&1"
 
 
 rule predicted_benchmarks:
@@ -81,4 +81,4 @@ rule predicted_benchmarks:
         "prosparse step benchmarks {input.checkpoint} --specification {params.specification:q}"
         " --activation {wildcards.activation} --run {wildcards.run} --seed {wildcards.seed}"
         " --predictors {params.predictors} --decision-threshold {params.decision_threshold}"
-        " --rows {input.rows} --precision {params.precision} --output {output} 2>&1 | tee {log}"
+        " --rows {input.rows} --precision {params.precision} --output {output} > {log} 2>&1"

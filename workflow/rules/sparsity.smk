@@ -24,7 +24,7 @@ rule sparsity:
     shell:
         "prosparse step sparsity {input.checkpoint} --specification {params.specification:q}"
         " --run {wildcards.run} --seed {wildcards.seed}"
-        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+        " --tokens {params.tokens} --output {output} > {log} 2>&1"
 
 
 rule stage_sparsity:
@@ -49,4 +49,4 @@ rule stage_sparsity:
     shell:
         "prosparse step stage-sparsity {input.checkpoints} --specification {params.specification:q}"
         " --run {wildcards.run} --seed {wildcards.seed}"
-        " --tokens {params.tokens} --output {output} 2>&1 | tee {log}"
+        " --tokens {params.tokens} --output {output} > {log} 2>&1"

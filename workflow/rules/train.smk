@@ -64,12 +64,10 @@ rule train_stage:
         teacher=lambda wildcards, input: (
             f"--teacher {subpath(input.teacher, parent=True)}" if input.teacher else ""
         ),
-        label="{run} stage {stage}",
     shell:
         "prosparse step launch {params.processes} {params.requeue} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.continuations} {params.teacher}"
-        " --label {params.label:q} {params.budget}"
-        " --output {output.provenance} 2>&1 | tee {log}"
+        " {params.budget} --output {output.provenance} > {log} 2>&1"
 
 
 given = workflow.resource_settings.overwrite_resources.get("train_stage", {})

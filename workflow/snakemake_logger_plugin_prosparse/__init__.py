@@ -1,17 +1,22 @@
-"""What `snakemake` prints: one line per finished job, and errors in full."""
+"""What `snakemake` prints: one line per finished job, how far running jobs are, and errors in full."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
+from itertools import islice
 from logging import WARNING, LogRecord
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from snakemake.logging import ColorizingTextHandler
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
+
+from snakemake_logger_plugin_prosparse.job_log import last_line, warnings
 
 #: Events that say nothing to a reader whose jobs run: what a job is called and how it went is told when it ends.
 UNTOLD = {
@@ -27,11 +32,19 @@ ROUTINE = (
     "Assuming unrestricted",
     "Building DAG",
     "Conda environments",
+    "Job ",  # has been submitted
     "Reasons:",
+    "SLURM run ID",
     "Select jobs",
+    "Submitted job",
     "Using shell",
     "host:",
 )
+#: Seconds without a line after which running jobs tell how far they are; in a run of hours, a share of its time.
+QUIET, QUIET_SHARE = 60.0, 1 / 60
+RUNNING_SHOWN = 3
+#: Warnings of jobs that differ in their numbers only are told once.
+NUMBERS = re.compile(r"\d[\d.,]*")
 
 
 class LogHandler(LogHandlerBase):
@@ -41,8 +54,9 @@ class LogHandler(LogHandlerBase):
         self.jobs: dict[int, tuple[dict[str, Any], float]] = {}  # what it is, and when it started
         self.finished: list[int] = []
         self.warned: set[str] = set()
-        self.started = time.time()
+        self.started = self.told = time.time()
         self.is_planned = False
+        self.watch: Thread | None = None
         stream = sys.stdout if self.common_settings.stdout else sys.stderr
         self.plain = ColorizingTextHandler(nocolor=self.common_settings.nocolor, stream=stream)
 
@@ -52,15 +66,42 @@ class LogHandler(LogHandlerBase):
         if self.common_settings.verbose or (self.common_settings.dryrun and self.common_settings.printshellcmds):
             self.plain.emit(record)
         elif event is LogEvent.JOB_INFO:
-            self.jobs[record.__dict__["jobid"]] = (record.__dict__, record.created)
+            self._begin(record)
         elif event is LogEvent.JOB_FINISHED:
             self.finished.append(record.__dict__["job_id"])
         elif event is LogEvent.PROGRESS:
             self._tell_finished(record)
+            self.told = record.created
         elif event is LogEvent.RUN_INFO:
             self._tell_plan(record.__dict__["stats"])
         elif event not in UNTOLD and not self._is_known(record, event):
+            if event is LogEvent.JOB_ERROR:
+                self.jobs.pop(record.__dict__["jobid"], None)
             self.plain.emit(record)
+            self.told = record.created
+
+    def _begin(self, record: LogRecord) -> None:
+        self.jobs[record.__dict__["jobid"]] = (record.__dict__, record.created)
+        if self.watch is None and not self.common_settings.dryrun:
+            self.watch = Thread(target=self._keep_watch, daemon=True)
+            self.watch.start()
+
+    def _keep_watch(self) -> None:
+        while True:
+            time.sleep(QUIET / 10)
+            with self.lock:  # type: ignore[union-attr]  # logging.Handler has made one
+                self.tell_running(time.time())
+
+    def tell_running(self, now: float) -> None:
+        """Say how far the jobs are that have run longest, if nothing was said for a while."""
+        if now - self.told < max(QUIET, (now - self.started) * QUIET_SHARE):
+            return
+        for described, start in islice(self.jobs.values(), RUNNING_SHOWN):
+            line = next(filter(None, (last_line(Path(each), start) for each in described.get("log", []))), "")
+            self._tell(f"  {named(described)}, {duration(now - start)}" + (f": {line}" if line else ""))
+        if (more := len(self.jobs) - RUNNING_SHOWN) > 0:
+            self._tell(f"  and {more} more")
+        self.told = now
 
     def _is_known(self, record: LogRecord, event: LogEvent | None) -> bool:
         """Return whether a message is routine, or a warning that was told already."""
@@ -81,6 +122,11 @@ class LogHandler(LogHandlerBase):
             if done < total:
                 words += f"; about {duration((record.created - self.started) / done * (total - done))} left"
             self._tell(words)
+            for line in (line for log in described.get("log", []) for line in warnings(Path(log))):
+                alike = NUMBERS.sub("", line)
+                if alike not in self.warned:
+                    self.warned.add(alike)
+                    self._tell(f"  {line}")
         self.finished.clear()
 
     def _tell_plan(self, stats: dict[str, Any]) -> None:

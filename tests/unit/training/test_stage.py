@@ -164,8 +164,8 @@ def test_a_second_epoch_is_announced_and_in_the_ledger(data, tmp_path, capfd):
     spec = specification([Stage(until=10)], total=10, log_every=1)
     earlier = Draw(mixture={"a": 1.0}, samples=50), Draw(mixture={"b": 1.0}, samples=90)
     spec = spec.model_copy(update={"mixture": {"a": 1.0}, "earlier": earlier})
-    directory = run(data, spec, tmp_path / "stage", label="again")
-    assert "again: warning: corpus a is exhausted: 26 samples of this run repeat" in capfd.readouterr().out
+    directory = run(data, spec, tmp_path / "stage")
+    assert "warning: corpus a is exhausted: 26 samples of this run repeat" in capfd.readouterr().out
     rows = ledger(directory)
     assert [row["epoch"] for row in rows] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]  # 50 + 4 * step rows of 64
     assert json.loads((directory / "provenance.json").read_text())["final"]["epochs"] == {"a": (50 + 40) / 64}

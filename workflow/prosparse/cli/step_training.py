@@ -18,7 +18,6 @@ def train_stage(
     output: Annotated[Path, typer.Option(help="provenance.json in the stage's directory.")],
     previous: Annotated[Path | None, typer.Option(help="Directory of the stage before.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint directory to distil from.")] = None,
-    label: Annotated[str, typer.Option(help="Name in the log.")] = "",
     continuation: Annotated[
         list[Path],
         typer.Option(
@@ -35,7 +34,7 @@ def train_stage(
     from prosparse.training.stage import train_stage as train
 
     wanted = StageSpecification.model_validate_json(specification)
-    job = StageJob(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, label, teacher)
+    job = StageJob(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, teacher)
     train(replace(job, continuations=tuple(continuation)))
     distributed.leave()
 

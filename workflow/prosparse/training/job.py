@@ -23,7 +23,6 @@ class StageJob:
             model.
         output: the stage's checkpoint directory.
         max_seconds: stop and save before this much time has passed, judging by the longest step so far.
-        label: prefix of each progress line, for when several stages print to one terminal.
         continuations: ``provenance.json`` of every stage that continues the previous one; once all exist, the previous
             one's optimizer state is removed. Empty: it is kept.
         teacher: the checkpoint directory to distil from, if the specification has a share for it.
@@ -35,7 +34,6 @@ class StageJob:
     previous: Path | None
     output: Path
     max_seconds: float | None = None
-    label: str = ""
     teacher: Path | None = None
     continuations: tuple[Path, ...] = ()
 
@@ -55,10 +53,6 @@ class StageJob:
     @property
     def sharded(self) -> bool:
         return self.specification.training.fsdp and distributed.count() > 1
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.label}: " if self.label else ""
 
     def mixture(self) -> Mixture:
         """The samples of the whole run, of which the stage reads its part."""

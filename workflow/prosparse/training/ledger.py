@@ -91,7 +91,7 @@ class LedgerCallback(TrainerCallback):
             csv.DictWriter(file, COLUMNS).writerow(row)
         remaining = (last_step - step) * tokens_per_step / rate
         print(
-            f"{self.job.prefix}step {step}/{last_step} | loss {logs['loss']:.4f} | lambda {weight:.4g} | "
+            f"step {step}/{last_step} | loss {logs['loss']:.4f} | lambda {weight:.4g} | "
             f"sparsity {100 * self.sparsity:.2f} % | {rate:,.0f} tokens/s | ETA {remaining:.0f} s",
             flush=True,
         )

@@ -105,7 +105,7 @@ def stage_trainer(job: StageJob, model: PreTrainedModel, accumulation_steps: int
     device = arguments.device
     dataset = job.mixture()
     if distributed.is_first():
-        _warn_of_repeats(dataset, job.prefix)
+        _warn_of_repeats(dataset)
     if job.sharded:
         fsdp.configure(arguments)
     else:
@@ -136,11 +136,11 @@ def _teacher(directory: Path, training: Training) -> PreTrainedModel:
     return model.eval().to(devices.fastest())  # type: ignore[arg-type]
 
 
-def _warn_of_repeats(dataset: Mixture, prefix: str) -> None:
+def _warn_of_repeats(dataset: Mixture) -> None:
     epochs = dataset.epochs()
     for corpus, samples in dataset.repeats().items():
         print(
-            f"{prefix}warning: corpus {corpus} is exhausted: {samples} samples of this run repeat rows that "
+            f"warning: corpus {corpus} is exhausted: {samples} samples of this run repeat rows that "
             f"it or the runs before it have been trained on ({epochs[corpus]:.2f} epochs at its end)",
             flush=True,
         )
