@@ -9,16 +9,8 @@ import weakref
 import pytest
 import torch
 from helpers.families import tiny_config
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GraniteConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PreTrainedModel,
-    Qwen2Config,
-)
+from helpers.tiny_decoders import HIDDEN, LAYERS, build, configs, random_predictors, sizes
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, PreTrainedModel
 
 from prosparse.experiment.activation import Activation
 from prosparse.inference.decoding import cache, dense_bytes, prepare, weight_bytes
@@ -29,53 +21,27 @@ from prosparse.method.activations import gated_ffns, substitute
 from prosparse.operators import MAX_BATCH
 from prosparse.system.errors import UserError
 
-HIDDEN, INTERMEDIATE, LAYERS, RANK = 64, 150, 2, 12
-SIZES = {
-    "vocab_size": 199, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
-    "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0,
-}  # fmt: skip
+INTERMEDIATE, RANK = 150, 12
+SIZES = sizes(INTERMEDIATE)
 CONFIGS = {
-    "llama": LlamaConfig(**SIZES),
-    "llama_tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    **configs(INTERMEDIATE),
     "llama_as_many_keys": LlamaConfig(**{**SIZES, "num_key_value_heads": 4}),
-    # MiniCPM: scaled embeddings, residual branches and logits
-    "granite": GraniteConfig(
-        **SIZES, embedding_multiplier=12.0, residual_multiplier=0.99, logits_scaling=2.0, attention_multiplier=0.25
-    ),
-    "phi3": Phi3Config(**SIZES),  # the gate's and W_1's rows in one matrix
-    "mistral": MistralConfig(**SIZES, sliding_window=None),
     "mistral_window": MistralConfig(**SIZES, sliding_window=16),
-    "qwen2": Qwen2Config(**SIZES),  # biases in attention
     # scores so capped that attention is another
     "gemma2": Gemma2Config(**SIZES, head_dim=16, sliding_window=16, attn_logit_softcapping=0.5),
 }
 
 
 def tiny(name: str, activation: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name]), dtype=dtype).eval()
-    if name == "qwen2":
-        for parameter_name, parameter in model.named_parameters():
-            if parameter_name.endswith("bias"):
-                torch.nn.init.normal_(parameter)
-    substitute(model, Activation.parse(activation))
-    return model.requires_grad_(False)
+    return build(CONFIGS[name], activation, dtype, seed)
 
 
 def tokens(*shape: int) -> torch.Tensor:
     return torch.randint(2, 199, shape, generator=torch.Generator().manual_seed(1))
 
 
-def predictors(seed: int = 2) -> list[Predictor]:
-    """About half of the neurons are predicted active."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        Predictor.of(
-            torch.randn(RANK, HIDDEN, generator=generator), torch.randn(INTERMEDIATE, RANK, generator=generator)
-        ).requires_grad_(False)
-        for _ in range(LAYERS)
-    ]  # fmt: skip
+def predictors() -> list[Predictor]:
+    return random_predictors((HIDDEN, RANK, INTERMEDIATE))
 
 
 def generate(model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int, **options):

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import transformers
+from helpers.tiny_decoders import HIDDEN, LAYERS, VOCABULARY, random_predictors, sizes
 from transformers import AutoModelForCausalLM, DynamicCache, Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from prosparse.experiment.activation import Activation
@@ -15,12 +16,8 @@ from prosparse.inference.generation import Text, continued, greedy
 from prosparse.inference.predictors import Predictor, predicting
 from prosparse.method.activations import substitute
 
-HIDDEN, INTERMEDIATE, LAYERS, RANK, VOCABULARY = 64, 150, 2, 12, 199
-SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
-    "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0,
-}  # fmt: skip
+INTERMEDIATE, RANK = 150, 12
+SIZES = sizes(INTERMEDIATE)
 CONFIGS = {
     "llama": ("LlamaConfig", {}),
     "llama_biases": ("LlamaConfig", {"attention_bias": True}),
@@ -62,13 +59,7 @@ def tokens(count: int) -> list[int]:
 
 
 def predictors() -> list[Predictor]:
-    generator = torch.Generator().manual_seed(2)
-    return [
-        Predictor.of(
-            torch.randn(RANK, HIDDEN, generator=generator), torch.randn(INTERMEDIATE, RANK, generator=generator)
-        ).requires_grad_(False)
-        for _ in range(LAYERS)
-    ]  # fmt: skip
+    return random_predictors((HIDDEN, RANK, INTERMEDIATE))
 
 
 def watched(model: PreTrainedModel, given: list[int], entering: torch.Tensor | None = None) -> torch.Tensor:

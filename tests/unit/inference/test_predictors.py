@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_decoders import random_predictors
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -54,14 +55,8 @@ def tiny(name="llama", activation="relu"):
     return model
 
 
-def random_predictors(rank=6, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        Predictor.of(
-            torch.randn(rank, 32, generator=generator), torch.randn(72, rank, generator=generator)
-        ).requires_grad_(False)
-        for _ in range(3)
-    ]  # fmt: skip
+def some_predictors():
+    return random_predictors((32, 6, 72), layers=3, seed=3)
 
 
 def seen_by(model, rows):
@@ -92,7 +87,7 @@ def gate_and_up(ffn):
 
 
 def test_logits_are_two_products_with_a_relu_between():
-    predictor = random_predictors()[0]
+    predictor = some_predictors()[0]
     residual = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     fc1, fc2 = predictor.fc1.weight.double().numpy(), predictor.fc2.weight.double().numpy()
     expected = np.maximum(residual.double().numpy() @ fc1.T, 0) @ fc2.T
@@ -111,7 +106,7 @@ def test_decision_logit_is_the_inverse_of_the_sigmoid(probability):
 
 
 def test_files_have_powerinfers_layout_and_read_back_exactly(tmp_path):
-    saved = random_predictors()
+    saved = some_predictors()
     predictors.save(saved, tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["model_0.pt", "model_1.pt", "model_2.pt"]
     state = torch.load(tmp_path / "new" / "model_1.pt", weights_only=True)
@@ -126,8 +121,8 @@ def test_files_have_powerinfers_layout_and_read_back_exactly(tmp_path):
 
 
 def test_a_model_of_fewer_layers_leaves_none_of_the_earlier_files(tmp_path):
-    predictors.save(random_predictors(), tmp_path)
-    predictors.save(random_predictors()[:2], tmp_path)
+    predictors.save(some_predictors(), tmp_path)
+    predictors.save(some_predictors()[:2], tmp_path)
     assert len(predictors.load(tmp_path)) == 2
 
 
@@ -167,7 +162,7 @@ def test_refuses_files_that_are_no_predictors(tmp_path, capsys, content, message
 def test_refuses_a_directory_without_predictors_or_with_a_gap(tmp_path):
     with pytest.raises(ConfigError, match=r"holds no predictors: model_0\.pt"):
         predictors.load(tmp_path)
-    predictors.save(random_predictors(), tmp_path)
+    predictors.save(some_predictors(), tmp_path)
     (tmp_path / "model_1.pt").unlink()
     with pytest.raises(ConfigError, match=r"model_1\.pt is missing"):
         predictors.load(tmp_path)
@@ -220,7 +215,7 @@ def test_refuses_a_norm_of_that_name_that_does_not_feed_the_ffn(config):
 @pytest.mark.parametrize("threshold", [0.5, 0.2, 0.97])
 @pytest.mark.parametrize("name", ["llama", "granite"])
 def test_predicted_mode_zeroes_what_is_predicted_inactive(name, threshold):
-    model, given = tiny(name), random_predictors()
+    model, given = tiny(name), some_predictors()
     exact = seen_by(model, ROWS)[3]
     with predicting(model, given, threshold):
         residual, x1, ffn_input, logits = seen_by(model, ROWS)
@@ -236,7 +231,7 @@ def test_predicted_mode_zeroes_what_is_predicted_inactive(name, threshold):
 
 def test_predicted_mode_lasts_through_cached_generation():
     model = tiny()
-    with predicting(model, random_predictors(), 0.5):
+    with predicting(model, some_predictors(), 0.5):
         arguments = {"max_new_tokens": 20, "do_sample": False}
         cached = model.generate(ROWS[:1, :5], use_cache=True, **arguments)
         assert torch.equal(cached, model.generate(ROWS[:1, :5], use_cache=False, **arguments))
@@ -247,7 +242,7 @@ def test_refuses_predictors_of_another_model():
     model = tiny()
     with pytest.raises(UserError, match="2 predictors for a model of 3 layers"), predicting(model, [None] * 2, 0.5):
         pass
-    wrong = [*random_predictors()[:2], Predictor(32, 6, 73)]
+    wrong = [*some_predictors()[:2], Predictor(32, 6, 73)]
     with pytest.raises(UserError, match="layer 2 maps 32 to 73 values"), predicting(model, wrong, 0.5):
         pass
 

@@ -6,58 +6,31 @@ import copy
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GraniteConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PreTrainedModel,
-    Qwen2Config,
-)
+from helpers.tiny_decoders import HIDDEN, build, configs, random_predictors
+from transformers import PreTrainedModel
 
-from prosparse.experiment.activation import Activation
 from prosparse.inference.decoding import cache, prepare, weight_bytes
 from prosparse.inference.generation import Text, greedy
 from prosparse.inference.predictors import Predictor
-from prosparse.method.activations import gated_ffns, substitute
+from prosparse.method.activations import gated_ffns
 from prosparse.operators import quantized
 from prosparse.operators.quantized import FORMATS, Format
 from prosparse.system.errors import UserError
 
-HIDDEN, INTERMEDIATE, RANK = 64, 160, 16
-SIZES = {
-    "vocab_size": 199, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
-    "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0,
-}  # fmt: skip
-CONFIGS = {
-    "llama": LlamaConfig(**SIZES),
-    "llama_tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
-    "granite": GraniteConfig(
-        **SIZES, embedding_multiplier=12.0, residual_multiplier=0.99, logits_scaling=2.0, attention_multiplier=0.25
-    ),
-    "phi3": Phi3Config(**SIZES),
-    "mistral": MistralConfig(**SIZES, sliding_window=None),
-    "qwen2": Qwen2Config(**SIZES),
-}
+INTERMEDIATE, RANK = 160, 16
+CONFIGS = configs(INTERMEDIATE)
 PROMPT = [5, 17, 101, 3, 99, 6, 7]
 EACH_FORMAT = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 
 
 def tiny(name: str, activation: str = "relu", dtype: torch.dtype = torch.float32, **changes) -> PreTrainedModel:
-    torch.manual_seed(0)
     config = copy.deepcopy(CONFIGS[name])
     config.update(changes)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    substitute(model, Activation.parse(activation))
-    return model.requires_grad_(False)
+    return build(config, activation, dtype)
 
 
 def predictors() -> list[Predictor]:
-    generator = torch.Generator().manual_seed(2)
-    shapes = (RANK, HIDDEN), (INTERMEDIATE, RANK)
-    return [Predictor.of(*(torch.randn(*s, generator=generator) for s in shapes)).requires_grad_(False) for _ in "12"]
+    return random_predictors((HIDDEN, RANK, INTERMEDIATE))
 
 
 def rounded(model: PreTrainedModel, form: Format) -> PreTrainedModel:

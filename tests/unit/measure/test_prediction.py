@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.observation import observed
+from helpers.tiny_decoders import random_predictors
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
@@ -48,14 +49,8 @@ def tiny(tiny_llama, activation="relu"):
     return model
 
 
-def random_predictors(rank=6, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        Predictor.of(
-            torch.randn(rank, 32, generator=generator) / 4, torch.randn(96, rank, generator=generator)
-        ).requires_grad_(False)
-        for _ in range(2)
-    ]  # fmt: skip
+def some_predictors():
+    return random_predictors((32, 6, 96), layers=2, seed=3, scale=0.25)
 
 
 def by_hand(model, scores, threshold):
@@ -80,7 +75,7 @@ def sigmoid(logits):
 
 @pytest.mark.parametrize("activation", ["relu", "fatrelu-0.3"])
 def test_shares_against_a_count_element_by_element(tiny_llama, tokens, activation):
-    model, given = tiny(tiny_llama, activation), random_predictors()
+    model, given = tiny(tiny_llama, activation), some_predictors()
     frequency = [torch.rand(96, generator=torch.Generator().manual_seed(layer)) for layer in range(2)]
     found = measure(model, {"nonzero": given}, frequency, CORPORA, tokens, 0.3)
 
@@ -109,7 +104,14 @@ def test_shares_against_a_count_element_by_element(tiny_llama, tokens, activatio
 
 def test_exact_values_are_those_of_the_sparsity_measurement(tiny_llama, tokens):
     model = tiny(tiny_llama)
-    found = measure(model, {"svd": random_predictors()}, [torch.rand(96)] * 2, CORPORA, tokens, 0.5)
+    found = measure(
+        model,
+        {"svd": some_predictors()},
+        [torch.rand(96)] * 2,
+        CORPORA,
+        tokens,
+        0.5,
+    )
     a, b = (sparsity.measure(model, PARTS[name], 16) for name in "ab")
     assert found["tokens"] == 7 * 15
     for key in ("sparsity", "loss"):
@@ -121,7 +123,7 @@ def test_exact_values_are_those_of_the_sparsity_measurement(tiny_llama, tokens):
 
 def test_a_bfloat16_model_agrees_with_float32(tiny_llama, tokens):
     """Within 0.3 % of the losses and 2 % of the elements; predictors stay in float32."""
-    given, frequency = {"nonzero": random_predictors()}, [torch.rand(96)] * 2
+    given, frequency = {"nonzero": some_predictors()}, [torch.rand(96)] * 2
     exact = measure(tiny(tiny_llama), given, frequency, CORPORA, tokens, 0.5)
     model = tiny(tiny_llama).to(torch.bfloat16)
     found = measure(model, given, frequency, CORPORA, tokens, 0.5)
@@ -184,4 +186,11 @@ def test_trained_and_svd_predictors_beat_the_frequency_on_heldout_text(tiny_llam
 
 def test_refuses_predictors_of_another_model(tiny_llama, tokens):
     with pytest.raises(UserError, match="another model's"):
-        measure(tiny(tiny_llama), {"svd": random_predictors()[:1]}, [torch.rand(96)] * 2, CORPORA, tokens, 0.5)
+        measure(
+            tiny(tiny_llama),
+            {"svd": some_predictors()[:1]},
+            [torch.rand(96)] * 2,
+            CORPORA,
+            tokens,
+            0.5,
+        )
