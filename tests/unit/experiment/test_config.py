@@ -1,26 +1,19 @@
 """Bad configs are refused before any work, with the key and what it may hold."""
 
 import copy
-import json
 
 import pytest
 import yaml
-from helpers.repository import ROOT
-from jsonschema import Draft202012Validator
+from helpers.repository import CONFIGS, ROOT, shipped
 
 from prosparse.data import sources
 from prosparse.experiment.data import PAPER_DATASETS, HubSource
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.loading import load
-from prosparse.experiment.schema import schema
 from prosparse.experiment.training import Training
 from prosparse.system.errors import ConfigError
 
 CORPORA = ROOT / "workflow" / "experiments" / "package_corpora.yaml"
-EXPERIMENTS = sorted((ROOT / "workflow" / "experiments").glob("*.yaml"))
-CONFIGS = [ROOT / "config.yaml", *(path for path in EXPERIMENTS if not path.stem.endswith("_corpora"))]
-
-
 SHAPE = {"hidden_size": 128, "intermediate_size": 344, "layers": 4, "heads": 2, "kv_heads": 1}
 
 
@@ -30,22 +23,6 @@ def laptop():
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["data"] |= yaml.safe_load(CORPORA.read_text())
     return config
-
-
-def shipped(path):
-    """As Snakemake reads it: a file that does not say what to train on is laid over the default."""
-    config = yaml.safe_load(path.read_text())
-    return (
-        config
-        if "corpora" in config.get("data", {})
-        else laid_over(yaml.safe_load((ROOT / "config.yaml").read_text()), config)
-    )
-
-
-def laid_over(config, changes):
-    both = config.keys() & changes.keys()
-    nested = {key: laid_over(config[key], changes[key]) for key in both if isinstance(changes[key], dict)}
-    return {**config, **changes, **nested}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -449,41 +426,6 @@ def test_a_batch_is_divided_among_the_processes_or_refused():
     assert [training.accumulation_steps(processes) for processes in (1, 4, 12)] == [12, 3, 1]
     with pytest.raises(ConfigError, match="batch_size 24 is not a multiple of micro_batch_size 2 x 16 processes"):
         training.accumulation_steps(16)
-
-
-def sections(schema):
-    return {"Experiment": schema, **schema["$defs"]}
-
-
-def test_the_schema_for_editors_is_the_config_that_is_validated():
-    committed = json.loads((ROOT / "workflow/experiments/schema.json").read_text(encoding="utf-8"))
-    assert committed == json.loads(json.dumps(schema())), (
-        "python -m prosparse.experiment.schema > workflow/experiments/schema.json"
-    )
-
-
-def test_every_field_is_described():
-    missing = [
-        f"{name}.{field}"
-        for name, section in sections(schema()).items()
-        for field, value in section.get("properties", {}).items()
-        if not value.get("description")
-    ]
-    assert not missing
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_experiments_fit_the_schema(path):
-    problems = Draft202012Validator(schema()).iter_errors(shipped(path))
-    assert not [f"{list(problem.path)}: {problem.message}" for problem in problems]
-
-
-def test_the_schema_refuses_what_validation_refuses():
-    raw = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    raw["runs"]["small-base"]["stages"][0]["peek"] = 1
-    raw["sedes"] = [1]
-    found = {tuple(problem.path) for problem in Draft202012Validator(schema()).iter_errors(raw)}
-    assert {(), ("runs", "small-base", "stages", 0)} <= found
 
 
 def test_the_deviation_over_seeds_is_assumed_only_for_one(laptop):

@@ -17,7 +17,6 @@ from prosparse.experiment.activation import Activation
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.inference.gguf_file import read_back, reader
 from prosparse.inference.predictors import Predictor
-from prosparse.inference.vocabulary import byte_characters
 from prosparse.method.activations import substitute
 from prosparse.operators import quantized
 from prosparse.operators.quantized import FORMATS
@@ -243,14 +242,6 @@ def test_a_failed_export_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old"
 
 
-def test_read_back_says_what_is_no_gguf_file(tmp_path):
-    (tmp_path / "text").write_text("not weights at all")
-    with pytest.raises(UserError, match=r"text is no GGUF file"):
-        read_back(tmp_path / "text")
-    with pytest.raises(UserError, match=r"missing is no GGUF file"):
-        read_back(tmp_path / "missing")
-
-
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 def test_quantized_matrices_are_ggmls(form, tmp_path):
     model = tiny(activation="silu")
@@ -332,14 +323,6 @@ def byte_level(split):
     )
     tokenizer.train_from_iterator(["the cat and the hat, the end of 1984 and 12 more\n"] * 5, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-
-
-def test_byte_characters_are_those_of_the_tokenizers_library():
-    assert set(byte_characters()) == set(pre_tokenizers.ByteLevel.alphabet())
-    splitter = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    character = {byte: character for character, byte in byte_characters().items()}
-    for text in ("é", " ", "\n", "~", "€", "\x7f"):
-        assert splitter.pre_tokenize_str(text)[0][0] == "".join(character[byte] for byte in text.encode())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The recipe against formulas written out, and training: streamed, stopped early, killed and continued."""
+"""Training predictors: streamed, stopped early, killed and continued."""
 
 from __future__ import annotations
 
@@ -17,16 +17,11 @@ from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference import predictors
 from prosparse.inference.predictor_labels import (
-    logit_gradient,
-    nonzero_labels,
-    pack,
-    top_labels,
     unpack,
-    weighted_loss,
 )
-from prosparse.inference.predictor_session import Session, Trainee
+from prosparse.inference.predictor_session import Session
 from prosparse.inference.predictor_training import _sequences, load_marginal, train
-from prosparse.inference.predictors import Predictor, observing
+from prosparse.inference.predictors import observing
 from prosparse.models.load import load
 from prosparse.system.errors import ConfigError
 from prosparse.system.locking import Refused
@@ -61,61 +56,6 @@ def specification(activation="relu", **settings):
 
 
 # -------------------------------------------------------------------------------- the recipe
-
-
-def test_label_rules_token_by_token():
-    x1 = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
-    x1 *= torch.rand(40, 30, generator=torch.Generator().manual_seed(1)) < torch.linspace(0, 1, 40)[:, None]
-    nonzero, top = nonzero_labels(x1, 0.15), top_labels(x1, 0.15)
-    for token in range(40):
-        values = x1[token].tolist()
-        assert nonzero[token].tolist() == [value != 0 for value in values]
-        kept = sorted(range(30), key=lambda neuron: -abs(values[neuron]))[:4]  # 15 % of 30 neurons, rounded down
-        assert top[token].tolist() == [neuron in kept and values[neuron] != 0 for neuron in range(30)]
-    assert top.any(1).sum() > 30
-    assert (nonzero & ~top).any()
-
-
-def test_loss_and_its_gradient_against_the_formula():
-    generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(50, 20, generator=generator), torch.rand(50, 20, generator=generator) < 0.2
-    exact = logits.double().requires_grad_()
-    probability = 1 / (1 + torch.exp(-exact))
-    share = labels.double().mean()
-    loss = torch.where(labels, -probability.log(), -(share + 0.005) * (1 - probability).log()).mean()
-    loss.backward()
-    assert weighted_loss(logits, labels).item() == pytest.approx(loss.item(), rel=1e-5)
-    torch.testing.assert_close(logit_gradient(logits, labels).double(), exact.grad, rtol=1e-4, atol=1e-9)
-
-
-def test_one_step_is_adamw_on_that_loss():
-    generator = torch.Generator().manual_seed(0)
-    residual, labels = torch.randn(64, 8, generator=generator), torch.rand(64, 12, generator=generator) < 0.3
-    torch.manual_seed(0)
-    ours = Trainee.of(Predictor(8, 4, 12), 1e-3)
-    torch.manual_seed(0)
-    other = Predictor(8, 4, 12)
-    optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3)
-    for _ in range(3):
-        ours.learn(residual, labels)
-        optimizer.zero_grad()
-        weighted_loss(other(residual), labels).backward()
-        optimizer.step()
-    for mine, theirs in zip(ours.predictor.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs)
-
-
-def test_stops_without_a_better_recall_and_keeps_the_first_best():
-    trainee = Trainee.of(Predictor(8, 4, 12), 1e-3)
-    weights = []
-    for recall in (0.5, 0.7, 0.6, 0.7):
-        assert not trainee.stopped(patience=2)
-        trainee.predictor.fc1.weight.data.fill_(recall + len(weights))
-        weights.append(trainee.predictor.fc1.weight.detach().clone())
-        trainee.judge({"recall": recall})
-    assert trainee.stopped(patience=2)
-    assert not trainee.stopped(patience=3)
-    assert torch.equal(trainee.best["fc1.weight"], weights[1])
 
 
 # ------------------------------------------------------------------------------------ training
@@ -157,25 +97,6 @@ def test_text_that_repeats_is_judged_by_none_of_its_training_rows(tmp_path):
 def test_text_without_two_different_rows_is_refused(tmp_path, rows):
     with pytest.raises(ConfigError, match=r"corpora with so many sequences: a \d+, b \d+; it takes at least two"):
         _sequences(specification(), write_rows(tmp_path, a=rows, b=rows))
-
-
-@pytest.mark.parametrize("neurons", [1, 8, 31, 96])
-def test_packed_labels_are_the_labels(neurons):
-    labels = torch.rand(50, neurons, generator=torch.Generator().manual_seed(0)) < 0.3
-    assert pack(labels).numel() == 50 * -(-neurons // 8)
-    assert torch.equal(unpack(pack(labels), neurons), labels)
-
-
-@pytest.mark.parametrize("context", [256, 2048])
-def test_a_batch_is_of_many_sequences_however_long_they_are(checkpoint, context):
-    """Each of 16 sequences has tokens of its own, which the first layer's residuals tell apart."""
-    wanted = specification(batch_size=256)
-    model = load(checkpoint, wanted.activation).eval()
-    rows = torch.arange(16)[:, None].expand(16, context)
-    session = Session(wanted, model, rows, rows[:1])
-    residuals, _ = next(session._buffers(np.random.default_rng(0)))
-    for batch in residuals[0].split(256)[:4]:
-        assert len(torch.unique(batch.round(decimals=3), dim=0)) >= 8
 
 
 def test_an_epoch_shows_every_training_token_once_shuffled_with_its_own_labels(checkpoint, tokens):

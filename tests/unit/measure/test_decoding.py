@@ -1,122 +1,28 @@
-"""What a token reads, counted by hand; the layout of what is measured. No speed is asserted."""
+"""The layout of what is measured. No speed is asserted."""
 
 from __future__ import annotations
 
 import datasets
 import pytest
 import torch
-from helpers.observation import observed
-from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
+from helpers.tiny_decoders import HIDDEN, LAYERS, build, configs, random_predictors
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import predictors
-from prosparse.inference.decoding import prepare
-from prosparse.inference.generation import greedy
-from prosparse.inference.predictors import Predictor
-from prosparse.measure import decoding, decoding_turns
+from prosparse.measure import decoding
 from prosparse.measure.decoding import measure
-from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
-from prosparse.method.activations import substitute
-from prosparse.operators.quantized import FORMATS
 from prosparse.system.errors import UserError
 
-HIDDEN, INTERMEDIATE, LAYERS, VOCABULARY, RANK = 64, 160, 2, 99, 12
-SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
-    "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
-}  # fmt: skip
+INTERMEDIATE, RANK = 160, 12
+CONFIG = configs(INTERMEDIATE)["llama"]
 SPREAD = {"median", "lower_quartile", "upper_quartile"}
 MODE = {
     "tokens_per_second", "milliseconds_per_token", "first_token_milliseconds", "bytes", "bound_milliseconds",
     "share_of_bound",
 }  # fmt: skip
 PARTS = {"attention", "head", "gate", "active_rows", "predictor", "kv_cache", "all"}
-
-
-def tiny(activation: str = "relu", kind=LlamaForCausalLM, config=LlamaConfig) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    model = kind(config(**SIZES, tie_word_embeddings=False)).eval()
-    substitute(model, Activation.parse(activation))
-    return model
-
-
-def random_predictors() -> list[Predictor]:
-    torch.manual_seed(1)
-    return [Predictor(HIDDEN, RANK, INTERMEDIATE).requires_grad_(False) for _ in range(LAYERS)]
-
-
-# layer by layer: 40 and 20 neurons active, 80 and 60 predicted, 30 and 10 both; 6 and 3 of the predictor's 12 not zero
-SHARES = torch.tensor([[40 / 160, 80 / 160, 30 / 160, 6 / 12], [20 / 160, 60 / 160, 10 / 160, 3 / 12]])
-
-
-@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, 2), (torch.float32, 4)])
-@pytest.mark.parametrize(
-    ("mode", "gate_rows", "active_rows", "predictor"),
-    [
-        ("dense", 320, 320, 0),
-        ("exact", 320, 40 + 20, 0),
-        # fc1 is read whole, of fc2 the columns of the hidden neurons that are not zero
-        ("predicted", 80 + 60, 30 + 10, 2 * 12 * 64 + (6 + 3) * 160),
-    ],
-)
-def test_bytes_of_a_token(dtype, size, mode, gate_rows, active_rows, predictor):
-    decoder = prepare(tiny().to(dtype), random_predictors())
-    expected = {
-        "attention": 2 * (64 * 64 + 64 * 32 + 64 * 32 + 64 * 64) * size,
-        "head": 99 * 64 * size,
-        "gate": gate_rows * 64 * size,
-        "active_rows": 2 * active_rows * 64 * size,  # W_1's and W_2's
-        "predictor": predictor * size,
-        "kv_cache": 2 * 2 * 32 * 20 * size,  # keys and values, layers, two heads of 16, tokens
-    }
-    found = bytes_of_a_token(decoder, mode, SHARES, context=20)
-    assert found == {**expected, "all": sum(expected.values())}
-
-
-def test_dense_reads_every_weight_but_the_embedding_and_the_norms():
-    for kind, config in ((LlamaForCausalLM, LlamaConfig), (Phi3ForCausalLM, Phi3Config)):
-        model = tiny(kind=kind, config=config)
-        matrices = sum(p.numel() for n, p in model.named_parameters() if "norm" not in n and "embed" not in n)
-        decoder = prepare(model)
-        assert bytes_of_a_token(decoder, "dense", torch.zeros(LAYERS, 4), context=0)["all"] == 4 * matrices
-        assert sum(weight.numel() for weight in decoding_turns.streams(model)) == matrices
-
-
-def test_counts_what_hooks_count():
-    """On the model before it is prepared, whose products are torch's."""
-    model, predicted = tiny("fatrelu-0.1"), random_predictors()
-    texts = torch.randint(VOCABULARY, (3, 21), generator=torch.Generator().manual_seed(1))
-    residuals, x1 = observed(model, texts)
-    expected = []
-    for predictor, residual, value in zip(predicted, residuals, x1, strict=True):
-        active, chosen = value != 0, predictor(residual) >= 0
-        hidden = torch.relu(predictor.fc1(residual)) != 0
-        expected.append([part.double().mean() for part in (active, chosen, active & chosen, hidden)])
-    found = count_shares(prepare(model, predicted), texts.tolist())
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("form", [None, FORMATS["q4_0"]])
-def test_nothing_read_is_undone(form):
-    model = tiny()
-    decoder = prepare(model, form=form)
-    prompt = torch.arange(5)[None]
-    expected, written = model(prompt).logits, greedy(decoder, range(5), 10)
-
-    def stopped():
-        with decoding_turns.nothing_read(decoder):
-            assert not model(prompt).logits.any()
-            assert not any(greedy(decoder, range(5), 10))
-            raise RuntimeError("on the way")
-
-    with pytest.raises(RuntimeError, match="on the way"):
-        stopped()
-    assert torch.equal(model(prompt).logits, expected)
-    assert greedy(decoder, range(5), 10) == written
-    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def check_layout(found, modes, keys):
@@ -191,10 +97,10 @@ def trained(tmp_path):
         datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(tmp_path / "tokens" / name / "heldout")
 
     def save(activation: str, with_predictors: bool) -> TrainedModel:
-        model, folder = tiny(activation), tmp_path / activation
+        model, folder = build(CONFIG, activation), tmp_path / activation
         model.save_pretrained(folder)
         if with_predictors:
-            predictors.save(random_predictors(), folder / "predictors")
+            predictors.save(random_predictors((HIDDEN, RANK, INTERMEDIATE)), folder / "predictors")
         return TrainedModel(
             row="ProSparse-7B", scale="7B", pair=f"run@{activation}", checkpoint=folder,
             activation=Activation.parse(activation), tokens=tmp_path / "tokens",
@@ -228,7 +134,7 @@ def test_decodes_the_models_own_greedy_text(monkeypatch, trained):
     arms = []
     monkeypatch.setattr(decoding, "_mode", lambda arm, *rest: arms.append(arm) or {})
     measure(specified([described], new_tokens=48, dtype="float32"))
-    unprepared = tiny("relu")
+    unprepared = build(CONFIG, "relu")
     for arm in arms[1:]:
         for prompt, text in zip((range(2, 7), range(30, 35)), arm.texts, strict=True):
             expected = unprepared.generate(

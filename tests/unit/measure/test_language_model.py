@@ -16,7 +16,6 @@ from transformers import GenerationConfig
 
 from prosparse.experiment.model import Architecture
 from prosparse.inference.text import continuation, decode
-from prosparse.measure import batches
 from prosparse.measure.language_model import LanguageModel
 from prosparse.models.build import from_scratch
 from prosparse.system.errors import UserError
@@ -220,25 +219,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(model, "forward", lambda **_: (_ for _ in ()).throw(RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         log_likelihoods(LanguageModel(model, tokenizer, 400), PAIRS)
-
-
-@pytest.mark.parametrize("architecture", ["llama", "minicpm"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_kv_cache_of_a_token_is_as_large_as_reckoned(architecture: str, dtype: torch.dtype) -> None:
-    model = tiny_for(KINDS["unigram"]()) if architecture == "llama" else from_scratch(MINICPM, 300, 128, seed=5)
-    model = model.to(dtype)
-    with torch.no_grad():
-        cache = model(torch.ones(3, 7, dtype=torch.long), use_cache=True).past_key_values
-    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert batches.token_memory(model).kv_cache == held / 21
-
-
-def test_a_budget_is_what_the_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_for(KINDS["unigram"]())
-    token = batches.token_memory(model).total
-    for free, tokens in ((0, 1), (100 * token, 80), (10**12 * token, 5000)):
-        monkeypatch.setattr(batches, "free_memory", lambda device, free=free: free)
-        assert batches.TokenBudget.for_model(model, 5000).tokens == tokens
 
 
 # ---------------------------------------------------------------------------------- the rest

@@ -9,8 +9,6 @@ import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
 from helpers.tables import row_of
 
-from prosparse.paper.results.benchmarks import above_chance
-from prosparse.paper.results.value import Value
 from prosparse.paper.tables.registry import TABLES
 from prosparse.paper.tables.text import to_csv, to_latex, to_markdown
 from prosparse.published.tables import GROUPS
@@ -32,20 +30,6 @@ def able(synthetic: Synthetic) -> Synthetic:
     answered(synthetic, "base", "silu", {"boolq": 0.6, "lambada": 0.3, "tydiqa": 0.3, "gsm8k": 0.1})
     answered(synthetic, "progressive", "fatrelu-0.01", {"boolq": 0.6, "lambada": 0.2, "gsm8k": 0.01, "mmlu": 0.75})
     return synthetic
-
-
-@pytest.mark.parametrize(
-    ("score", "error", "chance", "expected"),
-    [(0.0, 0.0, 0.0, False), (45.0, 5.0, 25.0, True), (35.0, 5.0, 25.0, False), (35.01, 5.0, 25.0, True)],
-)
-def test_above_chance_means_by_more_than_two_standard_errors(score, error, chance, expected):
-    assert above_chance(Value((score,), (error,)), Value((chance,))) is expected
-
-
-def test_the_error_includes_the_spread_over_seeds():
-    scores = Value((30.0, 40.0), (0.5, 0.5))  # 35, and an error over seeds of 5
-    assert not above_chance(scores, Value((25.1,)))
-    assert above_chance(scores, Value((24.0,)))
 
 
 def test_scores_at_chance_are_marked_in_every_format(able):

@@ -1,10 +1,10 @@
-"""The paper's averages are those that we compute."""
+"""Averages against those of the paper; which scores are above chance."""
 
 from __future__ import annotations
 
 import pytest
 
-from prosparse.paper.results.benchmarks import Benchmarks
+from prosparse.paper.results.benchmarks import Benchmarks, above_chance
 from prosparse.paper.results.value import Value
 from prosparse.published.tables import BENCHMARKS, GROUPS, published_table
 
@@ -42,3 +42,17 @@ def test_a_group_lacking_a_benchmark_is_the_mean_of_the_others_and_says_so():
     assert average.value.mean == 7.0  # (10 + 4) / 2
     assert set(average.missing) == set(GROUPS) - {"code_generation", "gsm8k"}
     assert ours.column("mmlu").value is None
+
+
+@pytest.mark.parametrize(
+    ("score", "error", "chance", "expected"),
+    [(0.0, 0.0, 0.0, False), (45.0, 5.0, 25.0, True), (35.0, 5.0, 25.0, False), (35.01, 5.0, 25.0, True)],
+)
+def test_above_chance_means_by_more_than_two_standard_errors(score, error, chance, expected):
+    assert above_chance(Value((score,), (error,)), Value((chance,))) is expected
+
+
+def test_the_error_includes_the_spread_over_seeds():
+    scores = Value((30.0, 40.0), (0.5, 0.5))  # 35, and an error over seeds of 5
+    assert not above_chance(scores, Value((25.1,)))
+    assert above_chance(scores, Value((24.0,)))
