@@ -99,6 +99,19 @@ def test_dense_and_sparse_agree_bit_for_bit_and_tokens_do_not_meet(dtype, form, 
 
 
 @EACH_FORMAT
+@EACH_DTYPE
+def test_given_scales_save_a_search_and_change_nothing(dtype, form, threads):
+    for case in [case_of(form, dtype, 5, 544, 1031, 0.3), *extreme_cases(form, dtype)]:
+        scales = quantized.largest_scales(case.down)
+        for operator in (operators.sparse_ffn, operators.dense_ffn):
+            torch.testing.assert_close(
+                operator(*ffn_arguments(case), scales), operator(*ffn_arguments(case)), rtol=0, atol=0, equal_nan=True
+            )
+        down = operators.sparse_down(case.gate, case.down, scales)
+        torch.testing.assert_close(down, operators.sparse_down(case.gate, case.down), rtol=0, atol=0, equal_nan=True)
+
+
+@EACH_FORMAT
 def test_rows_may_lie_between_others(form):
     """As in a decoder, where a neuron's rows of up and down are adjacent."""
     case = case_of(form, torch.float32, 2, 96, 40, 0.5)
@@ -161,6 +174,9 @@ def test_torch_knows_the_operators(form):
     torch.library.opcheck(operators.dense_ffn, ffn_arguments(case), test_utils=checks)
     torch.library.opcheck(operators.sparse_up, (*ffn_arguments(case)[:3], case.threshold), test_utils=checks)
     torch.library.opcheck(operators.sparse_down, (case.gate, case.down), test_utils=checks)
+    scales = quantized.largest_scales(case.down)
+    torch.library.opcheck(operators.sparse_down, (case.gate, case.down, scales), test_utils=checks)
+    torch.library.opcheck(operators.dense_ffn, (*ffn_arguments(case), scales), test_utils=checks)
     torch.library.opcheck(operators.linear, (case.x, case.up_weight), test_utils=checks)
     torch.library.opcheck(operators.linear, (case.x, case.up_weight, case.gate, 0.1), test_utils=checks)
 
@@ -173,6 +189,12 @@ def test_bad_arguments():
             module.sparse_up(case.x[:, :64], case.gate, case.up_weight, 0.0)
         with pytest.raises(ValueError, match="rows of 53 bytes, no multiple of a block's 18"):
             module.linear(case.x, case.up_weight[:, 1:])
+        scales = quantized.largest_scales(case.down)
+        for bad in (scales[:39], scales.double(), scales[None]):
+            with pytest.raises(ValueError, match="largest_scales must be float32, contiguous, one for each row"):
+                module.sparse_down(case.gate, case.down, bad)
+        with pytest.raises(ValueError, match="largest_scales are for weights in Q8_0 and Q4_0"):
+            module.sparse_ffn(case.x, case.gate, *[torch.ones(40, 96, dtype=torch.bfloat16)] * 2, 0.0, scales)
         with pytest.raises(ValueError, match="one of bfloat16, float16 and float32 is needed"):
             module.sparse_down(case.down[:1], case.down)
         with pytest.raises(ValueError, match=r"shape.0. is 39, but up_weight.shape.0. is 40"):

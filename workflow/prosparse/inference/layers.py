@@ -150,5 +150,9 @@ def _add_ffn(found: Described, ffn: DecodingFFN) -> None:
     found.numbers["decision_threshold"] = ffn.decision_threshold
     found.add_linear("gate", ffn.gate_weight, None)
     found.tensors |= {"up_weight": ffn.up_weight, "down_weight_transposed": ffn.down_weight_transposed}
+    if ffn.down_largest_scales is not None:
+        found.tensors["down_largest_scales"] = ffn.down_largest_scales
     if ffn.fc1_weight is not None:
         found.tensors |= {"fc1_weight": ffn.fc1_weight, "fc2_weight_transposed": ffn.fc2_weight_transposed}
+        if ffn.fc2_largest_scales is not None:
+            found.tensors["fc2_largest_scales"] = ffn.fc2_largest_scales

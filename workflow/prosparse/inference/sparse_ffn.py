@@ -48,6 +48,11 @@ def held(weight: Tensor, form: Format | None, name: str) -> Tensor:
         raise UserError(str(error)) from None
 
 
+def _largest_scales(rows: Tensor) -> Tensor | None:
+    """For step (3); None for a matrix that is not packed."""
+    return quantized.largest_scales(rows) if quantized.is_packed(rows) else None
+
+
 class StreamingLinear(nn.Module):
     """A linear layer that reads its weights at memory speed; shares them with the layer it replaces."""
 
@@ -136,6 +141,7 @@ class DecodingFFN(nn.Module):
             gate = gate.clone()  # what we keep of a joint matrix must not keep the other half alive
         self.gate_weight = nn.Parameter(gate, requires_grad=False)
         self.neurons = nn.Parameter(neurons, requires_grad=False)
+        self.down_largest_scales = _largest_scales(self.down_weight_transposed)
         for name in ffn.projections:
             delattr(module, name)
         self.residual: Tensor | None = None
@@ -149,6 +155,7 @@ class DecodingFFN(nn.Module):
             fc1, fc2 = (held(weight, form, f"the predictor of {ffn.name}") for weight in weights)
             self.fc1_weight = nn.Parameter(fc1, requires_grad=False)
             self.fc2_weight_transposed = nn.Parameter(fc2, requires_grad=False)
+            self.fc2_largest_scales = _largest_scales(fc2)
 
     @property
     def up_weight(self) -> Tensor:
@@ -161,7 +168,8 @@ class DecodingFFN(nn.Module):
     def scores(self, residual: Tensor) -> Tensor:
         """The predictor's logits [tokens, intermediate_size] for rows of the residual stream."""
         assert self.fc1_weight is not None
-        return sparse_down(torch.relu(linear(residual, self.fc1_weight)), self.fc2_weight_transposed)
+        hidden = torch.relu(linear(residual, self.fc1_weight))
+        return sparse_down(hidden, self.fc2_weight_transposed, self.fc2_largest_scales)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = few_tokens(x)
@@ -179,11 +187,11 @@ class DecodingFFN(nn.Module):
             gate = linear(rows, self.gate_weight)
         if not self.is_sparse:
             # no value is zero, so every row is read
-            return sparse_down(self.activation(gate) * linear(rows, self.up_weight), self.down_weight_transposed).view(
-                x.shape
-            )
+            x1 = self.activation(gate) * linear(rows, self.up_weight)
+            return sparse_down(x1, self.down_weight_transposed, self.down_largest_scales).view(x.shape)
         threshold = self.threshold
         if threshold is None:
             gate, threshold = self.activation(gate), 0.0
         ffn = dense_ffn if self.mode == "dense" else sparse_ffn
-        return ffn(rows, gate, self.up_weight, self.down_weight_transposed, threshold).view(x.shape)
+        down = self.down_weight_transposed
+        return ffn(rows, gate, self.up_weight, down, threshold, self.down_largest_scales).view(x.shape)

@@ -223,11 +223,17 @@ void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_we
   set_values(call, GATES, x, "gate", gate, "up_weight.shape[0]", threshold);
 }
 
-void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed) {
+void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed, const std::optional<Tensor>& largest_scales) {
   call.has_down = true;
   call.down_weight = down_weight_transposed.const_data_ptr();
   call.down_stride = down_weight_transposed.stride(0);
   call.down_columns = columns_of("down_weight_transposed", down_weight_transposed, like);
+  if (!largest_scales.has_value()) return;
+  TORCH_CHECK_VALUE(is_packed(down_weight_transposed), "largest_scales are for weights in Q8_0 and Q4_0");
+  TORCH_CHECK_VALUE(largest_scales->dim() == 1 && largest_scales->is_contiguous() &&
+      largest_scales->size(0) == down_weight_transposed.size(0) && largest_scales->scalar_type() == ScalarType::Float,
+      "largest_scales must be float32, contiguous, one for each row of down_weight_transposed");
+  call.largest_scales = largest_scales->const_data_ptr<float>();
 }
 
 void run(const Call& call, const Tensor& x, const Tensor& weight) {
@@ -244,11 +250,11 @@ Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, d
   return x1;
 }
 
-Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
+Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed, const std::optional<Tensor>& largest_scales) {
   Call call{};
   check_rows("x1", x1, x1);
   check_batch("x1", x1.size(0));
-  set_down(call, x1, down_weight_transposed);
+  set_down(call, x1, down_weight_transposed, largest_scales);
   check_size("x1.shape[1]", x1.size(1), "down_weight_transposed.shape[0]", down_weight_transposed.size(0));
   call.batch = x1.size(0);
   call.intermediate_size = x1.size(1);
@@ -262,10 +268,10 @@ Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed) {
 }
 
 Tensor ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed, double threshold,
-    bool every) {
+    const std::optional<Tensor>& largest_scales, bool every) {
   Call call{};
   set_up(call, x, gate, up_weight, threshold);
-  set_down(call, x, down_weight_transposed);
+  set_down(call, x, down_weight_transposed, largest_scales);
   TORCH_CHECK_VALUE(up_weight.scalar_type() == down_weight_transposed.scalar_type(),
       "up_weight and down_weight_transposed must have the same dtype");
   check_size("down_weight_transposed.shape[0]", down_weight_transposed.size(0), "up_weight.shape[0]", up_weight.size(0));
@@ -277,13 +283,13 @@ Tensor ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const T
 }
 
 Tensor sparse_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
-    double threshold) {
-  return ffn(x, gate, up_weight, down_weight_transposed, threshold, false);
+    double threshold, const std::optional<Tensor>& largest_scales) {
+  return ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales, false);
 }
 
 Tensor dense_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
-    double threshold) {
-  return ffn(x, gate, up_weight, down_weight_transposed, threshold, true);
+    double threshold, const std::optional<Tensor>& largest_scales) {
+  return ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales, true);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& score, double threshold) {

@@ -41,6 +41,7 @@ struct Call {
   int64_t up_stride, up_columns;
   const void* down_weight;  // transposed, [intermediate_size, down_columns]
   int64_t down_stride, down_columns;
+  const float* largest_scales;  // of down_weight's rows, [intermediate_size]; null: packed weights' are searched
   void* output;  // [batch, down_columns], or x1 without step (3)
 };
 

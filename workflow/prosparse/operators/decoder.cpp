@@ -49,7 +49,7 @@ class Description {
   Tensor vector(const std::string& name, ScalarType type, int64_t size) const {
     const Tensor found = tensor(name);
     TORCH_CHECK_VALUE(!found.defined() || (found.is_contiguous() && found.numel() == size && found.scalar_type() == type),
-        name, " must be contiguous, with ", size, " values of the embedding's dtype");
+        name, " must be contiguous, with ", size, " values of dtype ", type);
     return found;
   }
 
@@ -59,6 +59,8 @@ class Description {
 };
 
 int64_t columns(const Tensor& weight) { return columns_in(weight.scalar_type(), weight.size(1)); }
+
+const void* data(const Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
 
 // Runs a call on values of type T, or leaves its output 0 in mode NOTHING.
 template <typename T>
@@ -73,7 +75,46 @@ void compute(Mode mode, const Call& call, const Tensor& weight) {
   }
 }
 
-const void* data(const Tensor& tensor) { return tensor.defined() ? tensor.const_data_ptr() : nullptr; }
+// The rows of a call's step (2), or of a linear layer, and their input.
+void set_up(Call& call, const Tensor& weight, const void* x) {
+  call.has_up = true;
+  call.batch = 1;
+  call.intermediate_size = weight.size(0);
+  call.x = x;
+  call.up_weight = weight.const_data_ptr();
+  call.up_stride = weight.stride(0);
+  call.up_columns = columns(weight);
+}
+
+// The rows of a call's step (3).
+struct Transposed {
+  Tensor weight, largest_scales;
+
+  Transposed() = default;
+  Transposed(const Description& described, const std::string& name, ScalarType type)
+      : weight(described.weight(name + "_weight_transposed", type)),
+        largest_scales(described.vector(name + "_largest_scales", ScalarType::Float, weight.size(0))) {}
+
+  void set_down(Call& call) const {
+    call.has_down = true;
+    call.batch = 1;
+    call.intermediate_size = weight.size(0);
+    call.down_weight = weight.const_data_ptr();
+    call.down_stride = weight.stride(0);
+    call.down_columns = columns(weight);
+    call.largest_scales = static_cast<const float*>(data(largest_scales));
+  }
+  // output = weight^T x over the non-zero x.
+  template <typename T>
+  void operator()(Mode mode, const T* x, T* output) const {
+    Call call{};
+    set_down(call);
+    call.values_are = X1;
+    call.values = x;
+    call.output = output;
+    compute<T>(mode, call, weight);
+  }
+};
 
 // A product with a matrix, and a bias to add.
 struct Linear {
@@ -88,40 +129,18 @@ struct Linear {
   template <typename T>
   void operator()(Mode mode, const T* x, T* output, const T* scores = nullptr, float threshold = 0) const {
     Call call{};
-    call.has_up = true;
+    set_up(call, weight, x);
     call.every = scores == nullptr;
-    call.batch = 1;
-    call.intermediate_size = weight.size(0);
     if (scores != nullptr) {
       call.values_are = SCORES;
       call.values = scores;
       call.threshold = threshold;
     }
-    call.x = x;
-    call.up_weight = weight.const_data_ptr();
-    call.up_stride = weight.stride(0);
-    call.up_columns = columns(weight);
     call.output = output;
     compute<T>(mode, call, weight);
     if (bias.defined()) elementwise<T>().add(output, static_cast<const T*>(bias.const_data_ptr()), 1, rows());
   }
 };
-
-// output = transposed^T x over the non-zero x.
-template <typename T>
-void product_of_nonzero(Mode mode, const Tensor& transposed, const T* x, T* output) {
-  Call call{};
-  call.has_down = true;
-  call.batch = 1;
-  call.intermediate_size = transposed.size(0);
-  call.values_are = X1;
-  call.values = x;
-  call.down_weight = transposed.const_data_ptr();
-  call.down_stride = transposed.stride(0);
-  call.down_columns = columns(transposed);
-  call.output = output;
-  compute<T>(mode, call, transposed);
-}
 
 struct OptionalNorm {
   bool present = false;
@@ -186,7 +205,8 @@ struct Layer {
   Activation activation;
   float threshold, decision_threshold;
   Linear gate, fc1;
-  Tensor up_weight, down_weight_transposed, fc2_weight_transposed;
+  Tensor up_weight;
+  Transposed down, fc2;
 
   Layer(const Description& described, ScalarType type, int64_t hidden_size)
       : heads(described.number("heads")), kv_heads(described.number("kv_heads")), head_size(described.number("head_size")),
@@ -202,7 +222,7 @@ struct Layer {
         output(described, "output", type), activation(static_cast<Activation>(described.number("activation"))),
         threshold(described.number("threshold")), decision_threshold(described.number("decision_threshold")),
         gate(described, "gate", type), up_weight(described.weight("up_weight", type)),
-        down_weight_transposed(described.weight("down_weight_transposed", type)) {
+        down(described, "down", type) {
     TORCH_CHECK_VALUE(kv_heads > 0 && heads % kv_heads == 0, heads, " heads are no multiple of ", kv_heads);
     const auto check = [](const char* name, const Tensor& weight, int64_t rows, int64_t expected) {
       TORCH_CHECK_VALUE(weight.size(0) == rows && columns(weight) == expected, name, " must be [", rows, ", ", expected, "], not [",
@@ -214,12 +234,12 @@ struct Layer {
     check("output_weight", output.weight, hidden_size, heads * head_size);
     check("gate_weight", gate.weight, gate.rows(), hidden_size);
     check("up_weight", up_weight, gate.rows(), hidden_size);
-    check("down_weight_transposed", down_weight_transposed, gate.rows(), hidden_size);
+    check("down_weight_transposed", down.weight, gate.rows(), hidden_size);
     if (described.tensor("fc1_weight").defined()) {
       fc1 = Linear(described, "fc1", type);
-      fc2_weight_transposed = described.weight("fc2_weight_transposed", type);
+      fc2 = Transposed(described, "fc2", type);
       check("fc1_weight", fc1.weight, fc1.rows(), hidden_size);
-      check("fc2_weight_transposed", fc2_weight_transposed, fc1.rows(), gate.rows());
+      check("fc2_weight_transposed", fc2.weight, fc1.rows(), gate.rows());
     }
   }
 
@@ -296,36 +316,27 @@ struct Layer {
       T *hidden = take(fc1.rows()), *scores = take(gate.rows());
       fc1(mode, residual, hidden);
       elementwise<T>().shifted_relu(hidden, 0, fc1.rows());
-      product_of_nonzero(mode, fc2_weight_transposed, hidden, scores);
+      fc2(mode, hidden, scores);
       gate(mode, input, gates, scores, decision_threshold);
     } else {
       gate(mode, input, gates);
     }
     Call call{};
-    call.has_up = true;
-    call.batch = 1;
-    call.intermediate_size = gate.rows();
-    call.x = input;
-    call.up_weight = up_weight.const_data_ptr();
-    call.up_stride = up_weight.stride(0);
-    call.up_columns = columns(up_weight);
+    set_up(call, up_weight, input);
     if (activation == Activation::SILU) {  // nothing is zero
       T* const factors = take(gate.rows());
       call.every = true;
       call.output = factors;
       compute<T>(mode, call, up_weight);
       elementwise<T>().silu(gates, factors, gate.rows());
-      return product_of_nonzero(mode, down_weight_transposed, gates, result);
+      return down(mode, gates, result);
     }
     if (activation == Activation::SHIFTED_RELU) elementwise<T>().shifted_relu(gates, threshold, gate.rows());
     call.every = mode == Mode::DENSE;
     call.values_are = GATES;
     call.values = gates;
     call.threshold = activation == Activation::FATRELU ? threshold : 0;
-    call.has_down = true;
-    call.down_weight = down_weight_transposed.const_data_ptr();
-    call.down_stride = down_weight_transposed.stride(0);
-    call.down_columns = columns(down_weight_transposed);
+    down.set_down(call);
     call.output = result;
     compute<T>(mode, call, up_weight);
   }

@@ -28,26 +28,40 @@ def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> T
     return x1.index_copy_(1, active, product).masked_fill_(s == 0, 0)
 
 
-def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
+def sparse_down(x1: Tensor, down_weight_transposed: Tensor, largest_scales: Tensor | None = None) -> Tensor:
     """``reference.sparse_down``; in a batch, a non-finite row also reaches tokens for which it is inactive."""
-    check_down(x1, down_weight_transposed)
+    check_down(x1, down_weight_transposed, largest_scales)
     if is_packed(down_weight_transposed):
         return reference.sparse_down(x1, down_weight_transposed)
     active = (x1 != 0).any(0).nonzero().squeeze(1)
     return _down(x1.index_select(1, active), down_weight_transposed.index_select(0, active))
 
 
-def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+def sparse_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    largest_scales: Tensor | None = None,
+) -> Tensor:
     """:func:`sparse_up`, then :func:`sparse_down`."""
-    check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    check_ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales)
     if is_packed(up_weight):
         return reference.sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     return sparse_down(sparse_up(x, gate, up_weight, threshold), down_weight_transposed)
 
 
-def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+def dense_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    largest_scales: Tensor | None = None,
+) -> Tensor:
     """``reference.dense_ffn``, with x1 rounded as in :func:`sparse_up`."""
-    check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    check_ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales)
     if is_packed(up_weight):
         return reference.dense_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     return _down(dense_up(x, gate, up_weight, threshold), down_weight_transposed)

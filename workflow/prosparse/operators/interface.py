@@ -22,14 +22,19 @@ MAX_BATCH = 8
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 torch.library.define("prosparse::sparse_up", "(Tensor x, Tensor gate, Tensor up_weight, float threshold) -> Tensor")
-torch.library.define("prosparse::sparse_down", "(Tensor x1, Tensor down_weight_transposed) -> Tensor")
+torch.library.define(
+    "prosparse::sparse_down",
+    "(Tensor x1, Tensor down_weight_transposed, Tensor? largest_scales=None) -> Tensor",
+)
 torch.library.define(
     "prosparse::sparse_ffn",
-    "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold) -> Tensor",
+    "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold, "
+    "Tensor? largest_scales=None) -> Tensor",
 )
 torch.library.define(
     "prosparse::dense_ffn",
-    "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold) -> Tensor",
+    "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold, "
+    "Tensor? largest_scales=None) -> Tensor",
 )
 torch.library.define(
     "prosparse::linear", "(Tensor x, Tensor weight, Tensor? score=None, float threshold=0.0) -> Tensor"
@@ -91,20 +96,39 @@ def check_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> No
         raise ValueError(f"threshold must be finite and not negative, not {threshold}")
 
 
-def check_down(x1: Tensor, down_weight_transposed: Tensor) -> None:
+def _check_scales(largest_scales: Tensor | None, down_weight_transposed: Tensor) -> None:
+    if largest_scales is None:
+        return
+    if not quantized.is_packed(down_weight_transposed):
+        raise ValueError("largest_scales are for weights in Q8_0 and Q4_0")
+    shape, dtype = down_weight_transposed.shape[:1], torch.float32
+    if largest_scales.shape != shape or largest_scales.dtype != dtype or not largest_scales.is_contiguous():
+        raise ValueError("largest_scales must be float32, contiguous, one for each row of down_weight_transposed")
+
+
+def check_down(x1: Tensor, down_weight_transposed: Tensor, largest_scales: Tensor | None = None) -> None:
     """Raise ValueError unless the arguments are valid for ``sparse_down``."""
     _check_alike(x1=x1, down_weight_transposed=down_weight_transposed)
     _check_batch("x1", x1.shape[0])
     _check_size("x1.shape[1]", x1.shape[1], "down_weight_transposed.shape[0]", down_weight_transposed.shape[0])
+    _check_scales(largest_scales, down_weight_transposed)
 
 
-def check_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> None:
+def check_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    largest_scales: Tensor | None = None,
+) -> None:
     """Raise ValueError unless the arguments are valid for ``sparse_ffn`` and ``dense_ffn``."""
     check_up(x, gate, up_weight, threshold)
     _check_alike(up_weight=up_weight, down_weight_transposed=down_weight_transposed)
     _check_size(
         "down_weight_transposed.shape[0]", down_weight_transposed.shape[0], "up_weight.shape[0]", up_weight.shape[0]
     )
+    _check_scales(largest_scales, down_weight_transposed)
 
 
 def check_linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> None:
@@ -126,15 +150,22 @@ def _(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
 
 
 @torch.library.register_fake("prosparse::sparse_down")
-def _(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
-    check_down(x1, down_weight_transposed)
+def _(x1: Tensor, down_weight_transposed: Tensor, largest_scales: Tensor | None = None) -> Tensor:
+    check_down(x1, down_weight_transposed, largest_scales)
     return x1.new_empty(x1.shape[0], quantized.columns(down_weight_transposed))
 
 
 @torch.library.register_fake("prosparse::sparse_ffn")
 @torch.library.register_fake("prosparse::dense_ffn")
-def _(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
-    check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+def _(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    largest_scales: Tensor | None = None,
+) -> Tensor:
+    check_ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales)
     return x.new_empty(x.shape[0], quantized.columns(down_weight_transposed))
 
 

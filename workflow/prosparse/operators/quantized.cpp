@@ -148,6 +148,10 @@ inline Floats load_scales(const uint8_t* from) {
 inline Floats zeros() { return _mm256_setzero_ps(); }
 inline Floats all_floats(float value) { return _mm256_set1_ps(value); }
 inline Bytes all_words(int16_t value) { return _mm256_set1_epi16(value); }
+inline Bytes all_bytes(int8_t value) { return _mm256_set1_epi8(value); }
+// Words of the two, in turn, within each 16 bytes.
+inline Bytes interleave_low(Bytes a, Bytes b) { return _mm256_unpacklo_epi16(a, b); }
+inline Bytes interleave_high(Bytes a, Bytes b) { return _mm256_unpackhi_epi16(a, b); }
 inline Floats to_floats(Bytes integers) { return _mm256_cvtepi32_ps(integers); }
 inline Bytes round_to_integers(Floats value) { return _mm256_cvtps_epi32(value); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
@@ -184,16 +188,6 @@ inline Bytes add_byte_products(Bytes sums, Bytes a, Bytes b) {
 template <Format FORMAT>
 struct Weights;
 template <>
-struct Weights<Format::Q4_0> {
-  Bytes low, high;
-  explicit Weights(Bytes values)
-      : low(_mm256_and_si256(values, _mm256_set1_epi8(15))),
-        high(_mm256_and_si256(_mm256_srli_epi16(values, 4), _mm256_set1_epi8(15))) {}
-  Bytes dot(const int8_t* x, const int32_t* starts) const {
-    return add_byte_products(add_byte_products(load_bytes(starts), low, load_bytes(x)), high, load_bytes(x + BYTES));
-  }
-};
-template <>
 struct Weights<Format::Q8_0> {
   Bytes values, magnitudes;
   explicit Weights(Bytes values) : values(values), magnitudes(_mm256_abs_epi8(values)) {}
@@ -204,24 +198,6 @@ struct Weights<Format::Q8_0> {
 template <Format FORMAT>
 inline int32_t start_of(int32_t total) { return FORMAT == Format::Q4_0 ? -8 * total : 0; }
 
-template <Format FORMAT>
-inline void add_products(Bytes first, Bytes second, Bytes factors, Bytes* totals) {
-  const Bytes both[2] = {_mm256_unpacklo_epi16(first, second), _mm256_unpackhi_epi16(first, second)};
-  for (int half = 0; half < 2; ++half) {
-    if (FORMAT == Format::Q4_0) {
-      const Bytes nibble = _mm256_set1_epi16(15);
-      Bytes* const own = totals + 4 * half;
-      own[0] = add_word_products(own[0], _mm256_and_si256(both[half], nibble), factors);
-      own[1] = add_word_products(own[1], _mm256_and_si256(_mm256_srli_epi16(both[half], 4), nibble), factors);
-      own[2] = add_word_products(own[2], _mm256_and_si256(_mm256_srli_epi16(both[half], 8), nibble), factors);
-      own[3] = add_word_products(own[3], _mm256_srli_epi16(both[half], 12), factors);
-    } else {
-      Bytes* const own = totals + 2 * half;
-      own[0] = add_word_products(own[0], _mm256_srai_epi16(_mm256_slli_epi16(both[half], 8), 8), factors);
-      own[1] = add_word_products(own[1], _mm256_srai_epi16(both[half], 8), factors);
-    }
-  }
-}
 #include "quantized_kernels.h"
 }  // namespace avx2
 #if defined(__clang__)
@@ -245,6 +221,9 @@ inline Floats load_scales(const uint8_t* from) {
 inline Floats zeros() { return _mm512_setzero_ps(); }
 inline Floats all_floats(float value) { return _mm512_set1_ps(value); }
 inline Bytes all_words(int16_t value) { return _mm512_set1_epi16(value); }
+inline Bytes all_bytes(int8_t value) { return _mm512_set1_epi8(value); }
+inline Bytes interleave_low(Bytes a, Bytes b) { return _mm512_unpacklo_epi16(a, b); }
+inline Bytes interleave_high(Bytes a, Bytes b) { return _mm512_unpackhi_epi16(a, b); }
 inline Floats to_floats(Bytes integers) { return _mm512_cvtepi32_ps(integers); }
 inline Bytes round_to_integers(Floats value) { return _mm512_cvtps_epi32(value); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
@@ -268,48 +247,21 @@ template <int BLOCKS>
 inline Bytes spread(Bytes value, int step) { return _mm512_permutexvar_epi32(lanes_of<BLOCKS>(step), value); }
 inline Bytes words_of(Bytes low, Bytes high) { return _mm512_mask_blend_epi16(0xaaaaaaaau, low, _mm512_slli_epi32(high, 16)); }
 inline Bytes add_word_products(Bytes sums, Bytes a, Bytes b) { return _mm512_dpwssd_epi32(sums, a, b); }
+inline Bytes add_byte_products(Bytes sums, Bytes a, Bytes b) { return _mm512_dpbusd_epi32(sums, a, b); }
 
 template <Format FORMAT>
 struct Weights;
-template <>
-struct Weights<Format::Q4_0> {
-  Bytes low, high;
-  explicit Weights(Bytes values)
-      : low(_mm512_and_si512(values, _mm512_set1_epi8(15))),
-        high(_mm512_and_si512(_mm512_srli_epi16(values, 4), _mm512_set1_epi8(15))) {}
-  Bytes dot(const int8_t* x, const int32_t* starts) const {
-    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(load_bytes(starts), low, load_bytes(x)), high, load_bytes(x + BYTES));
-  }
-};
 template <>
 struct Weights<Format::Q8_0> {
   Bytes values;  // counted from 0
   explicit Weights(Bytes values) : values(_mm512_xor_si512(values, _mm512_set1_epi8(-128))) {}
   Bytes dot(const int8_t* x, const int32_t* starts) const {
-    return _mm512_dpbusd_epi32(load_bytes(starts), values, load_bytes(x));
+    return add_byte_products(load_bytes(starts), values, load_bytes(x));
   }
 };
 template <Format FORMAT>
 inline int32_t start_of(int32_t total) { return (FORMAT == Format::Q4_0 ? -8 : -128) * total; }
 
-template <Format FORMAT>
-inline void add_products(Bytes first, Bytes second, Bytes factors, Bytes* totals) {
-  const Bytes both[2] = {_mm512_unpacklo_epi16(first, second), _mm512_unpackhi_epi16(first, second)};
-  for (int half = 0; half < 2; ++half) {
-    if (FORMAT == Format::Q4_0) {
-      const Bytes nibble = _mm512_set1_epi16(15);
-      Bytes* const own = totals + 4 * half;
-      own[0] = add_word_products(own[0], _mm512_and_si512(both[half], nibble), factors);
-      own[1] = add_word_products(own[1], _mm512_and_si512(_mm512_srli_epi16(both[half], 4), nibble), factors);
-      own[2] = add_word_products(own[2], _mm512_and_si512(_mm512_srli_epi16(both[half], 8), nibble), factors);
-      own[3] = add_word_products(own[3], _mm512_srli_epi16(both[half], 12), factors);
-    } else {
-      Bytes* const own = totals + 2 * half;
-      own[0] = add_word_products(own[0], _mm512_srai_epi16(_mm512_slli_epi16(both[half], 8), 8), factors);
-      own[1] = add_word_products(own[1], _mm512_srai_epi16(both[half], 8), factors);
-    }
-  }
-}
 #include "quantized_kernels.h"
 }  // namespace avx512_vnni
 #if defined(__clang__)

@@ -111,6 +111,14 @@ def scales(packed: Tensor) -> Tensor:
     return _parts(packed.view(torch.uint8), BY_DTYPE[packed.dtype])[0].contiguous().view(torch.float16)
 
 
+def largest_scales(packed: Tensor) -> Tensor:
+    """The largest magnitude among each row's scales, float32 [rows].
+
+    Step (3) rounds factors relative to the largest in its sum. Given these, it need not search the rows for it.
+    """
+    return scales(packed).float().abs().amax(1)
+
+
 def integers(packed: Tensor) -> Tensor:
     """The integers that the scales multiply, int8 [rows, columns]: -128 to 127, or -8 to 7."""
     of = BY_DTYPE[packed.dtype]

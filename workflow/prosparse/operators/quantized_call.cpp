@@ -174,8 +174,9 @@ class Run {
       for (int64_t b = 0; b < batch; ++b) any |= x1[b * count + i] != 0;
       return any;
     };
+    const float* const known = call.largest_scales;
     const auto prefetch = [&](int64_t i) {
-      if (i >= last || !counts(i)) return;
+      if (known != nullptr || i >= last || !counts(i)) return;
       const uint8_t* const scales = down.row(row(i));
       for (int64_t at = 0; at < down.blocks() * quantized::SCALE_BYTES; at += 64) __builtin_prefetch(scales + at);
     };
@@ -183,7 +184,7 @@ class Run {
     for (int64_t i = first; i < last; ++i) {
       prefetch(i + SCALES_AHEAD);
       if (!counts(i)) continue;
-      const float scale = kernels().largest_scale(down, row(i));
+      const float scale = known != nullptr ? known[row(i)] : kernels().largest_scale(down, row(i));
       for (int64_t b = 0; b < batch; ++b) {
         const float product = std::fabs(x1[b * count + i]) * scale;
         largest[b] = std::isfinite(product) ? (product > largest[b] ? product : largest[b]) : NAN;

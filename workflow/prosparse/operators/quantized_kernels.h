@@ -6,6 +6,8 @@
 // flight, and so that they share the loads of the input.
 
 constexpr int LANES = BYTES / 4;  // 32-bit numbers in a vector
+using Words = int16_t __attribute__((vector_size(BYTES)));
+using UnsignedWords = uint16_t __attribute__((vector_size(BYTES)));
 
 template <Format FORMAT>
 struct Layout {
@@ -14,6 +16,17 @@ struct Layout {
   static constexpr int INPUTS = FORMAT == Format::Q4_0 ? 2 : 1;  // input vectors per step
   static constexpr int SUMS = FORMAT == Format::Q4_0 ? 8 : 4;  // vectors of 32-bit sums per step
   static constexpr int COLUMNS = BLOCKS * BLOCK;  // per step
+};
+
+// A vector of weights; that of Q8_0 depends on the instruction set.
+template <>
+struct Weights<Format::Q4_0> {
+  Bytes low, high;
+  explicit Weights(Bytes values)
+      : low(values & all_bytes(15)), high(Bytes(UnsignedWords(values) >> 4) & all_bytes(15)) {}
+  Bytes dot(const int8_t* x, const int32_t* starts) const {
+    return add_byte_products(add_byte_products(load_bytes(starts), low, load_bytes(x)), high, load_bytes(x + BYTES));
+  }
 };
 
 // A rounded vector: its integers in the order in which steps need them, its scales, and what to start a step's integer
@@ -85,38 +98,17 @@ inline void prefetch_scales(const uint8_t* row, int64_t blocks) {
   for (int64_t i = 0; i < blocks * SCALE_BYTES; i += 64) prefetch(row + i);
 }
 
-// outputs[b][..] of N rows; `next` are the rows that will follow. Where rows are skipped (JUMPS), the processor does not
-// foresee the next ones, so each vector's place in them is prefetched; where none are, its own prefetching is better.
-template <Format FORMAT, int N, int BATCH, bool JUMPS>
-inline __attribute__((always_inline)) void dot_rows(const Matrix& matrix, const uint8_t* const* rows,
-    const uint8_t* const* next, const Input* inputs, float (*dots)[BATCH]) {
+// Calls group(at, steps, weights_of, scales_of) for each group of N rows: weights_of(row, step) and scales_of(row) load its
+// vectors. `next` are the rows that will follow. Where rows are skipped (JUMPS), the processor does not foresee the next
+// ones, so each vector's place in them is prefetched; where none are, its own prefetching is better.
+template <Format FORMAT, int N, bool JUMPS, typename Group>
+inline __attribute__((always_inline)) void walk(const Matrix& matrix, const uint8_t* const* rows, const uint8_t* const* next,
+    const Group& group) {
   using L = Layout<FORMAT>;
   const int64_t blocks = matrix.blocks(), scale_bytes = blocks * SCALE_BYTES;
   const int64_t whole = blocks / LANES;
-  Floats totals[N][BATCH];
-  for (int row = 0; row < N; ++row) {
-    for (int b = 0; b < BATCH; ++b) totals[row][b] = zeros();
-    if (JUMPS) prefetch_scales(next[row], blocks);
-  }
-  const auto group = [&](int64_t at, int steps, const auto& weights_of, const auto& scales_of)
-      __attribute__((always_inline)) {
-    Floats factors[N][BATCH];
-    for (int row = 0; row < N; ++row) {
-      const Floats scale = scales_of(row);
-      for (int b = 0; b < BATCH; ++b) factors[row][b] = scale * load_floats(inputs[b].scales + at * LANES);
-    }
-#pragma GCC unroll 8
-    for (int step = 0; step < steps; ++step) {
-      const int64_t place = at * L::STEPS + step;
-      for (int row = 0; row < N; ++row) {
-        const Weights<FORMAT> weights(weights_of(row, step));
-        for (int b = 0; b < BATCH; ++b) {
-          const Bytes product = weights.dot(inputs[b].values + place * L::INPUTS * BYTES, inputs[b].starts + place * LANES);
-          totals[row][b] = multiply_add(to_floats(product), spread<L::BLOCKS>(factors[row][b], step), totals[row][b]);
-        }
-      }
-    }
-  };
+  if (JUMPS)
+    for (int row = 0; row < N; ++row) prefetch_scales(next[row], blocks);
   for (int64_t at = 0; at < whole; ++at) {
     const auto weights_of = [&](int row, int step) __attribute__((always_inline)) {
       const int64_t place = scale_bytes + (at * L::STEPS + step) * BYTES;
@@ -137,6 +129,35 @@ inline __attribute__((always_inline)) void dot_rows(const Matrix& matrix, const 
         [&](int row, int step) { return load_bytes(values[row] + step * BYTES); },
         [&](int row) { return load_scales(scales[row]); });
   }
+}
+
+// outputs[b][..] of N rows.
+template <Format FORMAT, int N, int BATCH, bool JUMPS>
+inline __attribute__((always_inline)) void dot_rows(const Matrix& matrix, const uint8_t* const* rows,
+    const uint8_t* const* next, const Input* inputs, float (*dots)[BATCH]) {
+  using L = Layout<FORMAT>;
+  Floats totals[N][BATCH];
+  for (int row = 0; row < N; ++row)
+    for (int b = 0; b < BATCH; ++b) totals[row][b] = zeros();
+  walk<FORMAT, N, JUMPS>(matrix, rows, next, [&](int64_t at, int steps, const auto& weights_of, const auto& scales_of)
+      __attribute__((always_inline)) {
+    Floats factors[N][BATCH];
+    for (int row = 0; row < N; ++row) {
+      const Floats scale = scales_of(row);
+      for (int b = 0; b < BATCH; ++b) factors[row][b] = scale * load_floats(inputs[b].scales + at * LANES);
+    }
+#pragma GCC unroll 8
+    for (int step = 0; step < steps; ++step) {
+      const int64_t place = at * L::STEPS + step;
+      for (int row = 0; row < N; ++row) {
+        const Weights<FORMAT> weights(weights_of(row, step));
+        for (int b = 0; b < BATCH; ++b) {
+          const Bytes product = weights.dot(inputs[b].values + place * L::INPUTS * BYTES, inputs[b].starts + place * LANES);
+          totals[row][b] = multiply_add(to_floats(product), spread<L::BLOCKS>(factors[row][b], step), totals[row][b]);
+        }
+      }
+    }
+  });
   for (int row = 0; row < N; ++row)
     for (int b = 0; b < BATCH; ++b) dots[row][b] = sum(totals[row][b]);
 }
@@ -199,15 +220,27 @@ inline float largest_scale(const Matrix& matrix, int64_t row) {
   return value;
 }
 
+// Adds the products of two rows' integers, given side by side in words, with their factors.
+template <Format FORMAT>
+inline void add_products(Bytes first, Bytes second, Bytes factors, Bytes* totals) {
+  const Bytes halves[2] = {interleave_low(first, second), interleave_high(first, second)};
+  for (const Bytes both : halves) {
+    if (FORMAT == Format::Q4_0) {
+      for (int part = 0; part < 4; ++part, ++totals)
+        *totals = add_word_products(*totals, Bytes((UnsignedWords(both) >> 4 * part) & 15), factors);
+    } else {
+      for (int part = 0; part < 2; ++part, ++totals)
+        *totals = add_word_products(*totals, Bytes((Words(both) << 8 * (1 - part)) >> 8), factors);
+    }
+  }
+}
+
 // Adds PAIRS pairs of rows to the 32-bit sums: the pairs' words side by side are multiplied by their two factors.
 template <Format FORMAT, int PAIRS>
 inline __attribute__((always_inline)) void add_pairs(const Matrix& matrix, const uint8_t* const* rows,
     const uint8_t* const* next, const float* factors, int32_t* sums, int32_t* shifts) {
   using L = Layout<FORMAT>;
-  const int64_t blocks = matrix.blocks(), scale_bytes = blocks * SCALE_BYTES;
-  const int64_t whole = blocks / LANES;
-  for (int row = 0; row < 2 * PAIRS; ++row) prefetch_scales(next[row], blocks);
-  const auto group = [&](int64_t at, int steps, const auto& weights_of, const auto& scales_of)
+  walk<FORMAT, 2 * PAIRS, true>(matrix, rows, next, [&](int64_t at, int steps, const auto& weights_of, const auto& scales_of)
       __attribute__((always_inline)) {
     Bytes both[PAIRS];  // of each block: the first row's factor in the low word, the second's in the high word
     for (int pair = 0; pair < PAIRS; ++pair)
@@ -228,27 +261,7 @@ inline __attribute__((always_inline)) void add_pairs(const Matrix& matrix, const
       for (int i = 0; i < L::SUMS; ++i) store_bytes(own + i * LANES, totals[i]);
       if (FORMAT == Format::Q4_0) store_bytes(shifts + place * LANES, shift);
     }
-  };
-  for (int64_t at = 0; at < whole; ++at) {
-    const auto weights_of = [&](int row, int step) __attribute__((always_inline)) {
-      const int64_t place = scale_bytes + (at * L::STEPS + step) * BYTES;
-      if (BYTES == 64 || step % 2 == 0) prefetch(next[row] + place);
-      return load_bytes(rows[row] + place);
-    };
-    group(at, L::STEPS, weights_of, [&](int row) { return load_scales(rows[row] + at * LANES * SCALE_BYTES); });
-  }
-  if (const int64_t left = blocks - whole * LANES; left > 0) {
-    alignas(64) uint8_t values[2 * PAIRS][L::STEPS * BYTES], scales[2 * PAIRS][LANES * SCALE_BYTES];
-    for (int row = 0; row < 2 * PAIRS; ++row) {
-      std::memset(values[row], 0, sizeof(values[row]));
-      std::memset(scales[row], 0, sizeof(scales[row]));
-      std::memcpy(values[row], rows[row] + scale_bytes + whole * LANES * value_bytes(FORMAT), left * value_bytes(FORMAT));
-      std::memcpy(scales[row], rows[row] + whole * LANES * SCALE_BYTES, left * SCALE_BYTES);
-    }
-    group(whole, static_cast<int>((left + L::BLOCKS - 1) / L::BLOCKS),
-        [&](int row, int step) { return load_bytes(values[row] + step * BYTES); },
-        [&](int row) { return load_scales(scales[row]); });
-  }
+  });
 }
 
 // The parts of a sum: 32-bit sums and what to subtract from them, and 64-bit totals.
