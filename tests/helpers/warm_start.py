@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from functools import cache
@@ -39,8 +40,7 @@ import json, os, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({path!r})
 socket.send_fds(server, [b"."], [0, 1, 2])
-server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
-server.shutdown(socket.SHUT_WR)
+server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
 status = server.recv(1)
 sys.exit(status[0] if status else 1)
 """
@@ -95,7 +95,9 @@ def serve(program: str, path: str) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _, streams, _, _ = socket.recv_fds(connection, 1, 3)
         with connection.makefile("rb") as sent:
-            arguments, directory, environment = json.loads(sent.read())
+            arguments, directory, environment = json.loads(sent.readline())
+        os.setsid()
+        threading.Thread(target=end_with_client, args=(connection,), daemon=True).start()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
@@ -115,6 +117,12 @@ def serve(program: str, path: str) -> None:
         sys.stderr.flush()
         connection.send(bytes([status]))
         os._exit(status)
+
+
+def end_with_client(connection: socket.socket) -> None:
+    """Kill this process and what it started when the client is gone: a test that times out leaves nothing behind."""
+    if not connection.recv(1):
+        os.killpg(0, signal.SIGKILL)
 
 
 def call(program: str, arguments: list[str]) -> int:
