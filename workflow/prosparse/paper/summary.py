@@ -28,7 +28,7 @@ def summary(layout: Layout) -> str:
 
 def _verdict(claim: dict[str, Any]) -> str:
     part = claim["deciding"]
-    number = f"  {part['quantity']}: {part['ours'].partition(' (')[0]}, required {part['limit']}" if part else ""
+    number = f"  {part['quantity']} {part['ours'].partition(' (')[0]}, required {part['limit']}" if part else ""
     return f"{claim['number']:2} {claim['title']:{WIDTH}} {claim['verdict']:13}{number}"
 
 

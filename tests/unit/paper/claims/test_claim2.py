@@ -24,7 +24,7 @@ def test_claim2_compares_with_vanilla_where_more_training_hides_the_cost(tmp_pat
     change_measurements(synthetic, "vanilla", lambda entry: entry.update(loss=3.40))
     verdict = verdicts_of(synthetic)[2]
     assert verdict.verdict == Verdict.FAILS
-    assert "45% more tokens" in verdict.evidence
+    assert "was trained on 45% more tokens than the original" in verdict.evidence
 
 
 def test_claim2_compares_with_vanilla_where_other_data_hides_the_cost(tmp_path):
@@ -48,7 +48,7 @@ def test_claim2_is_undecided_without_vanilla_where_more_training_hides_the_cost(
 def test_one_seed_of_unknown_deviation_decides_nothing_about_runs(tmp_path):
     verdicts = verdicts_of(Synthetic(tmp_path, {**CONFIG, "seed_deviation": None}).write())
     assert {number for number, each in verdicts.items() if each.verdict is Verdict.UNDECIDED} == {1, 2, 5, 10}
-    assert "(no interval)" in verdicts[2].evidence
+    assert any("(no interval)" in part.ours for part in verdicts[2].parts)
     assert verdicts[4].verdict is Verdict.HOLDS  # the same weights
 
 
@@ -66,7 +66,7 @@ def test_claim2_takes_a_pretrained_original_as_it_is_by_benchmarks(tmp_path, unt
         synthetic.edit(path, precise(0.05 if run == "vanilla" else 0.0))
     verdict = verdicts_of(synthetic)[2]
     assert verdict.verdict == Verdict.HOLDS
-    assert "Compared with the original" not in verdict.evidence
+    assert "decides too" not in verdict.evidence
     assert "At equal tokens it is 5.00 points worse" in verdict.evidence  # a finding, and not the claim's
 
 
@@ -77,11 +77,10 @@ def test_claim2_compares_with_vanilla_by_loss_on_text_that_a_pretrained_original
     change_measurements(synthetic, "vanilla", lambda entry: entry.update(loss=3.40))
     verdict = verdicts_of(synthetic)[2]
     assert verdict.verdict == Verdict.FAILS
-    amounts = f"{(until + 180) * 2048:,} tokens of this experiment's corpora, the original on {until * 2048:,}"
-    assert amounts in verdict.evidence
+    assert f"was trained on {180 * 2048:,} more tokens than the original" in verdict.evidence
 
 
 def test_an_untrained_original_from_scratch_is_judged(tmp_path):
     base = {**CONFIG["runs"]["base"], "stages": [{"until": 0}]}
     synthetic = Synthetic(tmp_path, {**CONFIG, "runs": {**CONFIG["runs"], "base": base}}).write()
-    assert "the original on 0" in verdicts_of(synthetic)[2].evidence
+    assert f"was trained on {180 * 2048:,} more tokens than the original" in verdicts_of(synthetic)[2].evidence

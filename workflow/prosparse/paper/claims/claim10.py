@@ -30,14 +30,12 @@ def build(results: Results) -> Finding:
     shares = [f"{sparsity_of(results, pair).mean:.2f} %" for pair in pairs]
     return Finding.of(
         [
-            Quantity(f"λ = {less} keeps more sparsity than λ = {none}", kept, "points").more_than(
+            Quantity(f"λ = {less} keeps more sparsity than λ = {none}, by", kept, "points").more_than(
                 tolerance["sparsity"]
             ),
-            measure.cost(f"λ = {full} is worse than λ = {less}", worse).more_than(measure.tolerance),
+            measure.cost(f"λ = {full} is worse than λ = {less}, by", worse).more_than(measure.tolerance),
         ],
-        f"Sparsity after SFT: {shares[0]} with λ = {none}, {shares[1]} with {less}, {shares[2]} with {full}. "
-        f"λ = {less} keeps {kept.show(2)} points more than λ = {none} (required: more than "
-        f"{tolerance['sparsity']:g}). With λ = {full} the model is {measure.show(worse)} than with {less} "
-        f"(required: more than {measure.tolerance:g}); with {none} it is "
-        f"{measure.show(measure.worse(without, smaller))}. {measure.explanation}",
+        f"Sparsity after SFT: {shares[0]} with λ = {none}, {shares[1]} with {less}, {shares[2]} with {full}. With "
+        f"λ = {none} the model is {measure.show(measure.worse(without, smaller))} than with {less}. "
+        f"{measure.explanation}",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.claims.finding import Finding, Part, Quantity, Verdict, all_of
-from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sparsity_of, written_out
-from prosparse.paper.claims.quality import Quality, quality
+from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sized, sparsity_of, written_out
+from prosparse.paper.claims.quality import Quality, explained, quality
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin
 from prosparse.paper.results.reader import Results
@@ -21,12 +21,15 @@ def needs(experiment: Experiment) -> Needs:
 
 
 def build(results: Results) -> Finding:
-    findings = []
+    findings, measures = [], []
     for scale, (original_row, _, final_row) in SCALES.items():
         original, final = pair_of(results.experiment, original_row), pair_of(results.experiment, final_row)
         if original is not None and final is not None:
-            findings.append(_of_scale(results, scale, original, final))
-    return all_of(findings, "No runs stand for both an original and its ProSparse row.")
+            vanilla = _vanilla(results.experiment, scale)
+            pairs = [final, original, *([vanilla] if vanilla is not None else [])]
+            measures.append(quality(results, pairs, published_claims()[2].tolerance))
+            findings.append(_of_scale(results, scale, pairs, measures[-1]))
+    return explained(all_of(findings, "No runs stand for both an original and its ProSparse row."), measures)
 
 
 def _vanilla(experiment: Experiment, scale: str) -> str | None:
@@ -35,41 +38,34 @@ def _vanilla(experiment: Experiment, scale: str) -> str | None:
     return pair_of(experiment, f"Vanilla ReLU-{scale}") if found is None else written_out(experiment, found)
 
 
-def _of_scale(results: Results, scale: str, original: str, final: str) -> Finding:
+def _of_scale(results: Results, scale: str, pairs: list[str], measure: Quality) -> Finding:
     """Judge both parts: at the original's quality, and at that of Vanilla ReLU at equal tokens.
 
     The claim is about the original. The second part decides too where the original saw less training or other data.
+
+    Args:
+        pairs: ProSparse, the original, and Vanilla ReLU if there is such a run.
     """
-    tolerance = published_claims()[2].tolerance
-    experiment, floor = results.experiment, tolerance["sparsity_floor"]
-    vanilla = _vanilla(experiment, scale)
-    measure = quality(results, [final, original, *([vanilla] if vanilla is not None else [])], tolerance)
-    sparsity, worse = sparsity_of(results, final).estimate(), measure.worse(final, original)
-    name = named(results, final)
+    floor, model = published_claims()[2].tolerance["sparsity_floor"], sized(results, scale, pairs[0])
+    final, original, *vanilla = pairs
+    printed = f"{_printed(scale, 'average_sparsity')[-1]} %"
     parts = [
-        Quantity(f"Sparsity, {scale}", sparsity, "%", paper=f"{_printed(scale, 'average_sparsity')[-1]} %").more_than(
-            floor
-        ),
-        measure.cost(f"Worse than the original, {scale}", worse, _papers_change(scale)).at_most(measure.tolerance),
+        Quantity(f"{model}: sparsity", sparsity_of(results, final).estimate(), "%", paper=printed).more_than(floor),
+        measure.cost(
+            f"{model}: worse than the original by", measure.worse(final, original), _papers_change(scale)
+        ).at_most(measure.tolerance),
     ]
-    words = (
-        f"{scale}: {name} reaches {sparsity.show(2)} % sparsity (required: {floor:g}; paper: "
-        f"{_printed(scale, 'average_sparsity')[-1]}) and is {measure.show(worse)} than {named(results, original)} "
-        f"(allowed: {measure.tolerance:g}). {measure.explanation}"
-    )
-    confounded = _confounded(experiment, original, final, measure)
+    words = f"{named(results, final)} is compared with {named(results, original)}."
+    confounded = _confounded(results.experiment, original, final, measure)
     if confounded:
-        words += f" Compared with the original, it {confounded}, so Vanilla ReLU at equal tokens decides too."
-    if vanilla is not None:
-        cost = measure.worse(final, vanilla)
-        against_vanilla = measure.cost(f"Worse than Vanilla ReLU, {scale}", cost).at_most(measure.tolerance)
-        words += (
-            f" At equal tokens it is {measure.show(cost)} than {named(results, vanilla)} (allowed: "
-            f"{measure.tolerance:g}): {against_vanilla.verdict.value}."
-        )
+        words += f" It {confounded} than the original, so Vanilla ReLU at equal tokens decides too."
+    name = f"{model}: worse than Vanilla ReLU by"
+    if vanilla:
+        cost = measure.worse(final, vanilla[0])
+        against_vanilla = measure.cost(name, cost).at_most(measure.tolerance)
+        words += f" At equal tokens it is {measure.show(cost)} than {named(results, vanilla[0])}."
     else:
-        limit = f"at most {measure.tolerance:g}"
-        against_vanilla = Part(f"Worse than Vanilla ReLU, {scale}", "no run", limit, Verdict.UNDECIDED)
+        against_vanilla = Part(name, "no run", f"at most {measure.tolerance:g}", Verdict.UNDECIDED)
         words += " No run shows what Vanilla ReLU reaches at equal tokens."
     return Finding.of([*parts, *([against_vanilla] if confounded else [])], words)
 
@@ -86,14 +82,13 @@ def _confounded(experiment: Experiment, original_pair: str, final_pair: str, mea
     if pretrained and measure.unit != "nats/token":
         return ""
     if pretrained or seen == 0:
-        words = f"was trained on {total:,} tokens of this experiment's corpora, the original on {seen:,}"
-        return words if total > seen else ""
+        return f"was trained on {total - seen:,} more tokens" if total > seen else ""
     extra = total / seen - 1
-    gained = [f"saw {extra:.0%} more tokens"] if extra > 0.1 else []
+    gained = [f"{extra:.0%} more tokens"] if extra > 0.1 else []
     mixtures = experiment.runs[original].mixture, experiment.runs[final].mixture
     if experiment.data.mixtures[mixtures[0]] != experiment.data.mixtures[mixtures[1]]:
-        gained.append(f"trained on other data (mixture `{mixtures[1]}` after `{mixtures[0]}`)")
-    return " and ".join(gained)
+        gained.append(f"other data (mixture `{mixtures[1]}` after `{mixtures[0]}`)")
+    return f"was trained on {' and '.join(gained)}" if gained else ""
 
 
 def _printed(scale: str, column: str) -> list[str]:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.claims.finding import Finding, Verdict, all_of, more_than
-from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sparsity_of
-from prosparse.paper.claims.quality import quality
+from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sized, sparsity_of
+from prosparse.paper.claims.quality import Quality, explained, quality
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
@@ -24,7 +24,7 @@ def needs(experiment: Experiment) -> Needs:
 
 def build(results: Results) -> Finding:
     tolerance = published_claims()[3].tolerance
-    experiment, findings = results.experiment, []
+    experiment, findings, measures = results.experiment, [], []
     rows = published_table("table5_constant_factor")
     for scale in dict.fromkeys(row["scale"] for row in rows):
         progressive = pair_of(experiment, f"{scale} ProSparse")
@@ -35,20 +35,22 @@ def build(results: Results) -> Finding:
             if (pair := pair_of(experiment, f"{scale} {row['lambda']}")) is not None
         ]
         if progressive is not None and constants:
-            findings.append(_frontier(results, scale, progressive, list(dict.fromkeys(constants)), tolerance))
-    return all_of(findings, "No runs stand for both a ProSparse row and a constant row of Table 5.")
+            constants = list(dict.fromkeys(constants))
+            measures.append(quality(results, [progressive, *constants], tolerance))
+            findings.append(_frontier(results, scale, [progressive, *constants], measures[-1]))
+    return explained(
+        all_of(findings, "No runs stand for both a ProSparse row and a constant row of Table 5."), measures
+    )
 
 
-def _frontier(
-    results: Results, scale: str, progressive: str, constants: list[str], tolerance: dict[str, float]
-) -> Finding:
-    """Compare the progressive run with the constant runs' frontier of quality over sparsity."""
-    experiment = results.experiment
-    measure = quality(results, [progressive, *constants], tolerance)
-    sparsity = {pair: sparsity_of(results, pair) for pair in (progressive, *constants)}
+def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) -> Finding:
+    """Compare the progressive run, the first pair, with the constant runs' frontier of quality over sparsity."""
+    experiment, tolerance = results.experiment, published_claims()[3].tolerance
+    (progressive, *constants), model = pairs, sized(results, scale, pairs[0])
+    sparsity = {pair: sparsity_of(results, pair) for pair in pairs}
     at = sparsity[progressive].mean
     frontier = sorted(constants, key=lambda pair: sparsity[pair].mean)
-    words = [f"{scale}: {named(results, progressive)} reaches {at:.2f} % sparsity."]
+    words = [f"{named(results, progressive)} reaches {at:.2f} % sparsity."]
     peak = experiment.runs[experiment.pair(progressive)[0]].stages[-1].peak
     for pair in constants:
         if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
@@ -63,7 +65,6 @@ def _frontier(
         if abs(budgets[pair] - budgets[progressive]) > tolerance["tokens_share"] * budgets[progressive]
     ]
     least, most = sparsity[frontier[0]].mean, sparsity[frontier[-1]].mean
-    required = f"required: more than {measure.tolerance:g} better"
     verdict, parts = Verdict.UNTESTABLE, []
     if uneven:
         words.append(
@@ -76,21 +77,21 @@ def _frontier(
         expected = measure.costs[left].times([1 - share for share in shares]).plus(measure.costs[right].times(shares))
         difference = measure.costs[progressive].minus(expected).estimate()
         parts = [
-            measure.cost(f"Better than constant λ at equal sparsity, {scale}", -difference, _papers(scale)).more_than(
-                measure.tolerance
-            )
+            measure.cost(
+                f"{model}: better than constant λ at equal sparsity by", -difference, _papers(scale)
+            ).more_than(measure.tolerance)
         ]
         verdict = parts[0].verdict
         words.append(
-            f"At equal sparsity it is {measure.show(difference)} than the constant runs (interpolated between "
-            f"{named(results, left)}, and {named(results, right)}; {required})."
+            f"At equal sparsity it is {measure.show(difference)} than the constant runs, interpolated between "
+            f"{named(results, left)}, and {named(results, right)}."
         )
     else:
         nearest = frontier[-1] if at > most else frontier[0]
         difference = measure.worse(progressive, nearest)
         comparison = (
             f"Compared with the nearest, {named(results, nearest)} ({sparsity[nearest].mean:.2f} %), it is "
-            f"{measure.show(difference)} ({required})"
+            f"{measure.show(difference)}"
         )
         if at > most and more_than(-difference, measure.tolerance) is Verdict.HOLDS:
             verdict = Verdict.HOLDS
@@ -103,9 +104,9 @@ def _frontier(
                 f"It is outside the constant runs' range ({least:.2f} to {most:.2f} %), so equal sparsity cannot be "
                 f"compared. {comparison}."
             )
-        better = measure.cost(f"Better than the nearest constant λ, {scale}", -difference, _papers(scale))
+        better = measure.cost(f"{model}: better than the nearest constant λ by", -difference, _papers(scale))
         parts = [replace(better.more_than(measure.tolerance), verdict=verdict)]
-    return Finding(verdict, " ".join([*words, measure.explanation]), tuple(parts))
+    return Finding(verdict, " ".join(words), tuple(parts))
 
 
 def _papers(scale: str) -> str:

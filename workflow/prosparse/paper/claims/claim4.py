@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, Quantity, all_of
-from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sparser, sparsity_of
-from prosparse.paper.claims.quality import quality
+from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sized, sparser, sparsity_of
+from prosparse.paper.claims.quality import explained, quality
+from prosparse.paper.results.labels import activation_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
@@ -20,34 +21,33 @@ def needs(experiment: Experiment) -> Needs:
 
 def build(results: Results) -> Finding:
     tolerance = published_claims()[4].tolerance
-    experiment, findings = results.experiment, []
+    experiment, findings, measures = results.experiment, [], []
     for scale in ("7B", "13B"):
         zero, chosen, largest = (pair_of(experiment, f"{scale} {t}") for t in ("0", "0.01", "0.03"))
         if zero is None or chosen is None or largest is None:
             continue
         measure = quality(results, [zero, chosen, largest], tolerance)
-        gain = sparser(results, chosen, zero)
-        loss, more = measure.worse(chosen, zero), measure.worse(largest, chosen)
-        papers = _papers(scale)
+        model, papers = sized(results, scale, chosen), _papers(scale)
+        one, other = (activation_label(experiment.pair(pair)[1]) for pair in (chosen, largest))
+        shares = [f"{sparsity_of(results, pair).mean:.2f} %" for pair in (zero, chosen, largest)]
+        measures.append(measure)
         findings.append(
             Finding.of(
                 [
-                    Quantity(f"Sparser by the threshold, {scale}", gain, "points", paper=papers[0]).more_than(
-                        tolerance["gain"]
-                    ),
-                    measure.cost(f"Worse by the threshold, {scale}", loss, papers[1]).at_most(measure.tolerance),
-                    measure.cost(f"Worse by the largest threshold, {scale}", more, papers[2]).more_than(
+                    Quantity(
+                        f"{model}: {one} makes it sparser by", sparser(results, chosen, zero), "points", paper=papers[0]
+                    ).more_than(tolerance["gain"]),
+                    measure.cost(f"{model}: {one} makes it worse by", measure.worse(chosen, zero), papers[1]).at_most(
                         measure.tolerance
                     ),
+                    measure.cost(
+                        f"{model}: {other} makes it worse than {one} by", measure.worse(largest, chosen), papers[2]
+                    ).more_than(measure.tolerance),
                 ],
-                f"{scale}: {named(results, chosen)} is {gain.show(2)} points sparser than {named(results, zero)} "
-                f"(required: more than {tolerance['gain']:g}) and {measure.show(loss)} (allowed: "
-                f"{measure.tolerance:g}); {named(results, largest)} ({sparsity_of(results, largest).mean:.2f} %) is "
-                f"{measure.show(more)} than that (required: more than "
-                f"{measure.tolerance:g}). {measure.explanation}",
+                f"{named(results, zero)} is {shares[0]} sparse; with {one}, {shares[1]}; with {other}, {shares[2]}.",
             )
         )
-    return all_of(findings, "No runs stand for thresholds 0, 0.01 and 0.03 of Table 9.")
+    return explained(all_of(findings, "No runs stand for thresholds 0, 0.01 and 0.03 of Table 9."), measures)
 
 
 def _papers(scale: str) -> list[str]:

@@ -50,14 +50,18 @@ def _form(points: list[dict[str, Any]]) -> Finding:
     limits = f"at least {tolerance['r_squared']:g}", f"at most {tolerance['prediction']:g}, and less than {two:.2f}"
     parts = (
         Part("R² of the fit", f"{fitted.r_squared:.3f}", limits[0], Verdict.HOLDS if explains else Verdict.FAILS),
-        Part("Error at a left-out λ", f"{three:.2f} points", limits[1], Verdict.HOLDS if predicts else Verdict.FAILS),
+        Part(
+            "Error at a λ_S left out of the fit",
+            f"{three:.2f} points",
+            limits[1],
+            Verdict.HOLDS if predicts else Verdict.FAILS,
+        ),
     )
     words = (
-        f"Over {len(points)} points from λ_S = {min(factors):g} to {max(factors):g}, sparsity {min(sparsities):.2f} to "
-        f"{max(sparsities):.2f} %: a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper: -1.76, 0.30, "
-        f"3.49, under its own normalization), R² = {fitted.r_squared:.3f} (required: {tolerance['r_squared']:g}). "
-        f"Fitted to the other λ_S, the curve misses a left-out one by {three:.2f} points (allowed: "
-        f"{tolerance['prediction']:g}), a two-parameter power law by {two:.2f} (required: by more than the curve)."
+        f"{len(points)} points from λ_S = {min(factors):g} to {max(factors):g}, {min(sparsities):.2f} to "
+        f"{max(sparsities):.2f} % sparse, give a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper, "
+        "under its own normalization: -1.76, 0.30, 3.49). A power law with two parameters misses a λ_S left out of its "
+        f"fit by {two:.2f} points."
     )
     if verdict is Verdict.HOLDS and not fitted.identified:
         verdict = Verdict.UNDECIDED
@@ -76,16 +80,15 @@ def _histories(results: Results, points: list[dict[str, Any]]) -> Finding:
             difference = sparser(results, *pairs)
             parts.append(
                 Part(
-                    f"Difference between two ways to λ = {one['lambda']:g}",
+                    f"Difference between two ways to λ_S = {one['lambda']:g}",
                     f"{difference.show(2)} points".replace("95 % interval ", ""),
                     f"at most {allowed:g} either way",
                     _within(difference, allowed),
                 )
             )
             words.append(
-                f"λ_S = {one['lambda']:g} reached from two checkpoints ({run_label(experiment, one['run'])}; "
-                f"{run_label(experiment, other['run'])}) differs by {difference.show(2, sign=True)} points of sparsity "
-                f"(allowed: {allowed:g} either way)."
+                f"λ_S = {one['lambda']:g} was reached from two checkpoints: {run_label(experiment, one['run'])}; and "
+                f"{run_label(experiment, other['run'])}."
             )
     if not parts:
         return Finding(Verdict.UNDECIDED, "No λ_S was reached from two different checkpoints.")

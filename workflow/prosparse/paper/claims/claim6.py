@@ -7,7 +7,7 @@ from statistics import fmean
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, Quantity, all_of, untestable
-from prosparse.paper.claims.pairs import pair_of, rows_needs
+from prosparse.paper.claims.pairs import pair_of, rows_needs, sized
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.statistics.estimate import mean_of_draws
@@ -27,10 +27,11 @@ def build(results: Results) -> Finding:
         plain, final = pair_of(experiment, plain_row), pair_of(experiment, final_row)
         if plain is None or final is None:
             continue
+        model = sized(results, scale, final)
         before, after = _halves(results, plain), _halves(results, final)
         layers = len(results.sparsity(*experiment.pair(plain)).layers)
         if layers < tolerance["layers"]:
-            findings.append(untestable(f"{scale}: {layers} layers are too few to compare low and high ones."))
+            findings.append(untestable(f"{model}: {layers} layers are too few to compare low and high ones."))
             continue
         lifts = [
             (low_after - low, high_after - high)
@@ -42,15 +43,13 @@ def build(results: Results) -> Finding:
         findings.append(
             Finding.of(
                 [
-                    Quantity(f"Lower layers are denser by, {scale}", denser, "points").more_than(tolerance["sparsity"]),
-                    Quantity(f"FATReLU lifts the lower layers more by, {scale}", lifted_more, "points").more_than(0),
+                    Quantity(f"{model}: lower layers are denser by", denser, "points").more_than(tolerance["sparsity"]),
+                    Quantity(f"{model}: FATReLU lifts lower layers more, by", lifted_more, "points").more_than(0),
                 ],
-                f"{scale}: without shifting, the lower half of the {layers} layers has "
-                f"{fmean(low for low, _ in before):.2f} % sparsity and the upper half "
-                f"{fmean(high for _, high in before):.2f} %, a difference of {denser.show(2)} points (required: more "
-                f"than {tolerance['sparsity']:g}). Shifting changes them by {lift_low.mean:+.2f} and "
-                f"{fmean(high for _, high in lifts):+.2f} points: the lower half by {lifted_more.show(2)} more. "
-                f"Intervals over {len(before)} corpora.",
+                f"{model}: with ReLU, the lower half of the {layers} layers is "
+                f"{fmean(low for low, _ in before):.2f} % sparse and the upper half "
+                f"{fmean(high for _, high in before):.2f} %. FATReLU changes them by {lift_low.mean:+.2f} and "
+                f"{fmean(high for _, high in lifts):+.2f} points. Intervals are over {len(before)} corpora.",
             )
         )
     return all_of(findings, "No runs stand for a ProSparse row both with and without threshold shifting.")

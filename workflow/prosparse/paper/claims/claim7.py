@@ -7,7 +7,7 @@ from statistics import fmean
 from prosparse.experiment.data import Corpus
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, Quantity, all_of, untestable
-from prosparse.paper.claims.pairs import named, pair_of, rows_needs
+from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sized
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.samples import heldout_sample
@@ -32,7 +32,7 @@ def build(results: Results) -> Finding:
             groups[_kind(experiment.data.corpora[measured.corpus])].append(measured)
         formatted, plain = groups["instruction"] + groups["code"], groups["plain text"]
         if not formatted or not plain:
-            findings.append(untestable(f"{scale}: all corpora are of one kind."))
+            findings.append(untestable(f"{named(results, final)}: all corpora are of one kind."))
             continue
         each = ", ".join(
             f"{kind} {fmean(measured.sparsity.mean for measured in group):.2f} % ({len(group)})"
@@ -46,11 +46,13 @@ def build(results: Results) -> Finding:
             Finding.of(
                 [
                     Quantity(
-                        f"Formatted data is sparser by, {scale}", difference, "points", paper=_papers(final_row)
+                        f"{sized(results, scale, final)}: formatted data is sparser by",
+                        difference,
+                        "points",
+                        paper=_papers(final_row),
                     ).more_than(tolerance["sparsity"])
                 ],
-                f"{scale}: mean sparsity of {named(results, final)} (number of corpora): {each}. Formatted data is "
-                f"sparser by {difference.show(2)} points (required: more than {tolerance['sparsity']:g}).",
+                f"Mean sparsity of {named(results, final)}, with the number of corpora: {each}.",
             )
         )
     return all_of(findings, "No run stands for a ProSparse row.")

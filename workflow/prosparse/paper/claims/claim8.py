@@ -8,7 +8,7 @@ from itertools import combinations
 from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, Part, Verdict, all_hold, all_of, more_than, untestable
-from prosparse.paper.claims.pairs import named
+from prosparse.paper.claims.pairs import named, sized
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import Model, best_model, every_decoding, synthetic_decoding, trained_decoding
 from prosparse.paper.results.decoding import named as named_model
@@ -53,7 +53,7 @@ def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Fi
     """Test whether, of every two rows further apart than the tolerance, the sparser is higher in everything."""
     rows, apart_by = sorted(rows, key=lambda row: row.sparsity), tolerance["sparsity"]
     apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > apart_by]
-    listed = f"{group}: {'; '.join(map(str, rows))}."
+    listed = f"{group}: {len(rows)} rows, from {rows[0]} to {rows[-1]}." if len(rows) > 1 else f"{group}: {rows[0]}."
     if not apart:
         return untestable(f"{listed} No two rows differ by more than {apart_by:g} points of sparsity.")
     parts: dict[str, Verdict] = {}  # what would contradict the claim -> the verdict
@@ -79,7 +79,8 @@ def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Fi
     else:
         close = f" ({len(speeds) - len(told)} speeds are too close to call)" if len(told) < len(speeds) else ""
         words = f"In {number}, the sparser row is higher in everything that is told apart{close}."
-    decided = Part(f"Sparser is higher in all, {group}", f"{len(parts)} comparisons", "all", verdict)
+    held = f"{list(parts.values()).count(Verdict.HOLDS)} of {len(parts)} comparisons"
+    decided = Part(f"{group}: the sparser row is higher in", held, "all", verdict)
     return Finding(verdict, f"{listed} {words}", (decided,) if parts else ())
 
 
@@ -148,7 +149,7 @@ def _groups(results: Results) -> dict[str, list[Compared]]:
             shown.predicted_sparsity,
             speeds.get(setting.name),
         )
-        groups.setdefault(setting.scale, []).append(row)
+        groups.setdefault(sized(results, setting.scale, pair), []).append(row)
     for shape, times in synthetic_decoding(results).items():
         group = [
             Compared(f"as {model.row}", 100 * model.raw["sparsity"], None, None, _speedup(model))
@@ -179,12 +180,11 @@ def _largest(results: Results) -> Finding:
         return untestable("No model was decoded under prediction.")
     reached, allowed = speedup(fastest) or 0.0, fastest.bytes_allow("predicted")
     words = (
-        "The largest speedup under prediction, over our own dense decoding on the same machine, is "
-        f"{reached:.2f}× ({named_model(results, fastest)}; {fastest.size}); the paper's is {wanted:.2f}× "
-        f"({papers.name})."
+        f"The largest speedup under prediction is that of {named_model(results, fastest)}, {fastest.size}, over our "
+        f"own dense decoding on the same machine: {reached:.2f}×. The paper's is {wanted:.2f}× ({papers.name})."
     )
     if allowed is not None:
-        words += f" The bytes that it reads allow that model at most {allowed:.2f}×."
+        words += f" The bytes that it reads allow at most {allowed:.2f}×."
     verdict = Verdict.HOLDS if reached >= wanted else Verdict.FAILS
     part = Part(
         "Largest speedup under prediction", f"{reached:.2f}×", f"at least {wanted:.2f}×", verdict, f"{wanted:.2f}×"

@@ -19,7 +19,7 @@ def build(results: Results) -> Finding:
     experiment, timings = results.experiment, operators.read(results)
     if timings is None:
         return untestable("The experiment times no operators.")
-    findings = []
+    findings, where = [], "" if timings.on_gpu else ", on a CPU"
     for setting in settings():
         if setting.name not in ("ProSparse-7B", "ProSparse-13B"):
             continue
@@ -33,7 +33,7 @@ def build(results: Results) -> Finding:
             ours = case.speedup(arm, f"dense_{ending}")
             parts.append(
                 Part(
-                    f"Step ({step}), {setting.scale}",
+                    f"Step ({step}) at the {setting.scale} shape{where}",
                     f"{ours.median:.2f}× ({ours.lower:.2f} to {ours.upper:.2f})",
                     f"at least {setting.speedup(step):.2f}×",
                     _reaches(ours, setting.speedup(step)),
@@ -41,19 +41,20 @@ def build(results: Results) -> Finding:
                 )
             )
             words.append(
-                f"step ({step}) is {ours.median:.2f}× as fast as our own dense kernel (paper "
-                f"{setting.printed[f'step{step}_speedup']}; quartiles {ours.lower:.2f} to {ours.upper:.2f}) and "
-                f"{case.speedup(arm, f'torch_{ending}').median:.2f}× as fast as torch's, at "
-                f"{case.share(arm).median:.0%} of the bandwidth of a sequential read"
+                f"step ({step}) reaches {case.share(arm).median:.0%} of the bandwidth of a sequential read and is "
+                f"{case.speedup(arm, f'torch_{ending}').median:.2f}× as fast as torch's dense product"
             )
         findings.append(
             Finding.of(parts, f"{setting.scale} ({shape}), density {case.density:.2%}: {'; '.join(words)}.")
         )
     judged = all_of(findings, "The experiment times no operators of the 7B or 13B shape.")
-    where = f"On {timings.machine}, {timings.dtype}, with different weights in every call."
+    how = (
+        f"Speedups are over our own dense kernel on {timings.machine}, {timings.dtype}, with different weights in "
+        "every call; intervals are quartiles over rounds."
+    )
     if not timings.on_gpu:
-        where += " Judged on a CPU; the paper timed a GPU, and we have no GPU times."
-    return Finding(judged.verdict, f"{where}\n{judged.evidence}", judged.parts)
+        how += " The paper timed a GPU; we have no GPU times."
+    return Finding(judged.verdict, f"{how}\n{judged.evidence}", judged.parts)
 
 
 def _reaches(ours: Quartiles, papers: float) -> Verdict:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.results.labels import label
+from prosparse.paper.results.labels import label, model_label
 from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.samples import heldout_sample
 from prosparse.paper.statistics.estimate import Estimate
 from prosparse.paper.statistics.sample import Sample
+from prosparse.published.tables import SCALES
 
 
 def pair_of(experiment: Experiment, key: str) -> str | None:
@@ -28,6 +30,14 @@ def written_out(experiment: Experiment, text: str) -> str:
 def named(results: Results, pair: str) -> str:
     """Return the name of a pair for readers."""
     return label(results.experiment, pair)
+
+
+def sized(results: Results, scale: str, pair: str) -> str:
+    """Return a pair's model, and for which of the paper's sizes it stands: ``small (for 7B)``."""
+    run, _ = results.experiment.pair(pair)
+    model = model_label(results.experiment, run)
+    is_stand_in = stands_in(results.experiment, SCALES[scale][2], run).startswith("stand-in")
+    return f"{model} (for {scale})" if is_stand_in else model
 
 
 def sparsity_of(results: Results, pair: str) -> Sample:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from prosparse.paper.claims.finding import Quantity
+from prosparse.paper.claims.finding import Finding, Quantity
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.samples import heldout_sample, performance_sample
 from prosparse.paper.statistics.estimate import Estimate
@@ -61,10 +61,17 @@ def quality(results: Results, pairs: Sequence[str], tolerance: dict[str, float])
             return Quality(costs, tolerance["performance"], "points", "Quality is average performance.")
         beside = f", chance is {chance:.2f}" if chance is not None else ""
         resolved = f"; differences are resolved to ± {resolution:.2f}" if resolution < float("inf") else ""
-        why = f"Average performance cannot decide ({reached.mean:.2f} ± {reached.error:.2f}{beside}{resolved})"
+        why = f"average performance cannot decide ({reached.mean:.2f} ± {reached.error:.2f}{beside}{resolved})"
     elif average.value is not None:
-        why = f"Average performance cannot decide ({len(average.used)} of 7 columns were measured)"
+        why = f"only {len(average.used)} of the 7 columns of average performance were measured"
     else:
-        why = "No benchmark has a score"
+        why = "no benchmark has a score"
     losses = {pair: heldout_sample(results, pair, "loss") for pair in pairs}
-    return Quality(losses, tolerance["loss"], "nats/token", why + ", so quality is held-out loss.")
+    return Quality(losses, tolerance["loss"], "nats/token", f"Quality is held-out loss: {why}.")
+
+
+def explained(finding: Finding, measures: Sequence[Quality]) -> Finding:
+    """Return a finding whose evidence ends with what quality is, once."""
+    return replace(
+        finding, evidence="\n".join([finding.evidence, *dict.fromkeys(each.explanation for each in measures)])
+    )
