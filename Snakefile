@@ -103,7 +103,7 @@ onstart:
             experiment, workflow.dag_settings.targets, workflow.local_exec
         ):
             refused = (
-                "refused before the first job (--no-hooks runs it all the same):"
+                "refused before the first job (--no-hooks runs it anyway):"
             )
             raise WorkflowError("\n- ".join([refused, *found]))
 

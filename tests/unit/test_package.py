@@ -15,8 +15,8 @@ from helpers.repository import ROOT
 PACKAGE = ROOT / "workflow" / "prosparse"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-#: From the top down; what shares a floor does not import each other.
-FLOORS = (
+#: From the top down; parts of one layer do not import each other.
+LAYERS = (
     ("__main__",),
     ("cli",),
     ("commands", "gpu_check"),
@@ -84,13 +84,13 @@ def imported(path: Path) -> Iterator[str]:
         yield from (name.removeprefix("prosparse.") for name in names if name.startswith("prosparse."))
 
 
-def floor(module: str) -> tuple[int, str]:
-    """The height of a module's floor, counted from above, and the part of the floor that the module is in."""
-    for height, parts in enumerate(FLOORS):
+def layer(module: str) -> tuple[int, str]:
+    """The height of a module's layer, counted from the top, and the part of the layer that the module is in."""
+    for height, parts in enumerate(LAYERS):
         for part in parts:
             if f"{module}.".startswith(f"{part}."):
                 return height, part
-    raise AssertionError(f"{module} is on no floor")
+    raise AssertionError(f"{module} is in no layer")
 
 
 def test_imports_point_down():
@@ -98,9 +98,9 @@ def test_imports_point_down():
     for path in MODULES:
         if dotted(path) in ("__init__", "paper.__init__", "paper"):
             continue
-        height, part = floor(dotted(path))
+        height, part = layer(dotted(path))
         for name in imported(path):
-            its_height, its_part = floor(name)
+            its_height, its_part = layer(name)
             if its_part != part and its_height <= height:
                 up.append(f"{relative(path)} imports {name}")
     assert not up
@@ -151,7 +151,7 @@ def _lines(folder: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
 
     def from_above(path: Path) -> tuple[int, str]:
-        order = [part.partition(".")[0] for parts in FLOORS for part in parts]
+        order = [part.partition(".")[0] for parts in LAYERS for part in parts]
         return (order.index(path.name) if folder == PACKAGE else 0), path.name
 
     yield f"{'  ' * depth}{folder.name}/", _purpose(folder / "__init__.py")

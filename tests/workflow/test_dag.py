@@ -303,7 +303,7 @@ def refused(directory: Path, config: dict[str, Any], *targets: str) -> str:
 
 def test_gguf_file_of_an_unknown_package_stops_before_any_work(tmp_path):
     said = refused(tmp_path, from_gguf("results/packages/some-model-2.0"))
-    assert ".pretrained: results/packages/some-model-2.0 is of no package in data.packages" in said
+    assert ".pretrained: results/packages/some-model-2.0 belongs to no package in data.packages" in said
     assert "results/packages/some-model-1.0" in said
 
 

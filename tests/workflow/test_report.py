@@ -41,7 +41,7 @@ def test_results_copied_without_their_times_are_not_made_again(drawn, tmp_path):
     refused = snakemake(tmp_path, "figure1", "--cores", "1", config=tmp_path / "toy.yaml")
     said = refused.stdout + refused.stderr
     assert refused.returncode == 1
-    assert "`cp -r` does not keep times" in said
+    assert "`cp -r` does not keep modification times" in said
     assert figure.stat().st_mtime == 1e9
     touched = snakemake(tmp_path, "figure1", "--cores", "1", "--touch", config=tmp_path / "toy.yaml")
     assert touched.returncode == 0, touched.stdout + touched.stderr

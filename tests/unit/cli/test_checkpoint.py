@@ -238,7 +238,7 @@ def test_export(own, relu, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["substitute", "{own}/nowhere", "--activation", "relu", "--output", "x"], "nowhere is no checkpoint"),
+        (["substitute", "{own}/nowhere", "--activation", "relu", "--output", "x"], "nowhere is not a checkpoint"),
         (["sparsity", "{own}/own", "--text", "{own}/missing.txt"], "missing.txt"),
         (["train", "{own}/own", "--recipe", "{own}/bad.yaml", "--text", "x", "--output", "y"], "stages.0.until"),
         (["generate", "{own}/own", "--prompt", "x", "--predictors", "{own}"], "holds no predictors"),

@@ -83,8 +83,8 @@ def test_an_identical_call_does_nothing_and_says_so(own, capsys):
     train(own)
     predictors(own)
     said = capsys.readouterr().out
-    assert "out: trained already, nothing to do" in said
-    assert "predictors trained already, nothing to do" in said
+    assert "out: already trained, nothing to do" in said
+    assert "predictors already trained, nothing to do" in said
     assert snapshot(own) == before
 
 
@@ -211,7 +211,7 @@ def test_bad_recipes_are_refused_before_any_work(own, no_model, message):
 
 BAD_YAML = {
     "activation: [relu": "is not YAML",
-    "activation: relu\nactivation: silu": "'activation' is there twice",
+    "activation: relu\nactivation: silu": "'activation' appears twice",
     "- activation": "a recipe is a mapping of activation, stages, training, context_length",
     "": "a recipe is a mapping of",
     "caf\xe9".encode("latin-1"): "is not UTF-8 text",
@@ -239,7 +239,7 @@ COMMANDS = {
     "train": lambda root: train(root, "new"),
     "predictors": lambda root: predictors(root, "new"),
 }
-OUTPUTS = {"new is a file": _file, "holds letter.doc, and not what it was made from": _foreign}
+OUTPUTS = {"new is a file": _file, "holds letter.doc, but no record of what it was made from": _foreign}
 
 
 @pytest.mark.parametrize("message", OUTPUTS)

@@ -136,7 +136,7 @@ def test_rows_without_a_text_are_counted_and_said(tmp_path, capsys):
     assert sorted(split["train"] + split["heldout"]) == sorted(lines)
     assert counts["read"] == 20
     assert counts["rows_without"] == {"text": 2}
-    assert "c: 2 rows left out, whose column text is empty" in capsys.readouterr().out
+    assert "c: 2 rows skipped, because their column text is empty" in capsys.readouterr().out
 
 
 def test_nothing_left_is_an_error(tmp_path):

@@ -34,9 +34,9 @@ def refusal(kind, status):
         ),
         (refusal(RepositoryNotFoundError, 404), ConfigError, r"\.hub: the hub has no data set some/set, or a private"),
         (refusal(RevisionNotFoundError, 404), ConfigError, r"\.revision: some/set has no revision 'v9'"),
-        (refusal(HfHubHTTPError, 500), UserError, r"\.hub: the hub cannot be asked for some/set: answered in two"),
-        (OfflineModeIsEnabled("offline"), UserError, r"\.hub: the hub cannot be asked for some/set: offline"),
-        (httpx2.ConnectError("no route"), UserError, r"\.hub: the hub cannot be asked for some/set: no route"),
+        (refusal(HfHubHTTPError, 500), UserError, r"\.hub: the hub cannot be queried for some/set: answered in two"),
+        (OfflineModeIsEnabled("offline"), UserError, r"\.hub: the hub cannot be queried for some/set: offline"),
+        (httpx2.ConnectError("no route"), UserError, r"\.hub: the hub cannot be queried for some/set: no route"),
     ],
 )  # fmt: skip
 def test_the_hubs_refusals_are_one_line_that_names_the_key(monkeypatch, error, kind, message):
@@ -76,7 +76,7 @@ def test_the_commit_is_what_the_revision_points_to(monkeypatch, tmp_path):
 
 def test_without_network_it_is_said(monkeypatch):
     """Nothing is patched: the tests run with HF_HUB_OFFLINE."""
-    with pytest.raises(UserError, match=r"source\.hub: the hub cannot be asked for some/set: "):
+    with pytest.raises(UserError, match=r"source\.hub: the hub cannot be queried for some/set: "):
         hub.commit(HubSource(hub="some/set"), WHERE)
 
 

@@ -161,7 +161,7 @@ def test_items_of_a_list_column(tmp_path):
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ({"chats": ["{role}"]}, r"items: 'chats' is no column of the template '\{chat\}'"),
+        ({"chats": ["{role}"]}, r"items: 'chats' is not a column of the template '\{chat\}'"),
         ({"chat": ["{"]}, r"items\.chat: '\{' is not a format string"),
         ({"chat": ["{name}"]}, r"items\.chat: items have no field 'name'; fields: role, content"),
     ],

@@ -282,7 +282,7 @@ def change(config, path, value):
         (["architectures"], {"own": {**SHAPE, "heads": 3}}, r"hidden_size must be a multiple of heads"),
         (["architectures"], {"own": {**SHAPE, "type": "minicpm"}}, r"all for type minicpm, none for llama"),
         (["seeds"], [], r"seeds: .*at least 1 item"),
-        (["seeds"], [0, 1, 0], r"seeds: each seed once, and 0 is repeated"),
+        (["seeds"], [0, 1, 0], r"seeds: each seed may appear once; repeated: 0"),
         (["vanilla"], {"13B": "nobody"}, r"vanilla\.13B: unknown name 'nobody'"),
         (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),
         (

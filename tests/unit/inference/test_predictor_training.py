@@ -95,7 +95,7 @@ def test_text_that_repeats_is_judged_by_none_of_its_training_rows(tmp_path):
 
 @pytest.mark.parametrize("rows", [[[1] * CONTEXT], [[1] * CONTEXT] * 40])
 def test_text_without_two_different_rows_is_refused(tmp_path, rows):
-    with pytest.raises(ConfigError, match=r"corpora with so many sequences: a \d+, b \d+; it takes at least two"):
+    with pytest.raises(ConfigError, match=r"numbers of sequences: a \d+, b \d+; at least two"):
         _sequences(specification(), write_rows(tmp_path, a=rows, b=rows))
 
 
@@ -239,7 +239,7 @@ def test_a_bfloat16_models_own_activations_train_float32_predictors(checkpoint, 
 
 def test_refuses_what_cannot_be_trained(checkpoint, tokens, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"predictors\.tokens is 16, of corpora with so many sequences: a 150, b 150; "
+        ConfigError, match=r"predictors\.tokens is 16, and the corpora have these numbers of sequences: a 150, b 150; "
     ):
         train(checkpoint, specification(tokens=16), tokens, tmp_path / "few")
     with pytest.raises(ConfigError, match=r"predictors\.rank is 15"):

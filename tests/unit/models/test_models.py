@@ -201,8 +201,11 @@ AUTO_MAP = {"AutoConfig": "configuration_mine.Config", "AutoModelForCausalLM": "
     [
         *((quantized(m), rf"quantized \({m}\)") for m in ("bitsandbytes", "gptq", "awq", "fp8", "bitnet")),
         (change_config(compression_config={"format": "pack"}), r"quantized \(unknown method\)"),
-        (change_config(auto_map=AUTO_MAP), r"names code beside the weights \(modeling_mine\.Model\), which is not run"),
-        (change_config(auto_map={"AutoModel": "m.M"}), r"names code beside the weights \(m\.M\)"),
+        (
+            change_config(auto_map=AUTO_MAP),
+            r"names code next to the weights \(modeling_mine\.Model\), which is not run",
+        ),
+        (change_config(auto_map={"AutoModel": "m.M"}), r"names code next to the weights \(m\.M\)"),
         (adapter, r"holds an adapter .*merge it into the weights"),
         (change_config(model_type="t5"), "t5 is not a decoder-only language model"),
         (change_config(model_type="vit"), "vit is not a decoder-only language model"),

@@ -257,7 +257,7 @@ def test_what_would_be_computed_wrongly_is_refused(tmp_path, config, change, mes
     [
         (LLAMA, {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}, "q_proj.bias is unexpected"),
         (LLAMA, {"lm_head.weight": None}, "lm_head.weight is missing"),
-        (MINICPM, {}, "tie_word_embeddings is true, but there is a lm_head.weight of its own"),
+        (MINICPM, {}, "tie_word_embeddings is true, but there is a separate lm_head.weight"),
     ],
 )
 def test_weights_of_another_architecture_are_refused(tmp_path, config, change, message):

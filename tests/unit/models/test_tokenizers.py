@@ -73,16 +73,16 @@ def test_a_folder_without_a_tokenizer_is_refused_by_name(tmp_path, model_type):
         (b"", " is empty"),
         (b"{", ": not JSON"),
         (b"\xff\xfe{}", ": "),
-        (b"[]", " holds no JSON object"),
+        (b"[]", " is not a JSON object"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", " is a Git LFS pointer"),
-        (b'{"version": "1.0"}', " is no tokenizer"),
-        (b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}', " is no tokenizer"),
+        (b'{"version": "1.0"}', " is not a tokenizer"),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}', " is not a tokenizer"),
     ],
 )
 def test_a_broken_tokenizer_file_is_refused_by_name(tmp_path, file, content, message):
     directory = next_to_model(tmp_path / "model", "byte_level_bos")
     (directory / file).write_bytes(content)
-    if "is no tokenizer" in message and file != "tokenizer.json":
+    if "is not a tokenizer" in message and file != "tokenizer.json":
         assert tokenizer(directory)("the dog")["input_ids"]
         return
     with pytest.raises(ConfigError, match=f"^{directory}/{file}{message}") as refused:

@@ -206,12 +206,12 @@ def test_unknown_shape_is_said_not_guessed(tmp_path):
 def test_what_is_fetched_is_summed_and_what_is_unknown_counted(tmp_path):
     """Two bytes of each weight, the characters of the corpus; the tokenizer and two benchmarks are unknown."""
     text = page.write(Layout(paper(), tmp_path), ask=False)
-    assert f"STILL TO FETCH: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
+    assert f"STILL TO DOWNLOAD: about {(2 * 6_738_415_616 + 140e9) / 1e9:.1f} GB, and 3 of unknown size" in text
     manifest = tmp_path / "data/tokens/llama/text/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"tokens": 4096000}))
     text = page.write(Layout(paper(), tmp_path), ask=False)
-    assert "STILL TO FETCH: about 13.5 GB, and 2 of unknown size" in text
+    assert "STILL TO DOWNLOAD: about 13.5 GB, and 2 of unknown size" in text
 
 
 def test_revisions_are_those_of_the_config(tmp_path):

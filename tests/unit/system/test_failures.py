@@ -94,7 +94,7 @@ DAMAGES = {
     "an index of shards not there": (
         "model.safetensors.index.json",
         lambda path: path.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "c"}}'),
-        "which is not there",
+        "which does not exist",
     ),
     "an index of numbers": ("model.safetensors.index.json", lambda path: path.write_text('{"weight_map": 1}'), "map"),
     "brackets without end": ("config.json", lambda path: path.write_text("[" * 100_000), "nested"),

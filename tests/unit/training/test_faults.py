@@ -147,7 +147,7 @@ def test_a_torn_ledger_row_is_made_again(data, begun, whole, tmp_path):
 def test_an_identical_call_changes_nothing(data, whole, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     train(data, whole)
-    assert "trained already, nothing to do" in capsys.readouterr().out
+    assert "already trained, nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
@@ -215,5 +215,7 @@ def test_a_start_is_known_by_its_content(data, whole, tmp_path):
 def test_progress_of_unknown_origin_is_refused(data, begun, tmp_path):
     shutil.copytree(begun, tmp_path / "stage")
     (tmp_path / "stage" / "resume" / "identity.json").unlink()
-    with pytest.raises(Refused, match=r"holds checkpoint-1, ledger\.csv, newest, and not what it was made from"):
+    with pytest.raises(
+        Refused, match=r"holds checkpoint-1, ledger\.csv, newest, but no record of what it was made from"
+    ):
         train(data, tmp_path / "stage")

@@ -44,7 +44,7 @@ def test_one_process_is_this_one(capsys):
     specification = '{"split": "heldout", "activations": ["relu"], "corpora": {}, "precision": "float32"}'
     wanted = ["--specification", specification, "--run", "r", "--seed", "0", "--tokens", "t"]
     assert main(["step", "launch", "--", "sparsity", "nowhere/x", *wanted, "--output", "x"]) == 1
-    assert "nowhere is no checkpoint" in capsys.readouterr().err
+    assert "nowhere is not a checkpoint" in capsys.readouterr().err
 
 
 def launch(data: Path, output: Path, processes: int, *more: str) -> list[str]:

@@ -1,5 +1,5 @@
 """The command line: one module per group of commands, arguments next to their handlers.
 
-A command imports what it needs when it runs, since importing torch takes seconds. Its parameters are its options,
-however many they are.
+A command imports what it needs when it runs, since importing torch takes seconds. Its options are its parameters, so
+there may be many.
 """

@@ -1,4 +1,4 @@
-"""The application: which commands there are, and how they end."""
+"""The application: its commands, and how they exit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples (any model with a gated FFN: LLaMA, Mistral, Qwen, Granite, Phi-3, ...)
   prosparse generate   sparse --prompt 'Once upon a time'               # faster than dense, the same tokens
   prosparse predictors sparse --text 'corpus/*.txt' --output predictors # which neurons will be active
   prosparse generate   sparse --prompt 'Once upon a time' --predictors predictors/nonzero
-  prosparse bench      sparse --predictors predictors/nonzero           # how fast, beside other engines
+  prosparse bench      sparse --predictors predictors/nonzero           # how fast, next to other engines
   prosparse export     sparse --engine powerinfer --predictors predictors/nonzero --output model.gguf
 
 \b
@@ -63,9 +63,10 @@ def _version(wanted: bool) -> None:
 
 @application.callback()
 def _prosparse(
-    version: Annotated[bool, typer.Option("--version", callback=_version, help="Show it, and exit.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, help="Show the version and exit.")] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show the stack when a command fails; may follow the command, too.")
+        bool,
+        typer.Option("--traceback", help="Show the stack trace when a command fails; may also follow the command."),
     ] = False,
 ) -> None:
     """ProSparse: intrinsic activation sparsity for language models with gated FFNs."""

@@ -1,4 +1,4 @@
-"""What several commands take, and how a word on the command line becomes a value."""
+"""Arguments that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ Kind = Literal["nonzero", "top", "svd"]
 WeightPrecision = Literal["bfloat16", "float16", "float32", "q8_0", "q4_0"]
 Precision = Literal["float32", "bfloat16"]
 
-# a checkpoint of the user's
-Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id, or a directory.")]
+# the user's checkpoint
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id or directory.")]
 Text = Annotated[
     list[str], typer.Option(metavar="FILE...", help=".txt, .jsonl (column text) or .parquet; or a quoted pattern.")
 ]  # fmt: skip
@@ -106,7 +106,7 @@ Activations = Annotated[
     typer.Option(parser=activation, metavar="ACTIVATION", help="Repeat for several. Default: the checkpoint's own."),
 ]
 ContextLength = Annotated[int, typer.Option(min=2, metavar="TOKENS", help="Tokens per sequence.")]
-DecisionThreshold = Annotated[float, typer.Option(help="Probability above which a neuron is computed.")]
+DecisionThreshold = Annotated[float, typer.Option(help="Least probability at which a neuron is computed.")]
 
 # a job of the workflow
 CheckpointFile = Annotated[
@@ -114,9 +114,11 @@ CheckpointFile = Annotated[
 ]
 Specification = Annotated[
     str,
-    typer.Option(parser=specification, metavar="JSON", help="The job, as prosparse.experiment.specifications has it."),
+    typer.Option(
+        parser=specification, metavar="JSON", help="The job, as defined in prosparse.experiment.specifications."
+    ),
 ]
-Run = Annotated[str, typer.Option(help="Name of the run that is measured.")]
+Run = Annotated[str, typer.Option(help="Name of the measured run.")]
 Tokens = Annotated[Path, typer.Option(help="Directory of tokens.")]
 Output = Annotated[Path, typer.Option(help="JSON file.")]
-MeasuringPrecision = Annotated[Precision, choice(Precision, "Of the measured model.")]
+MeasuringPrecision = Annotated[Precision, choice(Precision, "Precision of the measured model.")]

@@ -39,10 +39,10 @@ def train(
     checkpoint: Checkpoint,
     recipe: Annotated[Path, typer.Option(help="YAML: activation, context_length, stages, training.")],
     text: Text,
-    output: Annotated[Path, typer.Option(help="Directory: a checkpoint once all is trained.")],
+    output: Annotated[Path, typer.Option(help="Directory; a checkpoint once training is finished.")],
     seed: int = 0,
 ) -> None:
-    """Train through the stages of a recipe, or continue."""
+    """Train through a recipe's stages, or resume."""
     from prosparse.commands.train import train_checkpoint
 
     train_checkpoint(checkpoint, recipe, text, output, seed)
@@ -53,7 +53,7 @@ def sparsity(
     text: Text,
     activation: Activations = [],  # noqa: B006  (typer's way of an option that may be repeated)
     context_length: ContextLength = 1024,
-    sequences: Annotated[int, typer.Option(min=1, help="Measure at most this many, spread over the text.")] = 64,
+    sequences: Annotated[int, typer.Option(min=1, help="Maximum number of sequences, spread over the text.")] = 64,
 ) -> None:
     """Measure activation sparsity and loss on text."""
     from prosparse.commands.sparsity import print_sparsity
@@ -63,18 +63,18 @@ def sparsity(
 
 def evaluate(
     checkpoint: Checkpoint,
-    task: Annotated[list[str], typer.Option(help="piqa, mmlu, ...; repeat for several.")],
+    task: Annotated[list[str], typer.Option(help="Benchmark: piqa, mmlu, ...; repeat for several.")],
     output: Annotated[Path, typer.Option(help="JSON file.")],
     activation: OwnActivation = None,
     rows: Annotated[
         Path | None, typer.Option(exists=True, help="Directory of benchmark rows. Default: the hub.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows per task.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows per task.")] = None,
     execute_code: Annotated[
         bool, typer.Option("--execute-code", help="Run the model's programs in a sandbox.")
     ] = False,
 ) -> None:
-    """Answer benchmarks through lm-eval; called again after a stop, only those not finished."""
+    """Answer benchmarks with lm-eval, or resume."""
     from prosparse.experiment.measurement import Benchmarks
     from prosparse.measure.evaluation import Evaluation, run
 
@@ -88,14 +88,14 @@ def evaluate(
 def predictors(
     checkpoint: Checkpoint,
     text: Text,
-    output: Annotated[Path, typer.Option(help="Directory, with one of predictors per kind.")],
+    output: Annotated[Path, typer.Option(help="Directory, with one subdirectory per kind.")],
     activation: OwnActivation = None,
-    kind: Annotated[list[str], choice(Kind, "Repeat for several. svd needs no training.")] = ["nonzero"],  # noqa: B006
-    rank: Annotated[int, typer.Option(min=1)] = 1024,
-    tokens: Annotated[int, typer.Option(min=1, help="Per layer.")] = 400_000,
+    kind: Annotated[list[str], choice(Kind, "Label rule; repeat for several. svd needs no training.")] = ["nonzero"],  # noqa: B006
+    rank: Annotated[int, typer.Option(min=1, help="Width of a predictor's hidden layer.")] = 1024,
+    tokens: Annotated[int, typer.Option(min=1, help="Training tokens per layer.")] = 400_000,
     context_length: ContextLength = 1024,
 ) -> None:
-    """Train predictors of which neurons will be active, or continue."""
+    """Train predictors of the active neurons, or resume."""
     from prosparse.commands.predictors import train_checkpoint_predictors
 
     settings = {"kinds": kind, "rank": rank, "tokens": tokens}
@@ -104,13 +104,13 @@ def predictors(
 
 def generate(
     checkpoint: Checkpoint,
-    prompt: Annotated[str, typer.Option()],
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
     dense: Annotated[bool, typer.Option("--dense", help="Read every weight.")] = False,
-    new_tokens: Annotated[int, typer.Option(min=1, help="At most this many.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0: always the most likely token.")] = 0.0,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most likely token.")] = 0.0,
     precision: Annotated[WeightPrecision, choice(WeightPrecision, "Of the weights.")] = "bfloat16",
 ) -> None:
     """Generate text, reading only the weights of active neurons."""
@@ -136,12 +136,14 @@ def bench(
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
-    prompt: Annotated[list[str], typer.Option(help="Repeat for several.")] = PROMPTS,
-    new_tokens: Annotated[int, typer.Option(min=16, help="Per prompt, a multiple of 16.")] = 64,
+    prompt: Annotated[list[str], typer.Option(help="Text to continue; repeat for several.")] = PROMPTS,
+    new_tokens: Annotated[int, typer.Option(min=16, help="New tokens per prompt, a multiple of 16.")] = 64,
     precision: Annotated[list[str], choice(WeightPrecision, "Of the weights; repeat for several.")] = ["bfloat16"],  # noqa: B006
-    powerinfer: Annotated[Path | None, typer.Option(exists=True, help="PowerInfer's program, to time it too.")] = None,
+    powerinfer: Annotated[
+        Path | None, typer.Option(exists=True, help="PowerInfer's program, to time it as well.")
+    ] = None,
 ) -> None:
-    """Compare the speeds of transformers, our modes and other engines on this machine."""
+    """Time transformers, our modes and other engines here."""
     from prosparse.commands.bench import Bench, print_bench
 
     print_bench(
@@ -166,7 +168,7 @@ def export(
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
     precision: Annotated[
-        WeightPrecision | None, choice(WeightPrecision, "Of matrices, for llama.cpp; default: as they were saved.")
+        WeightPrecision | None, choice(WeightPrecision, "Precision of matrices, for llama.cpp; default: as saved.")
     ] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""

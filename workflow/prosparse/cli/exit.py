@@ -1,4 +1,4 @@
-"""How a failed command ends: a line, and an exit status that tells the truth."""
+"""How a failed command ends: with one line and an exit status."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import typer
 
 from prosparse.system import environment
 
-#: What the user can mend (a mistyped command line is 2, a job out of time 75: the exceptions carry their own).
+#: An error that the user can fix (a mistyped command line is 2, a job out of time 75: those exceptions carry their
+#: own).
 FAILED = 1
-#: A fault of this program, as sysexits.h has it.
+#: A bug in this program, as in sysexits.h.
 INTERNAL = 70
 #: As a shell reports a process that SIGINT or SIGPIPE ended.
 INTERRUPTED = 130
@@ -20,16 +21,16 @@ NO_READER = 141
 
 
 def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
-    """Say on stderr what ended a command, and return the exit status.
+    """Report on stderr what ended a command, and return its exit status.
 
     Args:
-        in_step: a step of the workflow, whose stderr is a log and whose repetition may take hours: a fault of ours
-            shows its stack there.
+        in_step: whether it is a step of the workflow. Its stderr is a log, and repeating it may take hours, so a bug
+        shows its stack trace there.
     """
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # nobody reads on; nor may the interpreter's last flush complain
+        # the reader has gone; keep the interpreter's last flush from complaining
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     if not isinstance(error, Exception):
@@ -46,7 +47,7 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
     if with_traceback or (explained is None and in_step):
         traceback.print_exception(_with_causes(error))
     if explained is not None:
-        if environment.speaks_for_job():  # the processes of a job fail together: one says why
+        if environment.speaks_for_job():  # a job's processes fail together: only one says why
             print(f"prosparse: error: {explained}", file=sys.stderr)
         return getattr(error, "exit_status", FAILED)
     hint = "" if with_traceback or in_step else "; --traceback shows where"
@@ -62,7 +63,7 @@ def in_one_line(text: str) -> str:
 
 
 def _with_causes(error: BaseException) -> BaseException:
-    """Without ``from None``, which keeps what a library said out of sight."""
+    """Undo ``from None``, which hides a library's own message."""
     each: BaseException | None = error
     while each is not None:
         each.__suppress_context__ = each.__cause__ is not None

@@ -85,10 +85,10 @@ def contamination(
 
 def documents(
     candidates: Path,
-    contamination: Annotated[Path, typer.Option(help="Index that training text is checked against.")],
+    contamination: Annotated[Path, typer.Option(help="Index to check training text against.")],
     output: File,
 ) -> None:
-    """Leave out of a corpus's training text what benchmarks ask and what is held out."""
+    """Remove benchmark rows and held-out text from a corpus's training text."""
     from prosparse.data import documents
 
     documents.build(candidates, contamination, output, output.with_suffix(".json"))
@@ -97,7 +97,7 @@ def documents(
 def tokenizer(
     specification: Specification,
     output: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
-    documents: Annotated[list[Path], typer.Argument(help="What it is trained on.")] = [],  # noqa: B006
+    documents: Annotated[list[Path], typer.Argument(help="Documents to train it on.")] = [],  # noqa: B006
 ) -> None:
     """Train a tokenizer, or copy one."""
     from prosparse.data.tokens import copy_tokenizer, train_tokenizer
@@ -135,7 +135,7 @@ def tokens(
 def join_shards(
     manifests: Annotated[list[Path], typer.Argument(help="manifest.json of each shard.")], output: Manifest
 ) -> None:
-    """Make shards of tokens one corpus, without a copy."""
+    """Join shards of tokens into one corpus, without copying them."""
     from prosparse.data import shards
 
     shards.join([manifest.parent for manifest in manifests], output.parent)

@@ -37,7 +37,7 @@ def gpu_check(
 
 
 def gpu_check_machine(output: Output, rehearse: Rehearse = False) -> None:
-    """Say which GPUs torch sees."""
+    """Show the GPUs that torch sees."""
     from prosparse.gpu_check.steps import machine
     from prosparse.system.files import write_json
 

@@ -82,7 +82,7 @@ def benchmarks(
     predictors: Annotated[Path | None, typer.Option(help="Compute only the neurons that these predict active.")] = None,
     decision_threshold: DecisionThreshold = 0.5,
 ) -> None:
-    """Answer benchmarks under one activation, or continue."""
+    """Answer benchmarks under one activation, or resume."""
     from prosparse.experiment.measurement import Benchmarks
     from prosparse.measure import evaluation
 
@@ -107,7 +107,7 @@ def bases(
     tokens: Tokens,
     output: Annotated[Path, typer.Option(help="Directory of the bases.")],
 ) -> None:
-    """Write trained bases in bfloat16, with the loss that they have so and the rows that it was measured on."""
+    """Write trained bases in bfloat16, with their loss in that precision and the rows it was measured on."""
     from prosparse.experiment.specifications import BasesSpecification
     from prosparse.measure.bases import commit, commit_heldout
 
@@ -145,7 +145,7 @@ def prediction(
 
 
 def decoding(specification: Specification, output: Output) -> None:
-    """Measure tokens per second in every way to decode."""
+    """Measure tokens per second in every decoding mode."""
     from prosparse.experiment.timings import DecodingSpecification
     from prosparse.measure.decoding import measure
 
@@ -154,7 +154,7 @@ def decoding(specification: Specification, output: Output) -> None:
 
 def powerinfer(
     specification: Specification,
-    output: Annotated[Path, typer.Option(help="Its program, in build/bin of its directory.")],
+    output: Annotated[Path, typer.Option(help="PowerInfer's program, in build/bin of its directory.")],
 ) -> None:
     """Build PowerInfer for CPUs."""
     from prosparse.experiment.decoding import PowerInfer
@@ -171,7 +171,7 @@ def overhead(
     output: Output,
     precision: MeasuringPrecision = "float32",
 ) -> None:
-    """Measure what the L1 gradient and the zero count cost."""
+    """Measure the overhead of the L1 gradient and of counting zeros."""
     import torch
 
     from prosparse.data.mixture import load_rows
@@ -205,7 +205,7 @@ def overhead(
 
 
 def operators(specification: Specification, output: Output) -> None:
-    """Time the sparse FFN operators of this machine's device."""
+    """Time the sparse FFN operators on this machine."""
     from prosparse.experiment.timings import OperatorsSpecification
     from prosparse.measure.operators import measure
 

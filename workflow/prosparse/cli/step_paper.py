@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from prosparse.experiment.layout import Layout
 
-Config = Annotated[Path, typer.Option(help="results/EXPERIMENT/config.json; what is written goes beside it.")]
+Config = Annotated[Path, typer.Option(help="results/EXPERIMENT/config.json; the output goes next to it.")]
 
 
 def _layout(config: Path) -> Layout:
@@ -35,7 +35,7 @@ def figure(name: str, config: Config) -> None:
 
 
 def acceleration(config: Config) -> None:
-    """Write why sparsity alone does not decode 4.52 times faster."""
+    """Explain why sparsity alone does not make decoding 4.52 times faster."""
     from prosparse.paper.acceleration import page
 
     page.write(_layout(config))
@@ -70,7 +70,7 @@ def plan(config: Config) -> None:
 
 
 def release(pair: Annotated[str, typer.Argument(help="run, or run@activation.")], config: Config) -> None:
-    """Make the folder to upload of one sparse model."""
+    """Make the folder to upload for one sparse model."""
     from prosparse.paper.release import folder
 
     print(f"released: {folder.write(pair, _layout(config)).parent}")

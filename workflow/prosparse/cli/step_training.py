@@ -16,7 +16,7 @@ def train_stage(
     tokens: Tokens,
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
     output: Annotated[Path, typer.Option(help="provenance.json in the stage's directory.")],
-    previous: Annotated[Path | None, typer.Option(help="Directory of the stage before.")] = None,
+    previous: Annotated[Path | None, typer.Option(help="Directory of the previous stage.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Checkpoint directory to distil from.")] = None,
     continuation: Annotated[
         list[Path],
@@ -25,9 +25,9 @@ def train_stage(
             "is removed once all are there."
         ),
     ] = [],  # noqa: B006  (typer's way of an option that may be repeated)
-    max_seconds: Annotated[float | None, typer.Option(help="Stop in time, save and exit 75.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Save and exit with 75 before this time is up.")] = None,
 ) -> None:
-    """Train one stage, or continue it."""
+    """Train one stage, or resume it."""
     from prosparse.experiment.specifications import StageSpecification
     from prosparse.training import distributed
     from prosparse.training.job import StageJob
@@ -44,13 +44,13 @@ def launch(
     nodes: Annotated[int, typer.Option(min=1)] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Per node: one per GPU.")] = 1,
     rendezvous: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where the nodes meet; the launcher itself gives it.")
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the nodes meet; set by the launcher itself.")
     ] = None,
     requeue: Annotated[
-        bool, typer.Option("--requeue", help="Out of time: put the Slurm job back into its queue.")
+        bool, typer.Option("--requeue", help="When out of time, put the Slurm job back into the queue.")
     ] = False,
 ) -> int:
-    """Run a step in as many processes as its job has."""
+    """Run a step in all processes of its job."""
     from prosparse.cli.application import main
     from prosparse.system.environment import leave_job
     from prosparse.system.errors import OUT_OF_TIME
@@ -77,7 +77,7 @@ def predictors(
     tokens: Tokens,
     output: Annotated[Path, typer.Option(help="training.json in the predictors' directory.")],
 ) -> None:
-    """Train activation predictors, or continue."""
+    """Train activation predictors, or resume."""
     from prosparse.experiment.specifications import PredictorSpecification
     from prosparse.inference.predictor_training import train
 

@@ -1,4 +1,4 @@
-"""``prosparse bench``: how fast a checkpoint decodes here, beside other engines."""
+"""``prosparse bench``: how fast a checkpoint decodes here, next to other engines."""
 
 from __future__ import annotations
 

@@ -51,13 +51,13 @@ def generate_text(wanted: Generation) -> None:
     decoder.mode = wanted.mode if wanted.mode in decoder.modes or wanted.mode == "predicted" else "dense"
     if decoder.native is None:
         print(
-            f"each token takes transformers' modules instead of one native call: {decoder.without_native}",
+            f"each token runs through transformers' modules instead of one native call: {decoder.without_native}",
             file=sys.stderr,
         )
     prompt = encode(tokenizer, wanted.prompt)
     if not prompt:
         raise ConfigError(
-            f"the prompt {wanted.prompt!r} has no tokens, and {wanted.checkpoint} no token that begins a text"
+            f"the prompt {wanted.prompt!r} has no tokens, and {wanted.checkpoint} has no beginning-of-text token"
         )
     stream = TextStream(tokenizer, partial(print, end="", flush=True))
     started = time.perf_counter()

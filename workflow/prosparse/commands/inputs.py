@@ -35,12 +35,12 @@ def text_files(patterns: list[str]) -> list[Path]:
     if len(empty) == len(files):
         raise ConfigError(f"--text: {files[0]} is empty" if len(files) == 1 else f"--text: all {len(files)} are empty")
     if empty:
-        print(f"--text: {len(empty)} of {len(files)} files are empty, {empty[0]} for one", flush=True)
+        print(f"--text: {len(empty)} of {len(files)} files are empty, for example {empty[0]}", flush=True)
     return files
 
 
 def trained_on(checkpoint: str, files: list[Path]) -> list[Path]:
-    """Those of the files that ``prosparse train`` made the checkpoint from."""
+    """Return the files that ``prosparse train`` made the checkpoint from."""
     path = Path(checkpoint) / IDENTITY
     if not path.exists():
         return []
@@ -64,7 +64,7 @@ def check_output_file(path: Path) -> None:
 
 @contextmanager
 def output_folder(path: Path, identity: Identity) -> Iterator[None]:
-    """Hold ``--output`` for one job; the folder must be new, empty, or hold the same job, unfinished or finished.
+    """Lock ``--output`` for one job; the folder must be new, empty, or hold the same job, finished or not.
 
     Raises:
         ConfigError: it is a file, or cannot be written.

@@ -38,6 +38,6 @@ def packed(files: list[Path], checkpoint: str, context_length: int) -> datasets.
     rows = pack(datasets.Dataset.from_dict({"text": texts}), open_tokenizer(checkpoint), context_length)
     if not len(rows):
         raise ConfigError(
-            f"the text fills no sequence of {context_length} tokens: give more, or a smaller context length"
+            f"the text fills no sequence of {context_length} tokens: give more text or a smaller context length"
         )
     return rows

@@ -37,7 +37,7 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
     asked = {"recipe": wanted.model_dump(mode="json"), "seed": seed}
     with output_folder(output, identity.of_command("train", asked, checkpoint, texts)):
         if (output / PROVENANCE).exists():
-            print(f"{output}: trained already, nothing to do")
+            print(f"{output}: already trained, nothing to do")
             return
         tokens, tokenizer = output / "tokens", output / "tokenizer"
         rows = write_tokens(texts, checkpoint, wanted.context_length, tokens)
@@ -78,7 +78,7 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
 
 
 def _before_and_after(steps: list[dict[str, str]]) -> list[str]:
-    """Say what the first and the last logged step measured on their batches."""
+    """Print what the first and the last logged step measured on their batches."""
     if not steps:
         return []
     return [

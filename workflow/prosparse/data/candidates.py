@@ -146,7 +146,7 @@ def build(
     seconds = time.time() - started
     print(f"{label}: {len(order)} documents, {total / 1e6:.2f} M characters, {seconds:.1f} s; {count}", flush=True)
     for column, rows in without.items():
-        print(f"{label}: {rows} rows left out, whose column {column} is empty", flush=True)
+        print(f"{label}: {rows} rows skipped, because their column {column} is empty", flush=True)
 
 
 def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted: int) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def explained(source: HubSource, where: str) -> Iterator[None]:
         ) from None
     except RepositoryNotFoundError:
         raise ConfigError(
-            f"{where}.hub: the hub has no data set {source.hub}, or a private one that needs a token in HF_TOKEN"
+            f"{where}.hub: the hub has no data set {source.hub}, or it is private and needs a token in HF_TOKEN"
         ) from None
     except RevisionNotFoundError:
         raise ConfigError(f"{where}.revision: {source.hub} has no revision {source.revision!r}") from None
@@ -88,7 +88,7 @@ def explained(source: HubSource, where: str) -> Iterator[None]:
         key = next((key for sign, key in (("split", "split"), ("BuilderConfig", "name")) if sign in str(error)), "hub")
         raise ConfigError(f"{where}.{key}: {_line(error)}") from None
     except (HTTPError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise UserError(f"{where}.hub: the hub cannot be asked for {source.hub}: {_line(error)}") from None
+        raise UserError(f"{where}.hub: the hub cannot be queried for {source.hub}: {_line(error)}") from None
 
 
 def _line(error: Exception) -> str:

@@ -63,7 +63,7 @@ def _pip_download(name: str, package: Package, directory: Path) -> None:
                     code = process.wait(timeout=10)
                     break
                 except subprocess.TimeoutExpired:
-                    print(f"  {name}: pip at work for {time.monotonic() - started:.0f} s", flush=True)
+                    print(f"  {name}: waiting for pip for {time.monotonic() - started:.0f} s", flush=True)
         log.seek(0)
         output = log.read()
     if code:
@@ -73,7 +73,7 @@ def _pip_download(name: str, package: Package, directory: Path) -> None:
 def _reason(output: str) -> str:
     unreachable = ("Connection", "Temporary failure", "unreachable", "timed out", "ProxyError", "SSLError")
     if "No module named pip" in output:
-        return "this Python has no pip, which fetches the packages"
+        return "this Python has no pip, which is needed to fetch packages"
     if any(sign in output for sign in unreachable):
         return "the package index is unreachable"
     if "(from versions: none)" in output:

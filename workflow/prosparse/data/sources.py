@@ -38,7 +38,7 @@ def check(name: str, corpus: Corpus) -> None:
         columns = template_columns(source.template, f"{where}.template")
         for column, templates in source.items.items():
             if column not in columns:
-                raise ConfigError(f"{where}.items: {column!r} is no column of the template {source.template!r}")
+                raise ConfigError(f"{where}.items: {column!r} is not a column of the template {source.template!r}")
             for template in templates:
                 template_columns(template, f"{where}.items.{column}")
 
@@ -109,8 +109,8 @@ def _fill(
         for column in columns:
             if column not in as_they_are and not isinstance(row[column], str):
                 raise ConfigError(
-                    f"{place}: column {column!r} holds {_kind(row[column])}, not text; "
-                    f"a number is text where the template says {{{column}!s}}, a list where source.items has {column}"
+                    f"{place}: column {column!r} holds {_kind(row[column])}, not text; for a number, write "
+                    f"{{{column}!s}} in the template, for a list, add {column} to source.items"
                 )
         lists = {
             column: _items(row[column] if row[column] is not None else [], templates, f"{where}.items.{column}")

@@ -41,7 +41,7 @@ def verify(init: PretrainedInit) -> None:
 
 
 def check(experiment: Experiment) -> None:
-    """Raise ConfigError, before any work, for an altered base or one with another tokenizer than its run's."""
+    """Raise ConfigError, before any work, for an altered base, or one whose tokenizer differs from its run's."""
     for name, run in experiment.runs.items():
         if not isinstance(init := run.init, PretrainedInit) or init.gguf_file is not None:
             continue
@@ -59,13 +59,13 @@ def _check_tokenizer(run: str, base: str, name: str, tokenizers: dict[str, Token
         return
     if tokenizer.pretrained is None:
         raise ConfigError(
-            f"runs.{run}.init: {base} has a tokenizer of its own, and {key} is trained on the corpora; "
+            f"runs.{run}.init: {base} has a tokenizer of its own, but {key} is trained on the corpora; "
             f"set {key} to {{pretrained: {base}}}"
         )
     if (other := _content(tokenizer.pretrained)) is not None and other != own:
         raise ConfigError(
             f"runs.{run}.init: the tokenizer of {base} is not {key}, that of {tokenizer.pretrained}, and token ids "
-            "mean the same only under one tokenizer"
+            "differ between tokenizers"
         )
 
 

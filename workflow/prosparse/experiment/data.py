@@ -38,7 +38,9 @@ class Package(Section):
 
     version: str = Field(description="Version on the index.")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="Digest of the file.")
-    format: Literal["wheel", "sdist"] = Field(default="wheel", description="Which of the version's files.")
+    format: Literal["wheel", "sdist"] = Field(
+        default="wheel", description="Which of the version's files: a wheel or an sdist."
+    )
 
     def directory_name(self, name: str) -> str:
         """Return the name of the directory for unpacked files: ``{name}-{version}``."""
@@ -63,8 +65,8 @@ class Rows(Section):
     template: str = Field(default="{text}", description="A format string over the row's columns.")
     items: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
         default={},
-        description="How list columns print: templates over an item's fields ({item} where it is no mapping), used in "
-        "turn and joined by newlines.",
+        description="How list columns are printed: templates over an item's fields ({item} if it is not a mapping), "
+        "used in turn and joined by newlines.",
     )
 
 
@@ -91,10 +93,12 @@ class Corpus(Section):
     """One source of documents."""
 
     stands_for: Literal[PAPER_DATASETS] = Field(description="The paper's data set it stands for.")  # type: ignore[valid-type]
-    stand_in: bool = Field(default=True, description="Whether it is other data than the paper's.")
+    stand_in: bool = Field(default=True, description="Whether its data differs from the paper's.")
     kind: Literal["language_modelling", "instruction"] = Field(description="Plain text, or questions with answers.")
     source: PackageSource | HubSource | FileSource = Field(description="Where its documents come from.")
-    character_limit: Count | None = Field(default=None, description="Most characters to read, over all shards.")
+    character_limit: Count | None = Field(
+        default=None, description="Maximum number of characters to read, over all shards."
+    )
     shards: Count = Field(default=1, description="Jobs that read and tokenize it in parallel.")
 
     @model_validator(mode="after")
@@ -128,7 +132,7 @@ class Tokenizer(Section):
 
 
 class Data(Section):
-    """Text, and how it becomes tokens."""
+    """Text, and how it is tokenized."""
 
     context_length: Annotated[int, Field(ge=16)] = Field(description="Tokens per sequence.")
     tokenizers: dict[Name, Tokenizer] = Field(min_length=1, description="Tokenizers by name.")
@@ -141,7 +145,7 @@ class Data(Section):
     heldout_sequences: Annotated[int, Field(ge=4)] = Field(description="Held-out sequences per corpus.")
     tuning_sequences: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="Further ones per corpus, to choose recipes on: what `search` is measured on.",
+        description="Further held-out sequences per corpus, to choose recipes on: `search` is measured on them.",
     )
     decontamination_ngram: Annotated[int, Field(ge=5)] = Field(
         default=13, description="Words that training text may not share with a benchmark or held-out row."

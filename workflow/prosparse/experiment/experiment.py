@@ -32,7 +32,7 @@ class SupervisedFinetuning(Section):
 
 
 class SeedDeviation(Section):
-    """How much a difference between two runs varies over seeds, measured elsewhere: for an experiment of one seed.
+    """How much a difference between two runs varies over seeds, measured elsewhere, for an experiment with one seed.
 
     Standard deviations of a paired difference.
     """
@@ -92,18 +92,18 @@ class Experiment(Section):
     predictors: Predictors | None = Field(default=None, description="Train activation predictors.")
     decoding: Decoding | None = Field(default=None, description="Time decoding.")
     supervised_finetuning: SupervisedFinetuning | None = Field(default=None, description="Runs of claim 10.")
-    hardware: Hardware | None = Field(default=None, description="What costs are estimated for.")
+    hardware: Hardware | None = Field(default=None, description="The hardware that costs are estimated for.")
     release: list[str] = Field(default=[], description="Pairs that get a folder to upload, with a model card.")
     bases: list[Name] = Field(
         default=[], description="Runs whose last checkpoints `snakemake bases` writes to workflow/bases; one tokenizer."
     )
-    precision: Precision = Field(default="float32", description="Of the models that are measured.")
+    precision: Precision = Field(default="float32", description="Precision of the measured models.")
 
     @field_validator("seeds")
     @classmethod
     def seeds_are_distinct(cls, seeds: list[int]) -> list[int]:
         if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-            raise ValueError(f"each seed once, and {', '.join(map(str, repeated))} is repeated")
+            raise ValueError(f"each seed may appear once; repeated: {', '.join(map(str, repeated))}")
         return seeds
 
     @model_validator(mode="after")
@@ -155,7 +155,7 @@ class Experiment(Section):
         for base in self.bases:
             check_known(base, self.runs, "bases")
         if len(tokenizers := {self.tokenizer(base) for base in self.bases}) > 1:
-            raise ValueError(f"bases: they need one tokenizer, and have {', '.join(sorted(tokenizers))}")
+            raise ValueError(f"bases: all must have the same tokenizer, but they have {', '.join(sorted(tokenizers))}")
         self._check_search()
         if self.supervised_finetuning is not None:
             for key, run_name in self.supervised_finetuning:
@@ -163,7 +163,7 @@ class Experiment(Section):
         return self
 
     def _check_search(self) -> None:
-        """What chose the recipe is measured on tuning rows, what is reported on held-out rows."""
+        """Runs that choose the recipe are measured on tuning rows, reported runs on held-out rows."""
         searched = {self.pair(pair)[0] for pair in self.search}
         if searched and not self.data.tuning_sequences:
             raise ValueError("data.tuning_sequences: search needs at least 1, rows that are not reported")
@@ -204,7 +204,7 @@ class Experiment(Section):
             if self.tokenizer(other) != own:
                 raise ValueError(
                     f"runs.{name}.tokenizer is {own}: that of {key} {other} is {self.tokenizer(other)}, "
-                    "and token ids mean the same only under one tokenizer"
+                    "and token ids differ between tokenizers"
                 )
 
     def tokenizer(self, run: str) -> str:

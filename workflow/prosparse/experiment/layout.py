@@ -1,4 +1,4 @@
-"""Where a result lies: no other module of the package spells these paths.
+"""Where results are stored: no other module of the package spells out these paths.
 
 The rules repeat the paths of their outputs, as readers of Snakemake expect; a test compares them with this module.
 """
@@ -100,13 +100,13 @@ class Layout:
         known = [self.unpacked(package) for package in self.experiment.data.packages]
         if directory not in known:
             raise ConfigError(
-                f"{key}.pretrained: {directory} is of no package in data.packages; allowed: "
+                f"{key}.pretrained: {directory} belongs to no package in data.packages; allowed: "
                 f"{', '.join(map(str, known))}"
             )
         return directory / origin.gguf_file
 
     def check_packages(self) -> None:
-        """Raise ConfigError, before any work, for a GGUF file in the directory of no package."""
+        """Raise ConfigError, before any work, for a GGUF file whose directory belongs to no package."""
         for run in self.experiment.runs:
             self.start_gguf(run)
         for tokenizer in self.experiment.data.tokenizers:

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[3]
 def _corpora_file(name: Any) -> Path:
     """Find a file that ``data.corpora`` names: in the current directory, else in the repository."""
     if not isinstance(name, str):
-        raise ConfigError(f"data.corpora: names of YAML files are needed (got {name!r})")
+        raise ConfigError(f"data.corpora: must name YAML files (got {name!r})")
     directories = (Path.cwd(), REPOSITORY)
     for directory in directories:
         if (path := directory / name).is_file():
@@ -89,7 +89,7 @@ def load(raw: dict[str, Any]) -> Experiment:
         raw["data"] = {**raw["data"], "tokenizers": tokenizers}
     defaults = raw.pop("training", {})
     if not isinstance(defaults, dict):
-        raise ConfigError(f"training: a mapping of what every run's training shares is needed (got {defaults!r})")
+        raise ConfigError(f"training: must be a mapping of defaults for every run (got {defaults!r})")
     runs = raw.get("runs")
     if isinstance(runs, dict):
         raw["runs"] = {name: _whole_run(run, defaults) for name, run in runs.items()}

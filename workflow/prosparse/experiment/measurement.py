@@ -43,7 +43,7 @@ class Operators(Section):
     densities: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         min_length=1, description="Shares of active neurons to time, in addition to the paper's."
     )
-    dtype: WeightType = Field(default="bfloat16", description="Of weights and inputs.")
+    dtype: WeightType = Field(default="bfloat16", description="Precision of weights and inputs.")
     rounds: Annotated[int, Field(ge=4)] = Field(default=32, description="Paired repetitions.")
     memory_limit: Count = Field(default=4 << 30, description="Bytes of weights that calls rotate through.")
 
@@ -56,13 +56,13 @@ class Predictors(Section):
     )
     rank: Count = Field(description="Width of the hidden layer.")
     tokens: Count = Field(description="Tokens per layer; 5 % of them choose the best epoch.")
-    epochs: Count = Field(default=20, description="Most passes over them.")
-    patience: Count = Field(default=5, description="Epochs without a better recall before it stops.")
+    epochs: Count = Field(default=20, description="Maximum number of passes over them.")
+    patience: Count = Field(default=5, description="Epochs without better recall before training stops.")
     batch_size: Count = Field(default=1024, description="Tokens per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="Adam's.")
     top: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.15, description="Share of a token's neurons that kind top labels active."
     )
     decision_threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.5, description="Probability from which a neuron is predicted active."
+        default=0.5, description="Least probability at which a neuron is predicted active."
     )

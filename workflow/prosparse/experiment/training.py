@@ -37,7 +37,9 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = Field(default=1.0, description="Largest gradient norm.")
     batch_size: Count = Field(description="Sequences per optimizer step, over all devices.")
     micro_batch_size: Count = Field(description="Sequences per forward pass and device.")
-    precision: Precision = Field(default="float32", description="Of matrix products; weights stay in float32.")
+    precision: Precision = Field(
+        default="float32", description="Precision of matrix products; weights stay in float32."
+    )
     activation_checkpointing: bool = Field(default=False, description="Recompute activations to save memory.")
     fsdp: bool = Field(default=False, description="Shard weights, gradients and optimizer over the processes.")
     compile: bool = Field(default=False, description="torch.compile each layer.")

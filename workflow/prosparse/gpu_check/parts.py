@@ -28,7 +28,7 @@ class Part:
 
     Attributes:
         seconds: after which it is stopped.
-        successes: its exit statuses that are no failure.
+        successes: its exit statuses that are not failures.
         read: what to show of its files; called only after a success.
     """
 

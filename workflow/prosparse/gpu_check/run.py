@@ -1,4 +1,4 @@
-"""Run the parts of a check, each in its time, and write all that is known after every one."""
+"""Run the parts of a check, each within its time limit, and write the results after each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GRACE = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part went."""
+    """The outcome of a part."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def check(scale: Scale, results: Path, gpus: int) -> list[Outcome]:
-    """Run every part; what one of them does concerns no other.
+    """Run every part; the failure of one does not affect the others.
 
     Args:
         results: folder of check.json, README.md and the tables, which earlier results leave first.

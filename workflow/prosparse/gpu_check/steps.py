@@ -29,13 +29,13 @@ def machine(needs_gpu: bool = True) -> dict[str, Any]:
         each = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         found["gpus"] = [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, sm_{gpu.major}{gpu.minor}" for gpu in each]
     elif needs_gpu:
-        why = "this torch was built without CUDA" if torch.version.cuda is None else "its driver answers with none"
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "its driver reports none"
         raise UserError(f"torch {torch.__version__} sees no GPU: {why}")
     return found
 
 
 def write_data(scale: Scale, work: Path, rows: int = 2048) -> None:
-    """Write rows of random tokens, whose training shows its speed, and a tokenizer of the model's size."""
+    """Write rows of random tokens, enough to time training, and a tokenizer of the model's size."""
     import datasets
     import torch
     from tokenizers import Tokenizer, models

@@ -1,4 +1,4 @@
-"""Table 2's operator tables from the check's times, beside the paper's."""
+"""Table 2's operator tables from the check's times, next to the paper's."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def prepare(
         check(ffn)
     if predictors is not None:
         if not is_sparse(found[0]):
-            raise UserError("predictors say which neurons are zero, and this model's activation has no zeros")
+            raise UserError("predictors tell which neurons are zero, and this model's activation has no zeros")
         check_shapes(model, predictors)
     if form is not None:
         _check_form(model, predictors)

@@ -14,7 +14,7 @@ from prosparse.inference.rotary import rereads_at
 
 
 class Text:
-    """A text that a decoder reads, in the decoder's mode of the moment.
+    """A text that a decoder reads, in the decoder's current mode.
 
     The first tokens are read at once, by transformers' modules.
 
@@ -66,7 +66,7 @@ def continued(
     """The tokens that follow ``given``, each as soon as it is known.
 
     Args:
-        new_tokens: at most so many.
+        new_tokens: the maximum number.
         ends: tokens after which the text ends.
         never: tokens that are not chosen.
     """

@@ -29,7 +29,7 @@ FILE_TYPES = {
 
 
 READABLE = sorted(types[0].name for types in FILE_TYPES.values())
-#: How the writer sees an element of so many bytes.
+#: The dtype in which the writer sees an element, by its bytes.
 ITEMS = {1: np.uint8, 2: np.uint16, 4: np.float32}
 
 
@@ -146,7 +146,7 @@ def reader(path: Path) -> gguf.GGUFReader:
         finally:
             gguf_reader.GGUF_MAGIC = known
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no GGUF file: {error}") from None
+        raise UserError(f"{path} is not a GGUF file: {error}") from None
 
 
 def read_back(path: Path) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ class NativeDecoder:
         self._family = found
 
     def room(self, capacity: int) -> Tensor:
-        """Memory for the keys and values of so many tokens, [layers, 2, key heads, capacity, head size]."""
+        """Memory for the keys and values of ``capacity`` tokens, [layers, 2, key heads, capacity, head size]."""
         return torch.empty(self._layers, 2, self._heads, capacity, self._head_size, dtype=self.model.dtype)
 
     def step(self, token: int, position: int, room: Tensor, table: Tensor, mode: str) -> Tensor:

@@ -61,7 +61,7 @@ def train(checkpoint: str | Path, specification: PredictorSpecification, tokens:
             json.loads((output / "training.json").read_text(encoding="utf-8")).get("made_from", {}), made_from, output
         )
         discard(resume)
-        print(f"{output}: predictors trained already, nothing to do", flush=True)
+        print(f"{output}: predictors already trained, nothing to do", flush=True)
         return
     resume.mkdir(parents=True, exist_ok=True)
     with locked(resume):
@@ -86,7 +86,7 @@ def check(specification: PredictorSpecification, checkpoint: str | Path) -> None
     """
     if specification.activation.name == "silu":
         raise ConfigError(
-            "predictors say which neurons are zero, and under silu none is: give a checkpoint trained with relu, "
+            "predictors tell which neurons are zero, and with silu none is: give a checkpoint trained with relu, "
             "or --activation relu, fatrelu-0.01, shiftrelu-0.1"
         )
     if "svd" in specification.settings.kinds:
@@ -119,8 +119,9 @@ def _sequences(specification: PredictorSpecification, tokens: Path) -> tuple[Ten
     if not learned or not judged:
         sizes = ", ".join(f"{name} {len(rows)}" for name, rows in corpora.items())
         raise ConfigError(
-            f"predictors.tokens is {settings.tokens}, of corpora with so many sequences: {sizes}; it takes at least "
-            "two different ones, one to train on and one to judge by: give more text, more tokens or a shorter context"
+            f"predictors.tokens is {settings.tokens}, and the corpora have these numbers of sequences: {sizes}; at "
+            "least two different ones are needed, one to train on and one to validate on: give more text, more "
+            "tokens or a shorter context"
         )
     if (found := len(learned) + len(judged)) < count:
         print(

@@ -100,15 +100,17 @@ def _load_layer(path: Path, dtype: torch.dtype) -> Predictor:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing, though files of later layers are there") from None
+        raise ConfigError(f"{path} is missing, although files of later layers exist") from None
     except pickle.UnpicklingError:
-        raise ConfigError(f"{path} is no predictor: it holds something other than weights, or is damaged") from None
+        raise ConfigError(f"{path} is not a predictor: it holds something other than weights, or is damaged") from None
     except (OSError, EOFError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{path} is no predictor: it cannot be read ({reason})") from None
+        raise ConfigError(f"{path} is not a predictor: it cannot be read ({reason})") from None
     matrices = isinstance(weights, dict) and all(isinstance(w, Tensor) and w.dim() == 2 for w in weights.values())
     if not matrices or set(weights) != {"fc1.weight", "fc2.weight"}:
-        raise ConfigError(f"{path} is no predictor: it must hold the matrices fc1.weight and fc2.weight, nothing else")
+        raise ConfigError(
+            f"{path} is not a predictor: it must hold the matrices fc1.weight and fc2.weight, nothing else"
+        )
     fc1, fc2 = weights["fc1.weight"], weights["fc2.weight"]
     if fc1.shape[0] != fc2.shape[1]:
         raise ConfigError(f"{path}: fc1.weight {list(fc1.shape)} and fc2.weight {list(fc2.shape)} differ in rank")

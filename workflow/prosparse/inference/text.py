@@ -1,7 +1,7 @@
 """Token ids of a prompt, and its continuation's text as ``decode`` gives it whole.
 
 Tokens have no text of their own: byte-level tokens are parts of characters, SentencePiece's decoder drops the first
-space of its input, and WordPiece's joins words. Decoding token by token would give another text.
+space of its input, and WordPiece's joins words. Decoding token by token would give a different text.
 """
 
 from __future__ import annotations

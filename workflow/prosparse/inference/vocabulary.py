@@ -28,7 +28,7 @@ def add(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase | None, conf
         UserError: the tokenizer is not a byte-level BPE, or has more tokens than the model.
     """
     end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    # without an end token, an engine picks one of its own; the last token is safer, since it names nothing
+    # without an end token, an engine picks one itself; the last token is safer, since it names nothing
     writer.add_eos_token_id(config.vocab_size - 1 if end is None else end)
     writer.add_bos_token_id(config.bos_token_id or 0)
     if tokenizer is None:
@@ -55,7 +55,7 @@ def _add_byte_level(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase,
     description = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"model": {}}
     split = _split(description)
     if split is None:
-        raise UserError("the tokenizer is no byte-level BPE that splits text as GPT-2's does (single digits or not)")
+        raise UserError("the tokenizer is not a byte-level BPE that splits text as GPT-2's does (single digits or not)")
     pieces: dict[int, str] = {index: piece for piece, index in description["model"]["vocab"].items()}
     types = dict.fromkeys(pieces, gguf.TokenType.NORMAL)
     for token in description["added_tokens"]:

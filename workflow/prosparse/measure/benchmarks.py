@@ -47,7 +47,7 @@ lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)  # type: ig
 
 
 def unanswerable(benchmarks: Benchmarks, rows_dir: Path) -> dict[str, str]:
-    """Why each benchmark that cannot be answered here cannot; needs no model.
+    """Reasons why benchmarks cannot be answered here, by name; needs no model.
 
     Raises:
         ConfigError: an unknown benchmark, or none can be answered.

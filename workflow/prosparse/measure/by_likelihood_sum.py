@@ -1,4 +1,4 @@
-"""lm-eval's own accuracies of multiple choice, beside the paper's rule"""
+"""lm-eval's own multiple-choice accuracies, next to the paper's rule"""
 
 from __future__ import annotations
 

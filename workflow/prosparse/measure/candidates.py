@@ -10,7 +10,7 @@ LETTER = re.compile(r"\([A-Z]\)(?=\s)")
 
 
 def candidates(row: Mapping[str, Any], unlisted: Sequence[str] = ()) -> list[str]:
-    """The answers among which a row's is: ``(A)``, ``(B)``, ... or the words that its question lists.
+    """The candidates that include a row's answer: ``(A)``, ``(B)``, ... or the words that its question lists.
 
     Args:
         row: ``input`` and ``target``.

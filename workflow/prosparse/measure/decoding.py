@@ -164,7 +164,7 @@ def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm) -> d
 
 
 def _share_equal(texts: list[list[int]], others: list[list[int]]) -> float:
-    """Over the texts and tokens that both have: transformers wrote fewer."""
+    """Compare the texts and tokens that both have: transformers wrote fewer."""
     pairs = [pair for text, other in zip(texts, others, strict=False) for pair in zip(text, other, strict=False)]
     return statistics.fmean(a == b for a, b in pairs)
 

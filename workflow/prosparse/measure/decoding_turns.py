@@ -119,7 +119,7 @@ class Arm:
     """One way to decode: the times of its texts, and the bandwidth measured in the same turns.
 
     Args:
-        write: begins the text of a prompt with at most so many new tokens.
+        write: begins the text of a prompt, with at most the given number of new tokens.
         begin: called before each turn.
     """
 

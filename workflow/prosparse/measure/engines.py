@@ -223,7 +223,7 @@ def powerinfer(
         try:
             text = b"".join(pieces[token] for token in prompt).decode()
         except UnicodeDecodeError:
-            raise UserError(f"the prompt {[*prompt]} is no text, which PowerInfer needs") from None
+            raise UserError(f"the prompt {[*prompt]} does not decode to text, which PowerInfer needs") from None
         with tempfile.TemporaryDirectory(prefix="prosparse-powerinfer-") as directory:
             command = [str(program.resolve()), "--model", str(path.resolve()), "--prompt", text]
             command += ["--n-predict", str(new_tokens), "--ctx-size", str(max(64, len(prompt) + new_tokens + 4))]
@@ -236,7 +236,10 @@ def powerinfer(
                 raise UserError(f"PowerInfer failed on {path}:\n{_last_lines(errors)}")
             log = logs[0].read_text(errors="replace", encoding="utf-8")
         if (read := _integers(log, "prompt_tokens")) != [*prompt]:
-            raise UserError(f"PowerInfer reads the prompt {[*prompt]} as {read}: use prompts that its tokenizer keeps")
+            raise UserError(
+                f"PowerInfer reads the prompt {[*prompt]} as {read}: use prompts that its tokenizer encodes in the "
+                "same way"
+            )
         if len(generated := _integers(log, "output_tokens")) != new_tokens:
             raise UserError(f"PowerInfer generated {len(generated)} tokens, not {new_tokens}")
         prompt_milliseconds, _ = _timing(errors, "prompt eval time")

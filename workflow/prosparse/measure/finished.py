@@ -1,4 +1,4 @@
-"""Scores of an interrupted evaluation's finished benchmarks, so that the next resumes."""
+"""Scores of an interrupted evaluation's finished benchmarks, so that the next call resumes."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ZeroCounter:
 
     @contextmanager
     def counting(self, sequences: int) -> Iterator[None]:
-        """Count inside this block, which computes one batch of so many sequences."""
+        """Count inside this block, which computes one batch of ``sequences`` sequences."""
         hooks = [
             ffn.down_proj.register_forward_pre_hook(self._hook(layer, sequences))
             for layer, ffn in enumerate(self._ffns)

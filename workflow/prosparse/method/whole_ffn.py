@@ -154,7 +154,7 @@ def _others(model: Any, ffns: list[GatedFFN]) -> Iterator[tuple[str, nn.Module]]
 
     def walk(prefix: str, module: nn.Module, layers: bool) -> Iterator[tuple[str, nn.Module]]:
         if prefix and _matrices(module, recurse=False):
-            raise UnsupportedArchitecture(f"{prefix} ({type(module).__name__}) has weights beside its gated FFN")
+            raise UnsupportedArchitecture(f"{prefix} ({type(module).__name__}) has weights besides its gated FFN")
         for child_name, child in module.named_children():
             name = f"{prefix}.{child_name}" if prefix else child_name
             if child in modules or child is head or not _matrices(child):

@@ -100,13 +100,13 @@ def load(
             directory, config=config, revision=revision, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # transformers raises anything on broken files
-        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from error
+        raise ConfigError(f"{directory} is not a checkpoint that transformers can open: {error}") from error
     model, loading = loaded
     if wrong := [f"{name} is {kind}" for kind in ("missing", "unexpected") for name in sorted(loading[f"{kind}_keys"])]:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ConfigError(f"{directory}: its weights are not those of {type(model).__name__}: {wrong[0]}{more}")
     if config.tie_word_embeddings and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-        raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a lm_head.weight of its own")
+        raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a separate lm_head.weight")
     check(model)
     substitute(model, activation)
     return model

@@ -74,7 +74,7 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         adapter = find_adapter_config_file(str(directory), revision=revision)
         settings, _ = ({}, {}) if adapter else PretrainedConfig.get_config_dict(directory, revision=revision)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from None
+        raise ConfigError(f"{directory} is not a checkpoint that transformers can open: {error}") from None
     if adapter:
         raise ConfigError(
             f"{directory} holds an adapter (adapter_config.json), which is not applied: merge it into the weights "
@@ -91,17 +91,17 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         return _carried_over(str(directory), model_type, settings)
     if model_type not in CONFIG_MAPPING:
         raise ConfigError(
-            f"{directory} is no checkpoint that transformers can open: model_type is {model_type!r}; allowed are "
-            f"{', '.join(MODEL_TYPES)} and those of transformers, since code that lies beside a model is not run"
+            f"{directory} is not a checkpoint that transformers can open: model_type is {model_type!r}; allowed are "
+            f"{', '.join(MODEL_TYPES)} and those of transformers, since code that ships with a model is not run"
         )
     try:
         config = AutoConfig.from_pretrained(directory, revision=revision, trust_remote_code=False)
     except Exception as error:  # transformers raises anything on a broken file
-        raise ConfigError(f"{directory} is no checkpoint that transformers can open: {error}") from error
+        raise ConfigError(f"{directory} is not a checkpoint that transformers can open: {error}") from error
     code = [value for key, value in (settings.get("auto_map") or {}).items() if key.startswith("AutoModel")]
     if code:
         raise ConfigError(
-            f"{directory}: auto_map in config.json names code beside the weights ({code[0]}), which is not run; if "
+            f"{directory}: auto_map in config.json names code next to the weights ({code[0]}), which is not run; if "
             f"transformers' own {model_type} computes the same, remove auto_map"
         )
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -109,7 +109,7 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
     if config.sub_configs:
         raise ConfigError(
             f"{directory}: {model_type} is more than a language model ({', '.join(sorted(config.sub_configs))}): "
-            "save its language model as a checkpoint of its own"
+            "save its language model as a separate checkpoint"
         )
     return config
 
@@ -217,7 +217,7 @@ def _why_not_opened(pretrained: str | Path, error: Exception) -> str:
             try:
                 Tokenizer.from_file(str(path))
             except Exception as broken:  # the Rust library raises nothing more specific
-                return f"{path} is no tokenizer: {str(broken).partition(chr(10))[0]}"
+                return f"{path} is not a tokenizer: {str(broken).partition(chr(10))[0]}"
     reason = str(error).partition("\n")[0]
     if reason.startswith("Couldn't instantiate the backend tokenizer"):
         return f"{pretrained} {NO_VOCABULARY}"

@@ -72,8 +72,8 @@ def register() -> None:
         # the build failed, or the library is for another machine
         reason = " | ".join(str(error).strip().splitlines()[-2:]) or type(error).__name__
         warnings.warn(
-            f"the native CPU operators could not be built or loaded ({reason}); slower ones made of torch's take their "
-            "place. A C++20 compiler and ninja are needed.",
+            f"the native CPU operators could not be built or loaded ({reason}); slower ones in plain torch are used "
+            "instead. A C++20 compiler and ninja are needed.",
             stacklevel=2,
         )
         gathered.register()

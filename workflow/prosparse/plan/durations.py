@@ -61,10 +61,10 @@ def lines(experiment: Experiment, listed: Iterable[Job], limits: Mapping[str, fl
         if not job.done and (time := stage_hours(experiment, job)) is not None:
             longest[job.run] = max(longest.get(job.run, (0.0, None)), (time, job.stage))
     if not longest:
-        return ["No stage is still to do."]
+        return ["No stage is left to do."]
     shown = [f"jobs of {PROFILE_HOURS:g} hours, as the profiles ask for", *_limited(limits)]
     found = item(
-        f"On {experiment.hardware.gpus} x {experiment.hardware.gpu}; {'; '.join(shown)}. A stage goes on in the "
+        f"On {experiment.hardware.gpus} x {experiment.hardware.gpu}; {'; '.join(shown)}. A stage continues in the "
         "next job where it stopped."
     )
     for run, (time, stage) in sorted(longest.items(), key=lambda each: -each[1][0]):

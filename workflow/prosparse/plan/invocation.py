@@ -69,7 +69,7 @@ def check_installed() -> None:
 
 
 def copied(dag: DAG, persistence: Persistence, directory: Path) -> str | None:
-    """Say what to do if finished work would be redone because a copy lost its files' times; None if all is well.
+    """Say what to do if finished work would be redone because a copy lost its files' modification times, else None.
 
     `cp -r` sets every file's time to that of its copying, in arbitrary order.
     """
@@ -83,9 +83,9 @@ def copied(dag: DAG, persistence: Persistence, directory: Path) -> str | None:
     if not outputs:
         return None
     return (
-        f"{len(outputs)} finished files of {directory} are older than what they are made from and would be made again: "
-        "`cp -r` does not keep times, `cp -a` does. If they belong together, `snakemake --touch` with the same targets "
-        "says so; to make them again, delete them"
+        f"{len(outputs)} finished files of {directory} are older than their inputs and would be made again: "
+        "`cp -r` does not keep modification times, `cp -a` does. To accept the files as they are, run `snakemake "
+        "--touch` with the same targets; to make them again, delete them"
     )
 
 
@@ -106,11 +106,11 @@ def check_experiment(name: str | None, named_by_file: bool, root: Path) -> None:
 
 
 def notice_of_seeds(experiment: Experiment) -> str | None:
-    """Tell what the seeds of an experiment cannot decide, before anything is trained."""
+    """Warn before training about what the seeds of an experiment cannot decide."""
     if len(experiment.seeds) > 1 or experiment.seed_deviation is not None:
         return None
     return (
-        "seeds: one seed does not show how far another would be, so claims that compare runs will be undecided; "
+        "seeds: one seed cannot show how much results vary, so claims that compare runs will be undecided; "
         "give at least two seeds, or seed_deviation"
     )
 

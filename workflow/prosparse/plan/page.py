@@ -88,18 +88,18 @@ def _render(plan: _Plan) -> str:
     experiment, directory = plan.layout.experiment, plan.layout.directory
     lines = [f"# What the experiment {experiment.experiment} costs", "", *_assumptions(experiment), ""]
     lines += _cost_table(experiment, plan.jobs)
-    lines += ["", "## One target alone, what is still to do", "", *_target_table(experiment, plan.alone)]
+    lines += ["", "## One target at a time: what is left to do", "", *_target_table(experiment, plan.alone)]
     lines += ["", "## Wall time of the longest stages", ""]
     lines += durations.lines(experiment, plan.jobs, durations.partition_limits())
     lines += ["", "## Batches of the benchmarks", "", *_batch_lines(experiment, plan.jobs)]
     lines += ["", "## The paper's own training", "", *paper_lines(plan.papers)]
-    lines += ["", "## What is fetched", "", *_download_table(plan.fetched, plan.answers)]
+    lines += ["", "## Downloads", "", *_download_table(plan.fetched, plan.answers)]
     free = free_disk(directory)
     lines += ["", "## Before the first job", "", f"Free disk: {free / 1e9:,.0f} GB.", ""]
     lines += [line for reason in plan.refused for line in item(f"would be refused: {reason}")]
     doubted = doubts(plan.layout, plan.jobs)
     lines += [line for reason in doubted for line in item(f"may not fit: {reason}")]
-    lines += [] if plan.refused or doubted else ["Nothing known here stands in the way."]
+    lines += [] if plan.refused or doubted else ["No known obstacle."]
     lines += [
         "",
         "## Next",
@@ -114,9 +114,9 @@ def _render(plan: _Plan) -> str:
 def _assumptions(experiment: Experiment) -> list[str]:
     hardware = experiment.hardware
     lines = [
-        "FLOPs: 6 a weight and token in training, 2 in measuring, and attention's (no causal half). Memory and disk",
-        "are estimates, of corpora at most. Benchmarks at most: every request fills the context. Jobs done have their",
-        "output already. `+?`: and what nobody knows yet.",
+        "FLOPs: 6 per weight and token in training, 2 in measurements, plus attention's (no causal half). Memory and",
+        "disk are estimates; those of corpora and benchmarks are upper bounds (every request fills the context). The",
+        "output of a finished job exists. `+?`: plus what is not known yet.",
     ]
     if hardware is None:
         return [
@@ -125,10 +125,10 @@ def _assumptions(experiment: Experiment) -> list[str]:
         ]
     return [
         *lines,
-        f"GPU-hours: {hardware.gpus} x {hardware.gpu} a run, {hardware.teraflops:g} TFLOP/s each, of which "
-        f"{100 * hardware.utilization:g} % are reached (MFU, as `hardware:` states it).",
-        "MFU leaves out what activation checkpointing computes again: lower it where that is on. Measurements are",
-        "reckoned alike, though text that is written a token at a time reaches far less.",
+        f"GPU-hours: {hardware.gpus} x {hardware.gpu} per run, {hardware.teraflops:g} TFLOP/s each, at "
+        f"{100 * hardware.utilization:g} % of that peak (MFU, as set in `hardware:`).",
+        "MFU does not count what activation checkpointing recomputes: lower it where that is on. Measurements are",
+        "estimated in the same way, though generating text token by token reaches far less.",
     ]
 
 
@@ -197,10 +197,10 @@ def _batch_lines(experiment: Experiment, listed: list[Job]) -> list[str]:
         tokens, wanted = memory.batch_tokens, experiment.benchmarks.batch_tokens
         fewer = "" if tokens == wanted else f" (the {wanted:,} of benchmarks.batch_tokens do not fit)"
         lines += item(
-            f"{run}: {tokens:,} tokens per batch{fewer}, at most {gigabytes(memory.kv_cache)} GB of KV cache beside "
+            f"{run}: {tokens:,} tokens per batch{fewer}, at most {gigabytes(memory.kv_cache)} GB of KV cache next to "
             f"{gigabytes(memory.weights)} GB of weights"
         )
-    return lines or ["None, or of models whose shape is not known yet."]
+    return lines or ["None, or the shapes of the models are not known yet."]
 
 
 def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer] | None) -> list[str]:
@@ -210,19 +210,19 @@ def _download_table(fetched: list[Remote], answers: dict[tuple[str, str], Answer
     for remote in fetched:
         size = "" if remote.size is None else f", about {remote.size / 1e9:,.1f} GB"
         revision = f" at {remote.revision}" if remote.revision else ""
-        done = "" if remote.needed else " (not needed any more)"
+        done = "" if remote.needed else " (no longer needed)"
         answer = _answer(remote, answers)
         terms = _terms(remote) if answer is None else answer.text
         lines += item(f"{remote.kind} {remote.name}{revision}{size}{done}: {terms}")
     needed = [remote for remote in fetched if remote.needed]
     known, unknown = sum(remote.size or 0 for remote in needed), sum(remote.size is None for remote in needed)
     lines += item(
-        f"STILL TO FETCH: about {known / 1e9:,.1f} GB" + (f", and {unknown} of unknown size" if unknown else "")
+        f"STILL TO DOWNLOAD: about {known / 1e9:,.1f} GB" + (f", and {unknown} of unknown size" if unknown else "")
     )
     if answers is None and any(remote.kind != "package" for remote in fetched):
-        lines += ["", "Offline, or the hub does not answer: revisions and access were not checked there."]
+        lines += ["", "Offline, or the hub did not answer: revisions and access were not checked."]
     if any(remote.size is None and remote.kind == "data set" for remote in fetched):
-        lines.append("A data set without a size is read whole: give its corpus a `character_limit` to read less.")
+        lines.append("A data set without a size is read in full: give its corpus a `character_limit` to read less.")
     return lines
 
 

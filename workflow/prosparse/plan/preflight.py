@@ -59,7 +59,7 @@ def doubts(layout: Layout, jobs: Iterable[Job]) -> list[str]:
             )
     needed, free = sum(job.disk or 0 for job in waiting), free_disk(directory)
     if needed > free and not _disk(experiment, directory, waiting):
-        found.append(f"disk: about {needed / 1e9:,.0f} GB are still to come, {free / 1e9:,.0f} GB are free")
+        found.append(f"disk: about {needed / 1e9:,.0f} GB are still to be written, {free / 1e9:,.0f} GB are free")
     return found
 
 
@@ -115,7 +115,7 @@ def _read_only(directory: Path, waiting: list[Job]) -> list[str]:
 
 
 def _for_a_while(experiment: Experiment, job: Job) -> int:
-    """Return the bytes that exist beside those that stay: the checkpoint before, and a state that goes afterwards."""
+    """Return the bytes that exist only for a while: the previous checkpoint, and an optimizer state that is removed."""
     states = CHECKPOINT_BYTES - WEIGHT_BYTES
     both = CHECKPOINT_BYTES + (states if experiment.optimizer_states == "last" and job.stage else 0)
     return both * (job.parameters or 0)
@@ -129,8 +129,9 @@ def _disk(experiment: Experiment, directory: Path, waiting: list[Job]) -> list[s
     if needed <= free:
         return []
     return [
-        f"disk: {directory} has {free / 1e9:,.0f} GB free, checkpoints that are still to come need "
-        f"{needed / 1e9:,.0f} GB beside data and caches, most of it AdamW's states, which finished stages keep too: "
+        f"disk: {directory} has {free / 1e9:,.0f} GB free, checkpoints still to be written need "
+        f"{needed / 1e9:,.0f} GB in addition to data and caches, mostly AdamW's states, which finished stages keep "
+        "too: "
         "set optimizer_states: last, make results a link to a larger disk, or ask for fewer targets"
     ]
 
@@ -163,7 +164,7 @@ def _answering(experiment: Experiment, waiting: list[Job]) -> list[str]:
     weights = {job.run: job.answering.weights for job in waiting if job.answering is not None}
     return [
         f"runs.{run}: its weights in {experiment.precision} take {size / 1e9:,.0f} GB of one {hardware.gpu} with "
-        f"{hardware.memory_gigabytes:g} GB, so that benchmarks cannot be answered: lower precision, or a larger GPU"
+        f"{hardware.memory_gigabytes:g} GB, so benchmarks cannot be answered: lower precision, or use a larger GPU"
         for run, size in weights.items()
         if hardware is not None and size > hardware.memory_gigabytes * 1e9
     ]
@@ -187,7 +188,7 @@ def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
         return []
     return [
         f"memory: runs.{run} needs {needed / 1e9:,.0f} GB for {what}, this machine has {present / 1e9:,.0f} GB: "
-        "run it on another, or through a cluster's profile"
+        "run it on another machine or through a cluster profile"
     ]
 
 

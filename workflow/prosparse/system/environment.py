@@ -30,7 +30,7 @@ def settle_launcher(environment: MutableMapping[str, str] = os.environ) -> str |
         return None
     shown = ", ".join(f"{name}={environment[name]}" for name in present)
     leave_job(environment)
-    return f"ignored: {shown}: not what torchrun sets ({', '.join(LAUNCHER)}); this is a job of one process"
+    return f"ignored: {shown}: not what torchrun sets ({', '.join(LAUNCHER)}); this is a single-process job"
 
 
 def leave_job(environment: MutableMapping[str, str] = os.environ) -> None:

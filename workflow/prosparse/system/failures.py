@@ -56,7 +56,7 @@ def explain(error: BaseException) -> str | None:
         case ModuleNotFoundError() if missing in EXTRAS:
             return f"this command needs {EXTRAS[missing]}"
         case ModuleNotFoundError() if missing and missing != "prosparse":
-            return f"the Python package {error.name} is needed here and not installed"
+            return f"the Python package {error.name} is needed but not installed"
         case _ if package in NETWORK or (isinstance(error, ConnectionError) and not isinstance(error, BrokenPipeError)):
             return f"the network or the hub failed: {said}"
         case OSError():
@@ -66,14 +66,14 @@ def explain(error: BaseException) -> str | None:
         case json.JSONDecodeError():
             return f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         case pickle.UnpicklingError() | zipfile.BadZipFile() | tarfile.TarError() | zlib.error() | EOFError():
-            return f"a file is damaged or not of its format: {said}"
+            return f"a file is damaged or in the wrong format: {said}"
         case RuntimeError() if any(words in said for words in DAMAGED):
-            return f"a file is damaged or not of its format: {said}"
+            return f"a file is damaged or in the wrong format: {said}"
         case RuntimeError() if any(words in said for words in NOT_WRITTEN):
-            return f"a file could not be written, perhaps since the disk is full: {said}"
+            return f"a file could not be written, perhaps because the disk is full: {said}"
     # the tokenizers library raises plain Exceptions
     if type(error) is Exception or package in ("yaml", "pyarrow", "safetensors_rust", "safetensors", "gguf"):
-        return f"a file is damaged or not of its format: {said}"
+        return f"a file is damaged or in the wrong format: {said}"
     return None
 
 
@@ -129,7 +129,7 @@ def _of_json(path: Path) -> str | None:
     except ValueError as error:  # invalid JSON or UTF-8
         return f"{path}: {explain(error)}"
     if not isinstance(held, dict):
-        return f"{path} holds no JSON object"
+        return f"{path} is not a JSON object"
     for token in (held.get("added_tokens") or []) if path.name == "tokenizer.json" else []:
         if not isinstance(token, dict) or not isinstance(token.get("special", False), bool):
             return f"{path}: added_tokens holds {token!r}"
@@ -144,7 +144,7 @@ def _of_json(path: Path) -> str | None:
         missing = sorted({shard for shard in shards.values() if not (path.parent / shard).is_file()})
         if missing:
             more = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
-            return f"{path} names {missing[0]}, which is not there{more}"
+            return f"{path} names {missing[0]}, which does not exist{more}"
     return None
 
 
@@ -154,13 +154,13 @@ def of_safetensors(path: Path) -> str | None:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            return f"{path} is truncated, or no safetensors file: {size:,} bytes"
+            return f"{path} is truncated, or not a safetensors file: {size:,} bytes"
         try:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             wanted = 8 + length + max(ends, default=0)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return f"{path} is no safetensors file: its header is not what it should be"
+            return f"{path} is not a safetensors file: its header is invalid"
     if size != wanted:
         return f"{path} is truncated or damaged: {size:,} bytes, and its header says {wanted:,}"
     return None

@@ -78,8 +78,8 @@ def srun(command: list[str], nodes: int, processes: int) -> int:
     """
     if "SLURM_JOB_ID" not in os.environ:
         raise NotStarted(
-            f"{nodes} nodes: only Slurm starts processes on several nodes, and this is none of its jobs; "
-            "set the resource nodes to 1"
+            f"{nodes} nodes: only Slurm starts processes on several nodes, and this is not a Slurm job; set the "
+            "resource nodes to 1"
         )
     launcher = [sys.executable, "-m", "prosparse", "step", "launch"]
     launcher += ["--nodes", str(nodes), "--processes", str(processes)]

@@ -58,7 +58,7 @@ def is_there(job: StageJob, wanted: identity.Identity) -> bool:
     record = json.loads(path.read_text(encoding="utf-8"))
     found = {"specification": _compared(record["specification"]), "inputs": record.get("inputs")}
     agree(found, wanted, job.output)
-    print(f"{job.output}: trained already, nothing to do", flush=True)
+    print(f"{job.output}: already trained, nothing to do", flush=True)
     return True
 
 

@@ -151,7 +151,7 @@ def _check_state(previous: Path | None) -> None:
     """The Trainer would go on without a missing optimizer state, and say nothing."""
     if previous is not None and not (previous / checkpoints.OPTIMIZER).exists():
         raise Refused(
-            f"{previous} has no optimizer state to continue from, since the stages after it were finished before "
+            f"{previous} has no optimizer state to continue from, because later stages are already finished "
             "(optimizer_states: last): delete the folder to train it again"
         )
 

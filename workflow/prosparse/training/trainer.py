@@ -132,7 +132,7 @@ def stage_trainer(job: StageJob, model: PreTrainedModel, accumulation_steps: int
 def _teacher(directory: Path, training: Training) -> PreTrainedModel:
     model = load(directory, dtype=getattr(torch, training.precision))
     if prepare(model, training) is None:
-        raise Refused(f"{directory}: the teacher's logits are no product of hidden states and a matrix")
+        raise Refused(f"{directory}: the teacher's logits are not a product of hidden states and a matrix")
     return model.eval().to(devices.fastest())  # type: ignore[arg-type]
 
 

@@ -81,7 +81,7 @@ class Task(Section):
     candidates: dict[str, list[str]] | None = (
         None  # by subtask, where the row lists none; rows with neither are left out
     )
-    rows_of: str | None = None  # the benchmark whose rows it answers in another way
+    rows_of: str | None = None  # the benchmark whose rows it answers by another rule
     hub: Hub
     package: PackageRows | None = None
     missing: str | None = None  # why no package has the rows
@@ -102,7 +102,7 @@ class Task(Section):
         return self.rows_of or self.name
 
     def limit(self, benchmarks: Benchmarks) -> int | None:
-        """Most rows to answer; as many as the benchmark whose rows they are, unless it has its own limit."""
+        """Maximum number of rows to answer; the default is the limit of the benchmark whose rows they are."""
         return benchmarks.limits.get(self.name, benchmarks.limits.get(self.rows, benchmarks.limit))
 
     def bases(self) -> dict[str | None, Path]:

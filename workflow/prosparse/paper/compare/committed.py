@@ -43,7 +43,7 @@ def committed(layout: Layout) -> Layout:
     ]
     if keys:
         raise ConfigError(
-            f"{config}: another config, so its numbers are of another experiment; differing keys: {_listed(keys)}; "
+            f"{config}: another config, so its numbers belong to another experiment; differing keys: {_listed(keys)}; "
             f"only {', '.join(sorted(MAY_DIFFER))} may differ"
         )
     return Layout(experiment, directory)

@@ -1,4 +1,4 @@
-"""How far two runs of one experiment may end apart, by processor and by seed."""
+"""How much two runs of one experiment may differ, by processor and by seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark columns that are averaged: where the original is above chance
+"""The benchmark columns that are averaged: those where the original is above chance.
 
 A sparse model is compared with the original that it started from, so the original's scores choose the columns for all
 rows of a scale, and their averages stay comparable.

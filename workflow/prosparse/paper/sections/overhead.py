@@ -69,7 +69,7 @@ def _training_rate(measured: dict[str, Any]) -> list[str]:
         "",
         *markdown_table(["Work", "Tokens/s (median)", "GFLOP/s"], rows, numbers=2),
         "",
-        f"A training step reaches {share['median']:.0%} of the speed of its matrix products only (quartiles "
+        f"A training step reaches {share['median']:.0%} of the speed of its matrix products (quartiles "
         f"{share['lower_quartile']:.0%} to {share['upper_quartile']:.0%}). Optimizations, each on top of those above "
         "it:",
         "",
