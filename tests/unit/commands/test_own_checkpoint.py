@@ -268,7 +268,7 @@ def test_export_into_a_folder_is_refused_at_once(own, no_model):
 
 def test_predictors_of_what_has_no_zeros_are_refused_at_once(own, no_model):
     for options, message in (
-        ({"activation": "silu"}, "under silu none is"),
+        ({"activation": "silu"}, "with silu none is"),
         ({"context": 100}, "positions for 64 tokens"),
         ({"rank": 0}, "rank"),
     ):

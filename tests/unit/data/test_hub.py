@@ -32,7 +32,7 @@ def refusal(kind, status):
             refusal(GatedRepoError, 403), ConfigError,
             r"\.hub: some/set is gated: accept its terms at https://terms\.org and set HF_TOKEN",
         ),
-        (refusal(RepositoryNotFoundError, 404), ConfigError, r"\.hub: the hub has no data set some/set, or a private"),
+        (refusal(RepositoryNotFoundError, 404), ConfigError, r"\.hub: the hub has no data set some/set, or it"),
         (refusal(RevisionNotFoundError, 404), ConfigError, r"\.revision: some/set has no revision 'v9'"),
         (refusal(HfHubHTTPError, 500), UserError, r"\.hub: the hub cannot be queried for some/set: answered in two"),
         (OfflineModeIsEnabled("offline"), UserError, r"\.hub: the hub cannot be queried for some/set: offline"),

@@ -93,7 +93,7 @@ def test_a_later_corpora_file_is_laid_over_an_earlier_one(named, tmp_path):
     assert after.mixtures == {**before.mixtures, "more": {"more-docs": 1}}
     assert after.packages == before.packages
     named["data"]["corpora"] = ["corpora.yaml", {"later.yaml": 1}]
-    with pytest.raises(ConfigError, match=r"data\.corpora: names of YAML files are needed"):
+    with pytest.raises(ConfigError, match=r"data\.corpora: must name YAML files"):
         load(named)
 
 

@@ -98,7 +98,7 @@ def test_loading_under_another_activation_keeps_the_weights(tmp_path):
 
 
 def test_not_a_checkpoint(tmp_path):
-    with pytest.raises(ConfigError, match="no checkpoint that transformers can open"):
+    with pytest.raises(ConfigError, match="not a checkpoint that transformers can open"):
         load(tmp_path)
 
 
@@ -211,14 +211,17 @@ AUTO_MAP = {"AutoConfig": "configuration_mine.Config", "AutoModelForCausalLM": "
         (change_config(model_type="vit"), "vit is not a decoder-only language model"),
         (change_config(model_type="gemma3"), r"gemma3 is more than a language model \(text_config, vision_config\)"),
         (change_config(model_type="mllama"), "mllama is more than a language model"),
-        (change_config(tie_word_embeddings=True), "tie_word_embeddings is true, but there is a lm_head.weight"),
+        (
+            change_config(tie_word_embeddings=True),
+            "tie_word_embeddings is true, but there is a separate lm_head",
+        ),
         (change_weights(lambda state: state.pop("lm_head.weight")), "lm_head.weight is missing"),
         (change_weights(lambda state: state.pop("model.layers.1.mlp.up_proj.weight")), "up_proj.weight is missing"),
         (change_weights(lambda state: state.update(more=torch.zeros(2))), "more is unexpected"),
-        (change_config(intermediate_size=40), "no checkpoint that transformers can open"),
+        (change_config(intermediate_size=40), "not a checkpoint that transformers can open"),
         (truncated, r"model\.safetensors"),
         (pointer, r"model\.safetensors"),
-        (change_config(num_attention_heads=0), "no checkpoint that transformers can open"),
+        (change_config(num_attention_heads=0), "not a checkpoint that transformers can open"),
         (change_config(hidden_act="gelu"), "'gelu' of llama: allowed are silu, relu"),
     ],
 )

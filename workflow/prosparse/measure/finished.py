@@ -1,4 +1,4 @@
-"""Scores of an interrupted evaluation's finished benchmarks, so that the next call resumes."""
+"""Scores of benchmarks that an interrupted evaluation finished, kept for the next call."""
 
 from __future__ import annotations
 

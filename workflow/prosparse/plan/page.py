@@ -37,8 +37,8 @@ def write(layout: Layout, ask: bool = True) -> str:
         for name, needs in known.items()
         if name not in (WHOLE - {"all"}) | {"plan", "tables", "figures"}
     }
-    beside = papers(experiment, listed)
-    text = _render(_Plan(layout, listed, alone, beside, fetched, answers, refused))
+    compared = papers(experiment, listed)
+    text = _render(_Plan(layout, listed, alone, compared, fetched, answers, refused))
     write_text(layout.plan("md"), text)
     write_json(
         layout.plan("json"),
@@ -47,7 +47,7 @@ def write(layout: Layout, ask: bool = True) -> str:
             "hardware": experiment.hardware.model_dump() if experiment.hardware else None,
             "jobs": [{**asdict(job), "gpu_hours": _job_hours(experiment, job)} for job in listed],
             "to_do": {name: _total_json(experiment, total) for name, total in alone.items()},
-            "paper": beside,
+            "paper": compared,
             "downloads": [
                 {**asdict(remote), "hub": answer.text if (answer := _answer(remote, answers)) else None}
                 for remote in fetched

@@ -54,7 +54,7 @@ def doubts(layout: Layout, jobs: Iterable[Job]) -> list[str]:
         if hardware is not None and answering.weights < hardware.memory_gigabytes * 1e9 < answering.weights + prompt:
             found.append(
                 f"runs.{run}: a prompt of {experiment.data.context_length:,} tokens takes about {prompt / 1e9:,.1f} GB "
-                f"beside {answering.weights / 1e9:,.0f} GB of weights on one {hardware.gpu} with "
+                f"next to {answering.weights / 1e9:,.0f} GB of weights on one {hardware.gpu} with "
                 f"{hardware.memory_gigabytes:g} GB: benchmarks may not be answered"
             )
     needed, free = sum(job.disk or 0 for job in waiting), free_disk(directory)
