@@ -102,9 +102,7 @@ onstart:
         if found := target_refusals(
             experiment, workflow.dag_settings.targets, workflow.local_exec
         ):
-            refused = (
-                "refused before the first job (--no-hooks runs it anyway):"
-            )
+            refused = "refused before the first job (--no-hooks runs it anyway):"
             raise WorkflowError("\n- ".join([refused, *found]))
 
 
