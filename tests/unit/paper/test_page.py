@@ -9,6 +9,7 @@ from prosparse.paper import page
 from prosparse.paper.acceleration import page as acceleration
 from prosparse.paper.claims import registry as claims
 from prosparse.paper.figures.registry import FIGURES
+from prosparse.paper.sections.host import facts
 from prosparse.paper.tables import registry as tables
 
 
@@ -61,9 +62,10 @@ def test_the_page_says_what_was_run_and_what_was_found(several_seeds):
     claims.write(several_seeds.layout)
     written = page.write(several_seeds.layout)[0].read_text()
     assert (
-        "tiny in place of LLaMA2-7B; 368,640 tokens of continued training (the paper, in billions: 7B 34.60)" in written
+        "Models: tiny in place of LLaMA2-7B. They were made sparse on 0.369 million tokens; the paper's, on 34.6 b"
+        in (written)
     )
-    assert "3 seeds; on Imaginary CPU, 2 cores" in written
+    assert "3 seeds, measured on Imaginary CPU, 2 cores" in written
     sparsity = several_seeds.results.sparsity("progressive", "fatrelu-0.01").sparsity
     assert f"| **{sparsity.mean:.1f} ± {sparsity.spread:.1f} %** of activations are zero | 89.32 % |" in written
     assert written.count("**holds**") + written.count("**does not hold**") + written.count("**undecided**") == 10
@@ -163,3 +165,10 @@ def test_importing_the_package_loads_nothing_heavy():
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_cores_of_one_processor_are_named_together(synthetic):
+    recorded = ["AMD EPYC, 1 cores", "AMD EPYC, 2 cores", "Xeon, Gold, 1 core", "Another CPU"]
+    blocks = {"sparsity": [{"processor": each} for each in recorded]}
+    named = facts(synthetic.experiment, blocks)["Processor"]
+    assert named == "AMD EPYC, 1 or 2 cores; Xeon, Gold, 1 core; Another CPU"

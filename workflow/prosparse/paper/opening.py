@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,26 +33,29 @@ class KeyNumber:
 
 
 def scope(results: Results, processor: str) -> str:
-    """Describe in a sentence what the numbers are about: model, tokens, seeds, hardware."""
+    """Describe what the numbers are about: models and their size, tokens, seeds, hardware."""
     experiment = results.experiment
     finals = {scale: experiment.rows[rows[2]] for scale, rows in SCALES.items() if rows[2] in experiment.rows}
-    seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
+    seeds = f"{len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else "One seed"
+    ran = f"{seeds}, measured on {processor}."
     if not finals:
-        return f"No run stands for a ProSparse row of the paper; {seeds}, on {processor}."
-    models = [_stands_for(experiment, scale, pair) for scale, pair in finals.items()]
-    amounts = [_since_original(experiment, scale, pair) for scale, pair in finals.items()]
-    least, most = min(amounts), max(amounts)
-    amount = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    papers = ", ".join(f"{scale} {published_tokens()[SCALES[scale][2]]}" for scale in finals)
+        return f"No run stands for a ProSparse row of the paper. {ran}"
+    models = [_stands_for(results, scale, pair) for scale, pair in finals.items()]
+    ours = [_since_original(experiment, scale, pair) for scale, pair in finals.items()]
+    papers = [1e9 * float(published_tokens()[SCALES[scale][2]]) for scale in finals]
     return (
-        f"{_listed(models)}; {amount} tokens of continued training (the paper, in billions: {papers}); {seeds}; on "
-        f"{processor}."
+        f"Models: {_listed(models)}. They were made sparse on {_range(ours)} tokens; the paper's, on {_range(papers)}. "
+        f"{ran}"
     )
 
 
-def _stands_for(experiment: Experiment, scale: str, pair: str) -> str:
+def _stands_for(results: Results, scale: str, pair: str) -> str:
+    """Return ``small (1.05 million parameters) in place of LLaMA2-7B``."""
+    experiment, papers = results.experiment, SCALES[scale][0]
     run, _ = experiment.pair(pair)
-    model, papers = model_label(experiment, run), SCALES[scale][0]
+    trained = results.layout.provenance(run, None, experiment.seeds[0])
+    size = json.loads(trained.read_text(encoding="utf-8")).get("parameters") if trained.exists() else None
+    model = model_label(experiment, run) + (f" ({_amount(size)} parameters)" if size else "")
     is_stand_in = stands_in(experiment, SCALES[scale][2], run).startswith("stand-in")
     return f"{model} in place of {papers}" if is_stand_in else model
 
@@ -61,6 +65,19 @@ def _since_original(experiment: Experiment, scale: str, pair: str) -> int:
     seen = lineage_tokens(experiment, experiment.pair(pair)[0])
     original = experiment.rows.get(SCALES[scale][0])
     return seen if original is None else seen - lineage_tokens(experiment, experiment.pair(original)[0])
+
+
+def _range(amounts: Sequence[float]) -> str:
+    """Return the smallest and the largest amount, with their unit once if it is the same."""
+    (least, unit), (most, larger) = (_amount(each(amounts)).split(" ") for each in (min, max))
+    if (least, unit) == (most, larger):
+        return f"{most} {larger}"
+    return f"{least}{'' if unit == larger else f' {unit}'} to {most} {larger}"
+
+
+def _amount(number: float) -> str:
+    """Return ``0.205 million`` or ``34.6 billion``."""
+    return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
 
 
 def _listed(words: list[str]) -> str:
@@ -99,6 +116,9 @@ def _sparsity_and_cost(
     rows = {row["setting"]: row for row in published_table("table1_overall")}
     printed, printed_original = rows[final_row], rows[original_row]
     cost = ours.loss.minus(before.loss)
+    losses = f"{ours.loss.mean:.3f} against {before.loss.mean:.3f}"
+    if (vanilla := experiment.rows.get(final_row.replace("ProSparse", "Vanilla ReLU"))) is not None:
+        losses += f"; Vanilla ReLU after as many tokens: {results.sparsity(*experiment.pair(vanilla)).loss.mean:.3f}"
     change = float(printed["average_performance"]) - float(printed_original["average_performance"])
     more, shown = ("more", cost) if cost.mean > 0 else ("less", before.loss.minus(ours.loss))
     return [
@@ -112,8 +132,8 @@ def _sparsity_and_cost(
         KeyNumber(
             f"nats per token {more} held-out loss than the original",
             _spread(shown, 3),
-            f"{change:+.2f} points of benchmark average",
-            f"{ours.loss.mean:.3f} against {before.loss.mean:.3f}",
+            f"{change:+.2f} points of benchmark average, {'no cost' if change >= 0 else 'a cost'}",
+            losses,
             "frontier" if experiment.figures.frontier else "table1",
         ),
     ]

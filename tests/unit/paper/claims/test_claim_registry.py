@@ -23,7 +23,7 @@ def test_ten_claims_with_a_verdict_and_numbers(synthetic):
 def test_write(synthetic):
     markdown, data = claims.write(synthetic.layout)
     text = markdown.read_text()
-    assert "9 hold, 1 do not, 0 are undecided (the 95 % interval straddles the tolerance), 0 cannot be tested" in text
+    assert "Of the paper's 10 claims, 9 hold and 1 does not hold." in text
     table = text.partition("\n#### ")[0]
     assert [line.count("|") for line in table.splitlines() if line.startswith("|")] == [8] * 12
     written = json.loads(data.read_text())["claims"]

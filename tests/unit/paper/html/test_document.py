@@ -73,6 +73,19 @@ def test_every_number_of_ours_leads_to_the_file_that_holds_it(page, seeds_result
     assert not [text for attributes, text in page.all("td") if "data-sort" in attributes and re.search(r"\d", text)]
 
 
+def test_a_claims_numbers_lead_to_the_measurements_that_it_is_judged_by(page, seeds_results):
+    files = page.json("files")
+    verdicts = json.loads(seeds_results.layout.claims("json").read_text())["claims"]
+    ids = [attributes.get("id") for _, attributes, _ in page.elements]
+    for number, run in ((1, "vanilla"), (2, "base"), (7, "progressive")):
+        article = page.elements[ids.index(f"claim-{number}") : ids.index(f"claim-{number + 1}")]
+        linked = [attributes["data-files"].split() for _, attributes, _ in article if "data-files" in attributes]
+        assert len(linked) == len(verdicts[number - 1]["parts"])
+        for numbers in linked:
+            paths = [files[int(each)]["path"] for each in numbers]
+            assert any(path.startswith(f"measurements/{run}/seed2/") for path in paths), (number, paths)
+
+
 def test_a_sparsity_is_the_mean_of_its_files(page, seeds_results):
     shown = {
         text: attributes["data-files"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,17 @@ CLAIMS = Registry[Finding](
     ),
 )
 
+#: Verdict -> how one claim with it is counted, and several.
 _COUNTED = {
-    Verdict.HOLDS: "hold",
-    Verdict.FAILS: "do not",
-    Verdict.UNDECIDED: "are undecided (the 95 % interval straddles the tolerance)",
-    Verdict.UNTESTABLE: "cannot be tested",
+    Verdict.HOLDS: ("holds", "hold"),
+    Verdict.FAILS: ("does not hold", "do not hold"),
+    Verdict.UNDECIDED: ("is undecided", "are undecided"),
+    Verdict.UNTESTABLE: ("cannot be tested", "cannot be tested"),
 }
+RULE = (
+    "A claim holds if the whole 95 % interval of each of its numbers is on the required side of the limit. It does not "
+    "hold if one lies wholly on the other side, and is undecided otherwise."
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def to_markdown(verdicts: list[Judgement], experiment: Experiment) -> str:
     lines = [
         "### Claims",
         "",
-        f"Experiment `{experiment.experiment}`: {counted(verdicts)}.",
+        f"{counted([each.verdict for each in verdicts])} {RULE}",
         "",
         seeds_words(experiment),
     ]
@@ -98,9 +104,12 @@ def to_markdown(verdicts: list[Judgement], experiment: Experiment) -> str:
     return "\n".join(lines) + "\n"
 
 
-def counted(verdicts: list[Judgement]) -> str:
-    """Say how many claims have which verdict."""
-    return ", ".join(f"{sum(v.verdict is each for v in verdicts)} {words}" for each, words in _COUNTED.items())
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """Say how many claims have which verdict: ``Of the paper's 10 claims, 9 hold and 1 does not hold.``"""
+    numbers = {verdict: verdicts.count(verdict) for verdict in _COUNTED if verdict in verdicts}
+    words = [f"{number} {_COUNTED[verdict][number > 1]}" for verdict, number in numbers.items()]
+    listed = " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f"Of the paper's {len(verdicts)} claims, {listed}."
 
 
 def verdict_table(verdicts: list[Judgement]) -> list[str]:

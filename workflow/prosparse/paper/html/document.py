@@ -14,6 +14,8 @@ from markupsafe import Markup
 
 from prosparse.experiment.layout import Layout
 from prosparse.paper import opening, page
+from prosparse.paper.claims import registry as claims
+from prosparse.paper.claims.finding import Verdict
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.html.agreement import agreement
 from prosparse.paper.html.charts import Chart, figure
@@ -27,6 +29,7 @@ from prosparse.paper.results.reader import MissingResult, Results
 from prosparse.paper.sections.details import details
 from prosparse.paper.sections.host import facts, provenance
 from prosparse.paper.tables.registry import TABLES
+from prosparse.published.claims import history
 from prosparse.system.files import write_text
 
 #: Name in the template -> file that it holds as it is.
@@ -65,11 +68,18 @@ def render(results: Results) -> str:
         judged = opening.claims(layout)
     except MissingResult:
         judged = []
+    sections = _sections(results, blocks, absent)
     return _template().render(
         experiment=experiment,
         scope=opening.scope(results, made["Processor"]),
         made=made,
         claims=judged,
+        counted=claims.counted([Verdict(each["verdict"]) for each in judged]) if judged else "",
+        rule=claims.RULE,
+        paired=claims.seeds_words(experiment),
+        history=history(),
+        behind=sources.of_claim,
+        not_run=sections.pop("Not run"),
         key_numbers=_or_none(opening.key_numbers, results),
         agreement=agreement(layout),
         frontier=_or_none(frontier_charts, results),
@@ -77,7 +87,7 @@ def render(results: Results) -> str:
         figures=figures,
         training=training_charts(results),
         layers=layer_charts(results),
-        sections=_sections(results, blocks, absent),
+        sections=sections,
         files=sources.described,
         link=sources.link,
         missing=Missing,

@@ -10,6 +10,7 @@ from typing import Any
 from prosparse.experiment.data import PAPER_DATASETS
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
+from prosparse.paper.claims.registry import CLAIMS
 from prosparse.paper.tables.acceleration_cells import PREDICTED_SPARSITY, RECALL
 from prosparse.paper.tables.columns import BITS, LOSS, SPARSITY, TOKENS
 from prosparse.paper.tables.table import Column, Row, Table
@@ -36,6 +37,11 @@ class Sources:
         """Return the numbers of the files with a pair's held-out sparsity and loss."""
         run, _ = self.layout.experiment.pair(pair)
         return self.of_files([self.layout.sparsity(run, seed) for seed in self.layout.experiment.seeds])
+
+    def of_claim(self, number: int) -> list[int]:
+        """Return the numbers of the files that a claim is judged by."""
+        files = CLAIMS.needs(f"claim{number}", self.layout.experiment).files(self.layout)
+        return self.of_files([path for paths in files.values() for path in paths])
 
     def of_files(self, paths: list[Path]) -> list[int]:
         return [self.numbers.setdefault(path, len(self.numbers)) for path in paths if path.exists()]

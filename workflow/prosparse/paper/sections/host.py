@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+
+#: As provenance records it: its name, and the cores that the job may use.
+PROCESSOR = re.compile(r"(.+?)(?:, (\d+) cores?)?")
 
 
 def provenance(results: Results, needs: Needs) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
@@ -37,21 +41,37 @@ def facts(experiment: Experiment, blocks: dict[str, list[dict[str, Any]]]) -> di
     """Return what the results were made with, by name; several values where results differ."""
     every = [block for kind in blocks.values() for block in kind]
 
-    def seen(*keys: str) -> str:
-        values = []
+    def values(*keys: str) -> list[str]:
+        found = []
         for block in every:
             for key in keys:
                 block = (block or {}).get(key)  # type: ignore[assignment]
             if block:
-                values.append(str(block))
-        return ", ".join(dict.fromkeys(values)) or "missing"
+                found.append(str(block))
+        return list(dict.fromkeys(found))
+
+    def seen(*keys: str) -> str:
+        return ", ".join(values(*keys)) or "missing"
 
     packages = list(dict.fromkeys(name for block in every for name in block.get("packages", {})))
     return {
-        "Processor": seen("processor"),
+        "Processor": _processors(values("processor")) or "missing",
         "Device": seen("device"),
         "Threads per job": seen("threads"),
         "Code revision": seen("code_revision"),
         "Packages": ", ".join(f"{name} {seen('packages', name)}" for name in packages) or "missing",
         "Seeds": ", ".join(map(str, experiment.seeds)),
     }
+
+
+def _processors(recorded: list[str]) -> str:
+    """Return ``AMD EPYC, 1 or 2 cores`` of jobs that had one or two of them."""
+    by_name: dict[str, set[int]] = {}
+    for each in recorded:
+        name, cores = PROCESSOR.fullmatch(each).groups()  # type: ignore[union-attr]  # matches anything
+        by_name.setdefault(name, set()).update([int(cores)] if cores else [])
+    words = []
+    for name, numbers in by_name.items():
+        counted = f", {' or '.join(map(str, sorted(numbers)))} core{'' if numbers == {1} else 's'}" if numbers else ""
+        words.append(name + counted)
+    return "; ".join(words)

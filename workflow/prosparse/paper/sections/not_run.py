@@ -19,6 +19,7 @@ def not_run(results: Results, absent: dict[str, int]) -> list[str]:
     gone = sorted({LABELS[b] for b in BENCHMARKS if b not in tasks})
     if gone:
         lines.append(f"- Benchmarks that the experiment leaves out: {', '.join(gone)}.")
+    lines += _benchmarks_without_rows(results)
     for kind, number in absent.items():
         if number:
             lines.append(
@@ -29,6 +30,16 @@ def not_run(results: Results, absent: dict[str, int]) -> list[str]:
     if not experiment.benchmarks.execute_code:
         lines.append("- Model-written programs (HumanEval, MBPP) were not executed.")
     return lines
+
+
+def _benchmarks_without_rows(results: Results) -> list[str]:
+    """Say which of the experiment's benchmarks have no rows to answer."""
+    experiment = results.experiment
+    try:
+        reasons = results.benchmarks(*experiment.pair(next(iter(experiment.rows.values())))).missing
+    except (MissingResult, StopIteration):  # already counted as missing
+        return []
+    return [f"- {LABELS[name]}: {reason}." for name, reason in reasons.items() if name in experiment.benchmarks.tasks]
 
 
 def _rows_not_run(benchmarks: Benchmarks) -> list[str]:
