@@ -51,7 +51,7 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "```",
         "",
-        "**vLLM** (untested)",
+        "**vLLM**",
         "",
     ]
     overrides = vllm_overrides(settings, activation)
@@ -63,9 +63,9 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield (
-            f"vLLM's own `{settings['model_type']}` supports only SiLU. Its MiniCPM supports FATReLU (ReLU is "
-            "threshold 0), and this model is a MiniCPM with different scalings. (In vLLM, a gate equal to the "
-            "threshold becomes zero.)"
+            f"vLLM's own `{settings['model_type']}` supports only SiLU and refuses this folder. Its MiniCPM supports "
+            "FATReLU (ReLU is threshold 0), and this model is a MiniCPM with different scalings. (In vLLM, a gate "
+            "equal to the threshold becomes zero.)"
         )
         yield from ["", "```bash", f"vllm serve FOLDER --hf-overrides '{json.dumps(overrides)}'", "```"]
     yield from ["", "**llama.cpp, PowerInfer**", ""]
@@ -75,8 +75,9 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
         relu = "" if activation.name == "relu" else " --activation relu"
         other = "" if activation.name == "relu" else f" (the same weights, but not `{activation}`)"
         yield (
-            "llama.cpp supports only SiLU for these architectures, which would be another model, so there is no "
-            f"export. PowerInfer supports only ReLU{other}, and needs predictors:"
+            "llama.cpp supports only SiLU for these architectures, so there is no export. Its own converter takes this "
+            "folder without a word and makes another model, which computes SiLU. PowerInfer supports only "
+            f"ReLU{other}, and needs predictors:"
         )
         yield from [
             "",
