@@ -63,7 +63,9 @@ class Experiment(Section):
     description: str = Field(description="One sentence for the page.")
     seeds: list[int] = Field(min_length=1, description="Every run is trained once per seed.")
     seed_deviation: SeedDeviation | None = Field(
-        default=None, description="What one seed cannot show: how much a difference between runs varies over seeds."
+        default=None,
+        description="What one seed cannot show: how much a difference between runs varies over seeds. With several "
+        "seeds it is measured instead.",
     )
     optimizer_states: Literal["all", "last"] = Field(
         default="all",
@@ -105,12 +107,6 @@ class Experiment(Section):
         if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
             raise ValueError(f"each seed may appear once; repeated: {', '.join(map(str, repeated))}")
         return seeds
-
-    @model_validator(mode="after")
-    def deviation_is_measured_where_it_can_be(self) -> Self:
-        if self.seed_deviation is not None and len(self.seeds) > 1:
-            raise ValueError(f"seed_deviation: only for a single seed; with {len(self.seeds)} seeds it is measured")
-        return self
 
     @model_validator(mode="after")
     def references_exist(self) -> Self:
