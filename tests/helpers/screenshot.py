@@ -1,4 +1,4 @@
-"""Writes the first screen of a results page as a PNG: ``python tests/helpers/screenshot.py PAGE PNG``."""
+"""The first screen of a results page as a PNG: ``PYTHONPATH=tests python -m helpers.screenshot PAGE PNG``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import sys
 from pathlib import Path
 
-from browser import opened, prefer
+from helpers.browser import opened, prefer
 
 WIDTH, HEIGHT = 1280, 980
 

@@ -122,6 +122,17 @@ def test_text_stands_out(browser, scheme):
     assert [(text, round(contrast, 2)) for text, contrast in found if contrast < 4.5] == []
 
 
+def test_a_screenshot_is_small_enough_for_a_readme(written, tmp_path):
+    from helpers.screenshot import HEIGHT, WIDTH, screenshot
+
+    image = tmp_path / "page.png"
+    screenshot(written, image)
+    header = image.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(header[16:20]), int.from_bytes(header[20:24])) == (WIDTH, HEIGHT)
+    assert 50_000 < image.stat().st_size < 300_000
+
+
 def test_a_phone_scrolls_in_one_direction(browser):
     from helpers.browser import narrow
 
