@@ -92,14 +92,19 @@ def test_a_part_that_writes_nonsense_has_failed(tmp_path):
     assert "what it wrote cannot be read" in outcome.last_lines[-1]
 
 
-def test_parts_after_a_failure_run_and_the_page_says_what_failed(tmp_path, monkeypatch):
+def test_parts_after_a_failure_run_and_the_page_says_what_failed(tmp_path, monkeypatch, capsys):
     listed = [
         python("raise SystemExit('no driver')"),
-        python("print(1)", read=lambda: {"share": 0.5, "kinds": ["a", "b"]}),
+        python("print(1)", 45, read=lambda: {"share": 0.5, "kinds": ["a", "b"]}),
     ]
     monkeypatch.setattr(run, "parts", lambda *_: listed)
     outcomes = run.check(REHEARSAL, tmp_path, 1)
     assert [outcome.verdict for outcome in outcomes] == ["failed", "passed"]
+    # each part's time is said before it starts, and recorded
+    assert [line for line in capsys.readouterr().out.splitlines() if "at most" in line] == [
+        "A part, at most 60 s", "A part, at most 45 s",
+    ]  # fmt: skip
+    assert [part["limit"] for part in json.loads((tmp_path / "check.json").read_text())["parts"]] == [60, 45]
     page = (tmp_path / "README.md").read_text()
     assert "no driver" in page
     assert "share: 0.5; kinds: a, b" in page
