@@ -38,6 +38,8 @@ PUBLISHED = (
     "checkpoints/**/ledger.csv",
     "checkpoints/**/provenance.json",
     "data/documents/*/*.json",
+    "data/tokens/**/manifest.json",
+    "predictors/*/seed*/*/training.json",
     "timings/**/*.tsv",
 )
 

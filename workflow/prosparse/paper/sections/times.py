@@ -52,16 +52,21 @@ def times(blocks: dict[str, list[dict[str, Any]]], benchmarks: list[Path]) -> li
 def start_up(layout: Layout) -> list[str]:
     """Show the share of the jobs' time spent on process start and imports."""
     jobs = work = 0.0
+    kinds = []
     for kind, pattern in TIMED.items():
-        for path in layout.timings():
-            if path.parent.name == kind:
-                with open(path, newline="", encoding="utf-8") as file:
-                    jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
-        for path in layout.directory.glob(pattern):
+        timings = [path for path in layout.timings() if path.parent.name == kind]
+        results = list(layout.directory.glob(pattern))
+        if not timings or len(results) != len(timings):  # a published copy may lack some
+            continue
+        kinds.append(kind)
+        for path in timings:
+            with open(path, newline="", encoding="utf-8") as file:
+                jobs += sum(float(row["s"]) for row in csv.DictReader(file, delimiter="\t"))
+        for path in results:
             work += json.loads(path.read_text(encoding="utf-8")).get("provenance", {}).get("wall_seconds", 0)
     if not 0 < work <= jobs:  # not recorded, or the work was spread over several jobs
         return []
     return [
-        f"Of the {jobs:,.0f} s of {', '.join(TIMED)}, {work:,.0f} s were work; process start and imports took "
+        f"Of the {jobs:,.0f} s of {', '.join(kinds)}, {work:,.0f} s were work; process start and imports took "
         f"{1 - work / jobs:.0%}."
     ]
