@@ -68,6 +68,10 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
         Trained(SMALL, 2400 + 1670 + 2400 + 3 * 1670 + 3840 + 2670 + 3840 + 6 * 600, 4),
         Trained(MEDIUM, 2000 + 4 * 1310, 4),
         Trained(MINICPM, 1600 + 1600 + 3 * 500 + 1140 + 1600 + 500, 4),
+        # a constant factor from the first step
+        Trained(SMALL, 2 * 2400, 4),
+        Trained(MEDIUM, 2 * 2000, 4),
+        Trained(MINICPM, 1600 + 1600 + 500, 4),
     ]),
     "recipes": (256, [
         Trained(SMALL, 3 * 480 + 480 + 2 * 334, 2),
