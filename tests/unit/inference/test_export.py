@@ -344,7 +344,7 @@ def test_the_tokenizer_is_in_the_file(digits, name, tmp_path):
 
 
 def test_a_tokenizer_that_splits_otherwise_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no byte-level BPE that splits text as GPT-2's"):
+    with pytest.raises(UserError, match="not a byte-level BPE that splits text as GPT-2's"):
         export_llama_cpp(
             tiny(activation="silu"), byte_level(pre_tokenizers.Whitespace()), tmp_path / "m", torch.float16
         )
