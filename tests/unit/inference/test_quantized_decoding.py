@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from prosparse.inference.decoding import cache, prepare, weight_bytes
 from prosparse.inference.generation import Text, greedy
 from prosparse.inference.predictors import Predictor
+from prosparse.inference.rounded import round_weights
 from prosparse.method.activations import gated_ffns
 from prosparse.operators import quantized
 from prosparse.operators.quantized import FORMATS, Format
@@ -117,6 +118,17 @@ def test_a_long_prompt_is_the_same_model(form):
 
 
 @EACH_FORMAT
+@pytest.mark.parametrize("name", ["llama_tied", "phi3"])
+def test_rounded_weights_are_those_that_decode(name, form):
+    """The loss that is measured with them is the quantized decoder's, but for its rounding of activations."""
+    model = tiny(name)
+    round_weights(model, form)
+    given = torch.randint(2, 199, (1, 40), generator=torch.Generator().manual_seed(0))
+    expected = prepare(tiny(name), form=form).model(given).logits
+    torch.testing.assert_close(model(given).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@EACH_FORMAT
 def test_predictors_are_rounded_too(form):
     decoder = prepare(tiny("llama"), predictors(), 1e-300, form=form)
     assert decoder.ffns[0].fc1_weight.dtype == form.dtype
@@ -149,7 +161,5 @@ def test_what_no_block_holds_is_one_line(form):
         prepare(tiny("llama", intermediate_size=150), [Predictor(HIDDEN, RANK, 150)] * 2, form=form)
     large = tiny("llama")
     large.model.layers[1].mlp.up_proj.weight[0, 0] = 1e8
-    with pytest.raises(
-        UserError, match=r"^model.layers.1.mlp: the up projection holds values that are not finite, or too"
-    ):
+    with pytest.raises(UserError, match=r"^model.layers.1.mlp.up_proj.weight holds values that are not finite, or too"):
         prepare(large, form=form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from prosparse.experiment.activation import Activation
+from prosparse.inference.decoding import prepare
 from prosparse.inference.export import export_llama_cpp, export_powerinfer
+from prosparse.inference.generation import Text
+from prosparse.inference.gguf_model import open_gguf
 from prosparse.inference.predictors import Predictor
 from prosparse.measure import engines
 from prosparse.method.activations import substitute
+from prosparse.operators.quantized import FORMATS, Q8_0
 from prosparse.system.errors import UserError
 
 SIZES = {
@@ -32,9 +37,9 @@ PROMPTS = [[3, 55, 300, 570, 20], [7, 8, 9, 10, 11], [400, 401, 402, 5, 6]]
 NEW_TOKENS = 48
 
 
-def tiny(name="llama", activation="silu"):
+def tiny(name="llama", activation="silu", **changes):
     torch.manual_seed(0)
-    config = GraniteConfig(**SIZES | SCALES) if name == "granite" else LlamaConfig(**SIZES)
+    config = GraniteConfig(**SIZES | SCALES) if name == "granite" else LlamaConfig(**SIZES | changes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for parameter in model.parameters():
         if parameter.ndim == 1:
@@ -94,6 +99,34 @@ def test_llama_cpp_generates_the_tokens_of_transformers(name, dtype, tolerance, 
     assert {len(tokens) for tokens in result["tokens"]} == {NEW_TOKENS}
     assert len(set(result["tokens"][0])) > 10, "a model that repeats itself would show little"
     check_numbers(result, str(dtype).removeprefix("torch."), 1)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_llama_cpp_chooses_the_tokens_of_our_quantized_decoder(form, tied, llama_cpp, tmp_path):
+    """Of the same file: after each of its tokens, its choice is ours, or one that we rank beside ours.
+
+    More often that of transformers, which reads the down projection as it is, where we round its transpose again.
+    """
+    path = tmp_path / "model.gguf"
+    export_llama_cpp(tiny(tie_word_embeddings=tied), None, path, form.dtype)
+    result = engines.llama_cpp(path, PROMPTS, NEW_TOKENS, threads=1)
+    found = open_gguf(path)
+    of_file = compared(found.model, PROMPTS, result["tokens"])
+    assert of_file.max() < 0.2
+    assert (of_file == 0).float().mean() > 0.9
+    decoder = prepare(found.model, form=found.rounding)
+    shortfall = []
+    for prompt, tokens in zip(PROMPTS, result["tokens"], strict=True):
+        text = Text(decoder, len(prompt) + NEW_TOKENS)
+        for token, read in zip(tokens, [prompt, *([token] for token in tokens)], strict=False):
+            logits = text.read(read).clone()
+            spread, logits[decoder.model.config.eos_token_id] = logits.std(), -torch.inf
+            shortfall.append(float((logits.max() - logits[token]) / spread))
+    assert result["precision"] == form.name.upper()
+    assert max(shortfall) < (0.1 if form is Q8_0 else 0.6)
+    assert statistics.fmean(each == 0 for each in shortfall) > (0.9 if form is Q8_0 else 0.7)
+    assert len({*result["tokens"][0]}) > 10, "a model that repeats itself would show little"
 
 
 TEXT = "the cat's 1984 hats, and 12 x = 345;\n\tdéjà vu   then end"

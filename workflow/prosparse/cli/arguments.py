@@ -86,6 +86,7 @@ Engine = Literal["llama.cpp", "powerinfer"]
 Kind = Literal["nonzero", "top", "svd"]
 #: Of weights: a dtype, or one of ggml's formats.
 WeightPrecision = Literal["bfloat16", "float16", "float32", "q8_0", "q4_0"]
+RoundedPrecision = Literal["q8_0", "q4_0"]
 Precision = Literal["float32", "bfloat16"]
 
 # the user's checkpoint

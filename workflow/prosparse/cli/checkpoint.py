@@ -16,11 +16,16 @@ from prosparse.cli.arguments import (
     Kind,
     NewActivation,
     OwnActivation,
+    RoundedPrecision,
     Text,
     WeightPrecision,
     choice,
 )
 
+Decodable = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id, a directory or a GGUF file (Q8_0, Q4_0, 16 bits).")
+]
+OWN_PRECISION = "Default: bfloat16; a GGUF file's own."
 PROMPTS = ["Once upon a time", "The capital of France is", "def fibonacci(n):"]
 Predictors = Annotated[Path | None, typer.Option(help="Directory of predictors, from `prosparse predictors`.")]
 
@@ -54,11 +59,14 @@ def sparsity(
     activation: Activations = [],  # noqa: B006  (typer's way of an option that may be repeated)
     context_length: ContextLength = 1024,
     sequences: Annotated[int, typer.Option(min=1, help="Maximum number of sequences, spread over the text.")] = 64,
+    precision: Annotated[
+        RoundedPrecision | None, choice(RoundedPrecision, "Round the weights as decoding does. Default: do not.")
+    ] = None,
 ) -> None:
     """Measure activation sparsity and loss on text."""
     from prosparse.commands.sparsity import print_sparsity
 
-    print_sparsity(checkpoint, activation, text, context_length, sequences)
+    print_sparsity(checkpoint, activation, text, context_length, sequences, precision)
 
 
 def evaluate(
@@ -103,7 +111,7 @@ def predictors(
 
 
 def generate(
-    checkpoint: Checkpoint,
+    checkpoint: Decodable,
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
     activation: OwnActivation = None,
     predictors: Predictors = None,
@@ -111,7 +119,7 @@ def generate(
     dense: Annotated[bool, typer.Option("--dense", help="Read every weight.")] = False,
     new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most likely token.")] = 0.0,
-    precision: Annotated[WeightPrecision, choice(WeightPrecision, "Of the weights.")] = "bfloat16",
+    precision: Annotated[WeightPrecision | None, choice(WeightPrecision, f"Of the weights. {OWN_PRECISION}")] = None,
 ) -> None:
     """Generate text, reading only the weights of active neurons."""
     from prosparse.commands.generate import Generation, generate_text
@@ -132,13 +140,15 @@ def generate(
 
 
 def bench(
-    checkpoint: Checkpoint,
+    checkpoint: Decodable,
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
     prompt: Annotated[list[str], typer.Option(help="Text to continue; repeat for several.")] = PROMPTS,
     new_tokens: Annotated[int, typer.Option(min=16, help="New tokens per prompt, a multiple of 16.")] = 64,
-    precision: Annotated[list[str], choice(WeightPrecision, "Of the weights; repeat for several.")] = ["bfloat16"],  # noqa: B006
+    precision: Annotated[
+        list[str], choice(WeightPrecision, f"Of the weights; repeat for several. {OWN_PRECISION}")
+    ] = [],  # noqa: B006
     powerinfer: Annotated[
         Path | None, typer.Option(exists=True, help="PowerInfer's program, to time it as well.")
     ] = None,

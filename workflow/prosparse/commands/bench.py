@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
+from prosparse.commands.opening import open_model, open_tokenizer, precisions
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.decoding import Decoding, Engines, PowerInfer
 from prosparse.experiment.timings import DecodingSpecification
+from prosparse.inference.gguf_model import is_gguf
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.text import encode
 from prosparse.measure import engines
 from prosparse.measure.decoding import export_for_engines, measure_engines, measure_modes
-from prosparse.models.load import load, own_activation
-from prosparse.models.third_party import configuration
-from prosparse.models.third_party import tokenizer as open_tokenizer
+from prosparse.models.load import own_activation
 from prosparse.operators.quantized import FORMATS
 from prosparse.plan.text import aligned, gigabytes
 from prosparse.system.errors import ConfigError, UserError
@@ -42,7 +42,7 @@ class Bench:
     decision_threshold: float
     powerinfer: Path | None  # its program
     new_tokens: int
-    precisions: list[str]  # of weights: dtypes, q8_0 or q4_0
+    precisions: list[str]  # of weights: dtypes, q8_0 or q4_0; none: bfloat16, or a GGUF file's own
 
 
 def print_bench(wanted: Bench) -> None:
@@ -51,7 +51,8 @@ def print_bench(wanted: Bench) -> None:
     Raises:
         UserError: the model cannot be decoded by the operators, or a prompt is too short.
     """
-    configuration(wanted.checkpoint)  # first, since it explains best why something is not a checkpoint
+    if wanted.powerinfer is not None and is_gguf(wanted.checkpoint):
+        raise ConfigError("--powerinfer needs a checkpoint to write its file from, not a GGUF file")
     if wanted.powerinfer is not None and wanted.predictors is None:
         raise ConfigError("--powerinfer needs --predictors: PowerInfer skips only what they predict")
     tokenizer = open_tokenizer(wanted.checkpoint)
@@ -59,25 +60,28 @@ def print_bench(wanted: Bench) -> None:
     for prompt, ids in zip(wanted.prompts, prompts, strict=True):
         if len(ids) < 2:
             raise ConfigError(f"the prompt {prompt!r} has {len(ids)} tokens: at least two are needed")
-    for precision in wanted.precisions:
+    for precision in precisions(wanted.checkpoint, wanted.precisions):
         print("\n".join(["", *_table(wanted, precision, prompts)]), flush=True)
 
 
 def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]:
     """Lines about one precision."""
     form, missing = FORMATS.get(precision), dict[str, str]()
-    specification = _specification(wanted, "bfloat16" if form else precision, missing)
-    dtype = getattr(torch, specification.settings.dtype)
-    model = load(wanted.checkpoint, wanted.activation, dtype=dtype)
+    model, rounding = open_model(wanted.checkpoint, wanted.activation, precision)
+    specification = _specification(wanted, str(model.dtype).removeprefix("torch."), missing)
     predictors = load_predictors(wanted.predictors) if wanted.predictors is not None else None
     activation = str(own_activation(model.config))
     with tempfile.TemporaryDirectory(prefix="prosparse-bench-") as directory:
-        files = {}
+        files: dict[str, Path] = {}
         try:
-            files = export_for_engines(model, predictors or [], specification, Path(directory), form)
+            if is_gguf(wanted.checkpoint):
+                files["llama.cpp"] = Path(directory) / "llama.gguf"  # which is deleted once it has been timed
+                files["llama.cpp"].symlink_to(Path(wanted.checkpoint).resolve())
+            else:
+                files = export_for_engines(model, predictors or [], specification, Path(directory), form)
         except UserError as error:  # the engines cannot compute the model
             missing = dict.fromkeys(_wanted_engines(wanted), str(error)) | missing
-        found = measure_modes(model, predictors, prompts, specification, f"{wanted.checkpoint}, {precision}", form)
+        found = measure_modes(model, predictors, prompts, specification, f"{wanted.checkpoint}, {precision}", rounding)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         del model, predictors
         gc.collect()

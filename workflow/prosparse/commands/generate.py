@@ -8,19 +8,15 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from prosparse.commands.opening import open_model, open_tokenizer, precisions
 from prosparse.experiment.activation import Activation
 from prosparse.inference.decoding import prepare
 from prosparse.inference.generation import Text, continued
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.text import TextStream, encode, end_tokens
-from prosparse.models.load import load
-from prosparse.models.third_party import configuration
-from prosparse.models.third_party import tokenizer as open_tokenizer
-from prosparse.operators.quantized import FORMATS
 from prosparse.system.errors import ConfigError
 
 
@@ -36,18 +32,16 @@ class Generation:
     decision_threshold: float
     new_tokens: int  # at most
     temperature: float  # 0: always the most likely token
-    precision: str  # of weights: a dtype, q8_0 or q4_0
+    precision: str | None  # of weights: a dtype, q8_0 or q4_0; None: bfloat16, or a GGUF file's own
 
 
 def generate_text(wanted: Generation) -> None:
     """Print the prompt and its continuation as they decode, exactly the text of all token ids; then the speed."""
-    configuration(wanted.checkpoint)  # first, since it explains best why something is not a checkpoint
     tokenizer = open_tokenizer(wanted.checkpoint)
-    form = FORMATS.get(wanted.precision)
-    dtype = torch.bfloat16 if form is not None else getattr(torch, wanted.precision)
-    model: Any = load(wanted.checkpoint, wanted.activation, dtype=dtype)
+    (precision,) = precisions(wanted.checkpoint, [wanted.precision] if wanted.precision else [])
+    model, rounding = open_model(wanted.checkpoint, wanted.activation, precision)
     predictors = load_predictors(wanted.predictors) if wanted.predictors is not None else None
-    decoder = prepare(model, predictors, wanted.decision_threshold, form)
+    decoder = prepare(model, predictors, wanted.decision_threshold, rounding)
     decoder.mode = wanted.mode if wanted.mode in decoder.modes or wanted.mode == "predicted" else "dense"
     if decoder.native is None:
         print(
@@ -70,7 +64,7 @@ def generate_text(wanted: Generation) -> None:
     print()
     speed = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else math.nan
     print(
-        f"{len(times)} tokens, {decoder.mode}, {wanted.precision}: {speed:.2f} tokens/s after the first, "
+        f"{len(times)} tokens, {decoder.mode}, {precision}: {speed:.2f} tokens/s after the first, "
         f"which took {1000 * (times[0] - started):.0f} ms",
         file=sys.stderr,
     )

@@ -10,19 +10,30 @@ from prosparse.commands.inputs import check_context_length, text_files, trained_
 from prosparse.commands.text import packed
 from prosparse.data.tokens import predicted_bytes, spread
 from prosparse.experiment.activation import Activation
+from prosparse.inference.rounded import round_weights
 from prosparse.measure.sparsity import measure
 from prosparse.method.activations import substitute
 from prosparse.models.load import load_to_measure, own_activation
 from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
+from prosparse.operators.quantized import FORMATS
 
 BAR = 40  # columns of a bar for 100 %
 
 
 def print_sparsity(
-    checkpoint: str, activations: list[Activation] | None, files: list[str], context_length: int, sequences: int
+    checkpoint: str,
+    activations: list[Activation] | None,
+    files: list[str],
+    context_length: int,
+    sequences: int,
+    precision: str | None,
 ) -> None:
-    """Print the sparsity, also by layer, and the loss under each activation (default: the checkpoint's own)."""
+    """Print the sparsity, also by layer, and the loss under each activation (default: the checkpoint's own).
+
+    Args:
+        precision: q8_0 or q4_0 to round the weights as decoding does.
+    """
     texts = text_files(files)
     if known := trained_on(checkpoint, texts):
         print(
@@ -31,6 +42,8 @@ def print_sparsity(
     check_context_length(configuration(checkpoint), context_length)
     rows = spread(packed(texts, checkpoint, context_length), sequences)
     model = load_to_measure(checkpoint)
+    if precision is not None:
+        round_weights(model, FORMATS[precision])
     bytes_per_token = predicted_bytes(rows, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
     for activation in activations or [own_activation(model.config)]:
         substitute(model, activation)

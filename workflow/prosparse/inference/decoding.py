@@ -27,7 +27,7 @@ from prosparse.inference.attention import IMPLEMENTATION, cache
 from prosparse.inference.layers import UnknownLayer
 from prosparse.inference.native import NativeDecoder
 from prosparse.inference.predictors import Predictor, check_shapes, decision_logit, feeding_norms
-from prosparse.inference.sparse_ffn import MODES, DecodingFFN, StreamingLinear, check, is_sparse
+from prosparse.inference.sparse_ffn import MODES, DecodingFFN, Rounding, StreamingLinear, check, is_sparse
 from prosparse.method.activations import gated_ffns
 from prosparse.models.load import forget_generation_settings
 from prosparse.operators import quantized
@@ -77,7 +77,7 @@ def prepare(
     model: PreTrainedModel,
     predictors: Sequence[Predictor] | None = None,
     decision_threshold: float = 0.5,
-    form: Format | None = None,
+    form: Format | Rounding | None = None,
 ) -> Decoder:
     """Prepare a model for exact decoding, in place; afterwards it is for inference only.
 
@@ -90,7 +90,8 @@ def prepare(
         predictors: one per layer; they allow the mode ``predicted``.
         decision_threshold: a neuron is predicted active if the sigmoid of its logit reaches it.
         form: rounds all matrices, except for the embedding's, to 8 or 4 bits (``operators.quantized.FORMATS``). The
-            embedding keeps its dtype, since a token reads one row of it; a head that shares it gets its own.
+            embedding keeps its dtype, since a token reads one row of it; a head that shares it gets its own. A
+            ``Rounding`` also holds what a file has in the format already.
 
     Raises:
         UserError: the operators cannot compute the model, the predictors do not fit, or the format does not. The model
@@ -105,7 +106,8 @@ def prepare(
         if not is_sparse(found[0]):
             raise UserError("predictors tell which neurons are zero, and this model's activation has no zeros")
         check_shapes(model, predictors)
-    if form is not None:
+    rounding = Rounding(form) if isinstance(form, Format) else form
+    if rounding is not None:
         _check_form(model, predictors)
     logit = decision_logit(decision_threshold)
     # before replacing the FFNs, which locate the norms
@@ -113,16 +115,16 @@ def prepare(
     expected, allowed = _stream(model)
     ffns = []
     for layer, ffn in enumerate(found):
-        decoding = DecodingFFN(ffn, predictors[layer] if predictors is not None else None, logit, form)
+        decoding = DecodingFFN(ffn, predictors[layer] if predictors is not None else None, logit, rounding)
         model.set_submodule(ffn.name, decoding)
         ffns.append(decoding)
     for norm, decoding in zip(norms, ffns, strict=False):
         norm.register_forward_pre_hook(_keep_residual(decoding))
     forget_generation_settings(model)
-    if form is not None:
+    if rounding is not None:
         for name, module in model.named_modules():
             if isinstance(module, StreamingLinear):
-                module.round(form, name)
+                module.round(rounding, name)
         expected, allowed = _decoded(model, cache(model)), max(allowed, ROUNDING[torch.bfloat16])
     decoder = Decoder(model, ffns)
     try:

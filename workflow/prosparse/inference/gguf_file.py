@@ -145,8 +145,8 @@ def reader(path: Path) -> gguf.GGUFReader:
             return gguf.GGUFReader(path, "c")
         finally:
             gguf_reader.GGUF_MAGIC = known
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a GGUF file: {error}") from None
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is not a GGUF file, or not all of it: {error}") from None
 
 
 def read_back(path: Path) -> dict[str, Tensor]:
@@ -157,12 +157,14 @@ def read_back(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: not such a file, or one with tensors of another type.
     """
-    tensors = {}
-    for tensor in reader(path).tensors:
-        dtype = next((dtype for dtype, types in FILE_TYPES.items() if types[0] == tensor.tensor_type), None)
-        if dtype is None:
-            raise UserError(f"{path}: {tensor.name} is {tensor.tensor_type.name}; {', '.join(READABLE)} can be read")
-        data = torch.from_numpy(tensor.data)
-        form = quantized.BY_DTYPE.get(dtype)
-        tensors[tensor.name] = data.view(dtype) if form is None else quantized.from_blocks(data, form)
-    return tensors
+    return {tensor.name: stored(path, tensor) for tensor in reader(path).tensors}
+
+
+def stored(path: Path, tensor: gguf.ReaderTensor) -> Tensor:
+    """One of the file's tensors, as :func:`read_back` returns it."""
+    dtype = next((dtype for dtype, types in FILE_TYPES.items() if types[0] == tensor.tensor_type), None)
+    if dtype is None:
+        raise UserError(f"{path}: {tensor.name} is {tensor.tensor_type.name}; {', '.join(READABLE)} can be read")
+    data = torch.from_numpy(tensor.data)
+    form = quantized.BY_DTYPE.get(dtype)
+    return data.view(dtype) if form is None else quantized.from_blocks(data, form)

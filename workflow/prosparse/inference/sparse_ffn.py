@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,18 +36,33 @@ def many_tokens(x: Tensor, weight: Tensor) -> Tensor:
     return nn.functional.linear(x, weight)
 
 
-def held(weight: Tensor, form: Format | None, name: str) -> Tensor:
-    """The weight as it is, or rounded to a format.
+@dataclass(frozen=True)
+class Rounding:
+    """The format of all matrices, and those that need no rounding, by parameter: a file holds them in the format."""
 
-    Raises:
-        UserError: the format cannot hold it.
-    """
-    if form is None:
-        return weight.detach()
-    try:
-        return quantized.quantize(weight, form, name)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    form: Format
+    packed: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __call__(self, weight: Tensor, name: str) -> Tensor:
+        """The weight in the format.
+
+        Raises:
+            UserError: the format cannot hold it.
+        """
+        if name in self.packed:
+            return self.packed[name]
+        try:
+            return quantized.quantize(weight, self.form, name)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    def gate_and_up(self, ffn: GatedFFN) -> tuple[Tensor, Tensor]:
+        """The FFN's gate and up projection, which may be one matrix."""
+        names = [f"{ffn.name}.{projection}.weight" for projection in ffn.projections]
+        if len(names) == 2 and names[0] in self.packed:
+            gate, up = self.packed[names[0]].chunk(2)
+            return gate.clone(), up
+        return self(ffn.gate_weight, names[0]), self(ffn.up_weight, names[-2])
 
 
 def _largest_scales(rows: Tensor) -> Tensor | None:
@@ -61,9 +78,9 @@ class StreamingLinear(nn.Module):
         self.weight, self.bias = replaced.weight, replaced.bias
         self.out_features = replaced.out_features
 
-    def round(self, form: Format, name: str) -> None:
-        """Hold the weights in a format, no longer shared with any other module."""
-        self.weight = nn.Parameter(held(self.weight, form, name), requires_grad=False)
+    def round(self, rounding: Rounding, name: str) -> None:
+        """Hold the weights of the module of this name in a format, no longer shared with any other module."""
+        self.weight = nn.Parameter(rounding(self.weight, f"{name}.weight"), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = few_tokens(x)
@@ -119,26 +136,27 @@ class DecodingFFN(nn.Module):
         ffn: the source of the weights, taken one after the other: ``ffn.module`` is unusable afterwards.
         predictor: reads ``residual``, which must be set before each call in mode ``predicted``.
         decision_threshold: as a logit.
-        form: the format of all weights, the predictor's too; rows of W_2^T are rounded once, from ``ffn``'s own values.
+        rounding: of all weights, the predictor's too; rows of W_2^T are rounded from ``ffn``'s own values.
     """
 
     def __init__(
-        self, ffn: GatedFFN, predictor: Predictor | None, decision_threshold: float, form: Format | None = None
+        self, ffn: GatedFFN, predictor: Predictor | None, decision_threshold: float, rounding: Rounding | None = None
     ) -> None:
         super().__init__()
         module: Any = ffn.module
         self.mode = "dense"
         self.threshold, self.is_sparse = _threshold(ffn), is_sparse(ffn)
         self.activation = ffn.activation
-        gate, up = ffn.gate_weight, ffn.up_weight
-        up_rows = held(up, form, f"{ffn.name}: the up projection")
-        neurons = up_rows.new_empty(len(up_rows), 2, up_rows.shape[1])
-        neurons[:, 0] = up_rows
-        down = getattr(module, ffn.projections[-1]).weight.t()
-        neurons[:, 1] = held(down, form, f"{ffn.name}: the transposed down projection")
-        gate = held(gate, form, f"{ffn.name}: the gate projection")
-        if form is None and len(ffn.projections) == 2:
-            gate = gate.clone()  # what we keep of a joint matrix must not keep the other half alive
+        down = getattr(module, ffn.projections[-1]).weight.detach().t()
+        dtype = down.dtype
+        if rounding is None:
+            gate, up = ffn.gate_weight.detach(), ffn.up_weight.detach()
+            if len(ffn.projections) == 2:
+                gate = gate.clone()  # what we keep of a joint matrix must not keep the other half alive
+        else:
+            gate, up = rounding.gate_and_up(ffn)
+            down = rounding(down, f"{ffn.name}.{ffn.projections[-1]}.weight, transposed")
+        neurons = torch.stack([up, down], dim=1)
         self.gate_weight = nn.Parameter(gate, requires_grad=False)
         self.neurons = nn.Parameter(neurons, requires_grad=False)
         self.down_largest_scales = _largest_scales(self.down_weight_transposed)
@@ -150,9 +168,11 @@ class DecodingFFN(nn.Module):
         if predictor is not None:
             # transposed, to skip the rows of hidden neurons that the ReLU sets to zero
             weights: list[Tensor] = [predictor.fc1.weight, predictor.fc2.weight.t().contiguous()]
-            if form is None:
-                weights = [weight.to(up.dtype).to(up.device) for weight in weights]
-            fc1, fc2 = (held(weight, form, f"the predictor of {ffn.name}") for weight in weights)
+            if rounding is None:
+                weights = [weight.detach().to(dtype).to(up.device) for weight in weights]
+            else:
+                weights = [rounding(weight, f"the predictor of {ffn.name}") for weight in weights]
+            fc1, fc2 = weights
             self.fc1_weight = nn.Parameter(fc1, requires_grad=False)
             self.fc2_weight_transposed = nn.Parameter(fc2, requires_grad=False)
             self.fc2_largest_scales = _largest_scales(fc2)

@@ -23,6 +23,7 @@ from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, 
 from prosparse.inference import export, predictors
 from prosparse.inference.decoding import prepare, weight_bytes
 from prosparse.inference.predictors import Predictor
+from prosparse.inference.sparse_ffn import Rounding
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.measure import engines
 from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
@@ -103,7 +104,7 @@ def measure_modes(
     prompts: list[list[int]],
     specification: DecodingSpecification,
     label: str,
-    form: Format | None = None,
+    form: Format | Rounding | None = None,
 ) -> dict[str, Any]:
     """Measure transformers' ``generate`` and every mode of ours, with weights in ``form``, on the same prompts."""
     new_tokens = specification.settings.new_tokens
