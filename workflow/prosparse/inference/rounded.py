@@ -1,4 +1,4 @@
-"""Give a model the weights that decoding with 8 or 4 bits holds, to measure what they cost."""
+"""Give a model the weights that decoding in 8 or 4 bits holds, to measure their cost."""
 
 from __future__ import annotations
 
