@@ -27,7 +27,7 @@ from prosparse.models import third_party
 from prosparse.models.load import own_activation, pretrained
 from prosparse.operators import quantized
 from prosparse.operators.quantized import BY_DTYPE
-from prosparse.system.errors import UserError
+from prosparse.system.errors import ConfigError, UserError
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
@@ -89,8 +89,16 @@ def precision_of(path: Path) -> str:
 
 
 def tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The file's tokenizer."""
-    return third_party.tokenizer(path.parent, gguf_file=path.name)
+    """The file's tokenizer.
+
+    Raises:
+        UserError: transformers cannot open it (a byte-level BPE without merges, for example).
+    """
+    try:
+        return third_party.tokenizer(path.parent, gguf_file=path.name)
+    except ConfigError as error:
+        reason = str(error).removeprefix(f"{path.parent} has no tokenizer that transformers can open: ")
+        raise UserError(f"{path} has no tokenizer that transformers can open: {reason}") from None
 
 
 def open_gguf(path: Path, activation: Activation | None = None) -> GGUFModel:
