@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here, and no Snakemake that a test starts, may reach for a hub
@@ -13,6 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # and not by spinning, whic
 
 import pytest
 from helpers import commands
+from tqdm import tqdm
+
+# tqdm's own lock is shared with forked processes: one that a test kills while it holds the lock would keep it for ever
+tqdm.set_lock(threading.RLock())
 
 commands.hide()  # before any test asks what this machine has
 
