@@ -160,11 +160,20 @@ def read_back(path: Path) -> dict[str, Tensor]:
     return {tensor.name: stored(path, tensor) for tensor in reader(path).tensors}
 
 
-def stored(path: Path, tensor: gguf.ReaderTensor) -> Tensor:
-    """One of the file's tensors, as :func:`read_back` returns it."""
+def stored_dtype(path: Path, tensor: gguf.ReaderTensor) -> torch.dtype:
+    """The dtype of :func:`stored`, without reading the tensor.
+
+    Raises:
+        UserError: a type that is not read here.
+    """
     dtype = next((dtype for dtype, types in FILE_TYPES.items() if types[0] == tensor.tensor_type), None)
     if dtype is None:
         raise UserError(f"{path}: {tensor.name} is {tensor.tensor_type.name}; {', '.join(READABLE)} can be read")
-    data = torch.from_numpy(tensor.data)
+    return dtype
+
+
+def stored(path: Path, tensor: gguf.ReaderTensor) -> Tensor:
+    """One of the file's tensors, as :func:`read_back` returns it."""
+    dtype, data = stored_dtype(path, tensor), torch.from_numpy(tensor.data)
     form = quantized.BY_DTYPE.get(dtype)
     return data.view(dtype) if form is None else quantized.from_blocks(data, form)

@@ -20,7 +20,7 @@ from transformers.modeling_gguf_pytorch_utils import (
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import PretrainedInit
-from prosparse.inference.gguf_file import reader, stored
+from prosparse.inference.gguf_file import reader, stored, stored_dtype
 from prosparse.inference.sparse_ffn import Rounding
 from prosparse.method.activations import substitute
 from prosparse.models import third_party
@@ -52,8 +52,8 @@ def _reader(path: Path, written: int) -> gguf.GGUFReader:
     return reader(path)
 
 
-def _matrices(path: Path) -> dict[str, Tensor]:
-    """The matrices that products read, in their stored type: the embedding only if it is the head too.
+def _matrices(path: Path) -> tuple[dict[str, gguf.ReaderTensor], torch.dtype]:
+    """The matrices that products read, not loaded yet, and their type: the embedding only if it is the head too.
 
     Raises:
         UserError: not a complete GGUF file, or not all of its matrices have the same type.
@@ -64,14 +64,13 @@ def _matrices(path: Path) -> dict[str, Tensor]:
     tensors = {tensor.name: tensor for tensor in read.tensors if len(tensor.shape) == 2}
     if HEAD in tensors:
         tensors.pop(EMBEDDING, None)
-    matrices = {name: stored(path, tensor) for name, tensor in tensors.items()}
     types: dict[torch.dtype, str] = {}
-    for name, tensor in matrices.items():
-        types.setdefault(tensor.dtype, name)
+    for name, tensor in tensors.items():
+        types.setdefault(stored_dtype(path, tensor), name)
     if len(types) != 1:
         found = ", ".join(f"{name} is {precision_name(dtype)}" for dtype, name in types.items()) or "there are none"
         raise UserError(f"{path}: all matrices must have the same type; {found}")
-    return matrices
+    return tensors, next(iter(types))
 
 
 def precision_name(dtype: torch.dtype) -> str:
@@ -85,7 +84,7 @@ def precision_of(path: Path) -> str:
     Raises:
         UserError: not a complete GGUF file, or one with matrices of several types, or of one that we do not read.
     """
-    return precision_name(next(iter(_matrices(path).values())).dtype)
+    return precision_name(_matrices(path)[1])
 
 
 def tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -108,8 +107,7 @@ def open_gguf(path: Path, activation: Activation | None = None) -> GGUFModel:
         UserError: not a complete GGUF file; a quantization that is not read here; or an architecture that transformers
             cannot open, or whose tensors it rearranges in another way than LLaMA's.
     """
-    matrices = _matrices(path)
-    dtype = next(iter(matrices.values())).dtype
+    matrices, dtype = _matrices(path)
     try:
         model = pretrained(PretrainedInit(pretrained=str(path.parent), gguf_file=path.name))
         substitute(model, activation or own_activation(model.config))
@@ -130,7 +128,7 @@ def open_gguf(path: Path, activation: Activation | None = None) -> GGUFModel:
     return GGUFModel(model, Rounding(form, _by_parameter(path, model, matrices)), notes)
 
 
-def _by_parameter(path: Path, model: PreTrainedModel, matrices: dict[str, Tensor]) -> dict[str, Tensor]:
+def _by_parameter(path: Path, model: PreTrainedModel, matrices: dict[str, gguf.ReaderTensor]) -> dict[str, Tensor]:
     """Packed matrices by the names of the model's parameters, their rows in transformers' order."""
     config: Any = model.config
     architecture = str(_reader(path, path.stat().st_mtime_ns).fields["general.architecture"].contents())
@@ -140,7 +138,8 @@ def _by_parameter(path: Path, model: PreTrainedModel, matrices: dict[str, Tensor
     rearranging = processor(config=config.to_dict())
     names = get_gguf_hf_weights_map(model, rearranging)
     parameters, found = dict(model.named_parameters()), {}
-    for name, matrix in matrices.items():
+    for name, tensor in matrices.items():
+        matrix = stored(path, tensor)
         rows = rearranging.process(
             matrix.view(torch.uint8).numpy(), name, tensor_key_mapping=names, parsed_parameters={}
         )
