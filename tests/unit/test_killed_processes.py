@@ -1,0 +1,22 @@
+"""A process that a test kills takes nothing with it that the other tests wait for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+from helpers.faults import kill_once
+from tqdm import tqdm
+
+
+def test_tqdms_lock_is_free_after_a_process_that_held_it_was_killed():
+    held = multiprocessing.get_context("fork").Event()
+
+    def hold() -> None:
+        with tqdm.get_lock():
+            held.set()
+            time.sleep(60)
+
+    kill_once(held.is_set, hold)
+    assert tqdm.get_lock().acquire(timeout=10)
+    tqdm.get_lock().release()
