@@ -100,7 +100,7 @@ def test_parts_after_a_failure_run_and_the_page_says_what_failed(tmp_path, monke
     monkeypatch.setattr(run, "parts", lambda *_: listed)
     outcomes = run.check(REHEARSAL, tmp_path, 1)
     assert [outcome.verdict for outcome in outcomes] == ["failed", "passed"]
-    # each part's time is said before it starts, and recorded
+    # each part's time is printed before it starts, and recorded
     assert [line for line in capsys.readouterr().out.splitlines() if "at most" in line] == [
         "A part, at most 60 s", "A part, at most 45 s",
     ]  # fmt: skip

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import yaml
-from helpers.repository import ROOT
-from snakemake.utils import update_config
+from helpers.repository import CONFIGS, ROOT, shipped
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
@@ -98,12 +97,7 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
 
 
 def read(name: str) -> Experiment:
-    path = ROOT / ("config.yaml" if name == "laptop" else f"workflow/experiments/{name}.yaml")
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
-    if "data" not in config:  # as Snakemake merges it
-        own, config = config, yaml.safe_load((ROOT / "config.yaml").read_text())
-        update_config(config, own)
-    return load(config)
+    return load(shipped(ROOT / ("config.yaml" if name == "laptop" else f"workflow/experiments/{name}.yaml")))
 
 
 def stages(experiment: Experiment, directory: Path) -> list[Job]:
@@ -112,8 +106,7 @@ def stages(experiment: Experiment, directory: Path) -> list[Job]:
 
 
 def test_every_experiment_that_trains_is_here():
-    files = [ROOT / "config.yaml", *(ROOT / "workflow" / "experiments").glob("*.yaml")]
-    configs = [yaml.safe_load(path.read_text()) for path in files]
+    configs = [yaml.safe_load(path.read_text()) for path in CONFIGS]
     # true_shapes times models with random weights
     assert {config["experiment"] for config in configs if config.get("runs")} == EXPERIMENTS.keys()
 
