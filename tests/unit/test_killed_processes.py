@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 
 from helpers.faults import kill_once
@@ -17,6 +18,12 @@ def test_tqdms_lock_is_free_after_a_process_that_held_it_was_killed():
             held.set()
             time.sleep(60)
 
+    def take() -> None:
+        with tqdm.get_lock():
+            pass
+
     kill_once(held.is_set, hold)
-    assert tqdm.get_lock().acquire(timeout=10)
-    tqdm.get_lock().release()
+    taking = threading.Thread(target=take, daemon=True)
+    taking.start()
+    taking.join(timeout=10)
+    assert not taking.is_alive()
