@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 
 def test_tqdms_lock_is_free_after_a_process_that_held_it_was_killed():
+    tqdm.get_lock()  # as the first progress bar does: what follows is forked with it
     held = multiprocessing.get_context("fork").Event()
 
     def hold() -> None:
