@@ -79,7 +79,7 @@ def test_the_package_comes_from_the_wheel_with_its_data(installed):
 def test_commands_run(installed):
     assert re.fullmatch(r"prosparse \d+\.\d+\.\d+\n", printed(installed, "prosparse", "--version"))
     said = printed(installed, "prosparse", "sparsity", "model", "--text", "book.txt", "--context-length", "32")
-    assert re.match(r"silu: sparsity \d+\.\d+ % \| loss", said)
+    assert re.match(r"silu: sparsity \d+\.\d+% \| loss", said)
 
 
 def test_the_pages_python_snippets_run(installed):

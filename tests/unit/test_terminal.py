@@ -59,8 +59,8 @@ def test_a_line_tells_what_was_measured(handler, tmp_path):
     measured.write_text('{"measurements": [{"sparsity": 0.5, "loss": 4}, {"sparsity": 0.9, "loss": 3.25}]}')
     rows.write_text("[1, 2]")
     for path, said in (
-        (stage, "89.1 % sparse, loss 3.496, 1 s"),
-        (measured, "90.0 % sparse, loss 3.250, 1 s"),
+        (stage, "89.1% sparse, loss 3.496, 1 s"),
+        (measured, "90.0% sparse, loss 3.250, 1 s"),
         (rows, "1 s"),
     ):
         job = {

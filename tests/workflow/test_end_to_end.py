@@ -34,7 +34,7 @@ def toy(tmp_path_factory):
     finished = re.findall(r"^\[\d+/(\d+)\] ", told, re.M)
     assert len(finished) == int(finished[0])
     assert len(told.splitlines()) <= len(finished) + 30
-    stage = r"^\[\d+/\d+\] train_stage \S+, seed \d+, stage \d+: [\d.]+ % sparse, loss [\d.]+, \d+ s"
+    stage = r"^\[\d+/\d+\] train_stage \S+, seed \d+, stage \d+: [\d.]+% sparse, loss [\d.]+, \d+ s"
     assert len(re.findall(stage, told, re.M)) >= 5
     assert not re.search("^    (input|output|resources): ", told, re.M)
     told_verdicts = re.findall(r"^ ?(\d+) .*(holds|does not hold|undecided|not testable)", told, re.M)

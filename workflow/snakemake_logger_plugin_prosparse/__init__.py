@@ -181,7 +181,7 @@ def _measured(path: Path) -> str:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         last = record.get("final") or record["measurements"][-1]
-        return f"{100 * last['sparsity']:.1f} % sparse, loss {last.get('lm_loss', last.get('loss')):.3f}, "
+        return f"{100 * last['sparsity']:.1f}% sparse, loss {last.get('lm_loss', last.get('loss')):.3f}, "
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):  # another kind of result
         return ""
 

@@ -69,7 +69,7 @@ def test_substitute_train_and_sparsity(own, capsys):
     assert main([*sparsity, "--context-length", "32", "--sequences", "4", "--text", *text]) == 0
     out = capsys.readouterr().out
     assert "relu: sparsity" in out
-    shares = re.findall(r"^  layer +\d+ +([\d.]+) %  (█*)", out, re.M)
+    shares = re.findall(r"^  layer +\d+ +([\d.]+)%  (█*)", out, re.M)
     assert len(shares) >= 4
     assert all(len(bar) == math.floor(float(share) * 0.4 + 1e-6) for share, bar in shares if float(share) % 2.5 > 0.2)
     assert "fatrelu-0.1: sparsity" in out
@@ -188,9 +188,9 @@ def test_bench(own, relu, capsys, monkeypatch):
     found = rows(said)
     assert list(found) == ["transformers", "dense", "exact", "predicted"]
     assert found["dense"][2] == "1.00x"
-    assert found["transformers"][-1] == found["exact"][-1] == "100 %"
+    assert found["transformers"][-1] == found["exact"][-1] == "100%"
     assert float(found["exact"][5].rstrip(" %")) > 0
-    assert re.search(r"\d+\.\d % of the neurons are inactive", said)
+    assert re.search(r"\d+\.\d% of the neurons are inactive", said)
     assert re.search(r"llama.cpp is not timed: .*nothing", said)
 
 

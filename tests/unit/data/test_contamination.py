@@ -127,7 +127,7 @@ def test_coverage_is_the_share_of_rows_that_can_be_found(data, capsys):
         "bench": {"rows": 4, "matchable": 0.75},
         "other": {"rows": 1, "matchable": 1.0},
     }
-    assert "benchmark bench: 4 rows, 75.0 % can be recognized" in capsys.readouterr().out
+    assert "benchmark bench: 4 rows, 75.0% can be recognized" in capsys.readouterr().out
 
 
 def test_no_rows_is_an_error(tmp_path):

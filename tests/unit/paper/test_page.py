@@ -41,9 +41,9 @@ def test_page_links_everything_that_was_made(synthetic):
     assert "Imaginary CPU, 2 cores" in details
     assert (
         "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 5 | 2 | 1,067 "
-        "| 945,678 | 250,000 | 97.5 % |" in details
+        "| 945,678 | 250,000 | 97.5% |" in details
     )
-    assert "Benchmark rows that can be recognized inside a text: copa 98.0 % of 100." in details
+    assert "Benchmark rows that can be recognized inside a text: copa 98.0% of 100." in details
     assert str(synthetic.directory) not in written + details
     for target in re.findall(r"\]\(([^)]+)\)", written):
         assert (synthetic.directory / target).is_file()
@@ -67,7 +67,7 @@ def test_the_page_says_what_was_run_and_what_was_found(several_seeds):
     )
     assert "3 seeds, measured on Imaginary CPU, 2 cores" in written
     sparsity = several_seeds.results.sparsity("progressive", "fatrelu-0.01").sparsity
-    assert f"| **{sparsity.mean:.1f} ± {sparsity.spread:.1f} %** of activations are zero | 89.32 % |" in written
+    assert f"| **{sparsity.mean:.1f} ± {sparsity.spread:.1f}%** of activations are zero | 89.32% |" in written
     assert written.count("**holds**") + written.count("**does not hold**") + written.count("**undecided**") == 10
 
 
@@ -149,7 +149,7 @@ def test_overhead_is_shown_with_its_quartiles(synthetic):
     synthetic.json(synthetic.layout.overhead(), speed)
     text = page.write(synthetic.layout)[1].read_text()
     assert "| The same, counting zeros | 8,000 | 7,200 to 8,800 | +3.0 (+1.0 to +5.0) | 20 |" in text
-    assert "cost 3.2 %" in text or "cost 3.3 %" in text
+    assert "cost 3.2%" in text or "cost 3.3%" in text
     assert "Measured with the first 2 of 30 layers." in text
     assert "| Its linear layers only | 8,000 | 1,600 |" in text  # 8,000 tokens/s of 0.2 GFLOP
     assert "reaches 62% of the speed of its matrix products" in text

@@ -199,8 +199,8 @@ def overhead(
     }
     write_json(output, result)
     print(
-        f"the L1 gradient slows training by {result['training_step']['slowdown_of_run_percent']:.1f} %, "
-        f"counting zeros slows a forward pass by {result['sparsity_measurement']['slowdown']['percent']:.1f} %"
+        f"the L1 gradient slows training by {result['training_step']['slowdown_of_run_percent']:.1f}%, "
+        f"counting zeros slows a forward pass by {result['sparsity_measurement']['slowdown']['percent']:.1f}%"
     )
 
 

@@ -127,7 +127,7 @@ def _lines(wanted: Bench, activation: str, found: dict[str, Any], others: dict[s
         "",
     ]
     if "exact" in modes:
-        lines.append(f"{100 * found['sparsity']:.1f} % of the neurons are inactive; exact skips them.")
+        lines.append(f"{100 * found['sparsity']:.1f}% of the neurons are inactive; exact skips them.")
     else:
         lines.append(f"{activation} has no zeros, so nothing can be skipped; `prosparse train` makes a model sparse.")
     if "llama.cpp" in others and "missing" not in others["llama.cpp"] and activation != "silu":
@@ -147,6 +147,6 @@ def _row(name: str, timed: dict[str, Any], same: dict[str, float], dense: dict[s
         f"{speedup:.2f}x",
         f"{timed['first_token_milliseconds']['median']:.0f} ms",
         f"{1000 / bound['median']:.2f}" if bound else "",
-        f"{100 * timed['share_of_bound']['median']:.0f} %" if bound else "",
-        f"{100 * same[name]:.0f} %" if name in same else "",
+        f"{100 * timed['share_of_bound']['median']:.0f}%" if bound else "",
+        f"{100 * same[name]:.0f}%" if name in same else "",
     ]

@@ -49,5 +49,5 @@ def export_checkpoint(wanted: Export) -> None:
         assert wanted.predictors is not None
         predictors = load_predictors(wanted.predictors)
         rounded = export_powerinfer(model, predictors, wanted.decision_threshold, tokenizer, wanted.output)
-    lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g} % of the values rounded"
+    lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g}% of the values rounded"
     print(f"{wanted.output}: {wanted.checkpoint} for {wanted.engine}, {lossless}")

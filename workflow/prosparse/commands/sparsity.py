@@ -18,7 +18,7 @@ from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.operators.quantized import FORMATS
 
-BAR = 40  # columns of a bar for 100 %
+BAR = 40  # columns of a bar for 100%
 
 
 def print_sparsity(
@@ -49,7 +49,7 @@ def print_sparsity(
         substitute(model, activation)
         found = measure(model, torch.tensor(rows["input_ids"]), batch_size=1)
         print(
-            f"{activation}: sparsity {100 * found['sparsity']:.2f} % | loss {found['loss']:.4f} nats per token, "
+            f"{activation}: sparsity {100 * found['sparsity']:.2f}% | loss {found['loss']:.4f} nats per token, "
             f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits per byte | {found['tokens']:,} tokens",
             *_bars(found["layer_sparsity"]),
             sep="\n",
@@ -59,7 +59,7 @@ def print_sparsity(
 
 def _bars(layers: list[float]) -> list[str]:
     """Draw each layer's sparsity, the first layer above."""
-    return [f"  layer {index:3}  {100 * share:5.1f} %  {_bar(share)}" for index, share in enumerate(layers)]
+    return [f"  layer {index:3}  {100 * share:5.1f}%  {_bar(share)}" for index, share in enumerate(layers)]
 
 
 def _bar(share: float) -> str:

@@ -82,7 +82,7 @@ def _before_and_after(steps: list[dict[str, str]]) -> list[str]:
     if not steps:
         return []
     return [
-        f"  {words} (step {row['step']}): sparsity {100 * float(row['sparsity']):.2f} %, "
+        f"  {words} (step {row['step']}): sparsity {100 * float(row['sparsity']):.2f}%, "
         f"loss {float(row['lm_loss']):.4f}, lambda {float(row['lambda']):g}"
         for words, row in (("before", steps[0]), ("after ", steps[-1]))
     ]

@@ -153,7 +153,7 @@ def _held_out(hashes: np.ndarray, cumulative: np.ndarray, corpus: Corpus, wanted
     """Return how many documents, in order of hash, are held out, and how many are not trained on.
 
     A corpus of one shard holds out documents from the lowest hash up until they have the ``wanted`` characters (at
-    least 4 % and at most 20 % of the corpus, and at most 16 times ``wanted``). The shards of a larger corpus do not
+    least 4% and at most 20% of the corpus, and at most 16 times ``wanted``). The shards of a larger corpus do not
     know each other, yet a text in two of them must not be held out in one and trained on in the other. There, no
     document whose hash lies below a fixed fraction of the range is trained on, and the first of these are held out.
     """

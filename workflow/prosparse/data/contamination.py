@@ -137,10 +137,10 @@ def build(rows: Path, candidates: Mapping[str, Sequence[Path]], ngram: int, outp
     }
     write_json(output.with_suffix(".json"), {"ngram": ngram, "benchmarks": coverage, "heldout": held})
     for name, row in coverage.items():
-        print(f"benchmark {name}: {row['rows']} rows, {100 * row['matchable']:.1f} % can be recognized")
+        print(f"benchmark {name}: {row['rows']} rows, {100 * row['matchable']:.1f}% can be recognized")
     for name, row in held.items():
         print(
-            f"held-out text of {name}: {row['documents']} documents, {100 * row['matchable']:.1f} % can be recognized"
+            f"held-out text of {name}: {row['documents']} documents, {100 * row['matchable']:.1f}% can be recognized"
         )
     print(f"{len(index.benchmark)} + {len(index.heldout)} {ngram}-grams, {time.time() - started:.1f} s", flush=True)
 

@@ -76,7 +76,7 @@ def build(candidates: Path, contamination: Path, output_parquet: Path, output_js
         f"{sum(kept['characters'].values()) / 1e6:.2f} M characters, {time.time() - started:.1f} s; {removed}"
     )
     for corpus, share in coverage.items():
-        print(f"  held-out text of {corpus}: {100 * share:.1f} % of the documents have an n-gram of their own")
+        print(f"  held-out text of {corpus}: {100 * share:.1f}% of the documents have an n-gram of their own")
 
 
 def _read(candidates: Path) -> Iterator[tuple[str, str]]:

@@ -55,7 +55,7 @@ class Predictors(Section):
         min_length=1, description="Label rules of trained predictors, or untrained svd; decoding uses the first."
     )
     rank: Count = Field(description="Width of the hidden layer.")
-    tokens: Count = Field(description="Tokens per layer; 5 % of them choose the best epoch.")
+    tokens: Count = Field(description="Tokens per layer; 5% of them choose the best epoch.")
     epochs: Count = Field(default=20, description="Maximum number of passes over them.")
     patience: Count = Field(default=5, description="Epochs without better recall before training stops.")
     batch_size: Count = Field(default=1024, description="Tokens per step.")

@@ -134,7 +134,7 @@ def _named(values: Tensor) -> dict[str, float]:
 
 
 def _report(kind: str, entry: dict[str, Any]) -> None:
-    parts = [f"{name.replace('_', ' ')} {100 * entry[name]:.2f} %" for name in SHARES]
+    parts = [f"{name.replace('_', ' ')} {100 * entry[name]:.2f}%" for name in SHARES]
     parts += [f"loss {entry['loss']:.4f} nats"] if "loss" in entry else []
     print(f"{kind}: {', '.join(parts)}", flush=True)
 

@@ -125,7 +125,7 @@ def measure_corpora(
         seconds = time.perf_counter() - started
         total = sum(m["tokens"] for m in measured.values())
         print(
-            f"{activation}: sparsity {100 * results[-1]['sparsity']:.2f} % | loss {results[-1]['loss']:.4f} nats | "
+            f"{activation}: sparsity {100 * results[-1]['sparsity']:.2f}% | loss {results[-1]['loss']:.4f} nats | "
             f"{total:,} tokens in {seconds:.1f} s",
             flush=True,
         )

@@ -124,8 +124,8 @@ def _sparsity_and_cost(
     return [
         KeyNumber(
             "of activations are zero",
-            f"{_spread(ours.sparsity, 1)} %",
-            f"{printed['average_sparsity']} %",
+            f"{_spread(ours.sparsity, 1)}%",
+            f"{printed['average_sparsity']}%",
             label(experiment, final),
             "table1",
         ),

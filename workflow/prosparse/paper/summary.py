@@ -47,7 +47,7 @@ def _frontiers(results: Results) -> list[str]:
             losses = [f"original {measured[frontier.original].loss.mean:.3f}"]
             for method, pairs in frontier.methods.items():
                 near = min((measured[pair] for pair in pairs), key=lambda each: abs(each.sparsity.mean - at))
-                losses.append(f"{method} {near.loss.mean:.3f} at {near.sparsity.mean:.1f} %")
+                losses.append(f"{method} {near.loss.mean:.3f} at {near.sparsity.mean:.1f}%")
             lines.append(f"  {name}: {'; '.join(losses)}")
     words = "Held-out loss in nats per token, of each method where it is about as sparse as ProSparse:"
     return [words, *lines] if lines else []

@@ -126,7 +126,7 @@ def _assumptions(experiment: Experiment) -> list[str]:
     return [
         *lines,
         f"GPU-hours: {hardware.gpus} x {hardware.gpu} per run, {hardware.teraflops:g} TFLOP/s each, at "
-        f"{100 * hardware.utilization:g} % of that peak (MFU, as set in `hardware:`).",
+        f"{100 * hardware.utilization:g}% of that peak (MFU, as set in `hardware:`).",
         "MFU does not count what activation checkpointing recomputes: lower it where that is on. Measurements are",
         "estimated in the same way, though generating text token by token reaches far less.",
     ]

@@ -58,7 +58,7 @@ def paper_lines(entries: list[dict[str, Any]]) -> list[str]:
         text = (
             f"{entry['model']}: {entry['gpus']} x {entry['gpu']}, about {_range(entry['days'], 'g')} days = "
             f"{_range(entry['gpu_hours'], ',.0f')} GPU-hours for {count(entry['tokens'])} tokens. These are "
-            f"{entry['flops']:.2e} FLOPs: by this count the GPUs reached {implied} % of their peak."
+            f"{entry['flops']:.2e} FLOPs: by this count the GPUs reached {implied}% of their peak."
         )
         if entry["our_tokens"]:
             text += f" Here: {', '.join(entry['our_runs'])}, {count(entry['our_tokens'])} tokens"

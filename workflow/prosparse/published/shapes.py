@@ -12,7 +12,7 @@ Attention counts all T keys of each query, as PaLM does.
 
 **Weights read per token** (batch size 1): decoding reads every weight that a token uses once and reuses none of them
 before the next token, so the bytes divided by the memory bandwidth bound the speed. Only projections and the output
-head count: the norms, one row of the embedding and a short sequence's keys and values are below 1 % together.
+head count: the norms, one row of the embedding and a short sequence's keys and values are below 1% together.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class LedgerCallback(TrainerCallback):
         remaining = (last_step - step) * tokens_per_step / rate
         print(
             f"step {step}/{last_step} | loss {logs['loss']:.4f} | lambda {weight:.4g} | "
-            f"sparsity {100 * self.sparsity:.2f} % | {rate:,.0f} tokens/s | ETA {remaining:.0f} s",
+            f"sparsity {100 * self.sparsity:.2f}% | {rate:,.0f} tokens/s | ETA {remaining:.0f} s",
             flush=True,
         )
 

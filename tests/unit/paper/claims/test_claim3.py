@@ -29,7 +29,7 @@ def test_claim3_interpolates_the_frontier(synthetic):
         verdict = verdicts_of(synthetic)[3]
         assert verdict.verdict == expected
         assert "At equal λ (0.4)" in verdict.evidence
-    assert "0.030 nats/token worse (95 % interval" in verdict.evidence  # 3.60 against 3.57 half way
+    assert "0.030 nats/token worse (95% interval" in verdict.evidence  # 3.60 against 3.57 half way
 
 
 @pytest.mark.parametrize(

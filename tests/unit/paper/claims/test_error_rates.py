@@ -13,7 +13,7 @@ from prosparse.paper.results.fit import curve
 from prosparse.published.claims import published_claims
 
 SEEDS, REPEATS = 3, 200
-#: 5 %, and two standard errors of a share of 200
+#: 5%, and two standard errors of a share of 200
 AT_MOST = 0.05 + 2 * (0.05 * 0.95 / REPEATS) ** 0.5
 
 FINAL, LOSS = "progressive@fatrelu-0.01", 3.5

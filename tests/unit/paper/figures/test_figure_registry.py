@@ -37,9 +37,9 @@ def spec(name, synthetic):
 
 def test_figures_2_and_4_name_the_papers_levels(synthetic):
     """As Table 1 prints them."""
-    levels = ["Vanilla ReLU 66.04 %", "Shifted ReLU 69.59 %", "Fixed L1 91.46 %", "ProSparse 88.11 %"]
+    levels = ["Vanilla ReLU 66.04%", "Shifted ReLU 69.59%", "Fixed L1 91.46%", "ProSparse 88.11%"]
     assert all(level in spec("figure2", synthetic).replace('", "', " ") for level in levels)
-    assert "ProSparse-7B* (88.11 %) and ProSparse-7B (89.32 %)" in spec("figure4", synthetic)
+    assert "ProSparse-7B* (88.11%) and ProSparse-7B (89.32%)" in spec("figure4", synthetic)
 
 
 @pytest.mark.parametrize("name", ["figure4", "figure_predictors", "figure_decoding"])

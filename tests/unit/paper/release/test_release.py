@@ -47,13 +47,13 @@ def test_numbers_are_those_measured(several_seeds: Synthetic) -> None:
     text = rendered(results)
     measured = json.loads(results.layout.sparsity("progressive", 1).read_text())["measurements"]
     entry = next(m for m in measured if m["activation"] == "fatrelu-0.01")
-    assert f"**{100 * entry['sparsity']:.2f} %** of the intermediate neurons" in text
+    assert f"**{100 * entry['sparsity']:.2f}%** of the intermediate neurons" in text
     assert f"held-out loss {entry['loss']:.4f} nats" in text
     answered = json.loads(results.layout.benchmarks("progressive", "fatrelu-0.01", 1).read_text())["benchmarks"]
     piqa = answered["piqa"]
     assert f"| PIQA | {100 * piqa['score']:.2f} ± {100 * piqa['standard_error']:.2f} | {piqa['n']} |" in text
     predicted = json.loads(results.layout.prediction("progressive", "fatrelu-0.01", 1).read_text())["kinds"]["nonzero"]
-    assert f"finds {100 * predicted['activation_recall']:.2f} % of the active neurons" in text
+    assert f"finds {100 * predicted['activation_recall']:.2f}% of the active neurons" in text
     decoded = json.loads(results.layout.decoding().read_text())["models"]
     exact = next(m for m in decoded if m["pair"] == "progressive@fatrelu-0.01")["modes"]["exact"]
     assert f"| ours, exact | {exact['tokens_per_second']['median']:.2f} |" in text

@@ -16,7 +16,7 @@ def test_an_interval_computed_by_hand():
     assert estimate.error == pytest.approx(1 / math.sqrt(3))  # deviation 1, three draws
     # Student's t with two degrees of freedom: 4.3027 at 97.5 %
     assert (estimate.lower, estimate.upper) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
-    assert estimate.show(2) == "2.00 (95 % interval -0.48 to 4.48)"
+    assert estimate.show(2) == "2.00 (95% interval -0.48 to 4.48)"
 
 
 def test_the_difference_of_two_groups_is_welchs():

@@ -42,13 +42,13 @@ def build(results: Results) -> Finding:
     excess = gain.minus(drift).estimate()
     unregularized = flat[shared[-1]].minus(flat[shared[0]]).estimate()
     model = sized(results, "7B", progressive)
-    start, end = (f"{flat[step].mean:.2f} % (step {step})" for step in (shared[0], shared[-1]))
+    start, end = (f"{flat[step].mean:.2f}% (step {step})" for step in (shared[0], shared[-1]))
     return Finding.of(
         [
             Quantity(f"{model}: ProSparse gains more than Vanilla ReLU while λ > 0, by", excess, "points").more_than(
                 allowed
             ),
-            Quantity(f"{model}: Vanilla ReLU gains", unregularized, "points", paper="stays near 66 %").at_most(allowed),
+            Quantity(f"{model}: Vanilla ReLU gains", unregularized, "points", paper="stays near 66%").at_most(allowed),
         ],
         f"On held-out text, Vanilla ReLU goes from {start} to {end}. Over the {steps} steps of stages with λ > 0, "
         f"ProSparse changes by {1000 * gain.mean / steps:+.2f} points per 1,000 steps and Vanilla ReLU at the same "

@@ -27,7 +27,7 @@ def build(results: Results) -> Finding:
     measure = quality(results, [smaller, without, same], tolerance)
     kept, worse = sparser(results, smaller, without), measure.worse(same, smaller)
     none, less, full = (f"{experiment.runs[name].stages[-1].peak:g}" for name in names)
-    shares = [f"{sparsity_of(results, pair).mean:.2f} %" for pair in pairs]
+    shares = [f"{sparsity_of(results, pair).mean:.2f}%" for pair in pairs]
     return Finding.of(
         [
             Quantity(f"λ = {less} keeps more sparsity than λ = {none}, by", kept, "points").more_than(

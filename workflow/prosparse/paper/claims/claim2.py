@@ -48,7 +48,7 @@ def _of_scale(results: Results, scale: str, pairs: list[str], measure: Quality) 
     """
     floor, model = published_claims()[2].tolerance["sparsity_floor"], sized(results, scale, pairs[0])
     final, original, *vanilla = pairs
-    printed = f"{_printed(scale, 'average_sparsity')[-1]} %"
+    printed = f"{_printed(scale, 'average_sparsity')[-1]}%"
     parts = [
         Quantity(f"{model}: sparsity", sparsity_of(results, final).estimate(), "%", paper=printed).more_than(floor),
         measure.cost(

@@ -50,13 +50,13 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
     sparsity = {pair: sparsity_of(results, pair) for pair in pairs}
     at = sparsity[progressive].mean
     frontier = sorted(constants, key=lambda pair: sparsity[pair].mean)
-    words = [f"{named(results, progressive)} reaches {at:.2f} % sparsity."]
+    words = [f"{named(results, progressive)} reaches {at:.2f}% sparsity."]
     peak = experiment.runs[experiment.pair(progressive)[0]].stages[-1].peak
     for pair in constants:
         if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
             words.append(
                 f"At equal λ ({peak:g}) it is {measure.show(measure.worse(progressive, pair))} than "
-                f"{named(results, pair)}, which reaches {sparsity[pair].mean:.2f} %."
+                f"{named(results, pair)}, which reaches {sparsity[pair].mean:.2f}%."
             )
     budgets = {pair: lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in (progressive, *constants)}
     uneven = [
@@ -90,7 +90,7 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
         nearest = frontier[-1] if at > most else frontier[0]
         difference = measure.worse(progressive, nearest)
         comparison = (
-            f"Compared with the nearest, {named(results, nearest)} ({sparsity[nearest].mean:.2f} %), it is "
+            f"Compared with the nearest, {named(results, nearest)} ({sparsity[nearest].mean:.2f}%), it is "
             f"{measure.show(difference)}"
         )
         if at > most and more_than(-difference, measure.tolerance) is Verdict.HOLDS:
@@ -101,7 +101,7 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
             words.append(f"It is denser than every constant run. {comparison}: no gain.")
         else:
             words.append(
-                f"It is outside the constant runs' range ({least:.2f} to {most:.2f} %), so equal sparsity cannot be "
+                f"It is outside the constant runs' range ({least:.2f} to {most:.2f}%), so equal sparsity cannot be "
                 f"compared. {comparison}."
             )
         better = measure.cost(f"{model}: better than the nearest constant λ by", -difference, _papers(scale))
@@ -117,7 +117,7 @@ def _papers(scale: str) -> str:
     def distance(row: dict[str, str]) -> float:
         return abs(float(row["average_sparsity"]) - float(progressive["average_sparsity"]))
 
-    return f"{progressive['average_performance']} against {min(rows.values(), key=distance)['average_performance']} %"
+    return f"{progressive['average_performance']} against {min(rows.values(), key=distance)['average_performance']}%"
 
 
 def _shares(left: list[float], at: list[float], right: list[float]) -> list[float]:

@@ -29,7 +29,7 @@ def build(results: Results) -> Finding:
         measure = quality(results, [zero, chosen, largest], tolerance)
         model, papers = sized(results, scale, chosen), _papers(scale)
         one, other = (activation_label(experiment.pair(pair)[1]) for pair in (chosen, largest))
-        shares = [f"{sparsity_of(results, pair).mean:.2f} %" for pair in (zero, chosen, largest)]
+        shares = [f"{sparsity_of(results, pair).mean:.2f}%" for pair in (zero, chosen, largest)]
         measures.append(measure)
         findings.append(
             Finding.of(

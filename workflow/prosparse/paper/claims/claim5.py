@@ -59,7 +59,7 @@ def _form(points: list[dict[str, Any]]) -> Finding:
     )
     words = (
         f"{len(points)} points from λ_S = {min(factors):g} to {max(factors):g}, {min(sparsities):.2f} to "
-        f"{max(sparsities):.2f} % sparse, give a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper, "
+        f"{max(sparsities):.2f}% sparse, give a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper, "
         "under its own normalization: -1.76, 0.30, 3.49). A power law with two parameters misses a λ_S left out of its "
         f"fit by {two:.2f} points."
     )
@@ -81,7 +81,7 @@ def _histories(results: Results, points: list[dict[str, Any]]) -> Finding:
             parts.append(
                 Part(
                     f"Difference between two ways to λ_S = {one['lambda']:g}",
-                    f"{difference.show(2)} points".replace("95 % interval ", ""),
+                    f"{difference.show(2)} points".replace("95% interval ", ""),
                     f"at most {allowed:g} either way",
                     _within(difference, allowed),
                 )

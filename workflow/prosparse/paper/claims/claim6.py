@@ -47,8 +47,8 @@ def build(results: Results) -> Finding:
                     Quantity(f"{model}: FATReLU lifts lower layers more, by", lifted_more, "points").more_than(0),
                 ],
                 f"{model}: with ReLU, the lower half of the {layers} layers is "
-                f"{fmean(low for low, _ in before):.2f} % sparse and the upper half "
-                f"{fmean(high for _, high in before):.2f} %. FATReLU changes them by {lift_low.mean:+.2f} and "
+                f"{fmean(low for low, _ in before):.2f}% sparse and the upper half "
+                f"{fmean(high for _, high in before):.2f}%. FATReLU changes them by {lift_low.mean:+.2f} and "
                 f"{fmean(high for _, high in lifts):+.2f} points. Intervals are over {len(before)} corpora.",
             )
         )

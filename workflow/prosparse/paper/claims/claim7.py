@@ -35,7 +35,7 @@ def build(results: Results) -> Finding:
             findings.append(untestable(f"{named(results, final)}: all corpora are of one kind."))
             continue
         each = ", ".join(
-            f"{kind} {fmean(measured.sparsity.mean for measured in group):.2f} % ({len(group)})"
+            f"{kind} {fmean(measured.sparsity.mean for measured in group):.2f}% ({len(group)})"
             for kind, group in groups.items()
             if group
         )

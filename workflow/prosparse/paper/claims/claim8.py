@@ -39,11 +39,11 @@ class Compared:
     speedup: Quartiles | None
 
     def __str__(self) -> str:
-        words = [f"{self.name} ({self.sparsity:.2f} % sparsity)"]
+        words = [f"{self.name} ({self.sparsity:.2f}% sparsity)"]
         if self.recall is not None:
-            words.append(f"recall {self.recall.mean:.2f} %")
+            words.append(f"recall {self.recall.mean:.2f}%")
         if self.predicted_sparsity is not None:
-            words.append(f"predicted sparsity {self.predicted_sparsity.mean:.2f} %")
+            words.append(f"predicted sparsity {self.predicted_sparsity.mean:.2f}%")
         if self.speedup is not None:
             words.append(f"{self.speedup.median:.2f}× dense")
         return ", ".join(words)

@@ -12,7 +12,7 @@ from prosparse.paper.statistics.estimate import Estimate
 class Verdict(Enum):
     """What a test says.
 
-    ``UNDECIDED``: it was made, but its 95 % interval straddles the tolerance. ``UNTESTABLE``: it could not be made.
+    ``UNDECIDED``: it was made, but its 95% interval straddles the tolerance. ``UNTESTABLE``: it could not be made.
     """
 
     HOLDS = "holds"
@@ -50,7 +50,8 @@ class Quantity:
 
     def _ours(self) -> str:
         number, _, interval = self.estimate.show(self.digits).partition(" ")
-        return f"{number} {self.unit} {interval.replace('95 % interval ', '')}".strip()
+        space = "" if self.unit == "%" else " "
+        return f"{number}{space}{self.unit} {interval.replace('95% interval ', '')}".strip()
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ def untestable(why: str) -> Finding:
 
 
 def at_most(estimate: Estimate, limit: float) -> Verdict:
-    """Decide whether a quantity is at most ``limit``: where its whole 95 % interval is on one side."""
+    """Decide whether a quantity is at most ``limit``: where its whole 95% interval is on one side."""
     if estimate.upper <= limit:
         return Verdict.HOLDS
     return Verdict.FAILS if estimate.lower > limit else Verdict.UNDECIDED
 
 
 def more_than(estimate: Estimate, limit: float) -> Verdict:
-    """Decide whether a quantity is more than ``limit``: where its whole 95 % interval is on one side."""
+    """Decide whether a quantity is more than ``limit``: where its whole 95% interval is on one side."""
     if estimate.lower > limit:
         return Verdict.HOLDS
     return Verdict.FAILS if estimate.upper <= limit else Verdict.UNDECIDED

@@ -34,7 +34,7 @@ class Quality:
         return 3 if self.unit == "nats/token" else 2
 
     def show(self, difference: Estimate) -> str:
-        """Format a difference as ``0.031 nats/token worse (95 % interval 0.025 to 0.037)``."""
+        """Format a difference as ``0.031 nats/token worse (95% interval 0.025 to 0.037)``."""
         if round(difference.mean, self.digits) == 0 and difference.error == 0:
             return "no better and no worse"
         word, shown = ("worse", difference) if difference.mean > 0 else ("better", -difference)

@@ -42,7 +42,7 @@ _COUNTED = {
     Verdict.UNTESTABLE: ("cannot be tested", "cannot be tested"),
 }
 RULE = (
-    "A claim holds if the whole 95 % interval of each of its numbers is on the required side of the limit. It does not "
+    "A claim holds if the whole 95% interval of each of its numbers is on the required side of the limit. It does not "
     "hold if one lies wholly on the other side, and is undecided otherwise."
 )
 
@@ -94,7 +94,7 @@ def to_markdown(verdicts: list[Judgement], experiment: Experiment) -> str:
             rows = [
                 [part.quantity, part.paper or "–", part.ours, part.limit, part.verdict.value] for part in verdict.parts
             ]
-            lines += [*markdown_table(["", "Paper", "Ours (95 % interval)", "Required", ""], rows), ""]
+            lines += [*markdown_table(["", "Paper", "Ours (95% interval)", "Required", ""], rows), ""]
         lines += [
             *(f"- {line}" for line in verdict.evidence.splitlines()),
             "",
@@ -119,7 +119,7 @@ def verdict_table(verdicts: list[Judgement]) -> list[str]:
         part = verdict.deciding
         numbers = [part.quantity, part.paper or "–", part.ours, part.limit] if part else ["–"] * 4
         rows.append([str(verdict.number), verdict.title, f"**{verdict.verdict.value}**", *numbers])
-    return markdown_table(["", "Claim", "Verdict", "Decided by", "Paper", "Ours (95 % interval)", "Required"], rows)
+    return markdown_table(["", "Claim", "Verdict", "Decided by", "Paper", "Ours (95% interval)", "Required"], rows)
 
 
 def seeds_words(experiment: Experiment) -> str:

@@ -120,4 +120,4 @@ def _papers() -> str:
         for row in published_table(table)
         if row["setting"] in ("Vanilla ReLU-7B", "Shifted ReLU-7B", "Fixed L1-7B", "ProSparse-7B*")
     }
-    return f"The paper's 7B curves end at: {', '.join(f'{name} {share} %' for name, share in printed.items())}."
+    return f"The paper's 7B curves end at: {', '.join(f'{name} {share}%' for name, share in printed.items())}."

@@ -62,7 +62,7 @@ def build(results: Results) -> Drawn:
             )
             + f", R² = {fitted.r_squared:.3f}, {len(points)} points, "
             + (
-                f"residual standard deviation {deviation:.2f} points; band: 95 % interval of the curve."
+                f"residual standard deviation {deviation:.2f} points; band: 95% interval of the curve."
                 if deviation is not None
                 else "as many as parameters, so no interval."
             )

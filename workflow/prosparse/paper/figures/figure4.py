@@ -120,5 +120,5 @@ def build(results: Results) -> Drawn:
 def _papers(scale: str) -> str:
     """Say which rows the panel stands for, with the averages that the paper prints: it draws its layers only."""
     printed = {row["setting"]: row["average_sparsity"] for row in published_table("table1_overall")}
-    rows = [f"{row} ({printed[row]} %)" for row in SCALES[scale][1:]]
+    rows = [f"{row} ({printed[row]}%)" for row in SCALES[scale][1:]]
     return f"rows {' and '.join(rows)}, the paper's average"

@@ -139,7 +139,7 @@ def _training(results: Results, run: str) -> Iterator[str]:
 def _sparsity(results: Results, run: str, activation: Activation) -> Iterator[str]:
     found = results.sparsity(run, activation)
     yield (
-        f"**{_first(found.sparsity):.2f} %** of the intermediate neurons are exactly zero, averaged over tokens and "
+        f"**{_first(found.sparsity):.2f}%** of the intermediate neurons are exactly zero, averaged over tokens and "
         f"layers; held-out loss {_first(found.loss):.4f} nats per token, {_first(found.bits_per_byte):.4f} bits per "
         "byte."
     )
@@ -192,8 +192,8 @@ def _prediction(results: Results, run: str, activation: Activation) -> Iterator[
         predicted = found.kinds[kind]
         loss = "" if predicted.loss is None else f", held-out loss {_first(predicted.loss):.4f} nats per token with it"
         yield (
-            f"A predictor ({KINDS[kind]}), not in this folder, finds {_first(predicted.recall):.2f} % of the active "
-            f"neurons and predicts {_first(predicted.predicted_sparsity):.2f} % of all neurons inactive{loss}; from "
+            f"A predictor ({KINDS[kind]}), not in this folder, finds {_first(predicted.recall):.2f}% of the active "
+            f"neurons and predicts {_first(predicted.predicted_sparsity):.2f}% of all neurons inactive{loss}; from "
             f"{_source(results, results.layout.prediction(run, activation, experiment.seeds[0]))}."
         )
     else:

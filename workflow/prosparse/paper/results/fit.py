@@ -34,7 +34,7 @@ class Fit:
         return 1.02 * _EXPONENTS[0] < self.b < _EXPONENTS[1] / 1.02
 
     def interval(self, factor: float) -> tuple[float, float] | None:
-        """Return the curve's 95 % confidence interval at ``factor`` (delta method); None if it cannot be estimated."""
+        """Return the curve's 95% confidence interval at ``factor`` (delta method); None if it cannot be estimated."""
         if self.covariance is None:
             return None
         import numpy
@@ -69,7 +69,7 @@ def fit(factors: Sequence[float], sparsities: Sequence[float]) -> Fit:
     if (x <= 0).any():
         raise ValueError("the fit needs lambda_S > 0")
     if (y < 0).any() or (y >= 100).any():
-        raise ValueError("the fit needs sparsities from 0 to below 100 %")
+        raise ValueError("the fit needs sparsities from 0 to below 100%")
 
     def loss(parameters: Any) -> float:
         with numpy.errstate(over="ignore"):

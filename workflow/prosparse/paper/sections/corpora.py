@@ -64,7 +64,7 @@ def _benchmark_coverage(results: Results) -> list[str]:
 
 
 def _percent(share: float | None) -> str:
-    return "missing" if share is None else f"{100 * share:.1f} %"
+    return "missing" if share is None else f"{100 * share:.1f}%"
 
 
 def _total(value: Any) -> str:

@@ -44,7 +44,7 @@ def overhead(path: Path) -> list[str]:
     return [
         *markdown_table(header, rows, numbers=4),
         "",
-        f"Over a whole run, the L1 gradient and the ledger cost {whole:.1f} %.{cut}",
+        f"Over a whole run, the L1 gradient and the ledger cost {whole:.1f}%.{cut}",
         "",
         *_training_rate(training),
     ]

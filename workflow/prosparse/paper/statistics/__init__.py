@@ -1,1 +1,1 @@
-"""Paired differences with their 95 % intervals."""
+"""Paired differences with their 95% intervals."""

@@ -1,4 +1,4 @@
-"""A mean with its 95 % confidence interval."""
+"""A mean with its 95% confidence interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval, by Student's t."""
+        """Half of the 95% interval, by Student's t."""
         if self.error == 0 or math.isinf(self.error):
             return self.error
         from scipy.special import stdtrit
@@ -47,14 +47,14 @@ class Estimate:
         return Estimate(-self.mean, self.error, self.freedom)
 
     def show(self, digits: int, sign: bool = False) -> str:
-        """Format as ``0.031 (95 % interval 0.025 to 0.037)``."""
+        """Format as ``0.031 (95% interval 0.025 to 0.037)``."""
         plus = "+" if sign else ""
         if not self.known:
             return f"{self.mean:{plus}.{digits}f} (no interval)"
         if self.error == 0:
             return f"{self.mean:{plus}.{digits}f}"
         number, lower, upper = (f"{each:{plus}.{digits}f}" for each in (self.mean, self.lower, self.upper))
-        return f"{number} (95 % interval {lower} to {upper})"
+        return f"{number} (95% interval {lower} to {upper})"
 
 
 def mean_of_draws(draws: Sequence[float]) -> Estimate:
