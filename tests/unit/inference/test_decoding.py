@@ -282,7 +282,8 @@ def test_prompts_give_what_the_dense_model_gives(dtype):
     model = tiny("llama", "relu", dtype)
     expected = model(tokens(2, 20)).logits
     prepare(model)
-    torch.testing.assert_close(model(tokens(2, 20)).logits, expected)
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(model(tokens(2, 20)).logits, expected, rtol=tolerance, atol=tolerance / 10)
 
 
 # ----------------------------------------------------------------------------- held once

@@ -96,7 +96,9 @@ def test_generate_and_the_native_decoder_agree(form):
     past = cache(decoder.model)
     parts = [given[:, :4], *given[:, 4:].split(1, dim=1)]
     found = [decoder.model(input_ids=part, past_key_values=past, use_cache=True).logits[0, -1] for part in parts]
-    torch.testing.assert_close(torch.stack(found), logits(decoder, PROMPT), rtol=1e-3, atol=1e-3)
+    # a last bit that differs can move an activation to the next of its 8-bit values
+    expected = logits(decoder, PROMPT)
+    assert (torch.stack(found) - expected).norm() <= 0.02 * expected.norm()
     generated = decoder.model.generate(
         given,
         attention_mask=torch.ones_like(given),
@@ -108,24 +110,45 @@ def test_generate_and_the_native_decoder_agree(form):
 
 
 @EACH_FORMAT
-def test_a_long_prompt_is_the_same_model(form):
-    """More tokens than the operators take at once go through torch's products, with activations that nobody rounds."""
-    decoder = prepare(tiny("llama"), form=form)
-    given = torch.randint(2, 199, (1, 40), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("name", ["llama", "llama_tied", "phi3"])
+@pytest.mark.parametrize("length", [9, 40])
+def test_a_long_prompt_is_the_same_model(name, form, length):
+    """More tokens than the operators take at once are split, up to the rounding of activations."""
+    decoder = prepare(tiny(name), form=form)
+    given = torch.randint(2, 199, (2, length), generator=torch.Generator().manual_seed(0))
     found = decoder.model(given).logits
-    expected = rounded(tiny("llama"), form)(given).logits
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    expected = rounded(tiny(name), form)(given).logits
+    assert (found - expected).norm() <= 0.04 * expected.norm()
+    other = tiny(name)(given).logits
+    assert (found - expected).norm() < 0.8 * (found - other).norm()
+
+
+@EACH_FORMAT
+def test_a_prompt_is_read_as_its_tokens_are(form):
+    """In parts of 8 tokens whose operators equal those of one token bit for bit."""
+    ffn = prepare(tiny("llama", dtype=torch.bfloat16), form=form).ffns[0]
+    x = torch.randn(2, 13, HIDDEN, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = ffn(x)
+    for mode in ("dense", "exact"):
+        ffn.mode = mode
+        assert torch.equal(found, torch.cat([ffn(token) for token in x.view(26, 1, HIDDEN)]).view(x.shape))
 
 
 @EACH_FORMAT
 @pytest.mark.parametrize("name", ["llama_tied", "phi3"])
 def test_rounded_weights_are_those_that_decode(name, form):
-    """The loss that is measured with them is the quantized decoder's, but for its rounding of activations."""
     model = tiny(name)
     round_weights(model, form)
-    given = torch.randint(2, 199, (1, 40), generator=torch.Generator().manual_seed(0))
-    expected = prepare(tiny(name), form=form).model(given).logits
-    torch.testing.assert_close(model(given).logits, expected, rtol=1e-4, atol=1e-4)
+    decoder = prepare(tiny(name), form=form)
+    for measured, decoding in zip(gated_ffns(model), decoder.ffns, strict=True):
+        transposed = getattr(measured.module, measured.projections[-1]).weight.t()
+        assert torch.equal(measured.gate_weight, quantized.dequantize(decoding.gate_weight.detach(), torch.float32))
+        assert torch.equal(measured.up_weight, quantized.dequantize(decoding.up_weight, torch.float32))
+        assert torch.equal(transposed, quantized.dequantize(decoding.down_weight_transposed, torch.float32))
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and "mlp" not in name:
+            packed = decoder.model.get_submodule(name).weight.detach()
+            assert torch.equal(module.weight, quantized.dequantize(packed, torch.float32))
 
 
 @EACH_FORMAT

@@ -140,7 +140,7 @@ void run(const Call& call, ScalarType type) {
 template <typename T>
 const Elementwise<T>& elementwise() {
 #if defined(__x86_64__)
-  if (instruction_set() == InstructionSet::AVX512) return avx512::ELEMENTWISE<T>;
+  if (instruction_set() >= InstructionSet::AVX512) return avx512::ELEMENTWISE<T>;
   if (instruction_set() == InstructionSet::AVX2) return avx2::ELEMENTWISE<T>;
 #endif
   return baseline::ELEMENTWISE<T>;
