@@ -111,21 +111,20 @@ def _layer(of: Family, layer: Any) -> Described:
 
 def _add_attention(found: Described, attention: Any, of: Family) -> None:
     size = attention.head_dim
-    names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
-    for name, attribute in names.items():
-        linear = getattr(attention, attribute, None)
-        if type(linear) is StreamingLinear:
-            found.add_linear(name, linear.weight, linear.bias)
-    if (joint := getattr(attention, "qkv_proj", None)) is not None:
+    separate = [getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj")]
+    joint, output = getattr(attention, "qkv_proj", None), getattr(attention, "o_proj", None)
+    if type(output) is not StreamingLinear:
+        raise UnknownLayer(f"{type(attention).__name__} has no plain projection of its output")
+    found.add_linear("output", output.weight, output.bias)
+    if type(joint) is StreamingLinear:
         rows = attention.config.num_attention_heads * size
-        sizes = [rows, *[(len(joint.weight) - rows) // 2] * 2]
-        for name, part in zip(names, range(3), strict=False):
-            bias = joint.bias.split(sizes)[part] if joint.bias is not None else None
-            found.add_linear(name, joint.weight.split(sizes)[part], bias)
-    missing = [name for name in names if f"{name}_weight" not in found.tensors]
-    if missing:
-        raise UnknownLayer(f"{type(attention).__name__} has no plain projection for: {', '.join(missing)}")
-    heads = {name: len(found.tensors[f"{name}_weight"]) // size for name in ("query", "key")}
+        found.add_linear("joint", joint.weight, joint.bias)
+    elif all(type(linear) is StreamingLinear for linear in separate):
+        rows = len(separate[0].weight)  # type: ignore[union-attr]
+        found.add_linear("joint", *_joined(separate))  # type: ignore[arg-type]
+    else:
+        raise UnknownLayer(f"{type(attention).__name__} has no plain projections of queries, keys and values")
+    heads = {"query": rows // size, "key": (len(found.tensors["joint_weight"]) - rows) // 2 // size}
     found.numbers |= {"heads": heads["query"], "kv_heads": heads["key"], "head_size": size}
     found.numbers["scale"] = float(attention.scaling)
     for name in ("query", "key"):
@@ -139,6 +138,20 @@ def _add_attention(found: Described, attention: Any, of: Family) -> None:
     found.numbers["norms_after_rotation"] = of.norms_after_rotation
     found.numbers["neighbours"] = of.neighbours
     found.numbers["narrow_rotary"] = of.narrow_rotary
+
+
+def _joined(linears: list[StreamingLinear]) -> tuple[Tensor, Tensor | None]:
+    """One matrix of several layers' rows, which become views of it, and their biases."""
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    sizes = [len(linear.weight) for linear in linears]
+    for linear, part in zip(linears, weight.split(sizes), strict=True):
+        linear.weight = nn.Parameter(part, requires_grad=False)
+    biases = [linear.bias for linear in linears]
+    if all(bias is None for bias in biases):
+        return weight, None
+    dtype = next(bias.dtype for bias in biases if bias is not None)
+    filled = [torch.zeros(n, dtype=dtype) if bias is None else bias for bias, n in zip(biases, sizes, strict=True)]
+    return weight, torch.cat(filled)
 
 
 def _add_ffn(found: Described, ffn: DecodingFFN) -> None:

@@ -200,7 +200,7 @@ struct Layer {
   float scale, residual_multiplier;
   OptionalNorm before_attention, after_attention, before_ffn, after_ffn;
   HeadNorms query_norm, key_norm;
-  Linear query, key, value, output;
+  Linear joint, output;  // of queries, keys and values, one after the other; of what they give
 
   Activation activation;
   float threshold, decision_threshold;
@@ -218,8 +218,7 @@ struct Layer {
         after_attention(described, "after_attention", type, hidden_size),
         before_ffn(described, "before_ffn", type, hidden_size), after_ffn(described, "after_ffn", type, hidden_size),
         query_norm(described, "query_norm", type, heads, head_size), key_norm(described, "key_norm", type, kv_heads, head_size),
-        query(described, "query", type), key(described, "key", type), value(described, "value", type),
-        output(described, "output", type), activation(static_cast<Activation>(described.number("activation"))),
+        joint(described, "joint", type), output(described, "output", type), activation(static_cast<Activation>(described.number("activation"))),
         threshold(described.number("threshold")), decision_threshold(described.number("decision_threshold")),
         gate(described, "gate", type), up_weight(described.weight("up_weight", type)),
         down(described, "down", type) {
@@ -228,9 +227,7 @@ struct Layer {
       TORCH_CHECK_VALUE(weight.size(0) == rows && columns(weight) == expected, name, " must be [", rows, ", ", expected, "], not [",
           weight.size(0), ", ", columns(weight), "]");
     };
-    check("query_weight", query.weight, heads * head_size, hidden_size);
-    check("key_weight", key.weight, kv_heads * head_size, hidden_size);
-    check("value_weight", value.weight, kv_heads * head_size, hidden_size);
+    check("joint_weight", joint.weight, (heads + 2 * kv_heads) * head_size, hidden_size);
     check("output_weight", output.weight, hidden_size, heads * head_size);
     check("gate_weight", gate.weight, gate.rows(), hidden_size);
     check("up_weight", up_weight, gate.rows(), hidden_size);
@@ -274,10 +271,9 @@ struct Layer {
 
   template <typename T, typename Take>
   void attend_to(const Place& place, int64_t index, const T* input, T* result, const Take& take) const {
-    T *queries = take(heads * head_size), *keys = take(kv_heads * head_size), *values = take(kv_heads * head_size);
-    query(place.mode, input, queries);
-    key(place.mode, input, keys);
-    value(place.mode, input, values);
+    T* const queries = take((heads + 2 * kv_heads) * head_size);
+    T *const keys = queries + heads * head_size, *const values = keys + kv_heads * head_size;
+    joint(place.mode, input, queries);
     const auto normalize = [&] {
       query_norm(queries);
       key_norm(keys);
