@@ -140,6 +140,7 @@ CONFIG: dict[str, Any] = {
     },
     "predictors": {"kinds": ["nonzero", "top", "svd"], "rank": 64, "tokens": 400_000},
     "decoding": {
+        "precisions": ["bfloat16", "q4_0"],
         "shapes": {
             "llama-7b": {
                 "hidden_size": 4096, "intermediate_size": 11008, "layers": 32, "heads": 32, "kv_heads": 32,
@@ -164,6 +165,7 @@ USED = {"nonzero": 0.80, "top": 0.85, "svd": 0.6, "marginal": 0.7}  # predicted 
 
 SAME_TOKENS = {"exact": True, "predicted": 0.93}
 BANDWIDTH = 20.0  # GB/s
+WEIGHT_BYTES = {"bfloat16": 2, "q4_0": 18 / 32}
 OVERHEAD = {"torch": 0.9, "dense": 0.25, "exact": 0.27, "predicted": 0.31}  # ms a token
 RATES = {"torch": 0.5, "dense": 0.95, "exact": 0.93, "predicted": 0.9}  # of the bandwidth, reading weights
 
@@ -412,8 +414,12 @@ class Synthetic:
                         }
                     )
         return {
-            "device": "cpu", "threads": 2, "dtype": "bfloat16", "prompts": 4, "prompt_tokens": 5, "new_tokens": 128,
-            "models": [self.model(model) for model in models],
+            "device": "cpu", "threads": 2, "prompts": 4, "prompt_tokens": 5, "new_tokens": 128,
+            "models": [
+                self.model({**model, "precision": precision})
+                for model in models
+                for precision in self.experiment.decoding.precisions
+            ],
             "provenance": self.provenance(200.0),
         }  # fmt: skip
 
@@ -421,8 +427,9 @@ class Synthetic:
         """A model's decoding, from its shape and shares."""
         shape = given["architecture"]
         hidden, intermediate, layers = (shape[key] for key in ("hidden_size", "intermediate_size", "layers"))
-        attention, projection = 8 * layers * hidden**2, 2 * layers * hidden * intermediate
-        head, cache = 2 * shape["vocabulary_size"] * hidden, 4 * layers * hidden * 69
+        size = WEIGHT_BYTES[given["precision"]]
+        attention, projection = 4 * size * layers * hidden**2, size * layers * hidden * intermediate
+        head, cache = size * shape["vocabulary_size"] * hidden, 4 * layers * hidden * 69
         rank = self.experiment.predictors.rank if self.experiment.predictors else 0
         rank = shape.get("rank", rank)
         active, predicted = 1 - given["sparsity"], 1 - given.get("predicted_sparsity", 0.0)
@@ -433,12 +440,14 @@ class Synthetic:
             "exact": {"gate": projection, "active_rows": 2 * active * projection},
             "predicted": {
                 "gate": predicted * projection, "active_rows": 2 * predicted * projection,
-                "predictor": 2 * layers * rank * (hidden + intermediate),
+                "predictor": size * layers * rank * (hidden + intermediate),
             },
         }  # fmt: skip
         times: dict[str, float] = {}
         modes = {}
         for mode, parts in bytes_of.items():
+            if mode == "torch" and given["precision"] == "q4_0":
+                continue
             if mode == "exact" and given["sparsity"] == 0:
                 break
             if mode == "predicted" and "predicted_sparsity" not in given:
@@ -457,12 +466,12 @@ class Synthetic:
         for mode, arm in modes.items():
             arm["times_faster_than_dense"] = spread(times["dense"] / times[mode])
         engine = {
-            "version": "0.3", "tokens_per_second": spread(900 / times["dense"]), "same_precision": "bfloat16",
+            "version": "0.3", "tokens_per_second": spread(900 / times["dense"]), "precision": given["precision"],
             "first_token_milliseconds": spread(2 * times["dense"]),
         }  # fmt: skip
         engines = {"powerinfer": {"missing": "its binary is not built"}} if given["synthetic"] else {}
         return {
-            "scale": scale_of(given["row"]), "weight_bytes": attention + 3 * projection + head, **given,
+            "scale": scale_of(given["row"]), "weight_bytes": round(attention + 3 * projection + head), **given,
             "bandwidth": spread(BANDWIDTH), "modes": modes, "engines": {"llama.cpp": engine, **engines},
             "same_tokens_as_dense": {mode: same for mode, same in SAME_TOKENS.items() if mode in modes},
         }  # fmt: skip

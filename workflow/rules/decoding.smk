@@ -17,10 +17,10 @@ rule decoding:
         "../../envs/prosparse.yaml"
     threads: workflow.cores  # nothing else may run during a timing
     params:
-        # the shapes and engines belong to other jobs
+        # the shapes and engines belong to other jobs; each model names its precision
         specification=lambda wildcards: as_json(
             timings.decoding(layout),
-            exclude={"settings": {"shapes", "engines"}},
+            exclude={"settings": {"precisions", "shapes", "engines"}},
         ),
     shell:
         # large pages, as in rule operators
@@ -43,7 +43,7 @@ rule decoding_shape:
     params:
         specification=lambda wildcards: as_json(
             timings.decoding_shape(layout, wildcards.shape),
-            exclude={"settings": {"shapes"}},
+            exclude={"settings": {"precisions", "shapes"}},
         ),
     shell:
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step decoding"

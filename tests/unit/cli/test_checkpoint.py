@@ -226,7 +226,7 @@ def test_export(own, relu, capsys):
     assert torch.equal(written, model.model.layers[1].mlp.gate_proj.weight)
     half = ["export", str(own / "own"), "--engine", "llama.cpp", "--precision", "float16", "--output", str(output)]
     assert main(half) == 0
-    assert "% of the values rounded" in capsys.readouterr().out
+    assert " % of the values rounded" in capsys.readouterr().out
     for engine, message in (("llama.cpp", "relu"), ("powerinfer", "--predictors")):
         assert main(["export", str(relu), "--engine", engine, "--output", str(own / "no.gguf")]) == 1
         error = capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_near_duplicates_of_two_corpora_are_on_the_same_side(tmp_path):
     first = run(tmp_path, lines)[0]
     second = run(tmp_path, [line.upper().replace(" ", ", ") for line in lines])[0]
     plain = {name: {text.replace(",", "").lower() for text in part} for name, part in second.items()}
-    # what is held out is 4% of the characters of each: only the last may be on another side
+    # what is held out is 4 % of the characters of each: only the last may be on another side
     assert len(set(first["heldout"]) ^ plain["heldout"]) <= 1
 
 

@@ -131,7 +131,7 @@ def sorted_by_hash(shard, shards):
 
 
 def test_a_shard_holds_out_its_part_of_a_multiple_of_what_is_wanted(data_set, tmp_path):
-    """Of 4% that are not trained on, which two shards that hold the same text agree on."""
+    """Of 4 % that are not trained on, which two shards that hold the same text agree on."""
     source, limit = {"hub": str(data_set / "jsonl")}, 10**6
     rows, counts = built(tmp_path, source, 0, 2, limit, wanted=1)
     low = [text for text in sorted_by_hash(0, 2) if split_hash(text, 0) < candidates.HELDOUT_FRACTION * 2**64]

@@ -349,13 +349,19 @@ def change(config, path, value):
             3,
             r"predictors\.epoch: unknown key \(did you mean epochs\?\); allowed here: kinds, rank, tokens, epochs",
         ),
-        (["decoding", "dtype"], "int8", r"decoding\.dtype: .*'bfloat16', 'float16' or 'float32'"),
+        (
+            ["decoding", "precisions"],
+            ["bfloat16", "int8"],
+            r"decoding\.precisions.*'bfloat16', 'float16', 'float32', 'q8_0' or 'q4_0'",
+        ),
+        (["decoding", "precisions"], [], r"decoding\.precisions: .*at least 1 item"),
+        (["decoding", "precisions"], ["q4_0", "q4_0"], r"decoding\.precisions: .*q4_0 is there more than once"),
         (["decoding", "prompts"], 0, r"decoding\.prompts: .*greater than 0"),
         (["decoding", "new_tokens"], 15, r"decoding\.new_tokens: .*a multiple of 16"),
         (
             ["decoding", "shape"],
             {},
-            r"decoding\.shape: unknown key \(did you mean shapes\?\); allowed here: dtype, prompts, new_tokens",
+            r"decoding\.shape: unknown key \(did you mean shapes\?\); allowed here: precisions, prompts, new_tokens",
         ),
         (
             ["decoding", "engines"],

@@ -73,7 +73,9 @@ def test_trained_models_are_decoded_with_the_files_of_their_runs(layout):
 def test_synthetic_models_are_as_sparse_as_printed(layout):
     printed = {row["setting"]: row for row in published_table("table2_acceleration")}
     models = timings.decoding_shape(layout, "llama-7b").models
-    assert [model.row for model in models] == ["ReluLLaMA-7B", "ProSparse-7B"]
+    assert [(model.row, model.precision) for model in models] == [
+        (row, precision) for row in ("ReluLLaMA-7B", "ProSparse-7B") for precision in ("bfloat16", "q4_0")
+    ]
     for model in models:
         row = printed[model.row]
         assert model.sparsity == pytest.approx(float(row["average_sparsity"]) / 100)

@@ -22,7 +22,7 @@ def test_label_rules_token_by_token():
     for token in range(40):
         values = x1[token].tolist()
         assert nonzero[token].tolist() == [value != 0 for value in values]
-        kept = sorted(range(30), key=lambda neuron: -abs(values[neuron]))[:4]  # 15% of 30 neurons, rounded down
+        kept = sorted(range(30), key=lambda neuron: -abs(values[neuron]))[:4]  # 15 % of 30 neurons, rounded down
         assert top[token].tolist() == [neuron in kept and values[neuron] != 0 for neuron in range(30)]
     assert top.any(1).sum() > 30
     assert (nonzero & ~top).any()

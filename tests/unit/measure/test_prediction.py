@@ -122,7 +122,7 @@ def test_exact_values_are_those_of_the_sparsity_measurement(tiny_llama, tokens):
 
 
 def test_a_bfloat16_model_agrees_with_float32(tiny_llama, tokens):
-    """Within 0.3% of the losses and 2% of the elements; predictors stay in float32."""
+    """Within 0.3 % of the losses and 2 % of the elements; predictors stay in float32."""
     given, frequency = {"nonzero": some_predictors()}, [torch.rand(96)] * 2
     exact = measure(tiny(tiny_llama), given, frequency, CORPORA, tokens, 0.5)
     model = tiny(tiny_llama).to(torch.bfloat16)

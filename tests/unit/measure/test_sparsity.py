@@ -65,7 +65,7 @@ def test_each_sequence_is_as_if_measured_by_itself_and_their_mean_is_the_total(t
 
 
 def test_bfloat16_agrees_with_float32_and_counts_its_own_zeros(tiny_llama):
-    """Within 0.3% of the loss and 1% of the elements; the loss is that of float64 on the same logits."""
+    """Within 0.3 % of the loss and 1 % of the elements; the loss is that of float64 on the same logits."""
     exact = measure(tiny_llama("relu"), ROWS, batch_size=1)
     model = tiny_llama("relu", dtype=torch.bfloat16).eval()
     found = measure(model, ROWS, batch_size=1)

@@ -39,7 +39,7 @@ def test_mean_is_the_increment_whatever_the_gradient(dtype, sign, direction):
     values = torch.tensor([0.0, *(direction * 10 ** torch.linspace(-8, -2, 12)).tolist()]).to(dtype)
     found = (rounded(values, torch.full(values.shape, sign)).double() - values.double()[:, None, None]).mean((1, 2))
     expected = torch.full_like(found, sign * SCALE)
-    # 262,144 draws: five standard errors of a Bernoulli variable between neighbours, and 2% of the increment
+    # 262,144 draws: five standard errors of a Bernoulli variable between neighbours, and 2 % of the increment
     spacing = (torch.nextafter(values.abs(), values.new_tensor(torch.inf)) - values.abs()).double()
     spacing = spacing.clamp_min(torch.nextafter(torch.tensor(SCALE).to(dtype), values.new_tensor(1.0)).double() - SCALE)
     error = 5 * (spacing * SCALE / (ROWS * COLUMNS)).sqrt()

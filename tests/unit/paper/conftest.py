@@ -45,6 +45,14 @@ def decoding(synthetic: Synthetic) -> dict[str, Any]:
 
 
 @pytest.fixture
+def powerinfer_wanted(tmp_path: Path) -> Synthetic:
+    """PowerInfer is asked for, and was not built."""
+    engines = {"llama_cpp": True, "powerinfer": {"source": "/powerinfer"}}
+    raw = {**CONFIG, "decoding": {**CONFIG["decoding"], "engines": engines}}
+    return Synthetic(tmp_path / "powerinfer", raw).write()
+
+
+@pytest.fixture
 def on_gpu(synthetic: Synthetic) -> Synthetic:
     """The operators were timed on a GPU."""
 

@@ -28,7 +28,7 @@ def test_training_flops_of_llama2_7b_by_hand():
     layer += 2 * context * 128 * 32  # their product with the values
     forward = 32 * layer + 2 * vocabulary * d
     assert of_architecture(Architecture(**LLAMA2_7B)).training_flops(context) == 3 * forward
-    # near the rule of thumb: 6 a parameter, and 16% for attention at this context
+    # near the rule of thumb: 6 a parameter, and 16 % for attention at this context
     assert 3 * forward == pytest.approx(6 * 6.607e9 + 12 * 32 * 4096 * 4096, rel=1e-3)
 
 

@@ -136,7 +136,7 @@ def test_training_costs_what_a_count_by_hand_says(name, tmp_path, monkeypatch):
 
 
 def test_the_papers_experiment_and_the_first_run_on_a_node_take_the_documented_hours(tmp_path):
-    """docs/cluster.md: 137,000 GPU-hours at 40% of an A100's 312 TFLOP/s, 134 at 30 %; training is nearly all."""
+    """docs/cluster.md: 137,000 GPU-hours at 40 % of an A100's 312 TFLOP/s, 134 at 30 %; training is nearly all."""
     for name, documented in (("paper", 137_000), ("node", 134)):
         experiment = read(name)
         hours = costs.gpu_hours(experiment, Total.of(stages(experiment, tmp_path)).flops)

@@ -43,7 +43,7 @@ def test_hours_of_the_papers_7b(tmp_path):
     beside = papers.papers(experiment, own)[0]
     assert beside["gpu_hours"] == [1920, 1920]
     assert beside["our_gpu_hours"] / 1920 == pytest.approx(1.85, abs=0.01)
-    # which at our count would be 74% of the GPUs' peak
+    # which at our count would be 74 % of the GPUs' peak
     assert beside["implied_utilization"][0] == pytest.approx(0.4 * 1.85, abs=0.005)
 
 

@@ -22,7 +22,6 @@ from prosparse.inference.text import encode
 from prosparse.measure import engines
 from prosparse.measure.decoding import export_for_engines, measure_engines, measure_modes
 from prosparse.models.load import own_activation
-from prosparse.operators.quantized import FORMATS
 from prosparse.plan.text import aligned, gigabytes
 from prosparse.system.errors import ConfigError, UserError
 from prosparse.system.provenance import processor
@@ -66,21 +65,18 @@ def print_bench(wanted: Bench) -> None:
 
 def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]:
     """Lines about one precision."""
-    form, missing = FORMATS.get(precision), dict[str, str]()
+    missing = dict[str, str]()
     model, rounding = open_model(wanted.checkpoint, wanted.activation, precision)
-    specification = _specification(wanted, str(model.dtype).removeprefix("torch."), missing)
+    specification = _specification(wanted, missing)
     predictors = load_predictors(wanted.predictors) if wanted.predictors is not None else None
     activation = str(own_activation(model.config))
     with tempfile.TemporaryDirectory(prefix="prosparse-bench-") as directory:
-        files: dict[str, Path] = {}
-        try:
-            if is_gguf(wanted.checkpoint):
-                files["llama.cpp"] = Path(directory) / "llama.gguf"  # which is deleted once it has been timed
-                files["llama.cpp"].symlink_to(Path(wanted.checkpoint).resolve())
-            else:
-                files = export_for_engines(model, predictors or [], specification, Path(directory), form)
-        except UserError as error:  # the engines cannot compute the model
-            missing = dict.fromkeys(_wanted_engines(wanted), str(error)) | missing
+        if is_gguf(wanted.checkpoint):
+            link = Path(directory) / "llama.gguf"  # which is deleted once it has been timed
+            link.symlink_to(Path(wanted.checkpoint).resolve())
+            files: dict[str, Path | UserError] = {"llama.cpp": link}
+        else:
+            files = export_for_engines(model, predictors or [], specification, precision, Path(directory))
         found = measure_modes(model, predictors, prompts, specification, f"{wanted.checkpoint}, {precision}", rounding)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         del model, predictors
@@ -95,7 +91,7 @@ def _wanted_engines(wanted: Bench) -> list[str]:
     return ["llama.cpp"] if wanted.powerinfer is None else ["llama.cpp", "powerinfer"]
 
 
-def _specification(wanted: Bench, dtype: Any, missing: dict[str, str]) -> DecodingSpecification:
+def _specification(wanted: Bench, missing: dict[str, str]) -> DecodingSpecification:
     """Of the engines that are there; adds why another is not to ``missing``."""
     try:
         engines.llama_cpp_interpreter()
@@ -104,7 +100,6 @@ def _specification(wanted: Bench, dtype: Any, missing: dict[str, str]) -> Decodi
     powerinfer = PowerInfer(source=str(wanted.powerinfer)) if wanted.powerinfer is not None else None
     return DecodingSpecification(
         settings=Decoding(
-            dtype=dtype,
             prompts=len(wanted.prompts),
             new_tokens=wanted.new_tokens,
             engines=Engines(llama_cpp="llama.cpp" not in missing, powerinfer=powerinfer),

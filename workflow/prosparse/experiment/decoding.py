@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from prosparse.experiment.model import Architecture
-from prosparse.experiment.section import Count, Name, Section, WeightType, check_known
+from prosparse.experiment.section import Count, Name, Section, WeightPrecision, check_known
 from prosparse.published.settings import sparse_settings
 
 
@@ -43,8 +43,18 @@ class Engines(Section):
 class Decoding(Section):
     """How decoding is timed, for the left half of Table 2."""
 
-    dtype: WeightType = Field(default="bfloat16", description="Of the weights.")
+    precisions: list[WeightPrecision] = Field(
+        default=["bfloat16"], min_length=1, description="Of the weights; Table 2 and the claims take the first."
+    )
     prompts: Count = Field(default=4, description="Prompts per model.")
     new_tokens: Annotated[int, Field(ge=16, multiple_of=16)] = Field(default=128, description="Tokens per prompt.")
     shapes: dict[Name, Shape] = Field(default={}, description="Synthetic models by name.")
     engines: Engines = Field(default=Engines(), description="Engines to compare with.")
+
+    @field_validator("precisions")
+    @classmethod
+    def precisions_differ(cls, precisions: list[WeightPrecision]) -> list[WeightPrecision]:
+        for precision in precisions:
+            if precisions.count(precision) > 1:
+                raise ValueError(f"{precision} is there more than once")
+        return precisions

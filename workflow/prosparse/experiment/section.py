@@ -21,6 +21,8 @@ Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16"]
 WeightType = Literal["bfloat16", "float16", "float32"]
+#: Of weights that decode: a dtype, or one of ggml's formats.
+WeightPrecision = Literal["bfloat16", "float16", "float32", "q8_0", "q4_0"]
 
 
 def check_known(name: str, allowed: Collection[str], where: str) -> None:

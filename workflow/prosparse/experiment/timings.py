@@ -9,7 +9,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.measurement import Operators
-from prosparse.experiment.section import Section
+from prosparse.experiment.section import Section, WeightPrecision
 from prosparse.published.settings import scale_of, settings
 
 
@@ -33,6 +33,7 @@ class TrainedModel(Section):
     """A checkpoint under an activation, and the published ``row`` it stands for."""
 
     row: str
+    precision: WeightPrecision
     scale: str
     pair: str
     checkpoint: Path
@@ -45,6 +46,7 @@ class SyntheticModel(Section):
     """A shape with random weights that are as sparse as a published row."""
 
     row: str
+    precision: WeightPrecision
     scale: str
     shape: Shape
     sparsity: float
@@ -85,16 +87,17 @@ def trained_operators(layout: Layout) -> OperatorsSpecification:
 
 
 def decoding(layout: Layout) -> DecodingSpecification:
-    """Describe the trained models; the predictors are of the first kind."""
+    """Describe the trained models in each precision; the predictors are of the first kind."""
     experiment = layout.experiment
     models: list[TrainedModel | SyntheticModel] = []
     assert experiment.decoding is not None
     seed, predicted = experiment.seeds[0], table2_rows.predicted(experiment)
     for row, pair in table2_rows.decoded(experiment).items():
         run, activation = experiment.pair(pair)
-        models.append(
+        models += [
             TrainedModel(
                 row=row,
+                precision=precision,
                 scale=scale_of(row),
                 pair=pair,
                 checkpoint=layout.checkpoint(run, None, seed),
@@ -102,7 +105,8 @@ def decoding(layout: Layout) -> DecodingSpecification:
                 tokens=layout.tokens(experiment.tokenizer(run)),
                 predictors=layout.decoding_predictors(run, activation, seed) if row in predicted else None,
             )
-        )
+            for precision in experiment.decoding.precisions
+        ]
     return DecodingSpecification(
         settings=experiment.decoding,
         decision_threshold=experiment.predictors.decision_threshold if experiment.predictors else 0.5,
@@ -112,7 +116,7 @@ def decoding(layout: Layout) -> DecodingSpecification:
 
 
 def decoding_shape(layout: Layout, name: str) -> DecodingSpecification:
-    """Describe a shape's synthetic models."""
+    """Describe a shape's synthetic models in each precision."""
     experiment = layout.experiment
     assert experiment.decoding is not None
     shape, printed = experiment.decoding.shapes[name], {setting.name: setting.printed for setting in settings()}
@@ -123,6 +127,7 @@ def decoding_shape(layout: Layout, name: str) -> DecodingSpecification:
         models=[
             SyntheticModel(
                 row=row,
+                precision=precision,
                 scale=scale_of(row),
                 shape=shape,
                 sparsity=float(printed[row]["average_sparsity"]) / 100,
@@ -130,5 +135,6 @@ def decoding_shape(layout: Layout, name: str) -> DecodingSpecification:
                 predicted_sparsity=float(printed[row]["predicted_sparsity"]) / 100,
             )
             for row in shape.rows
+            for precision in experiment.decoding.precisions
         ],
     )

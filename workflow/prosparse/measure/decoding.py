@@ -30,14 +30,14 @@ from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
 from prosparse.measure.decoding_turns import TURN, Arm, Decoded, Generated, decode, nothing_read
 from prosparse.measure.quartiles import quartiles
 from prosparse.models.load import load
-from prosparse.operators.quantized import Format
+from prosparse.operators.quantized import FORMATS, Format, weight_dtype
 from prosparse.system.errors import UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
 
 
 def measure(specification: DecodingSpecification) -> dict[str, Any]:
-    """Measure every model in turn; ``paper/acceleration/`` reads the result."""
+    """Measure every model in turn; ``paper/results/decoding.py`` reads the result."""
     if not hasattr(torch.ops.prosparse, "read_rows"):
         raise UserError("decoding can be timed only where the native operators can be built: see the warning above")
     settings = specification.settings
@@ -45,7 +45,6 @@ def measure(specification: DecodingSpecification) -> dict[str, Any]:
     return {
         "device": "cpu",  # even on machines with a GPU: the single-token operators are for CPUs
         "threads": torch.get_num_threads(),
-        "dtype": settings.dtype,
         "prompts": settings.prompts,
         "prompt_tokens": PROMPT_TOKENS,
         "new_tokens": settings.new_tokens,
@@ -54,10 +53,11 @@ def measure(specification: DecodingSpecification) -> dict[str, Any]:
 
 
 def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSpecification) -> dict[str, Any]:
-    settings = specification.settings
-    dtype = getattr(torch, settings.dtype)
+    settings, form = specification.settings, FORMATS.get(described.precision)
+    dtype = torch.bfloat16 if form is not None else getattr(torch, described.precision)
     label = described.pair if isinstance(described, TrainedModel) else f"{described.scale} shape as {described.row}"
-    about: dict[str, Any] = {"row": described.row, "scale": described.scale}
+    label = f"{label}, {described.precision}"
+    about: dict[str, Any] = {"row": described.row, "scale": described.scale, "precision": described.precision}
     predicted: list[Predictor] | None
     if isinstance(described, TrainedModel):
         model = load(described.checkpoint, described.activation, dtype=dtype)
@@ -90,8 +90,14 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
     with tempfile.TemporaryDirectory(prefix="prosparse-engines-") as directory:
         files = {}
         if isinstance(described, SyntheticModel):
-            files = export_for_engines(model, predicted or [], specification, Path(directory))
-        ours = measure_modes(model, predicted, prompts, specification, label)
+            files = export_for_engines(model, predicted or [], specification, described.precision, Path(directory))
+        try:
+            ours = measure_modes(model, predicted, prompts, specification, label, form)
+        except UserError as error:
+            if form is None:
+                raise
+            ours = {"missing": str(error), "modes": {}}  # a size that the format does not hold
+            print(f"{label}: {error}", flush=True)
         del model, predicted
         gc.collect()
         others = measure_engines(files, prompts, specification) if isinstance(described, SyntheticModel) else {}
@@ -106,11 +112,12 @@ def measure_modes(
     label: str,
     form: Format | Rounding | None = None,
 ) -> dict[str, Any]:
-    """Measure transformers' ``generate`` and every mode of ours, with weights in ``form``, on the same prompts."""
+    """Measure every mode of ours, with weights in ``form``, and without one transformers' ``generate``."""
     new_tokens = specification.settings.new_tokens
-    arms = {"torch": Arm(lambda prompt, new_tokens: Generated(model, prompt))}
-    # torch's products need another weight layout, and memory holds only one: so measure them first, on fewer tokens
-    decode(model, arms, prompts[:2], min(new_tokens, 2 * TURN), label)
+    arms = {"torch": Arm(lambda prompt, new_tokens: Generated(model, prompt))} if form is None else {}
+    if arms:
+        # torch's products need another weight layout, and memory holds only one: so measure them first, on fewer tokens
+        decode(model, arms, prompts[:2], min(new_tokens, 2 * TURN), label)
     decoder = prepare(model, predicted, specification.decision_threshold, form)
 
     def begin(mode: Any) -> Callable[[], None]:
@@ -126,7 +133,6 @@ def measure_modes(
     shares = count_shares(decoder, [[*prompt, *text] for prompt, text in texts])
     context = len(prompts[0]) + new_tokens / 2
     read = {mode: bytes_of_a_token(decoder, mode, shares, context) for mode in modes}
-    read["torch"] = read["dense"]
     arms |= modes
     active, predicted_share, both, _ = shares.T
     found: dict[str, Any] = {
@@ -134,7 +140,7 @@ def measure_modes(
         "sparsity": float((1 - active).mean()),
         "bandwidth": quartiles([value / 1e9 for value in modes["dense"].bandwidths]),
         "modes": {
-            name: _mode(arm, modes["dense"] if name in modes else None, read[name], overhead)
+            name: _mode(arm, modes["dense"] if name in modes else None, read.get(name, read["dense"]), overhead)
             for name, arm in arms.items()
         },
         "same_tokens_as_dense": {
@@ -174,24 +180,32 @@ def export_for_engines(
     model: PreTrainedModel,
     predicted: list[Predictor],
     specification: DecodingSpecification,
+    precision: str,
     directory: Path,
-    form: Format | None = None,
-) -> dict[str, Path]:
-    """Write the wanted engines' files, llama.cpp's in ``form``; the model must not have been prepared."""
-    wanted, files = specification.settings.engines, {}
+) -> dict[str, Path | UserError]:
+    """Write the wanted engines' files of a model that has not been prepared, or say why an engine cannot have one."""
+    wanted, writers = specification.settings.engines, dict[str, Callable[[Path], float]]()
     if wanted.llama_cpp:
-        files["llama.cpp"] = directory / "llama.gguf"
-        dtype = form.dtype if form is not None else getattr(torch, specification.settings.dtype)
         # llama.cpp computes SiLU instead, which reads as many weights
-        export.export_llama_cpp(model, None, files["llama.cpp"], dtype, activation_ignored=True)
+        writers["llama.cpp"] = lambda path: export.export_llama_cpp(
+            model, None, path, weight_dtype(precision), activation_ignored=True
+        )
     if wanted.powerinfer is not None:
-        files["powerinfer"] = directory / "powerinfer.gguf"
-        export.export_powerinfer(model, predicted, specification.decision_threshold, None, files["powerinfer"])
+        writers["powerinfer"] = lambda path: export.export_powerinfer(
+            model, predicted, specification.decision_threshold, None, path
+        )
+    files: dict[str, Path | UserError] = {}
+    for name, write in writers.items():
+        files[name] = path = directory / f"{name}.gguf"
+        try:
+            write(path)
+        except UserError as error:
+            files[name] = error
     return files
 
 
 def measure_engines(
-    files: dict[str, Path], prompts: list[list[int]], specification: DecodingSpecification
+    files: dict[str, Path | UserError], prompts: list[list[int]], specification: DecodingSpecification
 ) -> dict[str, Any]:
     """Measure the engines whose files there are, and delete the files; what is missing says why."""
     new_tokens, threads = specification.settings.new_tokens, torch.get_num_threads()
@@ -207,15 +221,16 @@ def measure_engines(
     }
     found: dict[str, Any] = {}
     for name, run in runs.items():
-        if name not in files:
-            found[name] = {"missing": "switched off in decoding.engines"}
+        file = files.get(name, UserError("switched off in decoding.engines"))
+        if isinstance(file, UserError):
+            found[name] = {"missing": str(file)}
             continue
         try:
-            result = run(files[name])
+            result = run(file)
             del result["tokens"]
             found[name] = result
         except UserError as error:
             found[name] = {"missing": str(error)}
-        files[name].unlink()  # before reading the next engine's file: small memories cannot hold both
+        file.unlink()  # before reading the next engine's file: small memories cannot hold both
         print(f"{name}: {found[name].get('tokens_per_second') or found[name]['missing']}", flush=True)
     return found

@@ -17,7 +17,7 @@ def test_claim2_needs_sparsity_and_quality(synthetic, key, value):
 
 
 def test_claim2_compares_with_vanilla_where_more_training_hides_the_cost(tmp_path):
-    base = {**CONFIG["runs"]["base"], "stages": [{"until": 400}]}  # 180 more steps are 45% more
+    base = {**CONFIG["runs"]["base"], "stages": [{"until": 400}]}  # 180 more steps are 45 % more
     raw = {**CONFIG, "runs": {**CONFIG["runs"], "base": base}}
     synthetic = Synthetic(tmp_path, raw).write()
     assert verdicts_of(synthetic)[2].verdict == Verdict.HOLDS  # 0.012 behind vanilla ReLU: within the tolerance

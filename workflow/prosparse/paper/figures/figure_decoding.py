@@ -1,56 +1,56 @@
-"""Table 2, left half, as a figure: where the time of a decoded token goes."""
+"""Table 2, left half, as a figure: tokens per second, and what memory allows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.figures.chart import Drawn, chart_title, empty_figure, import_altair
+from prosparse.paper.figures.chart import COLOURS, Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
-from prosparse.paper.results.decoding import ENGINES, MODES, PARTS, Arm, Decoding, Model, every_decoding, named
+from prosparse.paper.results.decoding import ENGINES, MODES, Arm, Decoding, Model, decoding_in_all_precisions, named
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+
+#: From the top of a panel; llama.cpp is next to our dense mode, which computes as much.
+WAYS = {"torch": MODES["torch"], **ENGINES, **MODES}
 
 
 def needs(experiment: Experiment) -> Needs:
     return accelerated.decoding_needs(experiment)
 
 
-REST, ENGINE = "everything else", "another engine (not broken down)"
-
-
-#: Colours of ``PARTS`` in order: blues for what sparsity does not affect, warm ones for what it saves.
-PART_COLOURS = ["#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9", "#009E73"]
-
-
 def build(results: Results) -> Drawn:
-    text = "Table 2, left half. Where the time of a token goes"
+    text = "Table 2, left half. Tokens per second, and their bounds"
     reason = accelerated.missing_decoding(results.experiment)
     if reason is not None:
         return empty_figure(results, text, reason)
     alt = import_altair()
-    decodings = every_decoding(results)
-    models = [model for decoding in decodings for model in decoding.models]
-    models.sort(key=lambda model: model.shape is None)  # the paper's shapes first
-    rows = [row for model in models for row in _parts(model)]
+    decodings = decoding_in_all_precisions(results)
+    panels: dict[str, list[Model]] = {}
+    for decoding in sorted(decodings, key=lambda decoding: decoding.shape is None):  # the paper's shapes first
+        for model in decoding.models:
+            panels.setdefault(model.label, []).append(model)
+    rows = [row for models in panels.values() for model in models for row in _rows(model)]
+    precisions = list(dict.fromkeys(precision for decoding in decodings for precision in decoding.precisions))
     columns = 2
     drawn = [
-        _decoding_panel(
-            model,
-            named(results, model),
-            [row for row in rows if row["model"] == model.label],
-            is_low=index + columns >= len(models),
+        _panel(
+            models[0],
+            named(results, models[0]),
+            [row for row in rows if row["model"] == label],
+            precisions,
+            is_low=index + columns >= len(panels),
         )
-        for index, model in enumerate(models)
+        for index, (label, models) in enumerate(panels.items())
     ]
     lines = [alt.hconcat(*drawn[start : start + columns], spacing=30) for start in range(0, len(drawn), columns)]
     chart = alt.vconcat(*lines, spacing=18).properties(
         title=chart_title(
             results,
             text,
-            "Coloured: the time to read each part's bytes at the memory bandwidth, a bound that no kernel can beat "
-            "while the weights come from memory. Grey: the rest of the measured time. Numbers: tokens/s, median over "
-            "prompts. Each panel has its own axis.",
+            "Bars: medians over prompts. Black lines: the bound, at which memory delivers the bytes that a token "
+            "needs; no kernel can beat it while the weights come from memory. llama.cpp's is that of our dense mode. "
+            "Each panel has its own axis.",
             *(f"{decoding.conditions[0].upper()}{decoding.conditions[1:]}." for decoding in _distinct(decodings)),
             wrap=135,
         )
@@ -59,74 +59,66 @@ def build(results: Results) -> Drawn:
 
 
 def _distinct(decodings: list[Decoding]) -> list[Decoding]:
-    """Keep one per machine and type: the other conditions hardly differ."""
-    return list({(decoding.machine, decoding.dtype): decoding for decoding in decodings}.values())
+    """Keep one per machine and precisions: the other conditions hardly differ."""
+    return list({(decoding.machine, *decoding.precisions): decoding for decoding in decodings}.values())
 
 
-def _parts(model: Model) -> list[dict[str, Any]]:
-    """Return the parts of each mode's time in ms, and the rest of the measured time."""
-    ways = [(MODES[name], arm) for name, arm in model.modes.items()]
-    ways += [(ENGINES.get(name, name), arm) for name, arm in model.engines.items() if arm.missing is None]
-    rows = []
-    for way, arm in ways:
-        parts = arm.milliseconds_by_part()
-        named = {PARTS[part]: time for part, time in parts.items() if time > 0}
-        named[REST if parts else ENGINE] = max(arm.milliseconds - sum(named.values()), 0.0)
-        rows += [_part(model, way, arm, order, part, time) for order, (part, time) in enumerate(named.items())]
-    return rows
+def _rows(model: Model) -> list[dict[str, Any]]:
+    arms = {**model.modes, **model.engines}
+    shown = {way: arms[way] for way in WAYS if way in arms and arms[way].missing is None}
+    return [
+        {
+            "model": model.label,
+            "way": WAYS[way],
+            "precision": model.precision,
+            "tokens_per_second": arm.tokens_per_second.median,
+            "bound": _bound(model, arm),
+        }
+        for way, arm in shown.items()
+    ]
 
 
-def _part(model: Model, way: str, arm: Arm, order: int, part: str, time: float) -> dict[str, Any]:
-    return {
-        "model": model.label,
-        "way": way,
-        "part": part,
-        "order": order,
-        "milliseconds": time,
-        "measured": arm.milliseconds,
-        "tokens_per_second": arm.tokens_per_second.median,
-    }
+def _bound(model: Model, arm: Arm) -> float | None:
+    """Return the tokens/s that memory allows; None if nobody knows what the engine reads."""
+    bound = (model.modes["dense"] if arm.name == "llama.cpp" else arm).spread("bound_milliseconds")
+    return None if bound is None else 1e3 / bound.median
 
 
-def _decoding_panel(model: Model, name: str, rows: list[dict[str, Any]], is_low: bool) -> Any:
+def _panel(model: Model, name: str, rows: list[dict[str, Any]], precisions: list[str], is_low: bool) -> Any:
     alt = import_altair()
-    ways = list(dict.fromkeys(row["way"] for row in rows))
-    domain = [*PARTS.values(), REST, ENGINE]
-    legend = alt.Legend(orient="bottom", title=None, columns=4, symbolType="square", symbolSize=130, labelLimit=300)
-    colour = alt.Color(
-        "part:N", scale=alt.Scale(domain=domain, range=[*PART_COLOURS, "#BBBBBB", "#888888"]), sort=None, legend=legend
-    )
-    longest = max(
-        max(row["measured"] for row in rows), *(sum(r["milliseconds"] for r in rows if r["way"] == w) for w in ways)
-    )
+    ways = [way for way in WAYS.values() if any(row["way"] == way for row in rows)]
+    shown = [precision for precision in precisions if any(row["precision"] == precision for row in rows)]
+    largest = max(max(row["tokens_per_second"], row["bound"] or 0) for row in rows)
     x = alt.X(
-        "milliseconds:Q",
-        stack="zero",
-        scale=alt.Scale(domain=[0, 1.16 * longest], nice=False),
+        "tokens_per_second:Q",
+        scale=alt.Scale(domain=[0, 1.16 * largest], nice=False),
         axis=alt.Axis(tickCount=6, format=",~f"),
-        title="ms per token" if is_low else None,
+        title="tokens/s" if is_low else None,
     )
     y = alt.Y("way:N", sort=ways, title=None, axis=alt.Axis(labelLimit=200))
-    bars = (
-        alt.Chart(alt.Data(values=rows)).mark_bar(height=15).encode(x=x, y=y, color=colour, order=alt.Order("order:Q"))
+    beside = alt.YOffset("precision:N", sort=shown, scale=alt.Scale(domain=shown, paddingInner=0.1))
+    colour = alt.Color(
+        "precision:N",
+        sort=None,
+        scale=alt.Scale(domain=precisions, range=COLOURS[: len(precisions)]),
+        legend=alt.Legend(orient="bottom", title=None, symbolType="square", symbolSize=130),
     )
-    ends = []
-    for way in ways:
-        here = [row for row in rows if row["way"] == way]
-        rate = here[0]["tokens_per_second"]
-        text = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-        ends.append(
-            {"way": way, "end": max(here[0]["measured"], sum(row["milliseconds"] for row in here)), "text": text}
-        )
-    labels = (
-        alt.Chart(alt.Data(values=ends))
-        .mark_text(align="left", dx=5, fontSize=12)
-        .encode(x=alt.X("end:Q"), y=y, text="text:N")
-    )
+    texts = [
+        {**row, "text": _written(rate := row["tokens_per_second"]), "end": max(rate, row["bound"] or 0)} for row in rows
+    ]
+    base = alt.Chart(alt.Data(values=texts)).encode(y=y, yOffset=beside)
+    bounds = alt.Chart(alt.Data(values=[row for row in rows if row["bound"] is not None]))
     sparsity = f", {model.raw['sparsity']:.1%} sparse" if model.raw.get("sparsity") else ""
-    subtitle = f"{model.size}{sparsity}"
-    return alt.layer(bars, labels).properties(
+    return alt.layer(
+        base.mark_bar(height=11).encode(x=x, color=colour),
+        base.mark_text(align="left", dx=5, fontSize=10).encode(x=alt.X("end:Q"), text="text:N"),
+        bounds.mark_tick(thickness=2, height=13, color="black").encode(x=alt.X("bound:Q"), y=y, yOffset=beside),
+    ).properties(
         width=330,
-        height=24 * len(ways),
-        title=alt.TitleParams(name, subtitle=subtitle, fontSize=14, subtitleFontSize=11),
+        height=(10 + 14 * len(shown)) * len(ways),
+        title=alt.TitleParams(name, subtitle=f"{model.size}{sparsity}", fontSize=14, subtitleFontSize=11),
     )
+
+
+def _written(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"

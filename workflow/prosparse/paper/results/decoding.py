@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from prosparse.experiment import table2_rows
@@ -22,17 +23,6 @@ MODES = {
 
 
 ENGINES = {"llama.cpp": "llama.cpp, dense", "powerinfer": "PowerInfer, predicted"}
-
-
-#: Part of the bytes read per token -> its description.
-PARTS = {
-    "attention": "attention",
-    "gate": "FFN gate",
-    "active_rows": "FFN up and down",
-    "predictor": "predictor",
-    "head": "output head",
-    "kv_cache": "keys and values",
-}
 
 
 @dataclass(frozen=True)
@@ -70,19 +60,16 @@ class Arm:
         """Bytes read per token."""
         return self.raw["bytes"]["all"] if "bytes" in self.raw else None
 
-    def milliseconds_by_part(self) -> dict[str, float]:
-        """Return the time that each part's bytes take at the memory bandwidth; empty if the bytes are unknown."""
-        bound = self.spread("bound_milliseconds")
-        if bound is None or not self.bytes:
-            return {}
-        return {part: bound.median * self.raw["bytes"].get(part, 0) / self.bytes for part in PARTS}
-
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model, or one with synthetic weights of shape ``shape``; ``row`` is the setting that it stands for."""
+    """A trained model, or one with synthetic weights of shape ``shape``, in one precision.
+
+    ``row`` is the setting that it stands for.
+    """
 
     row: str
+    precision: str
     shape: str | None
     pair: str | None
     machine: str
@@ -91,6 +78,11 @@ class Model:
     @property
     def label(self) -> str:
         return self.row if self.shape is None else f"Synthetic {self.shape} as {self.row}"
+
+    @property
+    def missing(self) -> str | None:
+        """Say why it was not decoded in this precision; None if it was."""
+        return self.raw.get("missing")
 
     @property
     def size(self) -> str:
@@ -123,21 +115,31 @@ class Model:
 
 @dataclass(frozen=True)
 class Decoding:
-    """One file of times."""
+    """One file of times; of the trained models if ``shape`` is None."""
 
+    shape: str | None
     machine: str
     on_gpu: bool
-    dtype: str
     prompts: int
     prompt_tokens: int
     new_tokens: int
     models: tuple[Model, ...]
 
     @property
+    def precisions(self) -> list[str]:
+        return list(dict.fromkeys(model.precision for model in self.models))
+
+    def in_first_precision(self) -> Decoding:
+        """Leave out the other precisions."""
+        first = tuple(model for model in self.models if model.precision == self.precisions[0])
+        return replace(self, models=first)
+
+    @property
     def conditions(self) -> str:
-        rates = [Quartiles.read(model.raw["bandwidth"]) for model in self.models]
+        rates = [Quartiles.read(model.raw["bandwidth"]) for model in self.models if model.missing is None]
+        weights = ", ".join(self.precisions)
         return (
-            f"{self.machine}, {self.dtype} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
+            f"{self.machine}, {weights} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
             f"tokens, {self.new_tokens} new tokens each, greedy; reading the weights and doing nothing else, in "
             f"between, reached {min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
         )
@@ -146,46 +148,67 @@ class Decoding:
 def _read(raw: dict[str, Any], shape: str | None) -> Decoding:
     words = machine(raw)
     return Decoding(
+        shape,
         words,
         raw["device"] != "cpu",
-        raw["dtype"],
         raw["prompts"],
         raw["prompt_tokens"],
         raw["new_tokens"],
-        tuple(Model(model["row"], shape, model.get("pair"), words, model) for model in raw["models"]),
+        tuple(
+            Model(model["row"], model["precision"], shape, model.get("pair"), words, model) for model in raw["models"]
+        ),
     )
 
 
-def trained_decoding(results: Results) -> Decoding | None:
-    """Return the times of the trained models; None if the experiment times no decoding.
-
-    Raises:
-        MissingResult: if it does but the times do not exist or lack a row.
-    """
-    wanted = table2_rows.decoded(results.experiment)
-    if results.experiment.decoding is None or not wanted:
+def _trained(results: Results) -> Decoding | None:
+    decoding, rows = results.experiment.decoding, table2_rows.decoded(results.experiment)
+    if decoding is None or not rows:
         return None
     found = _read(results.decoding(), None)
-    for row in wanted:
-        if row not in {model.row for model in found.models}:
-            raise MissingResult(f"{results.layout.decoding()}: no decoding times of the row {row}")
+    measured = {(model.row, model.precision) for model in found.models}
+    for row, precision in product(rows, decoding.precisions):
+        if (row, precision) not in measured:
+            raise MissingResult(f"{results.layout.decoding()}: no decoding times of the row {row} in {precision}")
     return found
 
 
-def synthetic_decoding(results: Results) -> dict[str, Decoding]:
-    """Return shape -> times of its synthetic models.
-
-    Raises:
-        MissingResult: if the times of one of the experiment's shapes do not exist.
-    """
+def _synthetic(results: Results) -> dict[str, Decoding]:
     if results.experiment.decoding is None:
         return {}
     return {shape: _read(results.decoding(shape), shape) for shape in results.experiment.decoding.shapes}
 
 
+def decoding_in_all_precisions(results: Results) -> list[Decoding]:
+    """Return all times, the trained models' first.
+
+    Raises:
+        MissingResult: if the experiment times decoding, but the times do not exist or lack a row.
+    """
+    return [found for found in (_trained(results), *_synthetic(results).values()) if found is not None]
+
+
+def trained_decoding(results: Results) -> Decoding | None:
+    """Return the times of the trained models in the first precision; None if the experiment times no decoding.
+
+    Raises:
+        MissingResult: as above.
+    """
+    found = _trained(results)
+    return None if found is None else found.in_first_precision()
+
+
+def synthetic_decoding(results: Results) -> dict[str, Decoding]:
+    """Return shape -> times of its synthetic models in the shape's first precision.
+
+    Raises:
+        MissingResult: if the times of one of the experiment's shapes do not exist.
+    """
+    return {shape: found.in_first_precision() for shape, found in _synthetic(results).items()}
+
+
 def every_decoding(results: Results) -> list[Decoding]:
-    """Return all times, the trained models' first."""
-    return [found for found in (trained_decoding(results), *synthetic_decoding(results).values()) if found is not None]
+    """Return all times in the first precision, the trained models' first."""
+    return [found.in_first_precision() for found in decoding_in_all_precisions(results)]
 
 
 def named(results: Results, model: Model) -> str:

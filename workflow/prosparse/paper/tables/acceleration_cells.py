@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.results.decoding import synthetic_decoding, trained_decoding
+from prosparse.paper.results.decoding import Decoding, Model
 from prosparse.paper.results.labels import label
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
-from prosparse.paper.tables.table import MISSING, Cell, Column, Table
+from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
 
 RECALL = Column("activation_recall", "Activation recall (%)", "%")
 
@@ -54,13 +54,19 @@ def note_predictor(table: Table, experiment: Experiment) -> None:
     )
 
 
-def note_conditions(table: Table, results: Results) -> None:
+def note_conditions(table: Table, decodings: list[Decoding]) -> None:
     """Note the conditions of our decoding."""
-    decoding = trained_decoding(results)
-    if decoding is not None:
-        table.note(
-            f"Ours, trained models: {decoding.conditions}. Medians over prompts. The fixed cost of a token matters "
-            "more in a smaller model, so do not compare tokens/s across sizes."
-        )
-    for shape, found in synthetic_decoding(results).items():
-        table.note(f"Ours, synthetic {shape}: {found.conditions}. Medians over prompts.")
+    for decoding in decodings:
+        if decoding.shape is None:
+            table.note(
+                f"Ours, trained models: {decoding.conditions}. Medians over prompts. The fixed cost of a token matters "
+                "more in a smaller model, so do not compare tokens/s across sizes."
+            )
+        else:
+            table.note(f"Ours, synthetic {decoding.shape}: {decoding.conditions}. Medians over prompts.")
+
+
+def decoded_row(results: Results, model: Model, way: str, cells: dict[str, Cell]) -> Row:
+    """Return the row of a model in one precision; ``way`` ends its label."""
+    named = "" if model.raw["synthetic"] or model.pair is None else label(results.experiment, model.pair)
+    return Row(f"{model.label}, {model.precision}{way}", cells, model.pair, is_published=False, model=named)

@@ -19,6 +19,7 @@ TABLES = Registry[Table](
         "table1_early_baselines",
         "table2",
         "table2_decoding",
+        "table2_decoding_limit",
         "table2_predictors",
         "table2_operators",
         "table2_operators_limit",

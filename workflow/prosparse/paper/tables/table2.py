@@ -6,7 +6,14 @@ from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated, operators
 from prosparse.paper.results.accelerated import KINDS
-from prosparse.paper.results.decoding import MODES, Decoding, Model, synthetic_decoding, trained_decoding
+from prosparse.paper.results.decoding import (
+    MODES,
+    Decoding,
+    Model,
+    every_decoding,
+    synthetic_decoding,
+    trained_decoding,
+)
 from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.operators import Timings
@@ -85,7 +92,7 @@ def build(results: Results) -> Table:
         table.rows.append(Row(setting.name, cells, pairs[setting.name], model=label(experiment, pairs[setting.name])))
     _add_synthetic(table, results, timings)
     note_predictor(table, experiment)
-    note_conditions(table, results)
+    note_conditions(table, every_decoding(results))
     note_origins(table, results, pairs)
     if trained is not None:
         table.note(
