@@ -411,6 +411,24 @@ def test_bad_shapes_name_the_key_and_the_allowed(laptop, changed, message):
     assert "decoding.shapes.small" in str(error.value)
 
 
+def test_a_shape_has_the_precisions_of_all_or_its_own(laptop):
+    laptop["decoding"] |= {"precisions": ["bfloat16", "q8_0"], "shapes": {"all": SHAPE}}
+    laptop["decoding"]["shapes"]["own"] = {**SHAPE, "precisions": ["q4_0"]}
+    decoding = load(laptop).decoding
+    assert (decoding.of_shape("all"), decoding.of_shape("own")) == (["bfloat16", "q8_0"], ["q4_0"])
+
+
+@pytest.mark.parametrize("size", ["hidden_size", "intermediate_size"])
+def test_a_shape_without_whole_blocks_is_refused_in_the_formats_that_need_them(laptop, size):
+    odd = {**SHAPE, size: 176}
+    laptop["decoding"]["shapes"] = {"odd": odd}
+    assert load(laptop)
+    laptop["decoding"]["shapes"] = {"odd": {**odd, "precisions": ["float16", "q4_0"]}}
+    message = rf"decoding: .*shapes\.odd\.{size}: 176 is no multiple of 32, which q4_0 needs"
+    with pytest.raises(ConfigError, match=message):
+        load(laptop)
+
+
 def test_the_papers_corpora_are_its_nine_data_sets():
     """Every one from the hub, checked as before a run; gated where it is, and in a mixture."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())

@@ -175,6 +175,24 @@ def test_powerinfer_file_computes_the_masked_model(name, tmp_path):
     assert field(path, "general.architecture") == "llama"
 
 
+def test_powerinfer_file_in_4_bits_holds_ggmls_rounding(tmp_path):
+    model, path = tiny(), tmp_path / "model"
+    made = [Predictor(64, 32, 1024) for _ in model.model.layers]
+    export_powerinfer(model, made, 0.5, None, path, torch.uint8)
+    tensors = read_back(path)
+    layer = model.model.layers[1].mlp
+    for name, weight in (
+        ("ffn_up", layer.up_proj.weight), ("ffn_down_t", layer.down_proj.weight.T), ("fc2", made[1].fc2.weight)
+    ):  # fmt: skip
+        expected = gguf.quants.quantize(weight.detach().contiguous().numpy(), gguf.GGMLQuantizationType.Q4_0)
+        assert np.array_equal(quantized.to_blocks(tensors[f"blk.1.{name}.weight"]).numpy(), expected)
+    assert field(path, "general.file_type") == gguf.LlamaFileType.MOSTLY_Q4_0
+    with pytest.raises(UserError, match="PowerInfer skips neurons of float16 and Q4_0 weights only"):
+        export_powerinfer(model, made, 0.5, None, path, torch.int8)
+    with pytest.raises(UserError, match=r"fc2.weight has rows of 16 values"):
+        export_powerinfer(model, predictors(model), 0.5, None, path, torch.uint8)
+
+
 def test_one_tensor_at_a_time_is_held(tmp_path, monkeypatch):
     written = []
     write = gguf.GGUFWriter.write_tensor_data

@@ -20,9 +20,11 @@ from prosparse.inference.export import export_llama_cpp, export_powerinfer
 from prosparse.inference.generation import Text
 from prosparse.inference.gguf_model import open_gguf
 from prosparse.inference.predictors import Predictor
+from prosparse.inference.rounded import round_weights
 from prosparse.measure import engines
 from prosparse.method.activations import substitute
-from prosparse.operators.quantized import FORMATS, Q8_0
+from prosparse.operators import quantized
+from prosparse.operators.quantized import FORMATS, Q4_0, Q8_0
 from prosparse.system.errors import UserError
 
 SIZES = {
@@ -257,6 +259,25 @@ def test_powerinfer_generates_the_tokens_of_the_masked_model(name, program, tmp_
     assert 0.2 < sum(shares) / len(shares) < 0.8
     assert len(set(result["tokens"][0])) > 10, "a model that repeats itself would show little"
     check_numbers(result, "float16", 1)
+
+
+def test_powerinfer_skips_neurons_of_weights_in_4_bits(program, tmp_path):
+    """The model holds what the file holds; PowerInfer also rounds activations to 8 bits."""
+    torch.manual_seed(1)
+    model = tiny("llama", "relu")
+    round_weights(model, Q4_0)
+    made = [Predictor(128, 32, 1024) for _ in model.model.layers]
+    for weight in (model.model.embed_tokens.weight, *(p.data for each in made for p in each.parameters())):
+        weight.data.copy_(quantized.dequantize(quantized.quantize(weight, Q4_0), torch.float32))
+    export_powerinfer(model, made, 0.45, None, tmp_path / "model", Q4_0.dtype)
+    result = engines.powerinfer(program, tmp_path / "model", PROMPTS, NEW_TOKENS, threads=1)
+    without_predictors = compared(model, PROMPTS, result["tokens"])
+    masked(model, made, 0.45)
+    shortfall = compared(model, PROMPTS, result["tokens"])
+    assert (shortfall == 0).float().mean() > 0.7
+    assert (without_predictors == 0).float().mean() < 0.5
+    assert len(set(result["tokens"][0])) > 10, "a model that repeats itself would show little"
+    check_numbers(result, "Q4_0", 1)
 
 
 @pytest.mark.parametrize("digits", [True, False])

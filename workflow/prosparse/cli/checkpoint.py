@@ -178,7 +178,8 @@ def export(
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
     precision: Annotated[
-        WeightPrecision | None, choice(WeightPrecision, "Precision of matrices, for llama.cpp; default: as saved.")
+        WeightPrecision | None,
+        choice(WeightPrecision, "Precision of matrices; default: as saved for llama.cpp, float16 for PowerInfer."),
     ] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""

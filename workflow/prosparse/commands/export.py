@@ -25,7 +25,7 @@ class Export:
     activation: Activation | None = None  # None: the checkpoint's own
     predictors: Path | None = None  # for PowerInfer
     decision_threshold: float = 0.5
-    precision: str | None = None  # of llama.cpp's matrices; None keeps the checkpoint's. PowerInfer's are float16
+    precision: str | None = None  # of matrices; None: the checkpoint's for llama.cpp, float16 for PowerInfer
 
 
 def export_checkpoint(wanted: Export) -> None:
@@ -36,8 +36,8 @@ def export_checkpoint(wanted: Export) -> None:
     """
     check_output_file(wanted.output)
     for_llama_cpp = wanted.engine == "llama.cpp"
-    if not for_llama_cpp and wanted.precision not in (None, "float16"):
-        raise ConfigError(f"--precision {wanted.precision}: PowerInfer's sparse operators take float16 only")
+    if not for_llama_cpp and wanted.precision not in (None, "float16", "q4_0"):
+        raise ConfigError(f"--precision {wanted.precision}: PowerInfer's sparse operators take float16 and q4_0 only")
     if not for_llama_cpp and wanted.predictors is None:
         raise ConfigError("PowerInfer needs --predictors: `prosparse predictors` trains them")
     model = load(wanted.checkpoint, wanted.activation, dtype="auto")
@@ -48,6 +48,7 @@ def export_checkpoint(wanted: Export) -> None:
     else:
         assert wanted.predictors is not None
         predictors = load_predictors(wanted.predictors)
-        rounded = export_powerinfer(model, predictors, wanted.decision_threshold, tokenizer, wanted.output)
+        dtype = weight_dtype(wanted.precision or "float16")
+        rounded = export_powerinfer(model, predictors, wanted.decision_threshold, tokenizer, wanted.output, dtype)
     lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g}% of the values rounded"
     print(f"{wanted.output}: {wanted.checkpoint} for {wanted.engine}, {lossless}")

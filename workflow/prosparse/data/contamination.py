@@ -139,9 +139,7 @@ def build(rows: Path, candidates: Mapping[str, Sequence[Path]], ngram: int, outp
     for name, row in coverage.items():
         print(f"benchmark {name}: {row['rows']} rows, {100 * row['matchable']:.1f}% can be recognized")
     for name, row in held.items():
-        print(
-            f"held-out text of {name}: {row['documents']} documents, {100 * row['matchable']:.1f}% can be recognized"
-        )
+        print(f"held-out text of {name}: {row['documents']} documents, {100 * row['matchable']:.1f}% can be recognized")
     print(f"{len(index.benchmark)} + {len(index.heldout)} {ngram}-grams, {time.time() - started:.1f} s", flush=True)
 
 

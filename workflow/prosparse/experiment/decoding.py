@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from prosparse.experiment.model import Architecture
 from prosparse.experiment.section import Count, Name, Section, WeightPrecision, check_known
 from prosparse.published.settings import sparse_settings
+
+
+BLOCKS, BLOCK = ("q8_0", "q4_0"), 32  # the formats whose values share scales, and how many
+
+
+def _differ(precisions: list[WeightPrecision]) -> list[WeightPrecision]:
+    for precision in precisions:
+        if precisions.count(precision) > 1:
+            raise ValueError(f"{precision} is there more than once")
+    return precisions
+
+
+Precisions = Annotated[list[WeightPrecision], Field(min_length=1), AfterValidator(_differ)]
 
 
 class Shape(Architecture):
@@ -17,6 +30,7 @@ class Shape(Architecture):
     vocabulary_size: Count = Field(description="Rows of the embedding.")
     rank: Count = Field(default=1024, description="Width of its predictors' hidden layer.")
     rows: list[str] = Field(min_length=1, description="Sparse rows of Table 2.")
+    precisions: Precisions | None = Field(default=None, description="Of its weights; default: decoding.precisions.")
 
     @field_validator("rows")
     @classmethod
@@ -43,18 +57,23 @@ class Engines(Section):
 class Decoding(Section):
     """How decoding is timed, for the left half of Table 2."""
 
-    precisions: list[WeightPrecision] = Field(
-        default=["bfloat16"], min_length=1, description="Of the weights; Table 2 and the claims take the first."
+    precisions: Precisions = Field(
+        default=["bfloat16"], description="Of the weights; Table 2 and the claims take the first."
     )
     prompts: Count = Field(default=4, description="Prompts per model.")
     new_tokens: Annotated[int, Field(ge=16, multiple_of=16)] = Field(default=128, description="Tokens per prompt.")
     shapes: dict[Name, Shape] = Field(default={}, description="Synthetic models by name.")
     engines: Engines = Field(default=Engines(), description="Engines to compare with.")
 
-    @field_validator("precisions")
-    @classmethod
-    def precisions_differ(cls, precisions: list[WeightPrecision]) -> list[WeightPrecision]:
-        for precision in precisions:
-            if precisions.count(precision) > 1:
-                raise ValueError(f"{precision} is there more than once")
-        return precisions
+    def of_shape(self, name: str) -> list[WeightPrecision]:
+        """Return the precisions of a shape."""
+        return self.shapes[name].precisions or self.precisions
+
+    @model_validator(mode="after")
+    def shapes_are_whole_blocks(self) -> Self:
+        for name, shape in self.shapes.items():
+            rounded = [precision for precision in self.of_shape(name) if precision in BLOCKS]
+            for key in ("hidden_size", "intermediate_size") if rounded else ():
+                if (size := getattr(shape, key)) % BLOCK:
+                    raise ValueError(f"shapes.{name}.{key}: {size} is no multiple of {BLOCK}, which {rounded[0]} needs")
+        return self

@@ -135,6 +135,6 @@ def decoding_shape(layout: Layout, name: str) -> DecodingSpecification:
                 predicted_sparsity=float(printed[row]["predicted_sparsity"]) / 100,
             )
             for row in shape.rows
-            for precision in experiment.decoding.precisions
+            for precision in experiment.decoding.of_shape(name)
         ],
     )

@@ -22,10 +22,12 @@ from prosparse.inference import vocabulary
 from prosparse.inference.gguf_file import POWERINFER_MAGIC, Entry, write
 from prosparse.inference.predictors import decision_logit
 from prosparse.models.load import own_activation
+from prosparse.operators.quantized import BLOCK, Q4_0
 from prosparse.system.errors import UserError
 
 #: PowerInfer computes no FFN with fewer neurons.
 LEAST_NEURONS = 1001
+POWERINFER_DTYPES = (torch.float16, Q4_0.dtype)
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,9 @@ def export_powerinfer(
     decision_threshold: float,
     tokenizer: PreTrainedTokenizerBase | None,
     path: Path,
-    activation_ignored: bool = False,
+    dtype: torch.dtype = torch.float16,
 ) -> float:
-    """Write a file for PowerInfer, in float16, the only unquantised type that its sparse operators support.
+    """Write a file for PowerInfer, in float16 or Q4_0 (uint8), the types that its sparse operators support.
 
     Adds the predictors to llama.cpp's layout (``fc1.weight`` [rank, hidden_size] and ``fc2.weight`` [intermediate_size,
     rank] of each layer) and the threshold of their logits, and stores the down projection transposed. PowerInfer does
@@ -203,17 +205,21 @@ def export_powerinfer(
             PowerInfer compares the predictor's output without a sigmoid.
 
     Returns:
-        The share of the model's values, including a MiniCPM's scales, that float16 rounds.
+        The share of the model's values, including a MiniCPM's scales, that the dtype rounds.
 
     Raises:
-        UserError: the model is not such a LLaMA or Granite, has a shape that PowerInfer cannot compute, or an
-            activation other than ReLU that is not ignored; or the predictors do not fit.
+        UserError: another dtype; the model is not such a LLaMA or Granite, has a shape that PowerInfer cannot compute,
+            or an activation other than ReLU; or the predictors do not fit.
     """
+    if dtype not in POWERINFER_DTYPES:
+        raise UserError("PowerInfer skips neurons of float16 and Q4_0 weights only")
     _check(model)
     config = model.config
-    description = _description(model, "PowerInfer", "relu", activation_ignored)
+    description = _description(model, "PowerInfer", "relu", activation_ignored=False)
     if config.intermediate_size < LEAST_NEURONS:
         raise UserError(f"intermediate_size is {config.intermediate_size}: PowerInfer needs at least {LEAST_NEURONS}")
+    if dtype == Q4_0.dtype and config.intermediate_size % BLOCK:
+        raise UserError(f"intermediate_size is {config.intermediate_size}: Q4_0 needs a multiple of {BLOCK}")
     if config.hidden_size % 8:
         raise UserError(f"hidden_size is {config.hidden_size}: PowerInfer needs a multiple of 8")
     if len(predictors) != config.num_hidden_layers:
@@ -241,4 +247,4 @@ def export_powerinfer(
         entries.append(Entry(f"blk.{index}.fc2.weight", fc2, of_model=False))
     # PowerInfer does not support tied embeddings
     entries.append(Entry("output.weight", model.lm_head.weight, _scaled(scales.logits)))
-    return write(path, "llama", add_fields, entries, torch.float16, POWERINFER_MAGIC)
+    return write(path, "llama", add_fields, entries, dtype, POWERINFER_MAGIC)

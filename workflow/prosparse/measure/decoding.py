@@ -191,8 +191,9 @@ def export_for_engines(
             model, None, path, weight_dtype(precision), activation_ignored=True
         )
     if wanted.powerinfer is not None:
+        dtype = weight_dtype(precision if precision in FORMATS else "float16")  # it knows no other 16 bits
         writers["powerinfer"] = lambda path: export.export_powerinfer(
-            model, predicted, specification.decision_threshold, None, path
+            model, predicted, specification.decision_threshold, None, path, dtype
         )
     files: dict[str, Path | UserError] = {}
     for name, write in writers.items():
