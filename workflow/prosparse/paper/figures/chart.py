@@ -107,16 +107,17 @@ def _seeds(results: Results) -> str:
 
 def styled(chart: Any) -> Any:
     """Return the chart with the fonts and colours of all figures."""
-    return (
-        chart.configure(
-            font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif", background="white", padding=14
-        )
-        .configure_axis(
+    alt = import_altair()
+    return chart.configure(  # at once: every call copies the whole chart
+        font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif",
+        background="white",
+        padding=14,
+        axis=alt.AxisConfig(
             labelFontSize=13, titleFontSize=14, titleFontWeight="normal", gridColor="#E6E6E6", titlePadding=8
-        )
-        .configure_legend(labelFontSize=13, titleFontSize=13)
-        .configure_title(
+        ),
+        legend=alt.LegendConfig(labelFontSize=13, titleFontSize=13),
+        title=alt.TitleConfig(
             fontSize=16, subtitleFontSize=12, subtitleColor="#444444", subtitleLineHeight=16, subtitlePadding=6
-        )
-        .configure_view(stroke="#BBBBBB")
+        ),
+        view=alt.ViewConfig(stroke="#BBBBBB"),
     )
