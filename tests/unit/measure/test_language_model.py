@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers.generation.utils
 from helpers.tokenizer_kinds import KINDS, texts, tiny_for
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -269,6 +270,13 @@ def test_greedy_is_greedy_whatever_the_checkpoint_generates_with(settings: dict[
     expected = answers(LanguageModel(model, tokenizer, 100), list(texts()), [])
     model.generation_config = GenerationConfig(**settings, do_sample=True, temperature=3.0, eos_token_id=1)
     assert answers(LanguageModel(model, tokenizer, 100), list(texts()), []) == expected
+
+
+def test_transformers_warns_of_nothing_that_we_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("warning", "warning_once"):
+        monkeypatch.setattr(transformers.generation.utils.logger, kind, pytest.fail)
+    tokenizer = KINDS["byte_level_bos"]()
+    assert answers(LanguageModel(tiny_for(tokenizer), tokenizer, 100), ["a"], ["."]) is not None
 
 
 def test_every_end_token_of_the_settings_ends_an_answer() -> None:

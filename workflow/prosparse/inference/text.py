@@ -38,19 +38,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     return sorted(found)
 
 
-def plain_generation(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float = 0.0
-) -> GenerationConfig:
-    """Make the model generate plainly: greedily, or from the whole distribution at a temperature.
-
-    Otherwise ``generate`` would fill in the checkpoint's own settings: penalties, beams, ...
-    """
+def generate_greedily(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make ``model.generate`` greedy, without the checkpoint's own settings: penalties, beams, ..."""
     ends, rows = end_tokens(model, tokenizer), model.config.get_text_config().vocab_size
     # padding for finished rows, which the model reads
     padding = next((token for token in ends if token < rows), 0)
-    chosen = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
-    model.generation_config = GenerationConfig(**chosen, eos_token_id=ends or None, pad_token_id=padding)
-    return model.generation_config
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=ends or None, pad_token_id=padding)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

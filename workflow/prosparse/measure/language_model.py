@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
-from prosparse.inference.text import continuation, end_tokens, plain_generation, special_prefix
+from prosparse.inference.text import continuation, end_tokens, generate_greedily, special_prefix
 from prosparse.measure.batches import TokenBudget
 
 GENERATION_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature"}
@@ -40,7 +40,7 @@ class LanguageModel(TemplateLM):
         self.truncated: set[str] = set()
         self._budget = TokenBudget.for_model(model, batch_tokens)
         self._ends = end_tokens(model, tokenizer)
-        self._greedy = plain_generation(model, tokenizer)
+        generate_greedily(model, tokenizer)
 
     @property
     def eot_token_id(self) -> int | None:
@@ -207,7 +207,6 @@ class LanguageModel(TemplateLM):
             rows = self.model.generate(  # type: ignore[operator]
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
-                generation_config=self._greedy,
                 max_new_tokens=new_tokens,
                 use_cache=True,
                 stopping_criteria=[_StopStrings(self.tokenizer, stop, length)] if stop else [],
