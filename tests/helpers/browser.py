@@ -11,6 +11,7 @@ from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 #: Contrast of each text with what is behind it (WCAG 2.2), as [text, contrast], of what is visible.
 CONTRASTS = """
@@ -51,6 +52,16 @@ def opened(page: Path) -> Iterator[Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+def draw_everything(driver: Chrome) -> None:
+    """Scroll to every visible chart until it is drawn."""
+    charts = "[...document.querySelectorAll('[data-chart]')].filter((chart) => chart.checkVisibility())"
+    driver.execute_script(f"{charts}.forEach((chart) => near.unobserve(chart) ?? near.observe(chart))")
+    for index in range(driver.execute_script(f"return {charts}.length")):
+        driver.execute_script(f"{charts}[{index}].scrollIntoView()")
+        drawn = f"return {charts}[{index}].querySelector('svg') !== null"
+        WebDriverWait(driver, 60).until(lambda each, drawn=drawn: each.execute_script(drawn), f"chart {index}")
 
 
 def requested(driver: Chrome) -> list[str]:

@@ -59,6 +59,7 @@ def test_without_runs_nothing_is_testable(nothing):
 
 
 def test_needs_cover_what_is_read(synthetic):
+    complete = claims.judge(synthetic.results)
     needs = claims.CLAIMS.all_needs(synthetic.experiment)
     for kind, paths in needs.files(synthetic.layout).items():
         assert paths or kind in ("predicted_benchmarks", "trained_operators", "training"), kind
@@ -66,7 +67,37 @@ def test_needs_cover_what_is_read(synthetic):
     for path in (synthetic.directory / "measurements").rglob("*.json"):
         if path not in kept:
             path.unlink()
-    claims.judge(synthetic.results)
+    assert claims.judge(synthetic.results) == complete
+
+
+def test_a_claim_without_its_measurements_is_not_testable(synthetic):
+    before = verdicts_of(synthetic)
+    synthetic.layout.stage_sparsity("vanilla", 1).unlink()
+    after = verdicts_of(synthetic)
+    assert after[1].verdict is Verdict.UNTESTABLE
+    assert "measurements/vanilla/seed1/stages.json" in after[1].evidence
+    assert [after[number] for number in range(2, 11)] == [before[number] for number in range(2, 11)]
+
+
+def test_numbers_whose_sequences_were_not_kept_have_no_interval(synthetic):
+    """Their means stay; what an interval over sequences decided is undecided."""
+    before = verdicts_of(synthetic)
+    for path in sorted((synthetic.directory / "measurements").glob("*/seed1/s*.json")):
+        synthetic.edit(path, drop_sequences)
+    after = verdicts_of(synthetic)
+    for number in (1, 2, 4, 7):
+        assert after[number].verdict is Verdict.UNDECIDED
+        shown = [(part.ours.partition(" (")[0], part.ours.endswith("(no interval)")) for part in after[number].parts]
+        assert shown == [(part.ours.partition(" (")[0], True) for part in before[number].parts]
+    assert [after[number] for number in (6, 8, 9)] == [before[number] for number in (6, 8, 9)]
+    markdown, _ = claims.write(synthetic.layout)
+    assert "measured before the values of each sequence were kept" in markdown.read_text()
+
+
+def drop_sequences(value):
+    for entry in value["measurements"]:
+        for corpus in entry["corpora"].values():
+            corpus.pop("sequences", None)
 
 
 def test_claims_1_and_3_bear_runs_that_were_not_trained(tmp_path):

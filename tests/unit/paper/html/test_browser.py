@@ -27,13 +27,9 @@ def wait(browser, condition, what):
 
 
 def test_everything_is_drawn_without_an_error_or_the_network(browser):
-    from helpers.browser import requested
+    from helpers.browser import draw_everything, requested
 
-    charts = "[...document.querySelectorAll('[data-chart]')].filter((chart) => chart.checkVisibility())"
-    browser.execute_script(f"{charts}.forEach((chart) => near.unobserve(chart) ?? near.observe(chart))")
-    for index in range(browser.execute_script(f"return {charts}.length")):
-        browser.execute_script(f"{charts}[{index}].scrollIntoView()")
-        wait(browser, f"{charts}[{index}].querySelector('svg') !== null", f"chart {index} is not drawn")
+    draw_everything(browser)
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     assert {address.partition(":")[0] for address in requested(browser)} <= {"file", "data", "blob"}
 

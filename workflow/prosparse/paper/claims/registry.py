@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
-from prosparse.paper.claims.finding import Finding, Part, Verdict
+from prosparse.paper.claims.finding import Finding, Part, Verdict, untestable
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.registry import Registry
-from prosparse.paper.results.reader import Results
+from prosparse.paper.results.reader import MissingResult, Results
+from prosparse.paper.results.samples import keeps_sequences
 from prosparse.published.claims import history, published_claims
 from prosparse.system.files import write_json, write_text
 
@@ -62,10 +62,13 @@ class Judgement:
 
 
 def judge(results: Results) -> list[Judgement]:
-    """Return the verdict on every claim."""
+    """Return the verdict on every claim; one whose measurements do not exist is not testable."""
     verdicts = []
     for number, claim in published_claims().items():
-        finding = CLAIMS.build(f"claim{number}", results)
+        try:
+            finding = CLAIMS.build(f"claim{number}", results)
+        except MissingResult as error:
+            finding = untestable(f"A measurement is missing ({error}).")
         verdicts.append(
             Judgement(
                 **asdict(claim),
@@ -78,13 +81,13 @@ def judge(results: Results) -> list[Judgement]:
     return verdicts
 
 
-def to_markdown(verdicts: list[Judgement], experiment: Experiment) -> str:
+def to_markdown(verdicts: list[Judgement], results: Results) -> str:
     lines = [
         "### Claims",
         "",
         f"{counted([each.verdict for each in verdicts])} {RULE}",
         "",
-        seeds_words(experiment),
+        intervals_words(results),
     ]
     lines += ["", *verdict_table(verdicts)]
     for verdict in verdicts:
@@ -122,8 +125,14 @@ def verdict_table(verdicts: list[Judgement]) -> list[str]:
     return markdown_table(["", "Claim", "Verdict", "Decided by", "Paper", "Ours (95% interval)", "Required"], rows)
 
 
-def seeds_words(experiment: Experiment) -> str:
+def intervals_words(results: Results) -> str:
     """Describe what the intervals cover."""
+    if not keeps_sequences(results):
+        return (
+            "Held-out text was measured before the values of each sequence were kept, so what needs them has no "
+            "interval and is undecided."
+        )
+    experiment = results.experiment
     count = len(experiment.seeds)
     if count > 1:
         return f"Differences are paired by row and by seed; their intervals cover both ({count} seeds)."
@@ -148,18 +157,15 @@ def _as_json(judgement: Judgement) -> dict[str, Any]:
 
 
 def write(layout: Layout) -> list[Path]:
-    """Write the verdicts as Markdown and JSON.
-
-    Raises:
-        MissingResult: if a measurement it needs does not exist; names the file.
-    """
-    experiment, verdicts = layout.experiment, judge(Results(layout))
+    """Write the verdicts as Markdown and JSON."""
+    results = Results(layout)
+    verdicts = judge(results)
     markdown, data = layout.claims("md"), layout.claims("json")
-    write_text(markdown, to_markdown(verdicts, experiment))
+    write_text(markdown, to_markdown(verdicts, results))
     write_json(
         data,
         {
-            "experiment": experiment.experiment,
+            "experiment": layout.experiment.experiment,
             "claims": [_as_json(each) for each in verdicts],
         },
     )

@@ -76,7 +76,7 @@ def render(results: Results) -> str:
         claims=judged,
         counted=claims.counted([Verdict(each["verdict"]) for each in judged]) if judged else "",
         rule=claims.RULE,
-        paired=claims.seeds_words(experiment),
+        paired=claims.intervals_words(results),
         history=history(),
         behind=sources.of_claim,
         not_run=sections.pop("Not run"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.results.reader import MissingResult, Results
+from prosparse.paper.results.reader import Results
 from prosparse.paper.statistics.sample import Sample, Stratum
 from prosparse.published.tables import GROUPS
 
@@ -29,11 +29,10 @@ def sample_of(
 ) -> Sample:
     """Return the sample in the measurements of ``pair``, one per seed.
 
+    Where the values of the sequences were not kept, their mean is the only row, and the interval is unknown.
+
     Args:
         weights: of the corpora; default: the mixture of all averages.
-
-    Raises:
-        MissingResult: if they hold no values per sequence.
     """
     import numpy
 
@@ -41,16 +40,20 @@ def sample_of(
     scale = 100 if quantity == "sparsity" else 1
     strata = {}
     for name, weight in (_averaged(experiment) if weights is None else weights).items():
-        try:
-            values = [entry["corpora"][name]["sequences"][quantity] for entry in entries]
-        except KeyError:
-            raise MissingResult(
-                f"{pair}: measured without the {quantity} of each sequence of {name}; measure it again"
-            ) from None
+        corpora = [entry["corpora"][name] for entry in entries]
+        values = [corpus.get("sequences", {quantity: [corpus[quantity]]})[quantity] for corpus in corpora]
         strata[name] = Stratum(weight, scale * numpy.array(values, float))
     deviation = experiment.seed_deviation
     assumed = None if deviation is None else getattr(deviation, quantity)
     return Sample(strata, frozenset({experiment.pair(pair)[0]}), assumed)
+
+
+def keeps_sequences(results: Results) -> bool:
+    """Return whether the measurements behind the paper's rows hold the values of every sequence."""
+    pairs = [results.experiment.pair(pair) for pair in results.experiment.rows.values()]
+    measured = [pair for pair in pairs if str(pair[1]) in results.activations(pair[0])]
+    entries = [entry for pair in measured for entry in results.heldout(*pair)]
+    return all("sequences" in corpus for entry in entries for corpus in entry["corpora"].values())
 
 
 def _averaged(experiment: Experiment) -> dict[str, float]:

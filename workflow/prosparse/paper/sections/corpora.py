@@ -29,6 +29,7 @@ def corpora(results: Results) -> list[str]:
         manifests = [results.manifest(tokenizer, name) for tokenizer in tokenizers]
         source = corpus.source
         where = f"{source.package} (package)" if isinstance(source, PackageSource) else getattr(source, "hub", "files")
+        covered = _counted(counts, "heldout_coverage")
         commits = sorted({str(shard["commit"])[:12] for shard in counts or [] if shard.get("commit")})
         rows.append(
             [
@@ -36,9 +37,9 @@ def corpora(results: Results) -> list[str]:
                 " ".join([where, *commits]),
                 LABELS[corpus.stands_for] + (" (stand-in)" if corpus.stand_in else ""),
                 corpus.kind.replace("_", " "),
-                *(_total(counts and [shard[key] for shard in counts]) for key in counted),
+                *(_total(_counted(counts, key)) for key in counted),
                 *(_total(manifest and manifest["tokens"]) for manifest in manifests),
-                _percent(statistics.fmean(shard["heldout_coverage"][name] for shard in counts) if counts else None),
+                _percent(statistics.fmean(shares[name] for shares in covered) if covered else None),
             ]
         )
     tokens = ["Tokens"] if len(tokenizers) == 1 else [f"Tokens ({tokenizer})" for tokenizer in tokenizers]
@@ -54,12 +55,18 @@ def corpora(results: Results) -> list[str]:
     return [*markdown_table(header, rows, numbers=len(counted) + len(tokens) + 1), "", " ".join(notes)]
 
 
+def _counted(shards: list[dict[str, Any]] | None, key: str) -> list[Any] | None:
+    """Return what each shard counted; None if one did not count it."""
+    found = [shard.get(key) for shard in shards or []]
+    return None if not found or None in found else found
+
+
 def _benchmark_coverage(results: Results) -> list[str]:
     """Show how much of each benchmark the training text was checked against; all corpora and shards share it."""
-    found = next((counts[0]["benchmark_coverage"] for counts in results.corpora.values() if counts), None)
+    found = next(filter(None, (_counted(counts, "benchmark_coverage") for counts in results.corpora.values())), None)
     if found is None:
         return []
-    shares = [f"{name} {_percent(row['matchable'])} of {row['rows']:,}" for name, row in found.items()]
+    shares = [f"{name} {_percent(row['matchable'])} of {row['rows']:,}" for name, row in found[0].items()]
     return [f"Benchmark rows that can be recognized inside a text: {', '.join(shares)}."]
 
 
