@@ -1,6 +1,8 @@
-"""Mistakes on Snakemake's command line: one line says what is meant, before any work."""
+"""Snakemake's command line: mistakes are one line before any work, and what it leaves out is not counted."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from helpers.workflow import run_in
@@ -30,3 +32,27 @@ def test_values_are_laid_over_the_default_experiment(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     assert "results/mine/checkpoints/small-base/seed3/stage0/provenance.json" in run.stdout
     assert "results/laptop" not in run.stdout
+
+
+CHAIN = """
+rule all:
+    input: "1.last", "2.last"
+
+rule last:
+    input: "{number}.first"
+    output: "{number}.last"
+    shell: "touch {output}"
+
+rule first:
+    output: "{number}.first"
+    shell: "touch {output}"
+"""
+
+
+def test_jobs_that_until_leaves_out_are_not_counted(tmp_path):
+    (tmp_path / "Snakefile").write_text(CHAIN)
+    options = ["--snakefile", str(tmp_path / "Snakefile"), "--workflow-profile", "none", "--logger", "prosparse"]
+    run = run_in(tmp_path, *options, "--cores", "1", "--until", "first")
+    told = run.stdout + run.stderr
+    assert run.returncode == 0, told
+    assert re.findall(r"^\[(\d/\d)\] first", told, re.M) == ["1/2", "2/2"], told

@@ -55,7 +55,7 @@ class LogHandler(LogHandlerBase):
         self.finished: list[int] = []
         self.warned: set[str] = set()
         self.started = self.told = time.time()
-        self.is_planned = False
+        self.planned: int | None = None  # jobs
         self.watch: Thread | None = None
         stream = sys.stdout if self.common_settings.stdout else sys.stderr
         self.plain = ColorizingTextHandler(nocolor=self.common_settings.nocolor, stream=stream)
@@ -114,7 +114,8 @@ class LogHandler(LogHandlerBase):
 
     def _tell_finished(self, record: LogRecord) -> None:
         """Say which jobs ended, how long they took, and how much is left."""
-        done, total = (record.__dict__[key] for key in ("done", "total"))
+        done = record.__dict__["done"]
+        total = self.planned or record.__dict__["total"]  # which counts jobs that --until and --omit-from leave out
         for job in self.finished:
             described, start = self.jobs.pop(job, ({"rule_name": f"job {job}", "wildcards": {}}, record.created))
             made = result(described.get("output", []))
@@ -131,9 +132,9 @@ class LogHandler(LogHandlerBase):
 
     def _tell_plan(self, stats: dict[str, Any]) -> None:
         """Say which jobs run; a dry run would say so twice."""
-        if self.is_planned:
+        if self.planned is not None:
             return
-        self.is_planned = True
+        self.planned = stats["total"]
         counts = {rule: number for rule, number in stats.items() if rule != "total"}
         most_first = sorted(counts.items(), key=lambda item: -item[1])
         self._tell(f"{stats['total']} jobs: " + ", ".join(f"{number} {rule}" for rule, number in most_first))
