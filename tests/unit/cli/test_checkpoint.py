@@ -87,7 +87,7 @@ def test_sparsity_says_that_text_was_trained_on(own, capsys):
     capsys.readouterr()
     measured = ["sparsity", str(own / "out"), "--context-length", "32", "--text"]
     assert main([*measured, unseen]) == 0
-    assert "not held out" not in capsys.readouterr().out
+    assert "not a held-out loss" not in capsys.readouterr().out
     assert main([*measured, unseen, seen]) == 0
     assert f"{own / 'out'} was trained on {seen}\n" in capsys.readouterr().out
 

@@ -196,7 +196,7 @@ BAD_RECIPES = {
     "peaks must not fall": {"stages": [{"until": 1, "peak": 1}, {"until": 2, "peak": 0.5}]},
     "stages.0.until is 0": {"stages": [{"until": 0}]},
     "context_length": {"context_length": 4},
-    "the context length is 65: the model has positions for 64 tokens": {"context_length": 65},
+    "the context length is 65, but the model has positions for only 64 tokens": {"context_length": 65},
 }
 
 
@@ -239,7 +239,7 @@ COMMANDS = {
     "train": lambda root: train(root, "new"),
     "predictors": lambda root: predictors(root, "new"),
 }
-OUTPUTS = {"new is a file": _file, "holds letter.doc, but no record of what it was made from": _foreign}
+OUTPUTS = {"new is a file": _file, "holds letter.doc, but no record of its inputs": _foreign}
 
 
 @pytest.mark.parametrize("message", OUTPUTS)
@@ -269,7 +269,7 @@ def test_export_into_a_folder_is_refused_at_once(own, no_model):
 def test_predictors_of_what_has_no_zeros_are_refused_at_once(own, no_model):
     for options, message in (
         ({"activation": "silu"}, "with silu none is"),
-        ({"context": 100}, "positions for 64 tokens"),
+        ({"context": 100}, "positions for only 64 tokens"),
         ({"rank": 0}, "rank"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -93,7 +93,7 @@ def test_what_is_not_text_is_refused_with_file_and_row(tmp_path, kind, value):
 
 UNREADABLE = {
     "binary.txt": (b"PK\x03\x04\xff\xfe", "not UTF-8 text"),
-    "zeros.txt": (b"abc\0def", "zero byte"),
+    "zeros.txt": (b"abc\0def", "NUL byte"),
     "latin.jsonl": ('{"text": "caf\u00e9"}'.encode("latin-1"), "not UTF-8 text"),
     "broken.jsonl": (b'{"text": "a"}\n{"text": ', "line 2: not JSON"),
     "row.jsonl": (b'"a text"\n', "line 1: the row is a str"),
@@ -163,7 +163,7 @@ def test_items_of_a_list_column(tmp_path):
     [
         ({"chats": ["{role}"]}, r"items: 'chats' is not a column of the template '\{chat\}'"),
         ({"chat": ["{"]}, r"items\.chat: '\{' is not a format string"),
-        ({"chat": ["{name}"]}, r"items\.chat: items have no field 'name'; fields: role, content"),
+        ({"chat": ["{name}"]}, r"items\.chat: the items have no field 'name'; fields: role, content"),
     ],
 )
 def test_bad_items_name_the_key(tmp_path, items, message):
@@ -176,7 +176,7 @@ def test_bad_items_name_the_key(tmp_path, items, message):
 def test_items_of_a_column_that_is_no_list(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "words"}) + "\n")
     source = corpus(files=[str(tmp_path / "a.jsonl")], items={"text": ["{item}"]})
-    with pytest.raises(ConfigError, match=r"items\.text: the column holds no list but str"):
+    with pytest.raises(ConfigError, match=r"items\.text: the column holds str, not a list"):
         list(sources.read("c", source))
 
 

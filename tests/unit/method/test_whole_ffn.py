@@ -151,7 +151,7 @@ def own_weights(model):
         (projected_norm, r"model\.layers\.1\.input_layernorm \(Sequential\) computes each token by itself"),
         (unused, r"model\.vision_tower does not run on text"),
         (unused_ffn, r"model\.vision_mlp runs 0 times"),
-        (own_weights, r"model\.layers\.1 \(LlamaDecoderLayer\) has weights besides"),
+        (own_weights, r"model\.layers\.1 \(LlamaDecoderLayer\) has weights in addition to"),
     ],
 )
 def test_a_model_with_other_ffns(tiny_llama, change, message):

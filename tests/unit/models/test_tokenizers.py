@@ -60,7 +60,7 @@ def test_an_explicit_add_bos_token_is_heeded_and_kept(tmp_path, kind, add_bos_to
 def test_a_folder_without_a_tokenizer_is_refused_by_name(tmp_path, model_type):
     """transformers makes an empty one for some of these families, which encodes every text as nothing."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(ConfigError, match=f"^{tmp_path} has no tokenizer: none of its files holds a vocabulary"):
+    with pytest.raises(ConfigError, match=f"^{tmp_path} has no tokenizer: no file holds a vocabulary"):
         tokenizer(tmp_path)
     with pytest.raises(ConfigError, match=f"^{tmp_path}/nowhere is not a directory$"):
         tokenizer(tmp_path / "nowhere")

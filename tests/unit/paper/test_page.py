@@ -43,7 +43,7 @@ def test_page_links_everything_that_was_made(synthetic):
         "| `prose` | files | Wikipedia (stand-in) | language modelling | 1,200 | 1,150 | 80 | 3 | 5 | 2 | 1,067 "
         "| 945,678 | 250,000 | 97.5% |" in details
     )
-    assert "Benchmark rows that can be recognized inside a text: copa 98.0% of 100." in details
+    assert "Benchmark rows that the check can find in training text: copa 98.0% of 100." in details
     assert str(synthetic.directory) not in written + details
     for target in re.findall(r"\]\(([^)]+)\)", written):
         assert (synthetic.directory / target).is_file()
@@ -67,7 +67,7 @@ def test_the_page_says_what_was_run_and_what_was_found(several_seeds):
     )
     assert "3 seeds, measured on Imaginary CPU, 2 cores" in written
     sparsity = several_seeds.results.sparsity("progressive", "fatrelu-0.01").sparsity
-    assert f"| **{sparsity.mean:.1f} ± {sparsity.spread:.1f}%** of activations are zero | 89.32% |" in written
+    assert f"| **{sparsity.mean:.1f} ± {sparsity.spread:.1f}%** of FFN activations are zero | 89.32% |" in written
     assert written.count("**holds**") + written.count("**does not hold**") + written.count("**undecided**") == 10
 
 
@@ -80,12 +80,12 @@ def test_rows_beyond_the_limits_are_told(synthetic):
 
     own = {"gsm8k": 50, "boolq": 400}
     assert line(limit=None, limits={}) == []
-    assert line(limit=200, limits={}) == ["- Benchmark rows beyond 200 per benchmark; the rows used are evenly spaced."]
+    assert line(limit=200, limits={}) == ["- Benchmark rows beyond 200 per benchmark. The rows used are evenly spaced."]
     assert line(limit=200, limits=own) == [
-        "- Benchmark rows beyond 200 per benchmark (GSM8K 50, BoolQ 400); the rows used are evenly spaced."
+        "- Benchmark rows beyond 200 per benchmark (GSM8K 50, BoolQ 400). The rows used are evenly spaced."
     ]
     assert line(limit=None, limits=own) == [
-        "- Benchmark rows beyond these limits: GSM8K 50, BoolQ 400; the rows used are evenly spaced."
+        "- Benchmark rows beyond these limits: GSM8K 50, BoolQ 400. The rows used are evenly spaced."
     ]
 
 
@@ -97,7 +97,7 @@ def test_results_that_do_not_exist_are_counted(synthetic):
 
 def test_operators_on_a_cpu_leave_the_gpu_open(synthetic):
     text = page.write(synthetic.layout)[1].read_text()
-    assert "have not been run; the times are a CPU's" in text
+    assert "have not been run. The times are from a CPU" in text
     assert "so claim 9" not in text
     assert "| operators | 1 | 100 | 100 |" in text
     synthetic.edit(synthetic.layout.operators(), lambda value: value.update(device="Imaginary GPU"))

@@ -71,8 +71,8 @@ def hub(monkeypatch):
         ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)", True),
         ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision", True),
         ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init", True),
-        ("HFValidationError", "NO DIRECTORY, and no id that the hub could have: correct runs.base.init", True),
-        ("HfHubHTTPError", "the hub refuses to say: ", False),
+        ("HFValidationError", "NOT A DIRECTORY, and not a valid hub id: correct runs.base.init", True),
+        ("HfHubHTTPError", "the hub does not say: ", False),
     ],
 )
 def test_what_the_hub_says(hub, error, said, refuses):
@@ -93,7 +93,7 @@ def test_a_name_that_is_no_id_is_refused(hub):
     hub(**{"": errors.HFValidationError()})
     remote = replace(MODEL, name="some//model")
     (reason,) = plan_hub.refused_by_hub([remote], plan_hub.ask_hub([remote]))
-    assert reason.startswith("runs.base.init: the model some//model: NO DIRECTORY")
+    assert reason.startswith("runs.base.init: the model some//model: NOT A DIRECTORY")
 
 
 def test_one_odd_remote_does_not_silence_the_others(hub):

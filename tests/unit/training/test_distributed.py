@@ -286,7 +286,7 @@ def _goes_wrong(root):
     # the folder is the first process's, its refusal everyone's
     expected_error(OutOfTime, root, specification(), "claimed", max_seconds=0)
     text = expected_error(Refused, root, specification(learning_rate=1.0), "claimed")
-    assert "made from something else (specification.training." in text
+    assert "made from different inputs (specification.training." in text
 
     # one process cannot start
     def fail(*_):

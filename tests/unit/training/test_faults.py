@@ -133,7 +133,7 @@ def test_a_file_system_without_locks_is_named_and_used(data, trained, whole, tmp
     monkeypatch.setattr(fcntl, "flock", refuse)
     train(data, tmp_path / "stage")
     assert contents(tmp_path / "stage") == contents(whole)
-    assert f"no locks here ({os.strerror(reason)})" in capsys.readouterr().err
+    assert f"the file system has no locks ({os.strerror(reason)})" in capsys.readouterr().err
 
 
 def test_a_torn_ledger_row_is_made_again(data, begun, whole, tmp_path):
@@ -215,7 +215,5 @@ def test_a_start_is_known_by_its_content(data, whole, tmp_path):
 def test_progress_of_unknown_origin_is_refused(data, begun, tmp_path):
     shutil.copytree(begun, tmp_path / "stage")
     (tmp_path / "stage" / "resume" / "identity.json").unlink()
-    with pytest.raises(
-        Refused, match=r"holds checkpoint-1, ledger\.csv, newest, but no record of what it was made from"
-    ):
+    with pytest.raises(Refused, match=r"holds checkpoint-1, ledger\.csv, newest, but no record of its inputs"):
         train(data, tmp_path / "stage")

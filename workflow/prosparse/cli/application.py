@@ -17,19 +17,19 @@ from prosparse.system import environment
 EXAMPLES = """\
 \b
 Examples (any model with a gated FFN: LLaMA, Mistral, Qwen, Granite, Phi-3, ...):
-  prosparse sparsity   my-model --text book.txt                         # how sparse it is, and its loss
+  prosparse sparsity   my-model --text book.txt                         # its sparsity and loss
   prosparse substitute my-model --activation relu --output relu         # another activation, the same weights
   prosparse train      relu --recipe recipe.yaml --text 'corpus/*.txt' --output sparse
   prosparse sparsity   sparse --text book.txt --activation relu --activation fatrelu-0.01
   prosparse evaluate   sparse --activation fatrelu-0.01 --task piqa --output piqa.json
   prosparse generate   sparse --prompt 'Once upon a time'               # faster than dense, the same tokens
-  prosparse predictors sparse --text 'corpus/*.txt' --output predictors # which neurons will be active
+  prosparse predictors sparse --text 'corpus/*.txt' --output predictors # predict which neurons are active
   prosparse generate   sparse --prompt 'Once upon a time' --predictors predictors/nonzero
-  prosparse bench      sparse --predictors predictors/nonzero           # how fast, next to other engines
+  prosparse bench      sparse --predictors predictors/nonzero           # decoding speed, next to other engines
   prosparse export     sparse --engine powerinfer --predictors predictors/nonzero --output model.gguf
 
 \b
-The paper's tables and figures: `snakemake --cores all`. It calls the workflow's steps, `prosparse step --help`.
+For the paper's tables and figures, run `snakemake --cores all`. Its jobs call `prosparse step`.
 """
 
 application = typer.Typer(

@@ -92,11 +92,14 @@ Precision = Literal["float32", "bfloat16"]
 # the user's checkpoint
 Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id or directory.")]
 Text = Annotated[
-    list[str], typer.Option(metavar="FILE...", help=".txt, .jsonl (column text) or .parquet; or a quoted pattern.")
-]  # fmt: skip
+    list[str],
+    typer.Option(metavar="FILE...", help=".txt, or .jsonl and .parquet with a column text; or a quoted pattern."),
+]
 NewActivation = Annotated[
     Activation,
-    typer.Option(parser=activation, metavar="ACTIVATION", help="silu, relu, fatrelu-0.01 or shiftrelu-0.1."),
+    typer.Option(
+        parser=activation, metavar="ACTIVATION", help="silu, relu, fatrelu-THRESHOLD or shiftrelu-BIAS (fatrelu-0.01)."
+    ),
 ]
 OwnActivation = Annotated[
     Activation | None,
@@ -107,7 +110,9 @@ Activations = Annotated[
     typer.Option(parser=activation, metavar="ACTIVATION", help="Repeat for several. Default: the checkpoint's own."),
 ]
 ContextLength = Annotated[int, typer.Option(min=2, metavar="TOKENS", help="Tokens per sequence.")]
-DecisionThreshold = Annotated[float, typer.Option(help="Least probability at which a neuron is computed.")]
+DecisionThreshold = Annotated[
+    float, typer.Option(metavar="PROBABILITY", help="Minimum predicted probability of the neurons to compute.")
+]
 
 # a job of the workflow
 CheckpointFile = Annotated[

@@ -25,15 +25,19 @@ from prosparse.cli.arguments import (
 Decodable = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id, a directory or a GGUF file (Q8_0, Q4_0, 16 bits).")
 ]
-OWN_PRECISION = "Default: bfloat16; a GGUF file's own."
+OWN_PRECISION = "Default: bfloat16, or that of the GGUF file."
 PROMPTS = ["Once upon a time", "The capital of France is", "def fibonacci(n):"]
-Predictors = Annotated[Path | None, typer.Option(help="Directory of predictors, from `prosparse predictors`.")]
+Predictors = Annotated[
+    Path | None, typer.Option(metavar="DIRECTORY", help="Predictors, as `prosparse predictors` writes them.")
+]
 
 
 def substitute(
-    checkpoint: Checkpoint, activation: NewActivation, output: Annotated[Path, typer.Option(help="Directory.")]
+    checkpoint: Checkpoint,
+    activation: NewActivation,
+    output: Annotated[Path, typer.Option(metavar="DIRECTORY", help="The new checkpoint.")],
 ) -> None:
-    """Replace the activation; the weights stay as they are."""
+    """Replace the activation and keep the weights."""
     from prosparse.models import substitution
 
     substitution.substitute(checkpoint, activation, output)
@@ -42,12 +46,14 @@ def substitute(
 
 def train(
     checkpoint: Checkpoint,
-    recipe: Annotated[Path, typer.Option(help="YAML: activation, context_length, stages, training.")],
+    recipe: Annotated[Path, typer.Option(metavar="FILE", help="YAML: activation, context_length, stages, training.")],
     text: Text,
-    output: Annotated[Path, typer.Option(help="Directory; a checkpoint once training is finished.")],
-    seed: int = 0,
+    output: Annotated[
+        Path, typer.Option(metavar="DIRECTORY", help="The new checkpoint, complete once training is finished.")
+    ],
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the data order and of stochastic rounding.")] = 0,
 ) -> None:
-    """Train through a recipe's stages, or resume."""
+    """Train through the stages of a recipe, or resume."""
     from prosparse.commands.train import train_checkpoint
 
     train_checkpoint(checkpoint, recipe, text, output, seed)
@@ -58,12 +64,15 @@ def sparsity(
     text: Text,
     activation: Activations = [],  # noqa: B006  (typer's way of an option that may be repeated)
     context_length: ContextLength = 1024,
-    sequences: Annotated[int, typer.Option(min=1, help="Maximum number of sequences, spread over the text.")] = 64,
+    sequences: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum number of sequences, spread over the text.")
+    ] = 64,
     precision: Annotated[
-        RoundedPrecision | None, choice(RoundedPrecision, "Round the weights as decoding does. Default: do not.")
+        RoundedPrecision | None,
+        choice(RoundedPrecision, "Round the weights as decoding in 8 or 4 bits does. Default: no rounding."),
     ] = None,
 ) -> None:
-    """Measure activation sparsity and loss on text."""
+    """Measure activation sparsity and loss on a text."""
     from prosparse.commands.sparsity import print_sparsity
 
     print_sparsity(checkpoint, activation, text, context_length, sequences, precision)
@@ -71,18 +80,18 @@ def sparsity(
 
 def evaluate(
     checkpoint: Checkpoint,
-    task: Annotated[list[str], typer.Option(help="Benchmark: piqa, mmlu, ...; repeat for several.")],
-    output: Annotated[Path, typer.Option(help="JSON file.")],
+    task: Annotated[list[str], typer.Option(metavar="TASK", help="Benchmark: piqa, mmlu, ...; repeat for several.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="JSON file of the scores.")],
     activation: OwnActivation = None,
     rows: Annotated[
-        Path | None, typer.Option(exists=True, help="Directory of benchmark rows. Default: the hub.")
+        Path | None, typer.Option(exists=True, metavar="DIRECTORY", help="Benchmark rows. Default: the hub.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows per task.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Maximum number of rows per task.")] = None,
     execute_code: Annotated[
-        bool, typer.Option("--execute-code", help="Run the model's programs in a sandbox.")
+        bool, typer.Option("--execute-code", help="Run programs that the model writes, in a sandbox.")
     ] = False,
 ) -> None:
-    """Answer benchmarks with lm-eval, or resume."""
+    """Evaluate on benchmarks with lm-eval, or resume."""
     from prosparse.experiment.measurement import Benchmarks
     from prosparse.measure.evaluation import Evaluation, run
 
@@ -96,11 +105,13 @@ def evaluate(
 def predictors(
     checkpoint: Checkpoint,
     text: Text,
-    output: Annotated[Path, typer.Option(help="Directory, with one subdirectory per kind.")],
+    output: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where to write one subdirectory per kind.")],
     activation: OwnActivation = None,
-    kind: Annotated[list[str], choice(Kind, "Label rule; repeat for several. svd needs no training.")] = ["nonzero"],  # noqa: B006
-    rank: Annotated[int, typer.Option(min=1, help="Width of a predictor's hidden layer.")] = 1024,
-    tokens: Annotated[int, typer.Option(min=1, help="Training tokens per layer.")] = 400_000,
+    kind: Annotated[
+        list[str], choice(Kind, "How active neurons are labelled, or svd, which needs no training; repeat for several.")
+    ] = ["nonzero"],  # noqa: B006
+    rank: Annotated[int, typer.Option(min=1, metavar="N", help="Width of a predictor's hidden layer.")] = 1024,
+    tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Training tokens per layer.")] = 400_000,
     context_length: ContextLength = 1024,
 ) -> None:
     """Train predictors of the active neurons, or resume."""
@@ -112,14 +123,18 @@ def predictors(
 
 def generate(
     checkpoint: Decodable,
-    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to continue.")],
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
-    dense: Annotated[bool, typer.Option("--dense", help="Read every weight.")] = False,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most likely token.")] = 0.0,
-    precision: Annotated[WeightPrecision | None, choice(WeightPrecision, f"Of the weights. {OWN_PRECISION}")] = None,
+    dense: Annotated[bool, typer.Option("--dense", help="Compute every neuron.")] = False,
+    new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Maximum number of new tokens.")] = 128,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="Sampling temperature; 0 decodes greedily.")
+    ] = 0.0,
+    precision: Annotated[
+        WeightPrecision | None, choice(WeightPrecision, f"Precision of the weights. {OWN_PRECISION}")
+    ] = None,
 ) -> None:
     """Generate text, reading only the weights of active neurons."""
     from prosparse.commands.generate import Generation, generate_text
@@ -144,16 +159,16 @@ def bench(
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
-    prompt: Annotated[list[str], typer.Option(help="Text to continue; repeat for several.")] = PROMPTS,
-    new_tokens: Annotated[int, typer.Option(min=16, help="New tokens per prompt, a multiple of 16.")] = 64,
+    prompt: Annotated[list[str], typer.Option(metavar="TEXT", help="Text to continue; repeat for several.")] = PROMPTS,
+    new_tokens: Annotated[int, typer.Option(min=16, metavar="N", help="New tokens per prompt, a multiple of 16.")] = 64,
     precision: Annotated[
-        list[str], choice(WeightPrecision, f"Of the weights; repeat for several. {OWN_PRECISION}")
+        list[str], choice(WeightPrecision, f"Precision of the weights; repeat for several. {OWN_PRECISION}")
     ] = [],  # noqa: B006
     powerinfer: Annotated[
-        Path | None, typer.Option(exists=True, help="PowerInfer's program, to time it as well.")
+        Path | None, typer.Option(exists=True, metavar="PROGRAM", help="PowerInfer's program, to time it as well.")
     ] = None,
 ) -> None:
-    """Time transformers, our modes and other engines here."""
+    """Time decoding in our modes and in other engines."""
     from prosparse.commands.bench import Bench, print_bench
 
     print_bench(
@@ -173,13 +188,13 @@ def bench(
 def export(
     checkpoint: Checkpoint,
     engine: Annotated[Engine, choice(Engine)],
-    output: Annotated[Path, typer.Option(help="GGUF file.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="GGUF file.")],
     activation: OwnActivation = None,
     predictors: Predictors = None,
     decision_threshold: DecisionThreshold = 0.5,
     precision: Annotated[
         WeightPrecision | None,
-        choice(WeightPrecision, "Precision of matrices; default: as saved for llama.cpp, float16 for PowerInfer."),
+        choice(WeightPrecision, "Precision of the matrices. Default: as saved for llama.cpp, float16 for PowerInfer."),
     ] = None,
 ) -> None:
     """Write a GGUF file for llama.cpp or PowerInfer."""

@@ -53,7 +53,9 @@ def print_bench(wanted: Bench) -> None:
     if wanted.powerinfer is not None and is_gguf(wanted.checkpoint):
         raise ConfigError("--powerinfer needs a checkpoint to write its file from, not a GGUF file")
     if wanted.powerinfer is not None and wanted.predictors is None:
-        raise ConfigError("--powerinfer needs --predictors: PowerInfer skips only what they predict")
+        raise ConfigError(
+            "--powerinfer needs --predictors: PowerInfer skips the neurons that they predict to be inactive"
+        )
     tokenizer = open_tokenizer(wanted.checkpoint)
     prompts = [encode(tokenizer, prompt) for prompt in wanted.prompts]
     for prompt, ids in zip(wanted.prompts, prompts, strict=True):
@@ -122,11 +124,11 @@ def _lines(wanted: Bench, activation: str, found: dict[str, Any], others: dict[s
         "",
     ]
     if "exact" in modes:
-        lines.append(f"{100 * found['sparsity']:.1f}% of the neurons are inactive; exact skips them.")
+        lines.append(f"{100 * found['sparsity']:.1f}% of the neurons are inactive and skipped in exact mode.")
     else:
-        lines.append(f"{activation} has no zeros, so nothing can be skipped; `prosparse train` makes a model sparse.")
+        lines.append(f"{activation} has no zeros, so nothing can be skipped. `prosparse train` makes a model sparse.")
     if "llama.cpp" in others and "missing" not in others["llama.cpp"] and activation != "silu":
-        lines.append(f"llama.cpp reads the same weights, but computes silu, not {activation}.")
+        lines.append(f"llama.cpp reads the same weights, but computes silu instead of {activation}.")
     lines += [f"{name} is not timed: {each['missing']}" for name, each in others.items() if "missing" in each]
     return lines
 

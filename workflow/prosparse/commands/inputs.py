@@ -52,7 +52,9 @@ def check_context_length(config: PretrainedConfig, context_length: int) -> None:
     """Raise ConfigError if the model has fewer positions than ``context_length``."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and context_length > positions:
-        raise ConfigError(f"the context length is {context_length}: the model has positions for {positions} tokens")
+        raise ConfigError(
+            f"the context length is {context_length}, but the model has positions for only {positions} tokens"
+        )
 
 
 def check_output_file(path: Path) -> None:

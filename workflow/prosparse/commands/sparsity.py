@@ -37,7 +37,8 @@ def print_sparsity(
     texts = text_files(files)
     if known := trained_on(checkpoint, texts):
         print(
-            f"warning: the loss is not held out: {checkpoint} was trained on {', '.join(map(str, known))}", flush=True
+            f"warning: this is not a held-out loss: {checkpoint} was trained on {', '.join(map(str, known))}",
+            flush=True,
         )
     check_context_length(configuration(checkpoint), context_length)
     rows = spread(packed(texts, checkpoint, context_length), sequences)

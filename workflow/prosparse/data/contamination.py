@@ -104,7 +104,7 @@ def build(rows: Path, candidates: Mapping[str, Sequence[Path]], ngram: int, outp
     started = time.time()
     files = sorted(rows.glob("*.jsonl"))
     if not files:
-        raise ConfigError(f"no benchmark rows in {rows}: nothing to decontaminate against")
+        raise ConfigError(f"no benchmark rows in {rows}: there is nothing to decontaminate against")
     benchmark, coverage = [], {}
     for file in files:
         with open(file, encoding="utf-8") as lines:

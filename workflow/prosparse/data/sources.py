@@ -130,14 +130,14 @@ def _kind(value: Any) -> str:
 
 def _items(items: Any, templates: list[str], where: str) -> str:
     if not isinstance(items, list):
-        raise ConfigError(f"{where}: the column holds no list but {type(items).__name__}")
+        raise ConfigError(f"{where}: the column holds {type(items).__name__}, not a list")
     lines = []
     for item, template in zip(items, itertools.cycle(templates), strict=False):
         fields = item if isinstance(item, Mapping) else {"item": item}
         try:
             lines.append(template.format_map(fields))
         except KeyError as error:
-            raise ConfigError(f"{where}: items have no field {error}; fields: {', '.join(fields)}") from None
+            raise ConfigError(f"{where}: the items have no field {error}; fields: {', '.join(fields)}") from None
     return "\n".join(lines)
 
 
@@ -180,7 +180,7 @@ def _file_rows(source: FileSource, shard: int, shards: int, where: str) -> Itera
 def _text_row(file: Path) -> Iterator[tuple[str, Any]]:
     text = file.read_text(encoding="utf-8-sig")
     if "\0" in text:
-        raise ConfigError(f"{file} is not text: it holds a zero byte")
+        raise ConfigError(f"{file} is not text: it contains a NUL byte")
     yield str(file), {"text": text}
 
 

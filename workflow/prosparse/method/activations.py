@@ -124,7 +124,8 @@ def gated_ffns(model: nn.Module) -> list[GatedFFN]:
     if not found:
         raise UnsupportedArchitecture(
             f"{type(model).__name__} has no gated FFN: a module with gate_proj and up_proj (or gate_up_proj), "
-            "down_proj and act_fn is needed (LLaMA, Mistral, Qwen, Phi-3 have one; experts are none)"
+            "down_proj and act_fn is needed (LLaMA, Mistral, Qwen, Phi-3 have one; mixture-of-experts layers do not "
+            "count)"
         )
     return found
 

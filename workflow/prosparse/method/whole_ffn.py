@@ -56,7 +56,7 @@ def check(model: nn.Module) -> None:
                     f"{ffn.name} runs {calls[ffn.name]} times per forward pass on text: a gated FFN must run once"
                 )
         if unjudged:
-            raise UnsupportedArchitecture(f"{min(unjudged)} does not run on text: this is more than a language model")
+            raise UnsupportedArchitecture(f"{min(unjudged)} does not run on text: this is not only a language model")
     finally:
         model.train(training)
 
@@ -154,7 +154,9 @@ def _others(model: Any, ffns: list[GatedFFN]) -> Iterator[tuple[str, nn.Module]]
 
     def walk(prefix: str, module: nn.Module, layers: bool) -> Iterator[tuple[str, nn.Module]]:
         if prefix and _matrices(module, recurse=False):
-            raise UnsupportedArchitecture(f"{prefix} ({type(module).__name__}) has weights besides its gated FFN")
+            raise UnsupportedArchitecture(
+                f"{prefix} ({type(module).__name__}) has weights in addition to its gated FFN"
+            )
         for child_name, child in module.named_children():
             name = f"{prefix}.{child_name}" if prefix else child_name
             if child in modules or child is head or not _matrices(child):

@@ -104,7 +104,7 @@ def load(
     model, loading = loaded
     if wrong := [f"{name} is {kind}" for kind in ("missing", "unexpected") for name in sorted(loading[f"{kind}_keys"])]:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise ConfigError(f"{directory}: its weights are not those of {type(model).__name__}: {wrong[0]}{more}")
+        raise ConfigError(f"{directory}: the weights do not match {type(model).__name__}: {wrong[0]}{more}")
     if config.tie_word_embeddings and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a separate lm_head.weight")
     check(model)

@@ -58,7 +58,7 @@ ONLY = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None}
 
 MODEL_TYPES = ("sparsellama", "minicpm")
 
-NO_VOCABULARY = "has no tokenizer: none of its files holds a vocabulary (tokenizer.json, say)"
+NO_VOCABULARY = "has no tokenizer: no file holds a vocabulary (such as tokenizer.json)"
 
 
 def configuration(directory: str | Path, revision: str | None = None) -> PretrainedConfig:
@@ -108,7 +108,7 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         raise ConfigError(f"{directory}: {model_type} is not a decoder-only language model")
     if config.sub_configs:
         raise ConfigError(
-            f"{directory}: {model_type} is more than a language model ({', '.join(sorted(config.sub_configs))}): "
+            f"{directory}: {model_type} is not only a language model ({', '.join(sorted(config.sub_configs))}): "
             "save its language model as a separate checkpoint"
         )
     return config

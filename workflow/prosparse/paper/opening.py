@@ -39,7 +39,7 @@ def scope(results: Results, processor: str) -> str:
     seeds = f"{len(experiment.seeds)} seeds" if len(experiment.seeds) > 1 else "One seed"
     ran = f"{seeds}, measured on {processor}."
     if not finals:
-        return f"No run stands for a ProSparse row of the paper. {ran}"
+        return f"No run of this experiment stands for a ProSparse row of the paper. {ran}"
     models = [_stands_for(results, scale, pair) for scale, pair in finals.items()]
     ours = [_since_original(experiment, scale, pair) for scale, pair in finals.items()]
     papers = [1e9 * float(published_tokens()[SCALES[scale][2]]) for scale in finals]
@@ -118,12 +118,12 @@ def _sparsity_and_cost(
     cost = ours.loss.minus(before.loss)
     losses = f"{ours.loss.mean:.3f} against {before.loss.mean:.3f}"
     if (vanilla := experiment.rows.get(final_row.replace("ProSparse", "Vanilla ReLU"))) is not None:
-        losses += f"; Vanilla ReLU after as many tokens: {results.sparsity(*experiment.pair(vanilla)).loss.mean:.3f}"
+        losses += f"; Vanilla ReLU with as many tokens: {results.sparsity(*experiment.pair(vanilla)).loss.mean:.3f}"
     change = float(printed["average_performance"]) - float(printed_original["average_performance"])
-    more, shown = ("more", cost) if cost.mean > 0 else ("less", before.loss.minus(ours.loss))
+    more, shown = ("higher", cost) if cost.mean > 0 else ("lower", before.loss.minus(ours.loss))
     return [
         KeyNumber(
-            "of activations are zero",
+            "of FFN activations are zero",
             f"{_spread(ours.sparsity, 1)}%",
             f"{printed['average_sparsity']}%",
             label(experiment, final),
@@ -132,7 +132,7 @@ def _sparsity_and_cost(
         KeyNumber(
             f"nats per token {more} held-out loss than the original",
             _spread(shown, 3),
-            f"{change:+.2f} points of benchmark average, {'no cost' if change >= 0 else 'a cost'}",
+            f"{change:+.2f} points of average performance",
             losses,
             "frontier" if experiment.figures.frontier else "table1",
         ),
@@ -162,7 +162,7 @@ def speedup(results: Results) -> list[KeyNumber]:
     papers = largest_speedup()
     return [
         KeyNumber(
-            "faster decoding than our own dense",
+            "faster than our own dense decoding",
             f"{largest(best):.2f}×",
             f"{papers.printed['speedup_to_dense']}× ({papers.name})",
             f"{named(results, best)}; {best.size}; {best.machine}",

@@ -32,6 +32,10 @@ def write(layout: Layout) -> list[Path]:
     return [layout.page(), layout.details()]
 
 
+ACCELERATION = "Acceleration: where the paper's 4.52× comes from, and how large ours is"
+DETAILS = "Details: stand-ins, corpora, what was not run, machine and run time"
+
+
 def render(results: Results) -> str:
     experiment, layout = results.experiment, results.layout
     blocks, _ = provenance(results, needs(experiment))
@@ -44,7 +48,7 @@ def render(results: Results) -> str:
         "",
         *_key_numbers(results),
         "",
-        f"Open `{layout.relative(layout.html())}` in a browser for interactive charts and the measurement behind every "
+        f"Open `{layout.relative(layout.html())}` in a browser for interactive charts and the measurements behind each "
         "number.",
         "",
         "## Claims",
@@ -65,8 +69,8 @@ def render(results: Results) -> str:
         "",
         "## More",
         "",
-        f"- {_link(layout, 'Why the paper decodes 4.52 times faster', layout.acceleration())}",
-        f"- {_link(layout, 'Stand-ins, corpora, what was not run, machine, times', layout.details())}",
+        f"- {_link(layout, ACCELERATION, layout.acceleration())}",
+        f"- {_link(layout, DETAILS, layout.details())}",
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -74,7 +78,7 @@ def render(results: Results) -> str:
 def render_details(results: Results) -> str:
     """Return what the tables rest on: stand-ins, corpora, what was not run, machine and times."""
     experiment = results.experiment
-    lines = [f"# {experiment.experiment}: what the numbers rest on"]
+    lines = [f"# {experiment.experiment}: details"]
     for title, body in details(results, *provenance(results, needs(experiment))).items():
         lines += ["", f"## {title}", "", *body]
     return "\n".join(lines).rstrip() + "\n"
@@ -94,8 +98,8 @@ def _claims(layout: Layout) -> list[str]:
     path = layout.claims("md")
     if not path.exists():
         return [_missing(layout, path)]
-    text = path.read_text(encoding="utf-8").removeprefix("### Claims").strip()
-    return [text.partition("\n#### ")[0].strip(), "", f"[The evidence]({layout.relative(path)})"]
+    text = path.read_text(encoding="utf-8").removeprefix("# Claims").strip()
+    return [text.partition("\n## ")[0].strip(), "", f"[Evidence and tests]({layout.relative(path)})"]
 
 
 def _frontier(layout: Layout) -> list[str]:
@@ -107,7 +111,7 @@ def _table(layout: Layout, name: str) -> str:
     path = layout.table(name, "md")
     if not path.exists():
         return f"- {_missing(layout, path)}"
-    title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("### ")
+    title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
     return f"- {_link(layout, title, path)}"
 
 

@@ -49,5 +49,5 @@ def _frontiers(results: Results) -> list[str]:
                 near = min((measured[pair] for pair in pairs), key=lambda each: abs(each.sparsity.mean - at))
                 losses.append(f"{method} {near.loss.mean:.3f} at {near.sparsity.mean:.1f}%")
             lines.append(f"  {name}: {'; '.join(losses)}")
-    words = "Held-out loss in nats per token, of each method where it is about as sparse as ProSparse:"
+    words = "Held-out loss in nats per token, of each method at about the sparsity of ProSparse:"
     return [words, *lines] if lines else []

@@ -85,12 +85,12 @@ def _question(remote: Remote, timeout: float) -> Answer | None:
     except RepositoryNotFoundError:
         return Answer(f"NOT FOUND, or private: correct {remote.key}", refuses=True)
     except HFValidationError:
-        return Answer(f"NO DIRECTORY, and no id that the hub could have: correct {remote.key}", refuses=True)
+        return Answer(f"NOT A DIRECTORY, and not a valid hub id: correct {remote.key}", refuses=True)
     except HfHubHTTPError as error:
-        return Answer(f"the hub refuses to say: {error}".splitlines()[0])
+        return Answer(f"the hub does not say: {error}".splitlines()[0])
     except (HTTPError, ConnectionError, TimeoutError):  # the request reached no hub
         return None
     except Exception as error:  # concerns only this remote: still ask about the others
-        return Answer(f"the hub's answer is not understood: {error!r}".splitlines()[0])
+        return Answer(f"the hub's answer cannot be read: {error!r}".splitlines()[0])
     card = getattr(found, "card_data", None)
     return Answer(f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}")

@@ -64,7 +64,7 @@ def check_installed() -> None:
     """Refuse an environment whose jobs would not find the command."""
     if shutil.which("prosparse") is None:
         raise ConfigError(
-            f"prosparse is not installed in the environment of {sys.executable}: pip install --no-deps --editable ."
+            f"prosparse is not installed in the environment of {sys.executable}; run pip install --no-deps --editable ."
         )
 
 
@@ -100,7 +100,7 @@ def check_experiment(name: str | None, named_by_file: bool, root: Path) -> None:
     if name is not None and not named_by_file and file.exists():
         shown = file.relative_to(root)
         raise ConfigError(
-            f"experiment: --config experiment={name} would run the default experiment under the name of another: "
+            f"experiment: --config experiment={name} would run the default experiment under another name; use "
             f"--configfile {shown}"
         )
 
@@ -110,8 +110,8 @@ def notice_of_seeds(experiment: Experiment) -> str | None:
     if len(experiment.seeds) > 1 or experiment.seed_deviation is not None:
         return None
     return (
-        "seeds: one seed cannot show how much results vary, so claims that compare runs will be undecided; "
-        "give at least two seeds, or seed_deviation"
+        "seeds: one seed cannot show how much results vary, so claims that compare runs will be undecided; set at "
+        "least two seeds, or seed_deviation"
     )
 
 

@@ -43,7 +43,10 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            print(f"{folder}: no locks here ({error.strerror}); do not start a second process in it", file=sys.stderr)
+            print(
+                f"{folder}: the file system has no locks ({error.strerror}); do not start another process in it",
+                file=sys.stderr,
+            )
         yield
 
 
@@ -59,9 +62,7 @@ def claim(folder: Path, identity: Identity) -> None:
         agree(json.loads(path.read_text(encoding="utf-8")), identity, folder)
     elif held:
         names = ", ".join(held[:3]) + (f" and {len(held) - 3} more" if len(held) > 3 else "")
-        raise Refused(
-            f"{folder} holds {names}, but no record of what it was made from: choose another folder, or empty it"
-        )
+        raise Refused(f"{folder} holds {names}, but no record of its inputs: choose another folder, or empty it")
     else:
         write_json(path, identity)
 
@@ -86,7 +87,7 @@ def agree(found: Identity, wanted: Identity, folder: Path) -> None:
     if different:
         more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise Refused(
-            f"{folder} was made from something else ({'; '.join(different[:5])}{more}): "
+            f"{folder} was made from different inputs ({'; '.join(different[:5])}{more}): "
             "repeat the original command, choose another folder, or delete this one"
         )
 

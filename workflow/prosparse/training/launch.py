@@ -104,7 +104,7 @@ def requeue() -> None:
     asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, encoding="utf-8")
     if asked.returncode:
         reason = " ".join(asked.stderr.split())
-        print(f"Slurm does not requeue job {job} ({reason}): it continues as one of the retries", file=sys.stderr)
+        print(f"Slurm does not requeue job {job} ({reason}): it continues as a retry", file=sys.stderr)
         return
     print(f"job {job} is back in the queue and continues from there", flush=True)
     time.sleep(REQUEUED_SECONDS)

@@ -132,7 +132,7 @@ def _starting_model(job: StageJob, weights: Path | None) -> PreTrainedModel:
             dtype: Any = torch.float32 if specification.total_steps else "auto"
             model = pretrained(init, specification.activation, dtype)
         case None:
-            raise Refused("this stage starts from another checkpoint: none was given")
+            raise Refused("this stage starts from a checkpoint, and none was given")
     substitute(model, specification.activation)
     return model
 

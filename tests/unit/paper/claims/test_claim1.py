@@ -24,9 +24,7 @@ def test_claim1_is_judged_on_heldout_text(synthetic):
     assert verdict.verdict is Verdict.HOLDS
     assert "the 140 steps of stages with λ > 0" in verdict.evidence
     # 20 points in 140 steps, none of them Vanilla ReLU's
-    assert "ProSparse changes by +142.86 points per 1,000 steps and Vanilla ReLU at the same steps by +0.00" in (
-        verdict.evidence
-    )
+    assert "ProSparse changes by +142.86 points per 1,000 steps, and that of Vanilla ReLU by +0.00" in verdict.evidence
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_claim3_out_of_range_is_decided_by_dominance_alone(synthetic, sparsity, 
     )
     verdict = verdicts_of(synthetic)[3]
     assert verdict.verdict == expected
-    assert ("range" if expected == Verdict.UNTESTABLE else "than every constant run") in verdict.evidence
+    assert ("range" if expected == Verdict.UNTESTABLE else "than every constant-λ run") in verdict.evidence
 
 
 def test_claim3_is_undecided_at_unequal_budgets(tmp_path):

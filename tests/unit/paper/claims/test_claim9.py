@@ -40,7 +40,7 @@ def test_claim9_needs_the_papers_speedup_at_its_density(synthetic, arm, step, pa
 def test_claim9_says_what_it_was_judged_on(synthetic):
     evidence = verdicts_of(synthetic)[9].evidence
     assert "CPU (Imaginary CPU, 2 cores; 2 threads), bfloat16" in evidence
-    assert "we have no GPU times" in evidence
+    assert "for which we have no times" in evidence
     assert (
         "reaches 88% of the bandwidth of a sequential read and is 13.51× as fast as torch's" in evidence
     )  # 4600 / 340.5; 299 us against 340.5

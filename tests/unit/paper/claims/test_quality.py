@@ -11,7 +11,7 @@ from prosparse.paper.claims.registry import CLAIMS
 def test_quality_is_average_performance_where_it_can_resolve_the_tolerance(synthetic):
     for run, activation in CLAIMS.all_needs(synthetic.experiment).benchmarks:
         synthetic.edit(synthetic.layout.benchmarks(run, activation, 1), precise(0.0))
-    assert "Quality is average performance" in verdicts_of(synthetic)[2].evidence
+    assert "Quality is measured by average performance" in verdicts_of(synthetic)[2].evidence
     assert verdicts_of(synthetic)[2].verdict == Verdict.HOLDS
     change_measurements(
         synthetic, "progressive", lambda entry: entry.update(loss=9.9), ["fatrelu-0.01"]

@@ -21,4 +21,6 @@ def test_jobs_without_their_results_are_left_out(tmp_path):
         write(tmp_path / f"measurements/{run}/seed0/sparsity.json", result)
     write(tmp_path / "predictors/one/seed0/relu/training.json", json.dumps({"provenance": {"wall_seconds": 90}}))
     (said,) = start_up(Layout(None, tmp_path))
-    assert said == "Of the 20 s of sparsity, 12 s were work; process start and imports took 40%."
+    assert (
+        said == "The jobs of sparsity took 20 s, of which 12 s were work. Process start and imports took the other 40%."
+    )

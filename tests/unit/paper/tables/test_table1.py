@@ -67,8 +67,8 @@ def test_pairs_that_answer_no_benchmark_keep_sparsity_and_loss(synthetic):
     assert rows["7B, t = 0.03"]["average_performance"].ours is None
     notes = TABLES.build("table9", chosen.results).notes
     assert any(
-        "Not benchmarked in this experiment: tiny, ProSparse (progressive); tiny, ProSparse (progressive), FATReLU 0.03"
-        in note
+        "Not benchmarked in this experiment: *tiny, ProSparse (progressive)*; "
+        "*tiny, ProSparse (progressive), FATReLU 0.03*" in note
         for note in notes
     )
     assert set(chosen.results.benchmarks("progressive", "relu").missing.values()) == {
@@ -108,8 +108,8 @@ def test_a_pretrained_original_is_no_stand_in(tmp_path):
 
 def test_a_gguf_file_is_named_by_its_stem(untrained):
     text = to_markdown(TABLES.build("table1", untrained.results))
-    models = "Some-135M, original; Some-135M, ProSparse (progressive)"
-    assert f"Ours is a stand-in: Some-135M.Q4_1 (GGUF) ({models})." in text
+    models = "*Some-135M, original*; *Some-135M, ProSparse (progressive)*"
+    assert f"Ours is a stand-in: Some-135M.Q4_1 (GGUF), in {models}." in text
     assert "results/packages" not in text
 
 

@@ -41,7 +41,7 @@ def test_every_table_needs_what_it_reads(synthetic):
 def test_without_runs_ours_and_search_say_so_in_a_line_and_need_nothing(nothing, name):
     assert tables.TABLES.needs(name, nothing.experiment) == Needs()
     heading, _, line = to_markdown(tables.TABLES.build(name, nothing.results)).splitlines()
-    assert heading.startswith("### ")
+    assert heading.startswith("# ")
     assert line == "Experiment `synthetic` has none."
 
 

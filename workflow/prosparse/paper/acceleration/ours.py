@@ -20,7 +20,7 @@ def ours(results: Results) -> list[str]:
     shown.sort(key=lambda model: model.shape is None)  # the paper's shapes first
     if not shown:
         return [f"{head} Missing: no model with a sparse activation was timed."]
-    header = ["Model", "Mode", "Tokens/s", "Read per token (MB)", "Bytes allow, speedup", "Speedup over ours, dense",
+    header = ["Model", "Mode", "Tokens/s", "Read per token (MB)", "Bound on the speedup", "Speedup over ours, dense",
               "Speedup over transformers", "Share of bound (%)"]  # fmt: skip
     rows = []
     for model in shown:
@@ -70,7 +70,7 @@ def _findings(shown: list[Model], decodings: list[Decoding]) -> list[str]:
     fastest = best_model(shown, _predicted_speedup)
     if fastest is not None:
         reached, base = _predicted_speedup(fastest) or 0.0, fastest.over(fastest.modes["predicted"], "torch")
-        words = f"The largest speedup under prediction is {reached:.2f}× ({_label(fastest)})"
+        words = f"The largest speedup with predictors is {reached:.2f}× ({_label(fastest)})"
         allowed = fastest.bytes_allow("predicted")
         if allowed is not None:
             words += f", where the bytes allow {allowed:.2f}×"
@@ -78,22 +78,22 @@ def _findings(shown: list[Model], decodings: list[Decoding]) -> list[str]:
         words += f"; the paper's {printed}× is {float(printed) / reached:.1f} times as large."
         if base is not None:
             words += (
-                f" A slower baseline makes it look larger: over transformers' dense decoding of the same weights it is "
-                f"{base:.2f}×."
+                " A slower baseline makes it look larger: over transformers' dense decoding of the same weights, it "
+                f"is {base:.2f}×."
             )
         sentences.append(words)
     else:
-        sentences.append("Missing: decoding under prediction was not timed.")
+        sentences.append("Missing: decoding with predictors was not timed.")
     gains = [arm.speedup.median for model in shown if (arm := model.modes["exact"]).speedup is not None]
     if gains:
         same = [model.raw.get("same_tokens_as_dense", {}).get("exact") == 1 for model in shown]
         kept = (
             "its tokens equal those of dense decoding"
             if all(same)
-            else f"{sum(same)} of {len(same)} models keep all tokens"
+            else f"{sum(same)} of {len(same)} models generate the same tokens"
         )
         span = " to ".join(dict.fromkeys(f"{gain:.2f}" for gain in (min(gains), max(gains))))
-        sentences.append(f"Exact decoding gains {span}× without any predictor; {kept}.")
+        sentences.append(f"Exact decoding is {span}× as fast as dense decoding, without any predictor; {kept}.")
     far = [model for model in shown if (share := model.modes["dense"].spread("share_of_bound")) and share.median < 0.5]
     if far:
         names = ", ".join(_label(model) for model in far)

@@ -32,6 +32,6 @@ def write(layout: Layout) -> Path:
 
 
 def render(results: Results) -> str:
-    lines = [f"### Why sparsity alone does not explain {largest_speedup().printed['speedup_to_dense']}×", ""]
+    lines = [f"# Why sparsity alone does not explain {largest_speedup().printed['speedup_to_dense']}×", ""]
     lines += [*question(), "", *dense_token(), "", *savings(), "", *attribution(), "", *ours(results)]
     return "\n".join(lines) + "\n"

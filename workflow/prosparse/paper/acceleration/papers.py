@@ -100,7 +100,7 @@ def _implied(setting: Setting) -> float:
 def savings() -> list[str]:
     header = [
         "Row", "Sparsity (%)", "Predicted sparsity (%)", "Paper: tokens/s", "Paper: speedup",
-        "Bytes allow: predicted", "Bytes allow: exact", "Bytes allow: free FFN", "Implied GB/s, one memory",
+        "Bound: predicted", "Bound: exact", "Bound: free FFN", "Implied GB/s, one memory",
     ]  # fmt: skip
     rows = []
     for setting in settings():
@@ -126,11 +126,11 @@ def savings() -> list[str]:
         "",
         *markdown_table(header, rows, numbers=8),
         "",
-        "Paper: speedup is the ratio of its speeds, also where it prints none. Predicted: reads attention, output "
-        "head, predictors, and the rows predicted active of all three FFN projections (if the down projection also "
-        f"skips what turns out to be zero, {also} for the two rows above). Exact: no predictors; reads the whole "
-        "gate, and the active rows of the other two projections. Free FFN: reads only attention and output head, the "
-        "limit of any FFN sparsity.",
+        "Paper's speedup: the ratio of its speeds, even where it prints no speedup. Bound: the largest speedup that "
+        "the bytes read allow. Predicted reads attention, output head, predictors, and the rows predicted active of "
+        "all three FFN projections (if the down projection also skips what turns out to be zero, the bounds of the "
+        f"two rows above are {also}). Exact has no predictors; it reads the whole gate, and the active rows of the "
+        "other two projections. Free FFN reads only attention and output head, the limit of any FFN sparsity.",
     ]
 
 
@@ -169,18 +169,19 @@ def attribution() -> list[str]:
     return [
         "**Where the rest comes from.**",
         "",
-        f"- Some speedups exceed that of a free FFN ({free}; printed: {above}). So the dense and the sparse rows did "
+        f"- Some printed speedups exceed that of a free FFN ({free}): {above}. So the dense and the sparse rows did "
         "not read from the same memory at the same rate.",
         f"- Both dense rows imply {min(rates):.0f} to {max(rates):.0f} GB/s, the bandwidth of a CPU's memory, as if "
-        "all weights were there in 2 bytes each. From a single memory, the sparse rows would have to read "
+        "all weights were stored there in 2 bytes each. From a single memory, the sparse rows would have to read "
         f"{min(sparse):.0f} to {max(sparse):.0f} GB/s. In the {1e3 / rate:.0f} ms that a token of {name_of(first)} "
         f"takes, the dense row's memory delivers {fits:.1f} of its {gigabytes(weights_read(first)):.1f} GB: at least "
         f"{share_from_elsewhere(first):.0%} came from a faster memory. PowerInfer keeps frequently active neurons in "
         f"GPU memory, and the authors' machine had an A100. Under this reading, {factors}.",
-        f"- Others report for PowerInfer, over llama.cpp on the same hardware: Bamboo-7B: {bamboo}. With a single "
-        "kind of memory, the speedup is about what the bytes allow; with weights split over two, it is about what "
-        f"the paper prints. ReluLLaMA-7B, CPU alone: {elsewhere['ReluLLaMA-7B', 'CPU alone']['speedup']} (bytes allow "
-        f"{bound(relu):.2f} with the paper's predictors, {without:.2f} with free predictors).",
+        f"- Speedups of PowerInfer over llama.cpp on the same hardware, as Bamboo's README reports them for Bamboo-7B: "
+        f"{bamboo}. With a single kind of memory, the speedup is about what the bytes allow; with weights split over "
+        "two, it is about what the paper prints. For ReluLLaMA-7B on a CPU only, PowerInfer's authors report "
+        f"{elsewhere['ReluLLaMA-7B', 'CPU only']['speedup']} (the bytes allow {bound(relu):.2f} with the paper's "
+        f"predictors, {without:.2f} with free predictors).",
         "- Unknown: the CPU, the GPU memory available to PowerInfer, whether the dense rows used the GPU at all, and "
         "the precision. That the faster memory is the GPU's is inferred from these numbers, not measured.",
     ]

@@ -45,14 +45,16 @@ def build(results: Results) -> Finding:
     start, end = (f"{flat[step].mean:.2f}% (step {step})" for step in (shared[0], shared[-1]))
     return Finding.of(
         [
-            Quantity(f"{model}: ProSparse gains more than Vanilla ReLU while λ > 0, by", excess, "points").more_than(
+            Quantity(f"{model}: sparsity gain while λ > 0, ProSparse minus Vanilla ReLU", excess, "points").more_than(
                 allowed
             ),
-            Quantity(f"{model}: Vanilla ReLU gains", unregularized, "points", paper="stays near 66%").at_most(allowed),
+            Quantity(
+                f"{model}: sparsity gain of Vanilla ReLU", unregularized, "points", paper="stays near 66%"
+            ).at_most(allowed),
         ],
-        f"On held-out text, Vanilla ReLU goes from {start} to {end}. Over the {steps} steps of stages with λ > 0, "
-        f"ProSparse changes by {1000 * gain.mean / steps:+.2f} points per 1,000 steps and Vanilla ReLU at the same "
-        f"steps by {1000 * drift.mean / steps:+.2f}.",
+        f"On held-out text, the sparsity of Vanilla ReLU goes from {start} to {end}. Over the {steps} steps of stages "
+        f"with λ > 0, that of ProSparse changes by {1000 * gain.mean / steps:+.2f} points per 1,000 steps, and that "
+        f"of Vanilla ReLU by {1000 * drift.mean / steps:+.2f} over the same steps.",
     )
 
 

@@ -30,12 +30,14 @@ def build(results: Results) -> Finding:
     shares = [f"{sparsity_of(results, pair).mean:.2f}%" for pair in pairs]
     return Finding.of(
         [
-            Quantity(f"λ = {less} keeps more sparsity than λ = {none}, by", kept, "points").more_than(
+            Quantity(f"Sparsity with λ = {less} minus that with λ = {none}", kept, "points").more_than(
                 tolerance["sparsity"]
             ),
-            measure.cost(f"λ = {full} is worse than λ = {less}, by", worse).more_than(measure.tolerance),
+            measure.cost(f"{measure.drop.capitalize()} from λ = {less} to λ = {full}", worse).more_than(
+                measure.tolerance
+            ),
         ],
-        f"Sparsity after SFT: {shares[0]} with λ = {none}, {shares[1]} with {less}, {shares[2]} with {full}. With "
-        f"λ = {none} the model is {measure.show(measure.worse(without, smaller))} than with {less}. "
+        f"Sparsity after SFT is {shares[0]} with λ = {none}, {shares[1]} with {less} and {shares[2]} with {full}. With "
+        f"λ = {none}, the model is {measure.show(measure.worse(without, smaller))} than with {less}. "
         f"{measure.explanation}",
     )

@@ -29,7 +29,9 @@ def build(results: Results) -> Finding:
             pairs = [final, original, *([vanilla] if vanilla is not None else [])]
             measures.append(quality(results, pairs, published_claims()[2].tolerance))
             findings.append(_of_scale(results, scale, pairs, measures[-1]))
-    return explained(all_of(findings, "No runs stand for both an original and its ProSparse row."), measures)
+    return explained(
+        all_of(findings, "The experiment has no model with runs for both its original and its ProSparse row."), measures
+    )
 
 
 def _vanilla(experiment: Experiment, scale: str) -> str | None:
@@ -52,21 +54,23 @@ def _of_scale(results: Results, scale: str, pairs: list[str], measure: Quality) 
     parts = [
         Quantity(f"{model}: sparsity", sparsity_of(results, final).estimate(), "%", paper=printed).more_than(floor),
         measure.cost(
-            f"{model}: worse than the original by", measure.worse(final, original), _papers_change(scale)
+            f"{model}: {measure.drop} relative to the original", measure.worse(final, original), _papers_change(scale)
         ).at_most(measure.tolerance),
     ]
     words = f"{named(results, final)} is compared with {named(results, original)}."
     confounded = _confounded(results.experiment, original, final, measure)
     if confounded:
-        words += f" It {confounded} than the original, so Vanilla ReLU at equal tokens decides too."
-    name = f"{model}: worse than Vanilla ReLU by"
+        words += (
+            f" It {confounded} than the original, so the comparison with Vanilla ReLU at equal tokens decides as well."
+        )
+    name = f"{model}: {measure.drop} relative to Vanilla ReLU"
     if vanilla:
         cost = measure.worse(final, vanilla[0])
         against_vanilla = measure.cost(name, cost).at_most(measure.tolerance)
-        words += f" At equal tokens it is {measure.show(cost)} than {named(results, vanilla[0])}."
+        words += f" At equal tokens, it is {measure.show(cost)} than {named(results, vanilla[0])}."
     else:
         against_vanilla = Part(name, "no run", f"at most {measure.tolerance:g}", Verdict.UNDECIDED)
-        words += " No run shows what Vanilla ReLU reaches at equal tokens."
+        words += " There is no Vanilla ReLU run with as many tokens."
     return Finding.of([*parts, *([against_vanilla] if confounded else [])], words)
 
 

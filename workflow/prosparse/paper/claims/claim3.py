@@ -39,7 +39,10 @@ def build(results: Results) -> Finding:
             measures.append(quality(results, [progressive, *constants], tolerance))
             findings.append(_frontier(results, scale, [progressive, *constants], measures[-1]))
     return explained(
-        all_of(findings, "No runs stand for both a ProSparse row and a constant row of Table 5."), measures
+        all_of(
+            findings, "The experiment has no model with runs for both a ProSparse row and a constant-λ row of Table 5."
+        ),
+        measures,
     )
 
 
@@ -55,7 +58,7 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
     for pair in constants:
         if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
             words.append(
-                f"At equal λ ({peak:g}) it is {measure.show(measure.worse(progressive, pair))} than "
+                f"At equal λ ({peak:g}), it is {measure.show(measure.worse(progressive, pair))} than "
                 f"{named(results, pair)}, which reaches {sparsity[pair].mean:.2f}%."
             )
     budgets = {pair: lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in (progressive, *constants)}
@@ -78,13 +81,13 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
         difference = measure.costs[progressive].minus(expected).estimate()
         parts = [
             measure.cost(
-                f"{model}: better than constant λ at equal sparsity by", -difference, _papers(scale)
+                f"{model}: {measure.gain} over constant λ at equal sparsity", -difference, _papers(scale)
             ).more_than(measure.tolerance)
         ]
         verdict = parts[0].verdict
         words.append(
-            f"At equal sparsity it is {measure.show(difference)} than the constant runs, interpolated between "
-            f"{named(results, left)}, and {named(results, right)}."
+            f"At equal sparsity, it is {measure.show(difference)} than the constant-λ runs, interpolated between "
+            f"{named(results, left)} and {named(results, right)}."
         )
     else:
         nearest = frontier[-1] if at > most else frontier[0]
@@ -95,16 +98,16 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
         )
         if at > most and more_than(-difference, measure.tolerance) is Verdict.HOLDS:
             verdict = Verdict.HOLDS
-            words.append(f"It is sparser than every constant run. {comparison}: it dominates.")
+            words.append(f"It is sparser than every constant-λ run. {comparison}, so it dominates.")
         elif at < least and more_than(-difference, measure.tolerance) is Verdict.FAILS:
             verdict = Verdict.FAILS
-            words.append(f"It is denser than every constant run. {comparison}: no gain.")
+            words.append(f"It is denser than every constant-λ run. {comparison}, so it gains nothing.")
         else:
             words.append(
-                f"It is outside the constant runs' range ({least:.2f} to {most:.2f}%), so equal sparsity cannot be "
-                f"compared. {comparison}."
+                f"It is outside the range of the constant-λ runs ({least:.2f} to {most:.2f}%), so they cannot be "
+                f"compared at equal sparsity. {comparison}."
             )
-        better = measure.cost(f"{model}: better than the nearest constant λ by", -difference, _papers(scale))
+        better = measure.cost(f"{model}: {measure.gain} over the nearest constant λ", -difference, _papers(scale))
         parts = [replace(better.more_than(measure.tolerance), verdict=verdict)]
     return Finding(verdict, " ".join(words), tuple(parts))
 

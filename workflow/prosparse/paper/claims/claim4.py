@@ -35,19 +35,23 @@ def build(results: Results) -> Finding:
             Finding.of(
                 [
                     Quantity(
-                        f"{model}: {one} makes it sparser by", sparser(results, chosen, zero), "points", paper=papers[0]
+                        f"{model}: sparsity gain from {one}", sparser(results, chosen, zero), "points", paper=papers[0]
                     ).more_than(tolerance["gain"]),
-                    measure.cost(f"{model}: {one} makes it worse by", measure.worse(chosen, zero), papers[1]).at_most(
+                    measure.cost(f"{model}: {measure.drop} from {one}", measure.worse(chosen, zero), papers[1]).at_most(
                         measure.tolerance
                     ),
                     measure.cost(
-                        f"{model}: {other} makes it worse than {one} by", measure.worse(largest, chosen), papers[2]
+                        f"{model}: {measure.drop} from {one} to {other}", measure.worse(largest, chosen), papers[2]
                     ).more_than(measure.tolerance),
                 ],
-                f"{named(results, zero)} is {shares[0]} sparse; with {one}, {shares[1]}; with {other}, {shares[2]}.",
+                f"{named(results, zero)} has {shares[0]} sparsity, {shares[1]} with {one}, and {shares[2]} with "
+                f"{other}.",
             )
         )
-    return explained(all_of(findings, "No runs stand for thresholds 0, 0.01 and 0.03 of Table 9."), measures)
+    return explained(
+        all_of(findings, "The experiment has no model with runs for the thresholds 0, 0.01 and 0.03 of Table 9."),
+        measures,
+    )
 
 
 def _papers(scale: str) -> list[str]:

@@ -37,7 +37,7 @@ def _form(points: list[dict[str, Any]]) -> Finding:
     distinct = len(set(factors))
     if distinct < tolerance["points"]:
         return untestable(
-            f"{distinct} distinct λ_S were measured; testing three parameters takes {tolerance['points']:g}."
+            f"{distinct} distinct λ_S were measured; a fit of three parameters needs {tolerance['points']:g}."
         )
     try:
         fitted = fit(factors, sparsities)
@@ -51,17 +51,17 @@ def _form(points: list[dict[str, Any]]) -> Finding:
     parts = (
         Part("R² of the fit", f"{fitted.r_squared:.3f}", limits[0], Verdict.HOLDS if explains else Verdict.FAILS),
         Part(
-            "Error at a λ_S left out of the fit",
+            "Prediction error at a λ_S left out of the fit",
             f"{three:.2f} points",
             limits[1],
             Verdict.HOLDS if predicts else Verdict.FAILS,
         ),
     )
     words = (
-        f"{len(points)} points from λ_S = {min(factors):g} to {max(factors):g}, {min(sparsities):.2f} to "
-        f"{max(sparsities):.2f}% sparse, give a = {fitted.a:.3g}, b = {fitted.b:.3g}, c = {fitted.c:.3g} (paper, "
-        "under its own normalization: -1.76, 0.30, 3.49). A power law with two parameters misses a λ_S left out of its "
-        f"fit by {two:.2f} points."
+        f"The fit to {len(points)} points, from λ_S = {min(factors):g} to {max(factors):g} and from "
+        f"{min(sparsities):.2f} to {max(sparsities):.2f}% sparsity, gives a = {fitted.a:.3g}, b = {fitted.b:.3g} and "
+        f"c = {fitted.c:.3g} (paper, with its own normalization of λ: -1.76, 0.30 and 3.49). A two-parameter power law "
+        f"predicts a λ_S left out of its fit with an error of {two:.2f} points."
     )
     if verdict is Verdict.HOLDS and not fitted.identified:
         verdict = Verdict.UNDECIDED
@@ -80,18 +80,18 @@ def _histories(results: Results, points: list[dict[str, Any]]) -> Finding:
             difference = sparser(results, *pairs)
             parts.append(
                 Part(
-                    f"Difference between two ways to λ_S = {one['lambda']:g}",
+                    f"Sparsity difference between two checkpoints continued with λ_S = {one['lambda']:g}",
                     f"{difference.show(2)} points".replace("95% interval ", ""),
-                    f"at most {allowed:g} either way",
+                    f"at most {allowed:g} in either direction",
                     _within(difference, allowed),
                 )
             )
             words.append(
-                f"λ_S = {one['lambda']:g} was reached from two checkpoints: {run_label(experiment, one['run'])}; and "
-                f"{run_label(experiment, other['run'])}."
+                f"λ_S = {one['lambda']:g} was reached from two checkpoints: *{run_label(experiment, one['run'])}* and "
+                f"*{run_label(experiment, other['run'])}*."
             )
     if not parts:
-        return Finding(Verdict.UNDECIDED, "No λ_S was reached from two different checkpoints.")
+        return Finding(Verdict.UNDECIDED, "No two different checkpoints were continued with the same λ_S.")
     return Finding.of(parts, " ".join(words))
 
 

@@ -43,16 +43,22 @@ def build(results: Results) -> Finding:
         findings.append(
             Finding.of(
                 [
-                    Quantity(f"{model}: lower layers are denser by", denser, "points").more_than(tolerance["sparsity"]),
-                    Quantity(f"{model}: FATReLU lifts lower layers more, by", lifted_more, "points").more_than(0),
+                    Quantity(f"{model}: sparsity, upper minus lower layers", denser, "points").more_than(
+                        tolerance["sparsity"]
+                    ),
+                    Quantity(
+                        f"{model}: sparsity gain from FATReLU, lower minus upper layers", lifted_more, "points"
+                    ).more_than(0),
                 ],
-                f"{model}: with ReLU, the lower half of the {layers} layers is "
-                f"{fmean(low for low, _ in before):.2f}% sparse and the upper half "
+                f"{model}: with ReLU, the sparsity of the lower half of the {layers} layers is "
+                f"{fmean(low for low, _ in before):.2f}%, that of the upper half "
                 f"{fmean(high for _, high in before):.2f}%. FATReLU changes them by {lift_low.mean:+.2f} and "
                 f"{fmean(high for _, high in lifts):+.2f} points. Intervals are over {len(before)} corpora.",
             )
         )
-    return all_of(findings, "No runs stand for a ProSparse row both with and without threshold shifting.")
+    return all_of(
+        findings, "The experiment has no model with runs for its ProSparse rows with and without threshold shifting."
+    )
 
 
 def _halves(results: Results, pair: str) -> list[tuple[float, float]]:

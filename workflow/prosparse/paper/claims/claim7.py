@@ -46,16 +46,16 @@ def build(results: Results) -> Finding:
             Finding.of(
                 [
                     Quantity(
-                        f"{sized(results, scale, final)}: formatted data is sparser by",
+                        f"{sized(results, scale, final)}: sparsity, formatted data minus plain text",
                         difference,
                         "points",
                         paper=_papers(final_row),
                     ).more_than(tolerance["sparsity"])
                 ],
-                f"Mean sparsity of {named(results, final)}, with the number of corpora: {each}.",
+                f"Mean sparsity of {named(results, final)}, with the number of corpora in parentheses: {each}.",
             )
         )
-    return all_of(findings, "No run stands for a ProSparse row.")
+    return all_of(findings, "No run of the experiment stands for a ProSparse row.")
 
 
 def _kind(corpus: Corpus) -> str:

@@ -45,7 +45,7 @@ class Compared:
         if self.predicted_sparsity is not None:
             words.append(f"predicted sparsity {self.predicted_sparsity.mean:.2f}%")
         if self.speedup is not None:
-            words.append(f"{self.speedup.median:.2f}× dense")
+            words.append(f"speedup {self.speedup.median:.2f}×")
         return ", ".join(words)
 
 
@@ -53,7 +53,7 @@ def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Fi
     """Test whether, of every two rows further apart than the tolerance, the sparser is higher in everything."""
     rows, apart_by = sorted(rows, key=lambda row: row.sparsity), tolerance["sparsity"]
     apart = [(low, high) for low, high in combinations(rows, 2) if high.sparsity - low.sparsity > apart_by]
-    listed = f"{group}: {len(rows)} rows, from {rows[0]} to {rows[-1]}." if len(rows) > 1 else f"{group}: {rows[0]}."
+    listed = f"{group}: {len(rows)} rows, from {rows[0]}, to {rows[-1]}." if len(rows) > 1 else f"{group}: {rows[0]}."
     if not apart:
         return untestable(f"{listed} No two rows differ by more than {apart_by:g} points of sparsity.")
     parts: dict[str, Verdict] = {}  # what would contradict the claim -> the verdict
@@ -62,10 +62,10 @@ def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Fi
         for what in ("recall", "predicted_sparsity"):
             less, more = getattr(low, what), getattr(high, what)
             if less is not None and more is not None:
-                words = f"{high.name} has no higher {what.replace('_', ' ')} than {low.name}"
+                words = f"{high.name} does not have a higher {what.replace('_', ' ')} than {low.name}"
                 parts[words] = more_than(_difference(more, less), -tolerance["recall"])
         if low.speedup is not None and high.speedup is not None:
-            speeds[f"{high.name} is no faster than {low.name}"] = _faster(high.speedup, low.speedup)
+            speeds[f"{high.name} is not faster than {low.name}"] = _faster(high.speedup, low.speedup)
     told = {words: verdict for words, verdict in speeds.items() if verdict is not Verdict.UNDECIDED}
     parts |= told
     number = f"{len(apart)} pair{'s' if len(apart) > 1 else ''} more than {apart_by:g} points apart"
@@ -75,13 +75,17 @@ def ordered(group: str, rows: list[Compared], tolerance: dict[str, float]) -> Fi
     if against:
         words = f"But {'; '.join(against)}."
     elif open_:
-        words = f"In {number}, too close to call: {'; '.join(word.replace('no ', '') for word in open_)}."
+        words = f"In {number}, these are too close to call: {'; '.join(_affirmed(word) for word in open_)}."
     else:
         close = f" ({len(speeds) - len(told)} speeds are too close to call)" if len(told) < len(speeds) else ""
-        words = f"In {number}, the sparser row is higher in everything that is told apart{close}."
-    held = f"{list(parts.values()).count(Verdict.HOLDS)} of {len(parts)} comparisons"
-    decided = Part(f"{group}: the sparser row is higher in", held, "all", verdict)
+        words = f"In {number}, the sparser row is higher in every comparison that can be decided{close}."
+    held = f"{list(parts.values()).count(Verdict.HOLDS)} of {len(parts)}"
+    decided = Part(f"{group}: comparisons in which the sparser row is higher", held, "all", verdict)
     return Finding(verdict, f"{listed} {words}", (decided,) if parts else ())
+
+
+def _affirmed(denial: str) -> str:
+    return denial.replace("does not have", "has").replace("is not faster", "is faster")
 
 
 def _difference(more: Value, less: Value) -> Estimate:
@@ -177,16 +181,16 @@ def _largest(results: Results) -> Finding:
 
     fastest = best_model(models, speedup)
     if fastest is None:
-        return untestable("No model was decoded under prediction.")
+        return untestable("No model was decoded with predictors.")
     reached, allowed = speedup(fastest) or 0.0, fastest.bytes_allow("predicted")
     words = (
-        f"The largest speedup under prediction is that of {named_model(results, fastest)}, {fastest.size}, over our "
-        f"own dense decoding on the same machine: {reached:.2f}×. The paper's is {wanted:.2f}× ({papers.name})."
+        f"The largest speedup with predictors, over our own dense decoding on the same machine, is {reached:.2f}×, of "
+        f"{named_model(results, fastest)}, {fastest.size}. The paper's is {wanted:.2f}× ({papers.name})."
     )
     if allowed is not None:
-        words += f" The bytes that it reads allow at most {allowed:.2f}×."
+        words += f" The bytes that our model reads allow at most {allowed:.2f}×."
     verdict = Verdict.HOLDS if reached >= wanted else Verdict.FAILS
     part = Part(
-        "Largest speedup under prediction", f"{reached:.2f}×", f"at least {wanted:.2f}×", verdict, f"{wanted:.2f}×"
+        "Largest speedup with predictors", f"{reached:.2f}×", f"at least {wanted:.2f}×", verdict, f"{wanted:.2f}×"
     )
     return Finding(verdict, words, (part,))

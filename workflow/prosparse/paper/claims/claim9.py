@@ -53,7 +53,7 @@ def build(results: Results) -> Finding:
         "every call; intervals are quartiles over rounds."
     )
     if not timings.on_gpu:
-        how += " The paper timed a GPU; we have no GPU times."
+        how += " The paper measured on a GPU, for which we have no times."
     return Finding(judged.verdict, f"{how}\n{judged.evidence}", judged.parts)
 
 

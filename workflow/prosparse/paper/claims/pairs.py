@@ -28,8 +28,8 @@ def written_out(experiment: Experiment, text: str) -> str:
 
 
 def named(results: Results, pair: str) -> str:
-    """Return the name of a pair for readers."""
-    return label(results.experiment, pair)
+    """Return the name of a pair for a sentence: in italics, since it contains commas."""
+    return f"*{label(results.experiment, pair)}*"
 
 
 def sized(results: Results, scale: str, pair: str) -> str:

@@ -30,13 +30,23 @@ class Quality:
         return Quantity(name, difference, self.unit, self.digits, paper)
 
     @property
+    def drop(self) -> str:
+        """What a positive cost is called."""
+        return "loss increase" if self.unit == "nats/token" else "performance drop"
+
+    @property
+    def gain(self) -> str:
+        """What a negative cost is called."""
+        return "loss reduction" if self.unit == "nats/token" else "performance gain"
+
+    @property
     def digits(self) -> int:
         return 3 if self.unit == "nats/token" else 2
 
     def show(self, difference: Estimate) -> str:
         """Format a difference as ``0.031 nats/token worse (95% interval 0.025 to 0.037)``."""
         if round(difference.mean, self.digits) == 0 and difference.error == 0:
-            return "no better and no worse"
+            return "neither better nor worse"
         word, shown = ("worse", difference) if difference.mean > 0 else ("better", -difference)
         number, _, interval = shown.show(self.digits).partition(" ")
         return f"{number} {self.unit} {word} {interval}".rstrip()
@@ -58,8 +68,8 @@ def quality(results: Results, pairs: Sequence[str], tolerance: dict[str, float])
         resolution = max(errors, default=reached.error)
         if chance is not None and reached.mean - chance > 2 * reached.error and resolution <= tolerance["performance"]:
             costs = {pair: sample.times(-1) for pair, sample in scores.items()}
-            return Quality(costs, tolerance["performance"], "points", "Quality is average performance.")
-        beside = f", chance is {chance:.2f}" if chance is not None else ""
+            return Quality(costs, tolerance["performance"], "points", "Quality is measured by average performance.")
+        beside = f", where chance is {chance:.2f}" if chance is not None else ""
         resolved = f"; differences are resolved to ± {resolution:.2f}" if resolution < float("inf") else ""
         why = f"average performance cannot decide ({reached.mean:.2f} ± {reached.error:.2f}{beside}{resolved})"
     elif average.value is not None:
@@ -67,7 +77,7 @@ def quality(results: Results, pairs: Sequence[str], tolerance: dict[str, float])
     else:
         why = "no benchmark has a score"
     losses = {pair: heldout_sample(results, pair, "loss") for pair in pairs}
-    return Quality(losses, tolerance["loss"], "nats/token", f"Quality is held-out loss: {why}.")
+    return Quality(losses, tolerance["loss"], "nats/token", f"Quality is measured by held-out loss, because {why}.")
 
 
 def explained(finding: Finding, measures: Sequence[Quality]) -> Finding:

@@ -42,8 +42,8 @@ _COUNTED = {
     Verdict.UNTESTABLE: ("cannot be tested", "cannot be tested"),
 }
 RULE = (
-    "A claim holds if the whole 95% interval of each of its numbers is on the required side of the limit. It does not "
-    "hold if one lies wholly on the other side, and is undecided otherwise."
+    "A claim holds if the 95% interval of each number lies on the required side of its limit. It does not hold if any "
+    "interval lies entirely on the other side, and is undecided otherwise."
 )
 
 
@@ -83,7 +83,7 @@ def judge(results: Results) -> list[Judgement]:
 
 def to_markdown(verdicts: list[Judgement], results: Results) -> str:
     lines = [
-        "### Claims",
+        "# Claims",
         "",
         f"{counted([each.verdict for each in verdicts])} {RULE}",
         "",
@@ -91,8 +91,8 @@ def to_markdown(verdicts: list[Judgement], results: Results) -> str:
     ]
     lines += ["", *verdict_table(verdicts)]
     for verdict in verdicts:
-        lines += ["", f"#### {verdict.number}. {verdict.title}: {verdict.verdict.value}", ""]
-        lines += [f"The paper ({verdict.where}): {verdict.statement}", ""]
+        lines += ["", f"## {verdict.number}. {verdict.title}: {verdict.verdict.value}", ""]
+        lines += [f"**Paper** ({verdict.where}). {verdict.statement}", ""]
         if verdict.parts:
             rows = [
                 [part.quantity, part.paper or "–", part.ours, part.limit, part.verdict.value] for part in verdict.parts
@@ -101,9 +101,9 @@ def to_markdown(verdicts: list[Judgement], results: Results) -> str:
         lines += [
             *(f"- {line}" for line in verdict.evidence.splitlines()),
             "",
-            f"How it is tested: {verdict.test.strip()}",
+            f"**Test.** {verdict.test.strip()}",
         ]
-    lines += ["", "#### When the tolerances were set", "", history()]
+    lines += ["", "## When the tolerances were set", "", history()]
     return "\n".join(lines) + "\n"
 
 
@@ -135,17 +135,18 @@ def intervals_words(results: Results) -> str:
     experiment = results.experiment
     count = len(experiment.seeds)
     if count > 1:
-        return f"Differences are paired by row and by seed; their intervals cover both ({count} seeds)."
+        return f"Differences are paired by row and by seed, and their intervals cover both ({count} seeds)."
     deviation = experiment.seed_deviation
     if deviation is None:
         return (
-            "Differences are paired by row. One seed shows nothing about another, so what compares separately trained "
-            "runs has no interval and is undecided."
+            "Differences are paired by row. A single seed cannot show how much training varies, so comparisons of "
+            "separately trained runs have no interval and are undecided."
         )
     return (
-        "Differences are paired by row. One seed shows nothing about another, so the intervals of what compares "
-        f"separately trained runs take the deviation over seeds measured elsewhere ({deviation.loss:g} nats/token, "
-        f"{deviation.sparsity:g} points of sparsity)."
+        "Differences are paired by row. A single seed cannot show how much training varies, so the intervals of "
+        "comparisons between separately trained runs include a standard deviation over seeds that was measured "
+        f"separately, the config's `seed_deviation`: {deviation.loss:g} nats/token and {deviation.sparsity:g} points "
+        "of sparsity."
     )
 
 

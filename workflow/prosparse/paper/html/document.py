@@ -115,7 +115,8 @@ def _or_none(make: Callable[[Results], list[Any]], results: Results) -> list[Any
 def _sections(results: Results, blocks: dict[str, list[dict[str, Any]]], absent: dict[str, int]) -> dict[str, Markup]:
     """Return the sections that are text: title -> HTML."""
     path = results.layout.acceleration()
-    acceleration = path.read_text(encoding="utf-8") if path.exists() else "Missing: not written."
+    heading, _, body = path.read_text(encoding="utf-8").partition("\n") if path.exists() else ("", "", "")
+    acceleration = f"**{heading.removeprefix('# ')}**\n{body}" if body else "Missing: not written."
     made = {"Acceleration": acceleration, **details(results, blocks, absent)}
     return {title: block(lines) for title, lines in made.items()}
 

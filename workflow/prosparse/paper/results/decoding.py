@@ -140,8 +140,8 @@ class Decoding:
         weights = ", ".join(self.precisions)
         return (
             f"{self.machine}, {weights} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
-            f"tokens, {self.new_tokens} new tokens each, greedy; reading the weights and doing nothing else, in "
-            f"between, reached {min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
+            f"tokens, {self.new_tokens} new tokens each, greedy; between the runs, only reading the weights reached "
+            f"{min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
         )
 
 

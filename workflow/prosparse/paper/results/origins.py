@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from prosparse.experiment.experiment import Experiment
@@ -37,8 +38,8 @@ def _base(directory: Path) -> str:
     """Describe a base that lies in the repository: its name says nothing about its size."""
     shape = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     return (
-        f"{directory.name}: {shape['model_type']}, {shape['num_hidden_layers']} layers, d_model "
-        f"{shape['hidden_size']}, d_ff {shape['intermediate_size']}, pretrained in this project"
+        f"{directory.name} ({shape['model_type']}, {shape['num_hidden_layers']} layers, d_model "
+        f"{shape['hidden_size']}, d_ff {shape['intermediate_size']}), pretrained in this project"
     )
 
 
@@ -47,6 +48,12 @@ def stands_in(experiment: Experiment, row: str | None, run: str) -> str:
     words, name = origin(experiment, run)
     originals = ORIGINALS[scale_of(row)] if row is not None else [o for names in ORIGINALS.values() for o in names]
     return words if any(original in name for original in originals) else f"stand-in: {words}"
+
+
+def origin_note(words: str, labels: Iterable[str]) -> str:
+    """Return a table's note on where some of our rows come from, in the words of ``stands_in``."""
+    names = "; ".join(f"*{name}*" for name in dict.fromkeys(labels))
+    return f"Ours is {'a ' if words.startswith('stand-in') else ''}{words}, in {names}."
 
 
 def no_run(row: str) -> str:

@@ -45,11 +45,12 @@ def corpora(results: Results) -> list[str]:
     tokens = ["Tokens"] if len(tokenizers) == 1 else [f"Tokens ({tokenizer})" for tokenizer in tokenizers]
     header = ["Corpus", "Source", "Stands for", "Kind", *counted.values(), *tokens, "Recognized"]
     notes = [
-        "Counts are of documents unless stated otherwise. In a benchmark: training documents removed for a word",
-        "n-gram of a benchmark row. In held-out text: those removed because they share one with a held-out document",
-        "of any corpus and would lose more than half of their text without it. Shortened: those that lost only the",
-        "lines in question. Recognized: held-out documents with an n-gram that is not a phrase of many training",
-        "documents.",
+        "Counts are of documents unless stated otherwise. In a benchmark: training documents removed because they "
+        "share",
+        "a word n-gram with a benchmark row. In held-out text: those removed because they share one with a held-out",
+        "document of any corpus and would otherwise lose more than half of their text. Shortened: those that lost only",
+        "the lines in question. Recognized: held-out documents that the check can find in training text, because they",
+        "have an n-gram that is not a phrase of many training documents.",
         *_benchmark_coverage(results),
     ]
     return [*markdown_table(header, rows, numbers=len(counted) + len(tokens) + 1), "", " ".join(notes)]
@@ -67,7 +68,7 @@ def _benchmark_coverage(results: Results) -> list[str]:
     if found is None:
         return []
     shares = [f"{name} {_percent(row['matchable'])} of {row['rows']:,}" for name, row in found[0].items()]
-    return [f"Benchmark rows that can be recognized inside a text: {', '.join(shares)}."]
+    return [f"Benchmark rows that the check can find in training text: {', '.join(shares)}."]
 
 
 def _percent(share: float | None) -> str:

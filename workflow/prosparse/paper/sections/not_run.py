@@ -14,7 +14,7 @@ def not_run(results: Results, absent: dict[str, int]) -> list[str]:
     unfilled = [row.replace("*", "\\*") for row in row_keys() if row not in experiment.rows]
     lines = [*_acceleration_not_run(experiment), *_operators_not_run(results)]
     if unfilled:
-        lines.append(f"- Rows of the paper without a run that stands for them: {'; '.join(unfilled)}.")
+        lines.append(f"- Rows of the paper that no run stands for: {'; '.join(unfilled)}.")
     tasks = set(experiment.benchmarks.tasks)
     gone = sorted({LABELS[b] for b in BENCHMARKS if b not in tasks})
     if gone:
@@ -22,10 +22,7 @@ def not_run(results: Results, absent: dict[str, int]) -> list[str]:
     lines += _benchmarks_without_rows(results)
     for kind, number in absent.items():
         if number:
-            lines.append(
-                f"- {number} result{'s' if number > 1 else ''} of {kind} that the tables need and that do not exist "
-                "yet."
-            )
+            lines.append(f"- {number} result{'s' if number > 1 else ''} of {kind} that the tables need: not made yet.")
     lines += _rows_not_run(experiment.benchmarks)
     if not experiment.benchmarks.execute_code:
         lines.append("- Model-written programs (HumanEval, MBPP) were not executed.")
@@ -46,9 +43,9 @@ def _rows_not_run(benchmarks: Benchmarks) -> list[str]:
     limits = [f"{LABELS[name]} {limit}" for name, limit in benchmarks.limits.items()]
     if benchmarks.limit is not None:
         others = f" ({', '.join(limits)})" if limits else ""
-        return [f"- Benchmark rows beyond {benchmarks.limit} per benchmark{others}; the rows used are evenly spaced."]
+        return [f"- Benchmark rows beyond {benchmarks.limit} per benchmark{others}. The rows used are evenly spaced."]
     return (
-        [f"- Benchmark rows beyond these limits: {', '.join(limits)}; the rows used are evenly spaced."]
+        [f"- Benchmark rows beyond these limits: {', '.join(limits)}. The rows used are evenly spaced."]
         if limits
         else []
     )
@@ -75,6 +72,4 @@ def _operators_not_run(results: Results) -> list[str]:
         return ["- Table 2, right half (operator times): the experiment times no operators, so claim 9 has no verdict."]
     if timings.on_gpu:
         return []
-    return [
-        "- Table 2, right half, on a GPU: our GPU kernels are compiled but have not been run; the times are a CPU's."
-    ]
+    return ["- Table 2, right half, on a GPU: our GPU kernels compile but have not been run. The times are from a CPU."]

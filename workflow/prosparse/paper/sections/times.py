@@ -67,6 +67,6 @@ def start_up(layout: Layout) -> list[str]:
     if not 0 < work <= jobs:  # not recorded, or the work was spread over several jobs
         return []
     return [
-        f"Of the {jobs:,.0f} s of {', '.join(kinds)}, {work:,.0f} s were work; process start and imports took "
-        f"{1 - work / jobs:.0%}."
+        f"The jobs of {', '.join(kinds)} took {jobs:,.0f} s, of which {work:,.0f} s were work. Process start and "
+        f"imports took the other {1 - work / jobs:.0%}."
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.decoding import Decoding, Model
 from prosparse.paper.results.labels import label
-from prosparse.paper.results.origins import stands_in
+from prosparse.paper.results.origins import origin_note, stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
 
@@ -28,8 +28,7 @@ def note_origins(table: Table, results: Results, pairs: dict[str, str]) -> None:
     for row, pair in pairs.items():
         origins.setdefault(stands_in(results.experiment, row, results.experiment.pair(pair)[0]), []).append(pair)
     for words, found in origins.items():
-        names = "; ".join(dict.fromkeys(label(results.experiment, pair) for pair in found))
-        table.note(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({names}).")
+        table.note(origin_note(words, (label(results.experiment, pair) for pair in found)))
 
 
 def note_missing(table: Table, what: dict[str, list[str]]) -> None:

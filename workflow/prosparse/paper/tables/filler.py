@@ -11,7 +11,7 @@ from prosparse.experiment.lineage import lineage_tokens
 from prosparse.paper.results.benchmarks import Benchmarks
 from prosparse.paper.results.chance import averaged
 from prosparse.paper.results.labels import label
-from prosparse.paper.results.origins import no_run, stands_in
+from prosparse.paper.results.origins import no_run, origin_note, stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.sparsity import Sparsity
 from prosparse.paper.results.value import exact
@@ -123,13 +123,13 @@ class Filler:
         return cells
 
     def _named(self, pairs: list[str]) -> str:
-        return "; ".join(dict.fromkeys(label(self.results.experiment, pair) for pair in pairs))
+        return "; ".join(dict.fromkeys(f"*{label(self.results.experiment, pair)}*" for pair in pairs))
 
     def finish(self) -> Table:
         notes = self.table.notes
         note_chance(self.table)
         for words, runs in self.origins.items():
-            notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({self._named(runs)}).")
+            notes.append(origin_note(words, (label(self.results.experiment, run) for run in runs)))
         for text, pairs in self.incomplete.items():
             everywhere = set(pairs) == set(self.measured)
             notes.append(text + ("." if everywhere else f" (in {self._named(pairs)})."))

@@ -45,13 +45,13 @@ def average_cell(column: BenchmarkColumn, averaged: Averaged) -> Cell:
         if not averaged.at_chance:
             gone = "; ".join(f"{LABELS[key]}: {reason.rstrip('.')}" for key, reason in column.missing.items())
             return Cell(note=f"{label}: {MISSING} ({gone})")
-        note = f"{label}: none, since {averaged.original}, is above chance in no column{missing}"
+        note = f"{label}: none, since *{averaged.original}* is not above chance in any column{missing}"
         return Cell(text=NOT_PUBLISHED, note=note)
     if averaged.at_chance:
         chance = "" if column.chance is None else f" (chance: {column.chance.mean:.2f})"
         note = (
             f"{PARTIAL} {label}: mean of {_labels(column.used)}{chance}; left out: {_labels(averaged.at_chance)}, "
-            f"where {averaged.original}, is not above chance{missing}; the paper's is of all seven "
+            f"where *{averaged.original}* is not above chance{missing}; the paper averages all seven "
             "columns"
         )
     elif column.missing:

@@ -32,7 +32,7 @@ def build(results: Results) -> Table:
         Column("lm_loss", "Training LM loss", "nats/token", 3),
     ]
     experiment = results.experiment
-    table = Table("search", "Search log: the short runs that chose the recipe", columns, row_title="Run")
+    table = Table("search", "Hyperparameter search: the runs that the recipe was chosen from", columns, row_title="Run")
     if not experiment.search:
         table.note(f"Experiment `{experiment.experiment}` has none.")
         return table

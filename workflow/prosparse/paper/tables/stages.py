@@ -10,7 +10,7 @@ from prosparse.experiment.lineage import tokens
 from prosparse.experiment.model import RunInit
 from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
-from prosparse.paper.results.origins import stands_in
+from prosparse.paper.results.origins import origin_note, stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import Value, exact
 from prosparse.paper.tables.columns import TOKENS, billions, final_value
@@ -118,8 +118,7 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
                 absent.append(label)
             table.rows.append(Row(label, cells, pair, row is not None, model))
     for words, runs in origins.items():
-        named = "; ".join(dict.fromkeys(run_label(experiment, run) for run in runs))
-        notes.append(f"Ours is {'a ' if words.startswith('stand-in') else ''}{words} ({named}).")
+        notes.append(origin_note(words, (run_label(experiment, run) for run in runs)))
     if absent:
         notes.append(f"Missing: {'; '.join(absent)}: no stage of this experiment stands for it.")
     notes.append(f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.")

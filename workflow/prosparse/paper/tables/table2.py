@@ -67,7 +67,7 @@ def build(results: Results) -> Table:
         [SPARSITY, RECALL, PREDICTED_SPARSITY, *DECODED, *STEPS],
         notes=[
             "Tokens/s and speedup to dense: dense rows compute every neuron; the others compute only the neurons that "
-            "a predictor calls active, which changes the output. Exact (ours only) computes the whole gate and then "
+            "are predicted to be active, which changes the output. Exact (ours only) computes the whole gate and then "
             "only its active neurons; the output is that of dense decoding. Ours compares like with like, one memory "
             "and one set of kernels; the paper's speedup does not, see *Why sparsity alone does not explain 4.52×*.",
             f"{WITHOUT_SHIFTING} {_printed_over_relullama()}",

@@ -43,7 +43,7 @@ def build(results: Results) -> Table:
         row_title="Model and precision of weights",
         notes=[
             "Ours, dense: our kernels, every neuron. Ours, exact: the whole gate, then only its active neurons. Ours, "
-            "predicted: only the neurons that a predictor calls active. Transformers: the library's own model, with "
+            "predicted: only the neurons predicted to be active. Transformers: the library's own model, with "
             "torch's matrix products, in 16 and 32 bits. All decode the same prompts with the same weights.",
             "Speedup over dense: over ours, prompt by prompt. Over llama.cpp: ratio of medians.",
             WITHOUT_SHIFTING,

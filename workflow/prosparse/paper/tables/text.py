@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 
 from prosparse.paper.markdown import bar
@@ -68,9 +69,9 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     if not table.rows:
-        return "\n".join([f"### {table.title}", "", *table.notes]) + "\n"
+        return "\n".join([f"# {table.title}", "", *table.notes]) + "\n"
     header = [table.row_title, "", *(f"{column.label}{unit_text(column)}" for column in table.columns)]
-    lines = [f"### {table.title}", "", bar(header), bar(["---", "---", *["---:"] * len(table.columns)])]
+    lines = [f"# {table.title}", "", bar(header), bar(["---", "---", *["---:"] * len(table.columns)])]
     for row, whose, cells in _lines(table):
         if whose == "ours" and row.is_published:
             name = _model(row)
@@ -121,10 +122,22 @@ _LATEX = {
 }
 
 
+#: Text between asterisks; a row's own * follows a letter or stands between backticks.
+_EMPHASIS = re.compile(r"(?<![\w`])\*([^*`]+)\*(?![\w`])")
+
+
 def latex_escape(text: str) -> str:
     """Escape text for LaTeX, pdflatex included: ASCII only, backticks dropped."""
     escaped = "".join(_LATEX.get(character, character) for character in text.replace("`", ""))
     return escaped.encode("ascii", "replace").decode()
+
+
+def _latex_note(note: str) -> str:
+    pieces = _EMPHASIS.split(note)  # every second one is emphasized
+    escaped = (
+        rf"\emph{{{latex_escape(piece)}}}" if index % 2 else latex_escape(piece) for index, piece in enumerate(pieces)
+    )
+    return "".join(escaped) + r"\par"
 
 
 def to_latex(table: Table) -> str:
@@ -152,6 +165,6 @@ def to_latex(table: Table) -> str:
         rf"\label{{tab:{table.name.replace('_', '-')}}}",
     ]
     if table.notes:
-        lines += [r"\par\smallskip\footnotesize\raggedright", *(latex_escape(note) + r"\par" for note in table.notes)]
+        lines += [r"\par\smallskip\footnotesize\raggedright", *(_latex_note(note) for note in table.notes)]
     lines.append(r"\end{table*}")
     return "\n".join(lines) + "\n"
