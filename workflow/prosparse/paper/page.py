@@ -32,7 +32,7 @@ def write(layout: Layout) -> list[Path]:
     return [layout.page(), layout.details()]
 
 
-ACCELERATION = "Acceleration: where the paper's 4.52× comes from, and how large ours is"
+ACCELERATION = "Acceleration: the paper's 4.52×, and ours"
 DETAILS = "Details: stand-ins, corpora, what was not run, machine and run time"
 
 
