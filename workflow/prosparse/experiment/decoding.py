@@ -10,7 +10,6 @@ from prosparse.experiment.model import Architecture
 from prosparse.experiment.section import Count, Name, Section, WeightPrecision, check_known
 from prosparse.published.settings import sparse_settings
 
-
 BLOCKS, BLOCK = ("q8_0", "q4_0"), 32  # the formats whose values share scales, and how many
 
 
