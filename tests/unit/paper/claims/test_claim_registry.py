@@ -75,7 +75,7 @@ def test_a_claim_without_its_measurements_is_not_testable(synthetic):
     synthetic.layout.stage_sparsity("vanilla", 1).unlink()
     after = verdicts_of(synthetic)
     assert after[1].verdict is Verdict.UNTESTABLE
-    assert "measurements/vanilla/seed1/stages.json" in after[1].evidence
+    assert after[1].evidence == "A measurement is missing: measurements/vanilla/seed1/stages.json: no such result."
     assert [after[number] for number in range(2, 11)] == [before[number] for number in range(2, 11)]
 
 

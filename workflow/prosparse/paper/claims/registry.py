@@ -68,7 +68,7 @@ def judge(results: Results) -> list[Judgement]:
         try:
             finding = CLAIMS.build(f"claim{number}", results)
         except MissingResult as error:
-            finding = untestable(f"A measurement is missing ({error}).")
+            finding = untestable(f"A measurement is missing: {str(error).removeprefix(f'{results.layout.directory}/')}.")
         verdicts.append(
             Judgement(
                 **asdict(claim),
