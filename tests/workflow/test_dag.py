@@ -188,7 +188,7 @@ def test_true_shapes_are_laid_over_the_default(tmp_path):
     (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())  # read from the working directory
     jobs = planned(tmp_path, "table2_decoding", config=config).by_rule
     assert {re.search(r"shape=([\w-]+)", wildcards)[1] for wildcards in jobs["decoding_shape"]} == {
-        "llama-1b", "llama-7b",
+        "llama-1b", "llama-7b", "llama-13b",
     }  # fmt: skip
     assert len(jobs["powerinfer"]) == 1
 

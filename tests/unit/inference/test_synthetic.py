@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from prosparse.experiment.model import Architecture
+from prosparse.experiment.decoding import Shape
+from prosparse.inference.decoding import prepare
+from prosparse.inference.generation import greedy
 from prosparse.inference.synthetic import Target, synthetic
 from prosparse.method.activations import gated_ffns
+from prosparse.models.build import in_memory, on_disk
+from prosparse.operators.quantized import Q4_0
 
 SIZES = {"hidden_size": 128, "intermediate_size": 384, "layers": 3, "heads": 4, "kv_heads": 2}
-ARCHITECTURES = {
-    "llama": Architecture(**SIZES, tied_embeddings=False),
-    "minicpm": Architecture(**SIZES, type="minicpm", scale_emb=12, scale_depth=1.4, dim_model_base=64),
-}
 RANK, VOCABULARY = 34, 500
+SHARED = {**SIZES, "rank": RANK, "vocabulary_size": VOCABULARY, "rows": ["ProSparse-7B"]}
+SHAPES = {
+    "llama": Shape(**SHARED, tied_embeddings=False),
+    "minicpm": Shape(**SHARED, type="minicpm", scale_emb=12, scale_depth=1.4, dim_model_base=64),
+}
 
 
 def counted(model, predictors):
@@ -40,15 +46,15 @@ def counted(model, predictors):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "target"),
+    ("shape", "target"),
     [
         ("llama", Target(0.8932, 0.9291, 0.7878)),
         ("llama", Target(0.6682, 0.85, 0.5)),
         ("minicpm", Target(0.8932, 0.9291, 0.7878)),
     ],
 )
-def test_hits_the_target(architecture, target):
-    model, predictors = synthetic(ARCHITECTURES[architecture], VOCABULARY, RANK, target, torch.float32)
+def test_hits_the_target(shape, target):
+    model, predictors = synthetic(SHAPES[shape], target, torch.float32)
     for ffn in gated_ffns(model):
         assert isinstance(getattr(ffn.module, ffn.activation_attribute), torch.nn.ReLU)
     assert [predictor.rank for predictor in predictors] == [RANK] * SIZES["layers"]
@@ -66,7 +72,7 @@ def test_hits_the_target(architecture, target):
 def test_one_seed_one_model():
     target = Target(0.89, 0.93, 0.78)
     (first, ours), (second, same), (other, _) = (
-        synthetic(ARCHITECTURES["llama"], VOCABULARY, RANK, target, torch.bfloat16, seed) for seed in (1, 1, 2)
+        synthetic(SHAPES["llama"], target, torch.bfloat16, seed) for seed in (1, 1, 2)
     )
     for name, weight in first.state_dict().items():
         assert weight.dtype == torch.bfloat16
@@ -75,6 +81,29 @@ def test_one_seed_one_model():
     for one, two in zip(ours, same, strict=True):
         assert torch.equal(one.fc1.weight, two.fc1.weight)
         assert torch.equal(one.fc2.weight, two.fc2.weight)
+
+
+def test_weights_on_disk_are_those_in_memory():
+    target = Target(0.89, 0.93, 0.78)
+    held, _ = synthetic(SHAPES["llama"], target, torch.bfloat16)
+    mapped, _ = synthetic(SHAPES["llama"], target, torch.bfloat16, place=on_disk)
+    for name, weight in mapped.named_parameters():
+        path = weight.untyped_storage().filename
+        assert path is not None, name
+        assert not Path(path).exists(), name  # nothing is left behind
+        assert torch.equal(weight, held.get_parameter(name)), name
+
+
+def test_rounding_leaves_only_the_embedding_and_the_norms_on_disk():
+    target = Target(0.89, 0.93, 0.78)
+    texts = []
+    for place in (in_memory, on_disk):
+        model, predictors = synthetic(SHAPES["llama"], target, torch.bfloat16, place=place)
+        decoder = prepare(model, predictors, form=Q4_0)
+        texts.append(greedy(decoder, [5, 6, 7], 12))
+    mapped = {name for name, weight in model.named_parameters() if weight.untyped_storage().filename is not None}
+    assert mapped == {"model.embed_tokens.weight", *(name for name, _ in model.named_parameters() if "norm" in name)}
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("recall", [0.5, 0.6, 0.75, 0.9, 0.99])

@@ -68,7 +68,7 @@ def decode(scale: Scale) -> dict[str, Any]:
     )
     device, dtype = devices.fastest(), getattr(torch, scale.precision)
     with torch.no_grad():
-        model, predictors = synthetic(scale.model, scale.model.vocabulary_size, scale.model.rank, target, dtype)
+        model, predictors = synthetic(scale.model, target, dtype)
         decoder = prepare(model.to(device), predictors)  # type: ignore[arg-type]
         seconds: dict[str, list[float]] = {mode: [] for mode in decoder.modes}
         texts: dict[str, list[int]] = {}

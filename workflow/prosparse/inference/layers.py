@@ -150,7 +150,9 @@ def _joined(linears: list[StreamingLinear]) -> tuple[Tensor, Tensor | None]:
     if all(bias is None for bias in biases):
         return weight, None
     dtype = next(bias.dtype for bias in biases if bias is not None)
-    filled = [torch.zeros(n, dtype=dtype) if bias is None else bias for bias, n in zip(biases, sizes, strict=True)]
+    filled: list[Tensor] = [
+        torch.zeros(n, dtype=dtype) if bias is None else bias for bias, n in zip(biases, sizes, strict=True)
+    ]
     return weight, torch.cat(filled)
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.model import Architecture
+from prosparse.experiment.decoding import Shape
 from prosparse.inference.predictors import Predictor, feeding_norms
 from prosparse.method.activations import gated_ffns, substitute
-from prosparse.models.build import unset
+from prosparse.models.build import configuration, empty, in_memory
 
 CONSTANT = 8.0  # coordinate 0 of every token's residual stream, which stands in for biases
 CALIBRATION_TOKENS = 64
@@ -65,15 +65,23 @@ class _Values:
 
 @torch.inference_mode()
 def synthetic(
-    architecture: Architecture, vocabulary_size: int, rank: int, target: Target, dtype: torch.dtype, seed: int = 0
+    shape: Shape,
+    target: Target,
+    dtype: torch.dtype,
+    seed: int = 0,
+    place: Callable[[Tensor], Tensor] = in_memory,
 ) -> tuple[PreTrainedModel, list[Predictor]]:
     """A ReLU model and its predictors that meet the target on the model's own tokens.
 
     A gate's row is part low-rank, part noise, and the predictor knows the low-rank part; their proportion sets the
     recall. The constant in the residual stream gives each layer's gates and logits the bias that sets the two
     sparsities.
+
+    Args:
+        place: ``in_memory`` or ``on_disk``.
     """
-    model = unset(architecture, vocabulary_size, context_length=4096, dtype=dtype)
+    config = configuration(shape, shape.vocabulary_size, context_length=4096)
+    model = empty(config, dtype, place).eval()
     values = _Values(torch.Generator().manual_seed(seed))
     for name, parameter in model.named_parameters():
         if "norm" in name:
@@ -85,12 +93,12 @@ def synthetic(
             values.fill(parameter, parameter.shape[1] ** -0.5)
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 parameter[0] = 0  # nothing changes the constant
-    if not architecture.tied_embeddings:
+    if not shape.tied_embeddings:
         model.get_output_embeddings().weight[:, 0] = 0
     substitute(model, Activation(name="relu"))
     correlation = target.correlation()
     constant = CONSTANT * getattr(model.config, "embedding_multiplier", 1.0)
-    predictors = [_predictable(ffn.module, rank, correlation, constant, values) for ffn in gated_ffns(model)]
+    predictors = [_predictable(ffn.module, shape.rank, correlation, constant, values) for ffn in gated_ffns(model)]
     _set_biases(model, predictors, target, seed)
     return model, predictors
 

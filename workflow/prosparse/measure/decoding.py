@@ -29,6 +29,7 @@ from prosparse.measure import engines
 from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
 from prosparse.measure.decoding_turns import TURN, Arm, Decoded, Generated, decode, nothing_read
 from prosparse.measure.quartiles import quartiles
+from prosparse.models.build import in_memory, on_disk
 from prosparse.models.load import load
 from prosparse.operators.quantized import FORMATS, Format, weight_dtype
 from prosparse.system.errors import UserError
@@ -69,7 +70,9 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
     else:
         shape = described.shape
         target = Target(described.sparsity, described.activation_recall, described.predicted_sparsity)
-        model, predicted = synthetic(shape, shape.vocabulary_size, shape.rank, target, dtype)
+        # what is rounded need never be in memory whole; what is not would be read from there more slowly
+        place = in_memory if form is None else on_disk
+        model, predicted = synthetic(shape, target, dtype, place=place)
         generator = torch.Generator().manual_seed(1)
         # skip the control tokens at the start and the single bytes at the end, which engines' tokenizers treat
         # specially

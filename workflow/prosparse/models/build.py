@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from prosparse.experiment.model import Architecture
@@ -59,21 +61,35 @@ def from_scratch(architecture: Architecture, vocabulary_size: int, context_lengt
     return AutoModelForCausalLM.from_config(config)
 
 
-def unset(architecture: Architecture, vocabulary_size: int, context_length: int, dtype: torch.dtype) -> PreTrainedModel:
-    """Build a SwiGLU decoder with uninitialized weights, for callers that set them: drawing billions takes minutes."""
-    return empty(configuration(architecture, vocabulary_size, context_length), dtype).eval()
+def in_memory(weight: Tensor) -> Tensor:
+    """An uninitialized tensor like this one."""
+    return torch.empty_like(weight, device="cpu")
 
 
-def empty(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Build a model with uninitialized weights and an activation that transformers knows.
+def on_disk(weight: Tensor) -> Tensor:
+    """An uninitialized tensor like this one in a temporary file.
 
-    Buffers are initialized, since no checkpoint provides the non-persistent ones (rotary frequencies, Gemma's scales).
+    The system writes it to disk and reads it again as it needs memory, so that a model that is rounded to fewer bits
+    matrix by matrix need never fit in memory whole. The same holds for a checkpoint whose dtype is kept: transformers
+    maps its files.
+    """
+    with tempfile.NamedTemporaryFile(prefix="prosparse-weights-") as file:  # without its name once it is mapped
+        return torch.from_file(file.name, True, weight.numel(), dtype=weight.dtype).view(weight.shape)
+
+
+def empty(
+    config: PretrainedConfig, dtype: torch.dtype = torch.float32, place: Callable[[Tensor], Tensor] = in_memory
+) -> PreTrainedModel:
+    """Build a model with uninitialized weights, each where ``place`` says, and an activation that transformers knows.
+
+    Drawing random weights by the billion takes minutes, so callers set them from elsewhere. Buffers are initialized,
+    since no checkpoint provides the non-persistent ones (rotary frequencies, Gemma's scales).
     """
     setattr(config, activation_key(config), "silu")
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(torch.empty_like(weight, device="cpu"), weight.requires_grad))
+            setattr(module, name, nn.Parameter(place(weight), weight.requires_grad))
     model.tie_weights()
     return model
