@@ -230,6 +230,8 @@ class Synthetic:
             for run, activation in needs.predicted_benchmarks:
                 path = self.layout.predicted_benchmarks(run, activation, seed)
                 self.json(path, self.answered(run, activation, seed))
+        if needs.precision:
+            self.json(self.layout.precision(), self.rounded())
         if needs.operators:
             self.json(self.layout.operators(), self.timed(self.random_cases()))
         if needs.trained_operators:
@@ -378,6 +380,18 @@ class Synthetic:
             "layer_sparsity": [sparsity] * 6, "loss": loss, "tokens": 8192, "kinds": kinds,
             "provenance": self.provenance(30.0),
         }  # fmt: skip
+
+    def rounded(self) -> dict[str, Any]:
+        """Loss of the decoded pairs in each precision: 4 bits cost 0.1 nats and add half a point of sparsity."""
+        models = []
+        for pair in dict.fromkeys(table2_rows.decoded(self.experiment).values()):
+            run, _, activation = pair.partition("@")
+            for precision in self.experiment.decoding.precisions:
+                cost = 0.1 if precision == "q4_0" else 0.0
+                share = self.share(run, activation, self.experiment.seeds[0])
+                found = {"sparsity": share + cost / 20, "loss": self.plan(run)[1] + cost}
+                models.append({"pair": pair, "precision": precision, **found, "bits_per_byte": 1.4, "tokens": 8192})
+        return {"device": "cpu", "models": models, "provenance": self.provenance(5.0)}
 
     def decoded(self, shape: str | None = None) -> dict[str, Any]:
         """Of the trained models, or of a shape's synthetic ones."""

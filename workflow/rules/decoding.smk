@@ -1,4 +1,5 @@
-# Decoding speed in tokens/s: of the trained models, and of synthetic ones at true shapes against other engines.
+# Decoding speed in tokens/s: of the trained models, and of synthetic ones at true shapes against other engines. Loss in
+# each precision.
 decoded_pairs = table2_rows.decoded(experiment).values()
 
 
@@ -26,6 +27,29 @@ rule decoding:
         # large pages, as in rule operators
         "THP_MEM_ALLOC_ENABLE=1 OMP_NUM_THREADS={threads} prosparse step decoding"
         " --specification {params.specification:q} --output {output} > {log} 2>&1"
+
+
+rule precision:
+    input:
+        checkpoints=lambda wildcards: pairs_checkpoints(decoded_pairs),
+        tokens=lambda wildcards: pairs_tokens(decoded_pairs),
+    output:
+        "<experiment>/measurements/precision.json",
+    log:
+        "<experiment>/logs/precision.log",
+    benchmark:
+        "<experiment>/timings/precision.tsv"
+    conda:
+        "../../envs/prosparse.yaml"
+    resources:
+        mem_mb=lambda wildcards: max(
+            memory.measuring_megabytes(layout, experiment.pair(pair)[0])
+            for pair in decoded_pairs
+        ),
+    params:
+        specification=lambda wildcards: as_json(timings.precision(layout)),
+    shell:
+        "prosparse step precision --specification {params.specification:q} --output {output} > {log} 2>&1"
 
 
 rule decoding_shape:

@@ -35,6 +35,7 @@ def test_every_specification_arrives_as_it_was_sent(layout):
         timings.operators(layout),
         timings.trained_operators(layout),
         timings.decoding(layout),
+        timings.precision(layout),
         timings.decoding_shape(layout, "llama-7b"),
     ):
         sent = json.dumps(built.model_dump(mode="json"))

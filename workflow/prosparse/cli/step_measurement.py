@@ -152,6 +152,14 @@ def decoding(specification: Specification, output: Output) -> None:
     _measure(measure, DecodingSpecification.model_validate_json(specification), output)
 
 
+def precision(specification: Specification, output: Output) -> None:
+    """Measure loss and sparsity with weights in each precision of decoding."""
+    from prosparse.experiment.timings import PrecisionSpecification
+    from prosparse.measure.precision import measure
+
+    _measure(measure, PrecisionSpecification.model_validate_json(specification), output)
+
+
 def powerinfer(
     specification: Specification,
     output: Annotated[Path, typer.Option(help="PowerInfer's program, in build/bin of its directory.")],
@@ -247,7 +255,7 @@ def compiled_operators(output: Output) -> None:
 COMMANDS = {
     each.__name__.replace("_", "-"): each
     for each in (
-        sparsity, stage_sparsity, benchmarks, bases, prediction, decoding, powerinfer, overhead, operators,
+        sparsity, stage_sparsity, benchmarks, bases, prediction, decoding, precision, powerinfer, overhead, operators,
         compiled_operators,
     )
 }  # fmt: skip

@@ -64,6 +64,11 @@ class Decoding(Section):
     shapes: dict[Name, Shape] = Field(default={}, description="Synthetic models by name.")
     engines: Engines = Field(default=Engines(), description="Engines to compare with.")
 
+    @property
+    def rounds(self) -> bool:
+        """Whether trained models are decoded in a format that changes their loss noticeably."""
+        return any(precision in BLOCKS for precision in self.precisions)
+
     def of_shape(self, name: str) -> list[WeightPrecision]:
         """Return the precisions of a shape."""
         return self.shapes[name].precisions or self.precisions

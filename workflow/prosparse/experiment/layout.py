@@ -188,6 +188,10 @@ class Layout:
         name = "decoding.json" if shape is None else f"decoding/{shape}.json"
         return self.directory / "measurements" / name
 
+    def precision(self) -> Path:
+        """Return the loss and sparsity of the trained models in each precision."""
+        return self.directory / "measurements/precision.json"
+
     def operators(self) -> Path:
         return self.directory / "measurements/operators.json"
 

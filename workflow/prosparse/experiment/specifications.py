@@ -159,7 +159,7 @@ class BasesSpecification(Section):
     corpora: dict[str, MeasuredCorpus]
 
 
-def _measured_corpora(experiment: Experiment) -> dict[str, MeasuredCorpus]:
+def measured_corpora(experiment: Experiment) -> dict[str, MeasuredCorpus]:
     weights = experiment.data.mixtures[experiment.data.mixed]
     return {
         name: MeasuredCorpus(stands_for=corpus.stands_for, weight=weights.get(name, 0))
@@ -171,7 +171,7 @@ def sparsity(experiment: Experiment, run: str) -> SparsitySpecification:
     return SparsitySpecification(
         split=measured_split(experiment, run),
         activations=[str(activation) for activation in measured_activations(experiment, run)],
-        corpora=_measured_corpora(experiment),
+        corpora=measured_corpora(experiment),
         precision=experiment.precision,
     )
 
@@ -184,7 +184,7 @@ def stage_sparsity(experiment: Experiment, run: str) -> StageSparsitySpecificati
             MeasuredStage(stage=stage, step=0 if stage is None else chosen.stages[stage].until)
             for stage, _ in chain(experiment, run)
         ],
-        corpora=_measured_corpora(experiment),
+        corpora=measured_corpora(experiment),
         precision=experiment.precision,
     )
 
@@ -194,10 +194,10 @@ def prediction(experiment: Experiment) -> PredictionSpecification:
     return PredictionSpecification(
         kinds=list(experiment.predictors.kinds),
         decision_threshold=experiment.predictors.decision_threshold,
-        corpora=_measured_corpora(experiment),
+        corpora=measured_corpora(experiment),
         precision=experiment.precision,
     )
 
 
 def bases(experiment: Experiment) -> BasesSpecification:
-    return BasesSpecification(corpora=_measured_corpora(experiment))
+    return BasesSpecification(corpora=measured_corpora(experiment))

@@ -10,6 +10,7 @@ from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.measurement import Operators
 from prosparse.experiment.section import Section, WeightPrecision
+from prosparse.experiment.specifications import MeasuredCorpus, measured_corpora
 from prosparse.published.settings import scale_of, settings
 
 
@@ -52,6 +53,23 @@ class SyntheticModel(Section):
     sparsity: float
     activation_recall: float
     predicted_sparsity: float
+
+
+class MeasuredModel(Section):
+    """A checkpoint under an activation, and the tokens that it is measured on."""
+
+    pair: str
+    checkpoint: Path
+    activation: Activation
+    tokens: Path  # one folder of tokens per corpus
+
+
+class PrecisionSpecification(Section):
+    """The models to measure with weights in each precision."""
+
+    precisions: list[WeightPrecision]
+    models: list[MeasuredModel]
+    corpora: dict[str, MeasuredCorpus]
 
 
 class DecodingSpecification(Section):
@@ -112,6 +130,25 @@ def decoding(layout: Layout) -> DecodingSpecification:
         decision_threshold=experiment.predictors.decision_threshold if experiment.predictors else 0.5,
         powerinfer=None,
         models=models,
+    )
+
+
+def precision(layout: Layout) -> PrecisionSpecification:
+    """Describe the trained models that are decoded, each once."""
+    experiment, models = layout.experiment, []
+    assert experiment.decoding is not None
+    for pair in dict.fromkeys(table2_rows.decoded(experiment).values()):
+        run, activation = experiment.pair(pair)
+        models.append(
+            MeasuredModel(
+                pair=pair,
+                checkpoint=layout.checkpoint(run, None, experiment.seeds[0]),
+                activation=activation,
+                tokens=layout.tokens(experiment.tokenizer(run)),
+            )
+        )
+    return PrecisionSpecification(
+        precisions=experiment.decoding.precisions, models=models, corpora=measured_corpora(experiment)
     )
 
 

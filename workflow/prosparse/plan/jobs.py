@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from prosparse.experiment import lineage
+from prosparse.experiment import lineage, table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.plan.costs import (
@@ -176,6 +176,19 @@ def prediction_job(layout: Layout, pair: tuple[str, str], seed: int) -> Job:
     flops = forward_flops(layout, pair[0], tokens)
     output = layout.relative(layout.prediction(*pair, seed))
     return Job("prediction", f"{pair[0]}@{pair[1]}, seed {seed}", output, tokens, flops, run=pair[0])
+
+
+def precision_job(layout: Layout) -> Job:
+    """Count one pass of each decoded model in each precision."""
+    experiment, data = layout.experiment, layout.experiment.data
+    assert experiment.decoding is not None
+    pairs = dict.fromkeys(table2_rows.decoded(experiment).values())
+    tokens = len(experiment.decoding.precisions) * data.heldout_sequences * len(data.corpora) * data.context_length
+    passes = [forward_flops(layout, experiment.pair(pair)[0], tokens) for pair in pairs]
+    known = [flops for flops in passes if flops is not None]
+    flops = sum(known) if len(known) == len(passes) else None
+    output = layout.relative(layout.precision())
+    return Job("precision", f"{len(pairs)} models", output, len(pairs) * tokens, flops)
 
 
 def token_jobs(layout: Layout, trained: Iterable[tuple[str, int]]) -> list[Job]:

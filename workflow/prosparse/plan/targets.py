@@ -28,6 +28,7 @@ from prosparse.plan.jobs import (
     Requests,
     benchmarks_job,
     marked,
+    precision_job,
     prediction_job,
     predictors_job,
     sparsity_job,
@@ -85,7 +86,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
         predictors = predictors | {(run, str(activation)) for run, activation in predicted}
     checkpoints: set[tuple[str, int | None]] = set(needs.stages)
     measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity | needs.stage_sparsity
-    if needs.decoding:
+    if needs.decoding or needs.precision:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.decoded(experiment).values()}
     if needs.trained_operators:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.trained(experiment).values()}
@@ -105,6 +106,8 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
             found += [benchmarks_job(layout, pair, seed, requests, is_predicted) for pair in sorted(pairs)]
         found += [predictors_job(layout, pair, seed) for pair in sorted(predictors)]
         found += [prediction_job(layout, pair, seed) for pair in sorted(needs.prediction)]
+    if needs.precision:
+        found.append(precision_job(layout))
     timings = [("decoding", layout.decoding())] if needs.decoding else []
     timings += [("decoding", layout.decoding(shape)) for shape in sorted(needs.decoding_shapes)]
     timings += [("operators", layout.operators())] if needs.operators else []

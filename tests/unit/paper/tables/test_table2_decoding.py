@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from helpers.synthetic_results import CONFIG, Synthetic
 from helpers.tables import row_of
 
 from prosparse.paper.tables.registry import TABLES
@@ -25,9 +28,23 @@ def test_decoding_has_a_row_for_every_model_and_precision(synthetic, decoding):
         for mode in ("exact", "predicted"):
             expected[f"{mode}_over_dense"] = modes[mode]["times_faster_than_dense"]["median"]
             expected[f"{mode}_over_llama.cpp"] = speeds[mode] / engine
+        quality = next(
+            each
+            for each in json.loads(synthetic.layout.precision().read_text())["models"]
+            if (each["pair"], each["precision"]) == (found["pair"], precision)
+        )
+        expected |= {"held_out_loss": quality["loss"], "average_sparsity": 100 * quality["sparsity"]}
         cells = row_of(table, f"ProSparse-7B, {precision}").cells
         assert {key: cell.ours.mean for key, cell in cells.items()} == pytest.approx(expected)
     assert not {"exact", "predicted"} & row_of(table, "Dense-7B, q4_0").cells.keys()  # SiLU has no zeros
+
+
+def test_loss_is_measured_where_a_format_changes_it(tmp_path, synthetic):
+    assert TABLES.needs("table2_decoding", synthetic.experiment).precision
+    raw = {**CONFIG, "decoding": {**CONFIG["decoding"], "precisions": ["bfloat16"]}}
+    plain = Synthetic(tmp_path, raw).write()
+    assert not TABLES.needs("table2_decoding", plain.experiment).precision
+    assert "held_out_loss" not in [column.key for column in TABLES.build("table2_decoding", plain.results).columns]
 
 
 def test_a_bound_is_the_bytes_over_the_bandwidth(synthetic, decoding):
@@ -91,6 +108,7 @@ def test_a_precision_that_a_model_cannot_have_says_why(synthetic):
     synthetic.edit(synthetic.layout.decoding(), refuse)
     table = TABLES.build("table2_decoding", synthetic.results)
     cells = row_of(table, "ProSparse-7B, q4_0").cells
+    cells = {key: cell for key, cell in cells.items() if key not in ("held_out_loss", "average_sparsity")}
     assert {key: cell.note for key, cell in cells.items()} == dict.fromkeys(
         ("dense", "exact", "predicted"), "missing: rows of 144 values"
     )

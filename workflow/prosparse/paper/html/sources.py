@@ -59,6 +59,8 @@ class Sources:
         if key.startswith(("step2", "step3")) or table.name.startswith("table2_operators"):
             return [layout.operators(), layout.trained_operators()]
         found = _checkpoint(layout.experiment, row.pair)
+        if table.name == "table2_decoding" and key in (LOSS.key, SPARSITY.key):
+            return [layout.precision()]
         if found is None or table.name.startswith("table2_decoding"):
             shapes = layout.experiment.decoding.shapes if layout.experiment.decoding else {}
             return [layout.decoding(), *(layout.decoding(shape) for shape in shapes)]

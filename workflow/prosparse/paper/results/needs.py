@@ -16,7 +16,8 @@ class Needs:
 
     Holds runs, (run, activation), (run, stage), whether the operators (also with
     trained models' patterns) and decoding are timed, the shapes of
-    ``experiment.decoding`` at which decoding is timed, and the runs whose sparsity is measured after every stage.
+    ``experiment.decoding`` at which decoding is timed, the runs whose sparsity is measured after every stage, and
+    whether loss is measured in each precision of decoding.
     """
 
     sparsity: set[str] = field(default_factory=set)
@@ -29,6 +30,7 @@ class Needs:
     decoding_shapes: set[str] = field(default_factory=set)
     stage_sparsity: set[str] = field(default_factory=set)
     trained_operators: bool = False
+    precision: bool = False
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
@@ -66,6 +68,7 @@ class Needs:
             "predicted_benchmarks": [
                 layout.predicted_benchmarks(*pair, seed) for pair in sorted(self.predicted_benchmarks) for seed in seeds
             ],
+            "precision": [layout.precision()] if self.precision else [],
             "decoding": [
                 *([layout.decoding()] if self.decoding else []),
                 *(layout.decoding(shape) for shape in sorted(self.decoding_shapes)),

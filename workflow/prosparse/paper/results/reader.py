@@ -184,6 +184,14 @@ class Results:
         """
         return self._json(self.layout.decoding(shape))
 
+    def precision(self) -> dict[str, Any]:
+        """Return the trained models' loss and sparsity in each precision of decoding (``measure/precision.py``).
+
+        Raises:
+            MissingResult: if the file does not exist.
+        """
+        return self._json(self.layout.precision())
+
     def operators(self) -> dict[str, Any]:
         """Return the measured times of the sparse operators (``measure/operators.py``).
 

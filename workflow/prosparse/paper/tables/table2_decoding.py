@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import ENGINES, MODES, Arm, Model, decoding_in_all_precisions
@@ -15,15 +16,21 @@ from prosparse.paper.tables.acceleration_cells import (
     note_conditions,
     note_missing,
 )
+from prosparse.paper.tables.columns import LOSS, SPARSITY
 from prosparse.paper.tables.operator_cells import measured
 from prosparse.paper.tables.table import Cell, Column, Row, Table
 
+WEIGHTS_ONLY = "weights in this precision, computed in float32"
 #: Our modes that skip neurons, and what their speed is compared with.
 COMPARED = [(mode, over) for over in ("dense", "llama.cpp") for mode in ("exact", "predicted")]
 
 
 def needs(experiment: Experiment) -> Needs:
-    return accelerated.decoding_needs(experiment)
+    return accelerated.decoding_needs(experiment) | Needs(precision=_measures_loss(experiment))
+
+
+def _measures_loss(experiment: Experiment) -> bool:
+    return experiment.decoding is not None and experiment.decoding.rounds and bool(table2_rows.decoded(experiment))
 
 
 def build(results: Results) -> Table:
@@ -39,6 +46,7 @@ def build(results: Results) -> Table:
                 for mode, over in COMPARED
                 if over in ways
             ),
+            *([SPARSITY, LOSS] if _measures_loss(results.experiment) else []),
         ],
         row_title="Model and precision of weights",
         notes=[
@@ -50,12 +58,16 @@ def build(results: Results) -> Table:
         ],
     )
     gone: dict[str, list[str]] = {}
-    decodings = decoding_in_all_precisions(results)
+    decodings, quality = decoding_in_all_precisions(results), _quality(results)
     for decoding in decodings:
         for model in decoding.models:
-            table.rows.append(_row(results, model, list(ways), gone))
+            row = _row(results, model, list(ways), gone)
+            row.cells.update(quality.get((model.pair, model.precision), {}))
+            table.rows.append(row)
     if any(model.precision in ("q8_0", "q4_0") for decoding in decodings for model in decoding.models):
         table.note("q8_0 and q4_0: ggml's formats, the same blocks in every engine; transformers has neither.")
+    if _measures_loss(results.experiment):
+        table.note("Sparsity and held-out loss: with weights in this precision, and all else in float32; one seed.")
     _note_engines(table, asked)
     note_conditions(table, decodings)
     reason = accelerated.missing_decoding(results.experiment)
@@ -63,6 +75,20 @@ def build(results: Results) -> Table:
         gone.setdefault(reason, []).append("everything")
     note_missing(table, gone)
     return table
+
+
+def _quality(results: Results) -> dict[tuple[str | None, str], dict[str, Cell]]:
+    """Return the cells of loss and sparsity by pair and precision."""
+    if not _measures_loss(results.experiment):
+        return {}
+    return {
+        (found["pair"], found["precision"]): {
+            LOSS.key: Cell(Value((found["loss"],)), note=WEIGHTS_ONLY),
+            SPARSITY.key: Cell(Value((100 * found["sparsity"],)), note=WEIGHTS_ONLY),
+        }
+        for found in results.precision()["models"]
+        if "missing" not in found
+    }
 
 
 def _row(results: Results, model: Model, ways: list[str], gone: dict[str, list[str]]) -> Row:
