@@ -67,7 +67,7 @@ rule train_stage:
     shell:
         "prosparse step launch {params.processes} {params.requeue} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.continuations} {params.teacher}"
-        " {params.budget} --output {output.provenance} > {log} 2>&1"
+        " {params.budget} --output {output.provenance} >> {log} 2>&1"
 
 
 given = workflow.resource_settings.overwrite_resources.get("train_stage", {})

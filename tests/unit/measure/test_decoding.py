@@ -11,7 +11,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.decoding import Decoding, Shape
 from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import predictors
-from prosparse.measure import decoding
+from prosparse.measure import bandwidth, decoding
 from prosparse.measure.decoding import measure
 from prosparse.system.errors import UserError
 
@@ -25,9 +25,15 @@ MODE = {
 PARTS = {"attention", "head", "gate", "active_rows", "predictor", "kv_cache", "all"}
 
 
+@pytest.fixture(autouse=True)
+def small_probe(monkeypatch):
+    probe = bandwidth.probe(1 << 20, 1)
+    monkeypatch.setattr(bandwidth, "probe", lambda: probe)
+
+
 def check_layout(found, modes, keys):
     assert keys | {"row", "scale", "precision", "synthetic", "architecture", "weight_bytes", "sparsity", "bandwidth",
-                   "modes", "same_tokens_as_dense"} == set(found)  # fmt: skip
+                   "modes", "same_tokens_as_dense", "engines"} == set(found)  # fmt: skip
     assert set(found["bandwidth"]) == SPREAD
     assert list(found["modes"]) == modes
     for name, mode in found["modes"].items():
@@ -76,12 +82,13 @@ FFN, ATTENTION, PREDICTOR, HEAD, NORMS = 3 * 64 * 160, 2 * (64 * 64 + 64 * 32), 
 def test_measures_a_synthetic_model():
     found = measure(specified([synthetic("bfloat16")]))
     (model,) = found.pop("models")
+    assert set(found.pop("memory_read")) == {"streams", "ahead", "huge_pages"}
     assert found == {
         "device": "cpu", "threads": torch.get_num_threads(), "prompts": 2, "prompt_tokens": 5,
         "new_tokens": 32,
     }  # fmt: skip
     shares = {"activation_recall", "predicted_sparsity"}
-    check_layout(model, ["torch", "dense", "exact", "predicted"], shares | {"engines"})
+    check_layout(model, ["torch", "dense", "exact", "predicted"], shares)
     named = model["row"], model["scale"], model["precision"], model["synthetic"]
     assert named == ("ProSparse-7B", "7B", "bfloat16", True)
     assert model["architecture"] == {

@@ -166,10 +166,10 @@ def powerinfer(
 ) -> None:
     """Build PowerInfer for CPUs."""
     from prosparse.experiment.decoding import PowerInfer
-    from prosparse.measure import engines
+    from prosparse.measure import powerinfer
 
     wanted = PowerInfer.model_validate_json(specification)
-    engines.build_powerinfer(wanted.source, wanted.revision, output.parents[2])
+    powerinfer.build_powerinfer(wanted.source, wanted.revision, output.parents[2])
 
 
 def overhead(

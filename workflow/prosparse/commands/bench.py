@@ -19,11 +19,11 @@ from prosparse.experiment.timings import DecodingSpecification
 from prosparse.inference.gguf_model import is_gguf
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.text import encode
-from prosparse.measure import engines
+from prosparse.measure import llamacpp
 from prosparse.measure.decoding import export_for_engines, measure_engines, measure_modes
 from prosparse.models.load import own_activation
 from prosparse.plan.text import aligned, gigabytes
-from prosparse.system.errors import ConfigError, UserError
+from prosparse.system.errors import ConfigError, EngineMissing, UserError
 from prosparse.system.provenance import processor
 
 NAMES = {"torch": "transformers"}
@@ -79,11 +79,13 @@ def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]
             files: dict[str, Path | UserError] = {"llama.cpp": link}
         else:
             files = export_for_engines(model, predictors or [], specification, precision, Path(directory))
-        found = measure_modes(model, predictors, prompts, specification, f"{wanted.checkpoint}, {precision}", rounding)
+        label = f"{wanted.checkpoint}, {precision}"
+        found = measure_modes(model, predictors, prompts, specification, label, rounding, files)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         del model, predictors
         gc.collect()
-        timed = measure_engines(files, prompts, specification)
+        measure_engines(found, files, prompts, specification)
+    timed = found["engines"]
     others = {name: {"missing": missing[name]} if name in missing else timed[name] for name in _wanted_engines(wanted)}
     sizes = f"{gigabytes(found['weight_bytes'])} GB of weights, at most {gigabytes(peak)} GB in memory"
     return [f"{wanted.checkpoint} with {activation}, {precision}: {sizes}", *_lines(wanted, activation, found, others)]
@@ -96,8 +98,8 @@ def _wanted_engines(wanted: Bench) -> list[str]:
 def _specification(wanted: Bench, missing: dict[str, str]) -> DecodingSpecification:
     """Of the engines that are there; adds why another is not to ``missing``."""
     try:
-        engines.llama_cpp_interpreter()
-    except engines.EngineMissing as error:
+        llamacpp.interpreter()
+    except EngineMissing as error:
         missing["llama.cpp"] = str(error)
     powerinfer = PowerInfer(source=str(wanted.powerinfer)) if wanted.powerinfer is not None else None
     return DecodingSpecification(

@@ -149,6 +149,12 @@ def reader(path: Path) -> gguf.GGUFReader:
         raise UserError(f"{path} is not a GGUF file, or not all of it: {error}") from None
 
 
+def precision(path: Path) -> str:
+    """The dtype or format of a file's matrices."""
+    types = {tensor.tensor_type.name for tensor in reader(path).tensors if len(tensor.shape) == 2}
+    return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name) for name in sorted(types))
+
+
 def read_back(path: Path) -> dict[str, Tensor]:
     """The tensors of a file for either engine by name, in their stored dtype and shape.
 

@@ -146,7 +146,7 @@ def _joined(linears: list[StreamingLinear]) -> tuple[Tensor, Tensor | None]:
     sizes = [len(linear.weight) for linear in linears]
     for linear, part in zip(linears, weight.split(sizes), strict=True):
         linear.weight = nn.Parameter(part, requires_grad=False)
-    biases = [linear.bias for linear in linears]
+    biases: list[Tensor | None] = [linear.bias for linear in linears]
     if all(bias is None for bias in biases):
         return weight, None
     dtype = next(bias.dtype for bias in biases if bias is not None)

@@ -1,8 +1,9 @@
 """Tokens per second in every decoding mode, next to what memory bandwidth allows.
 
 The paper's protocol: batch 1, five-token prompts, greedy, with the time to first token reported separately. The modes
-take turns every few tokens, each continuing its own text. Between turns we only read the model's weights, to measure
-bandwidth. A change in the machine's speed thus affects all modes alike, and every ratio compares neighbours in time.
+take turns every few tokens, each continuing its own text, and llama.cpp with them where memory holds its copy of the
+weights too. Between turns we only read memory, to measure bandwidth. A change in the machine's speed thus affects all
+alike, and every ratio compares neighbours in time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import gc
 import statistics
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -25,16 +28,18 @@ from prosparse.inference.decoding import prepare, weight_bytes
 from prosparse.inference.predictors import Predictor
 from prosparse.inference.sparse_ffn import Rounding
 from prosparse.inference.synthetic import Target, synthetic
-from prosparse.measure import engines
+from prosparse.measure import bandwidth, powerinfer
 from prosparse.measure.decoding_bytes import bytes_of_a_token, count_shares
 from prosparse.measure.decoding_turns import TURN, Arm, Decoded, Generated, decode, nothing_read
+from prosparse.measure.llamacpp import LlamaCpp, LlamaCppText
 from prosparse.measure.quartiles import quartiles
 from prosparse.models.build import in_memory, on_disk
 from prosparse.models.load import load
 from prosparse.operators.quantized import FORMATS, Format, weight_dtype
-from prosparse.system.errors import UserError
+from prosparse.system.errors import EngineMissing, UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
+SPARE_BYTES = 1 << 30  # of memory, beside the weights that take turns
 
 
 def measure(specification: DecodingSpecification) -> dict[str, Any]:
@@ -42,8 +47,10 @@ def measure(specification: DecodingSpecification) -> dict[str, Any]:
     if not hasattr(torch.ops.prosparse, "read_rows"):
         raise UserError("decoding can be timed only where the native operators can be built: see the warning above")
     settings = specification.settings
+    probe = bandwidth.probe()
     measured = [_measure(model, specification) for model in specification.models]
     return {
+        "memory_read": {"streams": probe.streams, "ahead": probe.ahead, "huge_pages": probe.huge_pages},
         "device": "cpu",  # even on machines with a GPU: the single-token operators are for CPUs
         "threads": torch.get_num_threads(),
         "prompts": settings.prompts,
@@ -91,20 +98,21 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
         "rank": predicted[0].rank if predicted else None,
     }
     with tempfile.TemporaryDirectory(prefix="prosparse-engines-") as directory:
-        files = {}
+        files: dict[str, Path | UserError] = {}
         if isinstance(described, SyntheticModel):
             files = export_for_engines(model, predicted or [], specification, described.precision, Path(directory))
         try:
-            ours = measure_modes(model, predicted, prompts, specification, label, form)
+            found = measure_modes(model, predicted, prompts, specification, label, form, files)
         except UserError as error:
             if form is None:
                 raise
-            ours = {"missing": str(error), "modes": {}}  # a size that the format does not hold
+            found = {"missing": str(error), "modes": {}}  # a size that the format does not hold
             print(f"{label}: {error}", flush=True)
         del model, predicted
         gc.collect()
-        others = measure_engines(files, prompts, specification) if isinstance(described, SyntheticModel) else {}
-    return {**about, **ours, **({"engines": others} if others else {})}
+        if isinstance(described, SyntheticModel):
+            measure_engines(found, files, prompts, specification)
+    return {**about, **found}
 
 
 def measure_modes(
@@ -113,25 +121,37 @@ def measure_modes(
     prompts: list[list[int]],
     specification: DecodingSpecification,
     label: str,
-    form: Format | Rounding | None = None,
+    form: Format | Rounding | None,
+    files: dict[str, Path | UserError],
 ) -> dict[str, Any]:
-    """Measure every mode of ours, with weights in ``form``, and without one transformers' ``generate``."""
+    """Measure every mode of ours, with weights in ``form``, and without one transformers' ``generate``.
+
+    llama.cpp takes turns with our modes if its file is there and memory holds it too.
+    """
     new_tokens = specification.settings.new_tokens
     arms = {"torch": Arm(lambda prompt, new_tokens: Generated(model, prompt))} if form is None else {}
     if arms:
         # torch's products need another weight layout, and memory holds only one: so measure them first, on fewer tokens
-        decode(model, arms, prompts[:2], min(new_tokens, 2 * TURN), label)
+        decode(arms, prompts[:2], min(new_tokens, 2 * TURN), label)
     decoder = prepare(model, predicted, specification.decision_threshold, form)
 
     def begin(mode: Any) -> Callable[[], None]:
         return lambda: setattr(decoder, "mode", mode)
 
     write = partial(Decoded, decoder)
-    modes = {mode: Arm(write, begin(mode)) for mode in decoder.modes}
-    decode(model, modes, prompts, new_tokens, label)
+    modes, beside = {mode: Arm(write, begin(mode)) for mode in decoder.modes}, dict[str, Arm]()
+    with ExitStack() as stack:
+        path = files.get("llama.cpp")
+        if isinstance(path, Path) and psutil.virtual_memory().available > path.stat().st_size + SPARE_BYTES:
+            try:
+                engine = stack.enter_context(_opened(path, prompts, new_tokens))
+                beside["llama.cpp"] = Arm(lambda prompt, _: LlamaCppText(engine, prompt))
+            except UserError as error:
+                files["llama.cpp"] = error
+        decode(modes | beside, prompts, new_tokens, label)
     overhead = Arm(write)
     with nothing_read(decoder):
-        decode(model, {"overhead": overhead}, prompts[:2], new_tokens, label)
+        decode({"overhead": overhead}, prompts[:2], new_tokens, label)
     texts = zip(prompts, modes["dense"].texts, strict=True)
     shares = count_shares(decoder, [[*prompt, *text] for prompt, text in texts])
     context = len(prompts[0]) + new_tokens / 2
@@ -143,20 +163,30 @@ def measure_modes(
         "sparsity": float((1 - active).mean()),
         "bandwidth": quartiles([value / 1e9 for value in modes["dense"].bandwidths]),
         "modes": {
-            name: _mode(arm, modes["dense"] if name in modes else None, read.get(name, read["dense"]), overhead)
+            name: _mode(arm, modes["dense"], read[name], overhead) if name in modes else _mode(arm, None, read["dense"])
             for name, arm in arms.items()
         },
+        "engines": {},
         "same_tokens_as_dense": {
             name: _share_equal(arm.texts, modes["dense"].texts) for name, arm in arms.items() if name != "dense"
         },
     }
+    for name, arm in beside.items():
+        found["engines"][name] = {**engine.about(), **_mode(arm, modes["dense"], read["dense"])}
+        for mode, ours in modes.items():
+            ratios = [other / own for own, other in zip(ours.seconds, arm.seconds, strict=True)]
+            found["modes"][mode][f"times_faster_than_{name}"] = quartiles(ratios)
     if predicted is not None:
         found["activation_recall"] = float((both / active).mean())
         found["predicted_sparsity"] = float((1 - predicted_share).mean())
     return found
 
 
-def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm) -> dict[str, Any]:
+def _opened(path: Path, prompts: list[list[int]], new_tokens: int) -> LlamaCpp:
+    return LlamaCpp(path, max(map(len, prompts)) + new_tokens, torch.get_num_threads())
+
+
+def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm | None = None) -> dict[str, Any]:
     bounds = [read["all"] / bandwidth for bandwidth in arm.bandwidths]
     found = {
         "tokens_per_second": quartiles(arm.rates),
@@ -169,6 +199,7 @@ def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm) -> d
     if dense is not None:
         ratios = [d / s for d, s in zip(dense.seconds, arm.seconds, strict=True)]
         found["times_faster_than_dense"] = quartiles(ratios)
+    if overhead is not None:
         found["overhead_milliseconds"] = 1000 * statistics.median(overhead.seconds)
     return found
 
@@ -209,32 +240,40 @@ def export_for_engines(
 
 
 def measure_engines(
-    files: dict[str, Path | UserError], prompts: list[list[int]], specification: DecodingSpecification
-) -> dict[str, Any]:
-    """Measure the engines whose files there are, and delete the files; what is missing says why."""
+    found: dict[str, Any],
+    files: dict[str, Path | UserError],
+    prompts: list[list[int]],
+    specification: DecodingSpecification,
+) -> None:
+    """Measure the engines whose files there are and that took no turns; add them to ``found``, or why they are missing.
+
+    Deletes the files.
+    """
     new_tokens, threads = specification.settings.new_tokens, torch.get_num_threads()
+    timed = found.setdefault("engines", {})
 
-    def powerinfer(path: Path) -> dict[str, Any]:
+    def run_llama_cpp(path: Path) -> dict[str, Any]:
+        with _opened(path, prompts, new_tokens) as engine:
+            arm = Arm(lambda prompt, _: LlamaCppText(engine, prompt))
+            decode({"llama.cpp": arm}, prompts, new_tokens, "llama.cpp")
+            return {**engine.about(), **_mode(arm, None, found["modes"]["dense"]["bytes"])}
+
+    def run_powerinfer(path: Path) -> dict[str, Any]:
         if specification.powerinfer is None:
-            raise engines.EngineMissing("PowerInfer has not been built")
-        return engines.powerinfer(specification.powerinfer, path, prompts, new_tokens, threads)
+            raise EngineMissing("PowerInfer has not been built")
+        result = powerinfer.powerinfer(specification.powerinfer, path, prompts, new_tokens, threads)
+        del result["tokens"]
+        return result
 
-    runs = {
-        "llama.cpp": lambda path: engines.llama_cpp(path, prompts, new_tokens, threads),
-        "powerinfer": powerinfer,
-    }
-    found: dict[str, Any] = {}
-    for name, run in runs.items():
+    for name, run in {"llama.cpp": run_llama_cpp, "powerinfer": run_powerinfer}.items():
         file = files.get(name, UserError("switched off in decoding.engines"))
         if isinstance(file, UserError):
-            found[name] = {"missing": str(file)}
+            timed[name] = {"missing": str(file)}
             continue
-        try:
-            result = run(file)
-            del result["tokens"]
-            found[name] = result
-        except UserError as error:
-            found[name] = {"missing": str(error)}
+        if name not in timed:
+            try:
+                timed[name] = run(file)
+            except UserError as error:
+                timed[name] = {"missing": str(error)}
         file.unlink()  # before reading the next engine's file: small memories cannot hold both
-        print(f"{name}: {found[name].get('tokens_per_second') or found[name]['missing']}", flush=True)
-    return found
+        print(f"{name}: {timed[name].get('tokens_per_second') or timed[name]['missing']}", flush=True)

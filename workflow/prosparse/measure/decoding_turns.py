@@ -1,4 +1,4 @@
-"""Decoding modes that take turns, and the bandwidth between turns."""
+"""Decoding modes and engines that take turns, and the memory's bandwidth between turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
@@ -18,6 +18,7 @@ from prosparse.inference.attention import cache
 from prosparse.inference.decoding import Decoder
 from prosparse.inference.generation import Text, continued
 from prosparse.inference.sparse_ffn import DecodingFFN, StreamingLinear
+from prosparse.measure import bandwidth
 from prosparse.operators.quantized import columns
 
 TURN = 16  # tokens that a mode generates per turn; the first is not timed
@@ -95,26 +96,6 @@ class _Clock(BaseStreamer):
         pass
 
 
-def streams(modules: nn.Module) -> list[Tensor]:
-    """The weights that a dense token reads, as matrices."""
-    found = []
-    for module in modules.modules():
-        if isinstance(module, DecodingFFN):
-            found += [module.gate_weight, module.neurons.flatten(1)]
-        elif isinstance(module, (StreamingLinear, nn.Linear)):
-            found.append(module.weight)
-    return found
-
-
-def _bandwidth(weights: Sequence[Tensor]) -> float:
-    """Bytes/s when reading the weights one after the other."""
-    rows = {len(weight): torch.arange(len(weight)) for weight in weights}
-    started = time.perf_counter()
-    for weight in weights:
-        torch.ops.prosparse.read_rows(weight, rows[len(weight)])
-    return sum(weight.numel() * weight.element_size() for weight in weights) / (time.perf_counter() - started)
-
-
 class Arm:
     """One way to decode: the times of its texts, and the bandwidth measured in the same turns.
 
@@ -134,21 +115,20 @@ class Arm:
         self.bandwidths: list[float] = []  # bytes/s in each turn
 
 
-def decode(
-    model: PreTrainedModel, arms: dict[str, Arm], prompts: Sequence[Sequence[int]], new_tokens: int, label: str
-) -> None:
-    order, weights = random.Random(0), streams(model)
+def decode(arms: dict[str, Arm], prompts: Sequence[Sequence[int]], new_tokens: int, label: str) -> None:
+    """Let each arm continue each prompt, in turns whose order is random."""
+    order, probe = random.Random(0), bandwidth.probe()
     for arm in arms.values():  # warm-up
         arm.begin()
         arm.write(prompts[0], 3).take_turn(3)
     for number, prompt in enumerate(prompts):
         texts = {name: arm.write(prompt, new_tokens) for name, arm in arms.items()}
         while (done := len(next(iter(texts.values())).ids) - len(prompt)) < new_tokens:
-            bandwidth = _bandwidth(weights)
+            rate = probe.rate()
             for name, arm in order.sample(list(arms.items()), len(arms)):
                 arm.begin()
                 arm.seconds.append(texts[name].take_turn(min(TURN, new_tokens - done)))
-                arm.bandwidths.append(bandwidth)
+                arm.bandwidths.append(rate)
         for name, arm in arms.items():
             arm.first_tokens.append(texts[name].first_token)
             arm.rates.append(1 / statistics.fmean(texts[name].turns))

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class ConfigError(UserError, ValueError):
     """An unusable config or input; the message names the key or file and the allowed values."""
+
+
+class EngineMissing(UserError):
+    """Another engine, or a tool to build it, is not installed; the message says what to install."""

@@ -50,10 +50,14 @@ class Arm:
         time = self.spread("milliseconds_per_token")
         return 1e3 / self.tokens_per_second.median if time is None else time.median
 
+    def speedup_over(self, other: str) -> Quartiles | None:
+        """Return the speedup over our own dense decoding or an engine, turn by turn; None if they took no turns."""
+        return self.spread(f"times_faster_than_{other}")
+
     @property
     def speedup(self) -> Quartiles | None:
-        """Return the speedup over our own dense decoding, prompt by prompt; None without one measured alongside."""
-        return self.spread("times_faster_than_dense")
+        """Return the speedup over our own dense decoding; None without one measured alongside."""
+        return self.speedup_over("dense")
 
     @property
     def bytes(self) -> int | None:
@@ -140,7 +144,7 @@ class Decoding:
         weights = ", ".join(self.precisions)
         return (
             f"{self.machine}, {weights} weights, one sequence, {self.prompts} prompts of {self.prompt_tokens} "
-            f"tokens, {self.new_tokens} new tokens each, greedy; between the runs, only reading the weights reached "
+            f"tokens, {self.new_tokens} new tokens each, greedy; between the runs, only reading memory reached "
             f"{min(rate.lower for rate in rates):.1f} to {max(rate.upper for rate in rates):.1f} GB/s"
         )
 

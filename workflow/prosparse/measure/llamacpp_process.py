@@ -1,6 +1,9 @@
-"""Greedy decoding with llama.cpp, run as a separate program by ``engines.py``.
+"""Greedy decoding with llama.cpp, run as a separate program by ``llama_cpp.py``.
 
-Reads one JSON object from standard input (path, prompts, new_tokens, threads) and writes one to standard output.
+Reads one JSON object per line from standard input and answers each with one on standard output: first the path, the
+number of threads and the number of tokens to make room for; then tokens to read, how many to write after them, and
+whether they begin a text. Times are of ``time.perf_counter``.
+
 Imports nothing from this package, which the interpreter with llama-cpp-python may not have.
 """
 
@@ -14,14 +17,13 @@ import numpy as np
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    new_tokens = request["new_tokens"]
+    request = json.loads(input())
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(request["path"].encode(), llama_cpp.llama_model_default_params())
     if model is None:
         sys.exit(f"llama.cpp cannot load {request['path']}")
     parameters = llama_cpp.llama_context_default_params()
-    parameters.n_ctx = max(map(len, request["prompts"])) + new_tokens
+    parameters.n_ctx = request["capacity"]
     parameters.n_threads = parameters.n_threads_batch = request["threads"]
     context = llama_cpp.llama_init_from_model(model, parameters)
     if context is None:
@@ -40,27 +42,18 @@ def main() -> None:
             logits[end] = -np.inf
         return int(logits.argmax())
 
-    def decode(prompt: list[int], count: int) -> tuple[list[int], list[float]]:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-        tokens: list[int] = []
-        times, fed = [time.perf_counter()], prompt
-        while len(tokens) < count:
-            tokens.append(next_token(fed))
+    build = llama_cpp.llama_print_system_info().decode().strip(" |")
+    print(json.dumps({"version": llama_cpp.__version__, "build": build}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["begins"]:
+            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        unread, tokens, times = request["tokens"], [], []
+        for _ in range(request["new_tokens"]):
+            tokens.append(next_token(unread))
             times.append(time.perf_counter())
-            fed = tokens[-1:]
-        return tokens, times
-
-    decode(request["prompts"][0], min(new_tokens, 8))  # warm-up
-    runs = [decode(prompt, new_tokens) for prompt in request["prompts"]]
-    json.dump(
-        {
-            "version": llama_cpp.__version__,
-            "build": llama_cpp.llama_print_system_info().decode().strip(" |"),
-            "tokens": [tokens for tokens, _ in runs],
-            "times": [times for _, times in runs],
-        },
-        sys.stdout,
-    )
+            unread = tokens[-1:]
+        print(json.dumps({"tokens": tokens, "times": times}), flush=True)
 
 
 if __name__ == "__main__":

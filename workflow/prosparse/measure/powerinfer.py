@@ -1,22 +1,16 @@
-"""Run other engines on the same weights: llama.cpp (dense), PowerInfer (predicted).
+"""Run PowerInfer on the same weights; it computes only the neurons that predictors call active.
 
-Batch 1 and greedy. The end token is never chosen, so that every prompt gets the same number of new tokens
-(transformers' ``min_new_tokens``). As in the paper, the speed is in decoded tokens per second, without the first token,
-whose time is separate. Nothing is estimated: a missing engine raises ``EngineMissing``.
-
-Neither engine is a dependency of this project. llama.cpp runs through llama-cpp-python in this interpreter, or in the
-one that the environment variable PROSPARSE_LLAMA_CPP names.
+Batch 1 and greedy. As in the paper, the speed is in decoded tokens per second, without the first token, whose time is
+separate. PowerInfer is no dependency of this project: nothing is estimated, a missing program raises ``EngineMissing``.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,111 +18,15 @@ from typing import Any
 
 import gguf
 
-from prosparse.inference.gguf_file import reader
+from prosparse.inference.gguf_file import precision, reader
 from prosparse.inference.vocabulary import byte_characters
 from prosparse.measure.quartiles import quartiles
-from prosparse.system.errors import UserError
+from prosparse.system.errors import EngineMissing, UserError
 from prosparse.system.files import discard
-
-LLAMA_CPP_INTERPRETER = "PROSPARSE_LLAMA_CPP"
-
-
-class EngineMissing(UserError):
-    """An engine, or a tool to build it, is not installed; the message says what to install."""
-
-
-def llama_cpp_interpreter() -> str:
-    """The Python interpreter that has llama-cpp-python.
-
-    Raises:
-        EngineMissing: llama-cpp-python is not installed.
-    """
-    interpreter = os.environ.get(LLAMA_CPP_INTERPRETER, sys.executable)
-    try:
-        found = subprocess.run(
-            [interpreter, "-c", "import llama_cpp"], capture_output=True, text=True, check=False, encoding="utf-8"
-        )
-    except OSError as error:
-        raise EngineMissing(f"{LLAMA_CPP_INTERPRETER}={interpreter}: {error}") from None
-    if found.returncode:
-        reason = (found.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EngineMissing(
-            f"llama.cpp is not usable from {interpreter} ({reason}): pip install llama-cpp-python (it needs a C++ "
-            f"compiler), there or elsewhere, and name that Python in {LLAMA_CPP_INTERPRETER}"
-        )
-    return interpreter
-
-
-def _precision(path: Path) -> str:
-    """The dtype of the file's matrices."""
-    types = {tensor.tensor_type.name for tensor in reader(path).tensors if len(tensor.shape) == 2}
-    return ", ".join({"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(name, name) for name in sorted(types))
-
-
-def _result(
-    about: dict[str, str],
-    path: Path,
-    threads: int,
-    first_seconds: Sequence[float],
-    rates: Sequence[float],
-    tokens: list[list[int]],
-) -> dict[str, Any]:
-    """``rates`` are decoded tokens per second, one per prompt."""
-    return {
-        **about,
-        "precision": _precision(path),
-        "threads": threads,
-        "tokens_per_second": quartiles(rates),
-        "first_token_milliseconds": quartiles([1000 * seconds for seconds in first_seconds]),
-        "tokens": tokens,
-    }
-
-
-def _check(prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
-    if not prompts or min(map(len, prompts)) < 2 or new_tokens < 2:
-        raise UserError("an engine needs prompts of at least two tokens and two new tokens or more")
-
-
-def llama_cpp(path: Path, prompts: Sequence[Sequence[int]], new_tokens: int, threads: int) -> dict[str, Any]:
-    """Decode each prompt with llama.cpp in a separate process, after a short warm-up.
-
-    Args:
-        path: a file written by ``export_llama_cpp``.
-        prompts: token ids, at least two each.
-
-    Returns:
-        version, build (the instruction sets it uses), precision, threads; tokens_per_second and
-        first_token_milliseconds with median and quartiles over the prompts; tokens (greedy ids of each prompt).
-
-    Raises:
-        EngineMissing: llama-cpp-python is not installed.
-        UserError: llama.cpp rejects the file.
-    """
-    _check(prompts, new_tokens)
-    interpreter = llama_cpp_interpreter()
-    request = {"path": str(path), "prompts": [[*prompt] for prompt in prompts], "new_tokens": new_tokens}
-    finished = subprocess.run(
-        [interpreter, str(Path(__file__).with_name("llama_cpp_process.py"))],
-        input=json.dumps({**request, "threads": threads}),
-        capture_output=True,
-        text=True,
-        check=False,
-        encoding="utf-8",
-    )
-    if finished.returncode:
-        raise UserError(f"llama.cpp failed on {path}:\n{_last_lines(finished.stderr)}")
-    answer = json.loads(finished.stdout)
-    first = [times[1] - times[0] for times in answer["times"]]
-    rates = [(new_tokens - 1) / (times[-1] - times[1]) for times in answer["times"]]
-    about = {"version": f"llama-cpp-python {answer['version']}", "build": answer["build"]}
-    return _result(about, path, threads, first, rates, answer["tokens"])
 
 
 def _last_lines(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-8:])
-
-
-# ---------------------------------------------------------------------------------- PowerInfer
 
 
 def build_powerinfer(source: str, revision: str | None, target: Path) -> Path:
@@ -207,14 +105,17 @@ def powerinfer(
         prompts: token ids, at least two each.
 
     Returns:
-        As ``llama_cpp``. The first token's time is that of evaluating the prompt; the speed is that of the evaluations
-        after it, without sampling.
+        version, build (the instruction sets it uses), precision, threads; tokens_per_second and
+        first_token_milliseconds with median and quartiles over the prompts; tokens (greedy ids of each prompt). The
+        first token's time is that of evaluating the prompt; the speed is that of the evaluations after it, without
+        sampling.
 
     Raises:
         EngineMissing: the program does not exist.
         UserError: it fails, or its tokenizer does not turn the prompt's text into the prompt's ids.
     """
-    _check(prompts, new_tokens)
+    if not prompts or min(map(len, prompts)) < 2 or new_tokens < 2:
+        raise UserError("PowerInfer needs prompts of at least two tokens and two new tokens or more")
     if not os.access(program, os.X_OK):
         raise EngineMissing(f"PowerInfer's program {program} does not exist: set decoding.engines.powerinfer")
     pieces = _pieces(path)
@@ -248,7 +149,14 @@ def powerinfer(
         rates.append(1000 * count / milliseconds)
         tokens.append(generated)
         about = {"version": _line(errors, r"build = (.*)"), "build": _line(errors, r"(AVX = .*)\|")}
-    return _result(about, path, threads, first, rates, tokens)
+    return {
+        **about,
+        "precision": precision(path),
+        "threads": threads,
+        "tokens_per_second": quartiles(rates),
+        "first_token_milliseconds": quartiles([1000 * seconds for seconds in first]),
+        "tokens": tokens,
+    }
 
 
 def _pieces(path: Path) -> list[bytes]:
