@@ -20,7 +20,7 @@ from prosparse.inference.gguf_model import is_gguf
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.text import encode
 from prosparse.measure import llamacpp
-from prosparse.measure.decoding import export_for_engines, measure_engines, measure_modes
+from prosparse.measure.decoding import Model, export_for_engines, measure_engines, measure_modes
 from prosparse.models.load import own_activation
 from prosparse.plan.text import aligned, gigabytes
 from prosparse.system.errors import ConfigError, EngineMissing, UserError
@@ -79,10 +79,10 @@ def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]
             files: dict[str, Path | UserError] = {"llama.cpp": link}
         else:
             files = export_for_engines(model, predictors or [], specification, precision, Path(directory))
-        label = f"{wanted.checkpoint}, {precision}"
-        found = measure_modes(model, predictors, prompts, specification, label, rounding, files)
+        given = Model(f"{wanted.checkpoint}, {precision}", model, predictors, rounding)
+        found = measure_modes(given, prompts, specification, files)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        del model, predictors
+        del given, model, predictors
         gc.collect()
         measure_engines(found, files, prompts, specification)
     timed = found["engines"]

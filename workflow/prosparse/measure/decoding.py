@@ -13,6 +13,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
         if isinstance(described, SyntheticModel):
             files = export_for_engines(model, predicted or [], specification, described.precision, Path(directory))
         try:
-            found = measure_modes(model, predicted, prompts, specification, label, form, files)
+            found = measure_modes(Model(label, model, predicted, form), prompts, specification, files)
         except UserError as error:
             if form is None:
                 raise
@@ -115,19 +116,27 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
     return {**about, **found}
 
 
+@dataclass
+class Model:
+    """A model to decode, the label of its progress, and the format that its weights are rounded to."""
+
+    label: str
+    model: PreTrainedModel
+    predictors: list[Predictor] | None
+    form: Format | Rounding | None
+
+
 def measure_modes(
-    model: PreTrainedModel,
-    predicted: list[Predictor] | None,
+    given: Model,
     prompts: list[list[int]],
     specification: DecodingSpecification,
-    label: str,
-    form: Format | Rounding | None,
     files: dict[str, Path | UserError],
 ) -> dict[str, Any]:
-    """Measure every mode of ours, with weights in ``form``, and without one transformers' ``generate``.
+    """Measure every mode of ours, and without a format transformers' ``generate``.
 
     llama.cpp takes turns with our modes if its file is there and memory holds it too.
     """
+    label, model, predicted, form = given.label, given.model, given.predictors, given.form
     new_tokens = specification.settings.new_tokens
     arms = {"torch": Arm(lambda prompt, new_tokens: Generated(model, prompt))} if form is None else {}
     if arms:

@@ -1,4 +1,4 @@
-"""Greedy decoding with llama.cpp, run as a separate program by ``llama_cpp.py``.
+"""Greedy decoding with llama.cpp, as a separate program.
 
 Reads one JSON object per line from standard input and answers each with one on standard output: first the path, the
 number of threads and the number of tokens to make room for; then tokens to read, how many to write after them, and

@@ -1,4 +1,4 @@
-"""Run PowerInfer on the same weights; it computes only the neurons that predictors call active.
+"""Run PowerInfer, which computes only the neurons that predictors call active.
 
 Batch 1 and greedy. As in the paper, the speed is in decoded tokens per second, without the first token, whose time is
 separate. PowerInfer is no dependency of this project: nothing is estimated, a missing program raises ``EngineMissing``.
