@@ -68,7 +68,8 @@ def judge(results: Results) -> list[Judgement]:
         try:
             finding = CLAIMS.build(f"claim{number}", results)
         except MissingResult as error:
-            finding = untestable(f"A measurement is missing: {str(error).removeprefix(f'{results.layout.directory}/')}.")
+            missing = str(error).removeprefix(f"{results.layout.directory}/")
+            finding = untestable(f"A measurement is missing: {missing}.")
         verdicts.append(
             Judgement(
                 **asdict(claim),
