@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from prosparse.data.shards import join
-from prosparse.data.tokens import copy_tokenizer, tokenize
+from prosparse.data.tokenizer import copy_tokenizer
+from prosparse.data.tokens import tokenize
 
 pytestmark = pytest.mark.slow
 

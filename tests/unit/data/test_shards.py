@@ -18,7 +18,8 @@ from prosparse.data import candidates
 from prosparse.data.candidates import build, split_hash
 from prosparse.data.mixture import Mixture, load_rows
 from prosparse.data.shards import join, share
-from prosparse.data.tokens import tokenize, train_tokenizer
+from prosparse.data.tokenizer import train_tokenizer
+from prosparse.data.tokens import tokenize
 from prosparse.experiment.data import Corpus
 from prosparse.experiment.specifications import CandidatesSpecification
 from prosparse.system.errors import ConfigError

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from prosparse.data.tokens import copy_tokenizer, divide, pack, tokenize, train_tokenizer
+from prosparse.data.tokenizer import copy_tokenizer, train_tokenizer
+from prosparse.data.tokens import divide, pack, tokenize
 from prosparse.models import third_party
 from prosparse.system.errors import ConfigError
 

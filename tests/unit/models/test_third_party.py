@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoTokenizer
 
-from prosparse.data.tokens import copy_tokenizer, pack
+from prosparse.data.tokenizer import copy_tokenizer
+from prosparse.data.tokens import pack
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import PretrainedInit
 from prosparse.models.load import load, own_activation, pretrained

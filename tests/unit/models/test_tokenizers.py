@@ -8,7 +8,8 @@ import datasets
 import pytest
 from helpers.tokenizer_kinds import KINDS
 
-from prosparse.data.tokens import copy_tokenizer, pack
+from prosparse.data.tokenizer import copy_tokenizer
+from prosparse.data.tokens import pack
 from prosparse.models.third_party import save_tokenizer, tokenizer
 from prosparse.system.errors import ConfigError
 

@@ -100,7 +100,7 @@ def tokenizer(
     documents: Annotated[list[Path], typer.Argument(help="Documents to train it on.")] = [],  # noqa: B006
 ) -> None:
     """Train a tokenizer, or copy one."""
-    from prosparse.data.tokens import copy_tokenizer, train_tokenizer
+    from prosparse.data.tokenizer import copy_tokenizer, train_tokenizer
     from prosparse.experiment.data import Tokenizer
 
     wanted = Tokenizer.model_validate_json(specification)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prosparse.commands.inputs import check_context_length, output_folder, text_files
 from prosparse.commands.text import write_tokens
-from prosparse.data.tokens import copy_tokenizer
+from prosparse.data.tokenizer import copy_tokenizer
 from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.recipe import read as read_recipe
