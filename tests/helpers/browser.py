@@ -17,7 +17,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 CONTRASTS = """
 const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
 const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const parts = (color) => color.match(/[\\d.]+/g).map(Number);
 const behind = (element) => {
   for (let at = element; at; at = at.parentElement) {
     const found = parts(getComputedStyle(at).backgroundColor);

@@ -80,7 +80,7 @@ def _ordinary(dtype: torch.dtype) -> list[Case]:
 
 
 def _thresholds(dtype: torch.dtype) -> list[Case]:
-    """Gates at a threshold and at its neighbours; thresholds that the dtype cannot hold."""
+    """Gates at a threshold and at its neighbors; thresholds that the dtype cannot hold."""
     found = []
     for name, threshold in [
         ("at_threshold", 0.01),
@@ -155,7 +155,7 @@ def _range_and_rounding(dtype: torch.dtype) -> list[Case]:
     large.x.copy_(large.x.abs() * 16)
     large.down_weight_transposed.mul_(2.0**-12)
 
-    # neighbours cancel in W_2: an x1 rounded on the way shows in the result
+    # neighbors cancel in W_2: an x1 rounded on the way shows in the result
     cancel = random_case("down_weight_cancels", dtype, 2, 64, 32, density=1)
     cancel.up_weight[1::2] = cancel.up_weight[::2]
     cancel.gate[:, 1::2] = cancel.gate[:, ::2] * 1.02

@@ -15,7 +15,7 @@ STAGES = [{"until": 4}, {"until": 6, "peak": 0.2}, {"until": 10, "peak": 1.0, "s
 def toy_experiment(root: Path) -> dict:
     """Two corpora of this project's own files, toy width, two benchmarks of made-up rows."""
     (root / "rows").mkdir(parents=True)
-    # a paragraph a document: of our code, and of the licence
+    # a paragraph a document: of our code, and of the license
     (root / "code").mkdir()
     for index, path in enumerate(sorted((ROOT / "workflow" / "prosparse").rglob("*.py"))):
         rows = [json.dumps({"text": paragraph}) + "\n" for paragraph in path.read_text().split("\n\n")]

@@ -36,7 +36,7 @@ def run(tmp_path, lines, seed=0, heldout_characters=0, limit=None):
 # --------------------------------------------------------------------------------- cleaning
 
 
-def test_clean_keeps_code_and_normalises_prose():
+def test_clean_keeps_code_and_normalizes_prose():
     code = "def f():\r\n    return  1   \r\n\n\n\n\n\ng()\x00\n"
     assert clean(code, prose=False) == "def f():\n    return  1\n\n\ng()"
     assert clean("  A  b\t c\u00a0d \n\n\n\ne", prose=True) == "A b c d\n\ne"

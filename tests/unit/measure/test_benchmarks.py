@@ -256,13 +256,13 @@ BBH = [
 ]
 
 
-def likeliest(monkeypatch: pytest.MonkeyPatch, favoured: set[str]) -> list[tuple[str, str]]:
+def likeliest(monkeypatch: pytest.MonkeyPatch, favored: set[str]) -> list[tuple[str, str]]:
     """Have the model find only these continuations likely; returns the (context, continuation) pairs it gets."""
     asked: list[tuple[str, str]] = []
 
     def score(self: Any, requests: Any, **_: Any) -> list[tuple[float, bool]]:
         asked.extend(request.args for request in requests)
-        return [(-1.0 if request.args[1] in favoured else -2.0, False) for request in requests]
+        return [(-1.0 if request.args[1] in favored else -2.0, False) for request in requests]
 
     monkeypatch.setattr(LanguageModel, "loglikelihood", score)
     return asked

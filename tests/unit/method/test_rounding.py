@@ -1,4 +1,4 @@
-"""Stochastic rounding against float64: mean, neighbours, and draws that depend on nothing but key, row and column."""
+"""Stochastic rounding against float64: mean, neighbors, and draws that depend on nothing but key, row and column."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_mean_is_the_increment_whatever_the_gradient(dtype, sign, direction):
     values = torch.tensor([0.0, *(direction * 10 ** torch.linspace(-8, -2, 12)).tolist()]).to(dtype)
     found = (rounded(values, torch.full(values.shape, sign)).double() - values.double()[:, None, None]).mean((1, 2))
     expected = torch.full_like(found, sign * SCALE)
-    # 262,144 draws: five standard errors of a Bernoulli variable between neighbours, and 2 % of the increment
+    # 262,144 draws: five standard errors of a Bernoulli variable between neighbors, and 2 % of the increment
     spacing = (torch.nextafter(values.abs(), values.new_tensor(torch.inf)) - values.abs()).double()
     spacing = spacing.clamp_min(torch.nextafter(torch.tensor(SCALE).to(dtype), values.new_tensor(1.0)).double() - SCALE)
     error = 5 * (spacing * SCALE / (ROWS * COLUMNS)).sqrt()
@@ -62,7 +62,7 @@ def test_mean_over_gradients_is_within_two_percent():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_sum_becomes_one_of_its_two_neighbours(dtype):
+def test_a_sum_becomes_one_of_its_two_neighbors(dtype):
     generator = torch.Generator().manual_seed(1)
     values = (10 ** torch.empty(ROWS, COLUMNS).uniform_(-7, 4, generator=generator)).to(dtype)
     signs = torch.randn(ROWS, COLUMNS, generator=generator)
@@ -100,9 +100,9 @@ def test_draws_are_uniform_and_pairwise_independent():
     assert words.var().item() == pytest.approx(1 / 12, rel=0.01)
     counts = torch.histc(words.float(), 16, 0, 1)
     assert (counts - count / 16).abs().max() < 0.02 * count / 16
-    centred = words - 0.5
-    for other in (centred.roll(1, 0), centred.roll(1, 1), centred.roll((1, 1), (0, 1))):
-        assert abs((centred * other).mean().item()) < 5 / 12 / math.sqrt(ROWS)
+    centered = words - 0.5
+    for other in (centered.roll(1, 0), centered.roll(1, 1), centered.roll((1, 1), (0, 1))):
+        assert abs((centered * other).mean().item()) < 5 / 12 / math.sqrt(ROWS)
 
 
 def test_draws_depend_on_key_row_and_column_alone():

@@ -151,7 +151,7 @@ def test_gguf_file_gives_the_weights_it_holds(tmp_path):
     writer.close()
     loaded = pretrained(PretrainedInit(pretrained=str(tmp_path), gguf_file="m.gguf"))
     assert torch.allclose(loaded(TOKENS % 16).logits, model(TOKENS % 16).logits, atol=1e-5)
-    loaded.save_pretrained(tmp_path / "saved")  # raises while a quantisation config is attached
+    loaded.save_pretrained(tmp_path / "saved")  # raises while a quantization config is attached
 
 
 # ------------------------------------------------------------------- what must not be ignored without a word

@@ -67,7 +67,7 @@ def hub(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "said", "refuses"),
     [
-        (None, "access granted; licence llama2", False),
+        (None, "access granted; license llama2", False),
         ("GatedRepoError", "NO ACCESS: accept its terms (https://huggingface.co/some/model)", True),
         ("RevisionNotFoundError", "NO REVISION abc: correct runs.base.init.revision", True),
         ("RepositoryNotFoundError", "NOT FOUND, or private: correct runs.base.init", True),

@@ -108,7 +108,7 @@ def predictors(
     output: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where to write one subdirectory per kind.")],
     activation: OwnActivation = None,
     kind: Annotated[
-        list[str], choice(Kind, "How active neurons are labelled, or svd, which needs no training; repeat for several.")
+        list[str], choice(Kind, "How active neurons are labeled, or svd, which needs no training; repeat for several.")
     ] = ["nonzero"],  # noqa: B006
     rank: Annotated[int, typer.Option(min=1, metavar="N", help="Width of a predictor's hidden layer.")] = 1024,
     tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Training tokens per layer.")] = 400_000,

@@ -16,8 +16,8 @@ class Frontier(Section):
     original: str = Field(description="The pair whose loss is drawn as a line.")
     methods: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
         min_length=1,
-        description=f"Method -> its pairs, joined by a line. The paper's points are labelled {', '.join(METHODS)}; "
-        "the same label gets the same colour.",
+        description=f"Method -> its pairs, joined by a line. The paper's points are labeled {', '.join(METHODS)}; "
+        "the same label gets the same color.",
     )
 
     def pairs(self) -> list[str]:

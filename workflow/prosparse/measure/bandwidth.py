@@ -15,7 +15,7 @@ from torch import Tensor
 
 import prosparse.operators  # noqa: F401  (registers read_memory)
 
-#: Ways to read: neighbouring streams per thread, and bytes from what is read to what is prefetched.
+#: Ways to read: neighboring streams per thread, and bytes from what is read to what is prefetched.
 STREAMS, AHEAD = (1, 2, 4, 8), (0, 512, 2048)
 BYTES = 1 << 29  # far beyond any cache
 ROUNDS = 7
@@ -31,7 +31,7 @@ class Probe:
     huge_pages: bool
 
     def rate(self) -> float:
-        """Bytes per second, now: machines with neighbours are not always equally fast."""
+        """Bytes per second, now: machines with neighbors are not always equally fast."""
         return _rate(self.memory, self.streams, self.ahead)
 
 

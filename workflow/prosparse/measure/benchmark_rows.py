@@ -151,7 +151,7 @@ def _from_hub(task: Task) -> tuple[list[Row], list[Row]]:
         held: list[Row] = []
         for subtask in task.bases() if split else ():
             path, name = (text and text.format(subtask=subtask) for text in (task.hub.path, task.hub.name))
-            held += [_labelled(row, subtask) for row in load_dataset(path, name, split=split)]
+            held += [_labeled(row, subtask) for row in load_dataset(path, name, split=split)]
         return held
 
     return rows(task.hub.split), rows(task.hub.shots)
@@ -231,11 +231,11 @@ def _rows(task: Task, member: str | None, members: Mapping[str, bytes]) -> list[
             lines = gzip.decompress(content).decode().splitlines()
             part = [json.loads(line)["doc"] for line in lines]
         made = [row | {column: text.format(**row) for column, text in source.columns.items()} for row in part]
-        rows += [_labelled(row, subtask) for row in made]
+        rows += [_labeled(row, subtask) for row in made]
     return rows
 
 
-def _labelled(row: Row, subtask: str | None) -> Row:
+def _labeled(row: Row, subtask: str | None) -> Row:
     return dict(row) if subtask is None else {"subtask": subtask, **row}
 
 

@@ -14,7 +14,7 @@ TIMEOUT = 5.0  # seconds per request to the hub
 
 @dataclass(frozen=True)
 class Answer:
-    """What the hub says about a remote: its licence and access, or what is wrong with it."""
+    """What the hub says about a remote: its license and access, or what is wrong with it."""
 
     text: str
     refuses: bool = False  # only if certain
@@ -93,4 +93,4 @@ def _question(remote: Remote, timeout: float) -> Answer | None:
     except Exception as error:  # concerns only this remote: still ask about the others
         return Answer(f"the hub's answer cannot be read: {error!r}".splitlines()[0])
     card = getattr(found, "card_data", None)
-    return Answer(f"access granted; licence {(card.get('license') if card is not None else None) or 'not stated'}")
+    return Answer(f"access granted; license {(card.get('license') if card is not None else None) or 'not stated'}")

@@ -23,7 +23,7 @@ def write(layout: Layout, ask: bool = True) -> str:
     """Write the plan as Markdown and JSON and return the text.
 
     Args:
-        ask: ask the hub for revisions, licences and access unless HF_HUB_OFFLINE is set; downloads nothing.
+        ask: ask the hub for revisions, licenses and access unless HF_HUB_OFFLINE is set; downloads nothing.
     """
     experiment = layout.experiment
     known = targets(experiment)
@@ -231,10 +231,10 @@ def _answer(remote: Remote, answers: dict[tuple[str, str], Answer] | None) -> An
 
 
 def _terms(remote: Remote) -> str:
-    """Say where to find the licence and which terms to accept."""
+    """Say where to find the license and which terms to accept."""
     if remote.gated:
         return f"gated, needs an access token; terms: {remote.gated}"
     if remote.kind == "package":
-        return f"licence: https://pypi.org/project/{remote.name}/{remote.revision}/"
+        return f"license: https://pypi.org/project/{remote.name}/{remote.revision}/"
     place = "datasets/" if remote.kind in ("data set", "benchmark") else ""
-    return f"licence: https://huggingface.co/{place}{remote.name}"
+    return f"license: https://huggingface.co/{place}{remote.name}"

@@ -39,7 +39,7 @@ def test_one_seed_has_no_spread_and_no_bars(synthetic, several_seeds):
     assert len(bars(several_seeds.results)) == 3  # both directions, and the original's band
 
 
-def test_every_panel_gives_a_method_the_same_colour_and_shape(synthetic):
+def test_every_panel_gives_a_method_the_same_color_and_shape(synthetic):
     chart = FIGURES.build("figure_frontier", synthetic.results)[0].to_dict()
     panels = [panel for row in chart["vconcat"] for panel in row["hconcat"]]
     assert [panel["title"]["text"] for panel in panels] == [
@@ -55,7 +55,7 @@ def test_every_panel_gives_a_method_the_same_colour_and_shape(synthetic):
     assert {tuple(scale["domain"]) for scale in scales} == {
         ("Vanilla ReLU", "Shifted ReLU", "Constant λ", "Progressive λ (ProSparse)", "ReluLLaMA", "Fine-tuned")
     }
-    assert len({tuple(scale["range"]) for scale in scales}) == 2  # colours and shapes
+    assert len({tuple(scale["range"]) for scale in scales}) == 2  # colors and shapes
     assert all(len(set(scale["range"])) == 6 for scale in scales)
 
 

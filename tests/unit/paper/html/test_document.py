@@ -129,8 +129,8 @@ def test_a_method_looks_the_same_in_every_frontier(page, seeds_results):
     looks: dict[str, set[tuple[str, str]]] = {}
     for index in range(len(seeds_results.experiment.figures.frontier)):
         marks = page.json(f"frontier-{index}-spec")["layer"][-1]["encoding"]
-        colours, shapes = (marks[channel]["scale"] for channel in ("color", "shape"))
-        for method, *look in zip(colours["domain"], colours["range"], shapes["range"], strict=True):
+        colors, shapes = (marks[channel]["scale"] for channel in ("color", "shape"))
+        for method, *look in zip(colors["domain"], colors["range"], shapes["range"], strict=True):
             looks.setdefault(method, set()).add(tuple(look))
     assert all(len(each) == 1 for each in looks.values())
     assert len(set.union(*looks.values())) == len(looks) > 4

@@ -80,7 +80,7 @@ def test_metadata_of_a_stand_in_from_scratch(synthetic: Synthetic) -> None:
         "`ProSparse-7B`, `ProSparse 34.60`, `7B ProSparse`, `7B 0.01` in the paper's tables: stand-in: llama"
         in found.text
     )
-    assert "Licence**: unspecified" in found.text
+    assert "License**: unspecified" in found.text
     assert "stand-in for Wikipedia" in found.text
 
 

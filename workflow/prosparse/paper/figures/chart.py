@@ -1,4 +1,4 @@
-"""Colours, titles and axes of all figures, and a placeholder for an empty one."""
+"""Colors, titles and axes of all figures, and a placeholder for an empty one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 
-# Okabe and Ito's colours, safe for colour-blind readers, without yellow, which is too pale for lines
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+# Okabe and Ito's colors, safe for color-blind readers, without yellow, which is too pale for lines
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 
 
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3]]
 
 
-GREY = "#666666"
+GRAY = "#666666"
 
 
 WIDTH, HEIGHT = 520, 300
@@ -43,14 +43,14 @@ def empty_figure(results: Results, text: str, why: str) -> Drawn:
     alt = import_altair()
     chart = (
         alt.Chart(alt.Data(values=[{"text": f"missing: {why}"}]))
-        .mark_text(fontSize=15, color=GREY)
+        .mark_text(fontSize=15, color=GRAY)
         .encode(text="text:N")
         .properties(width=WIDTH, height=120, title=chart_title(results, text))
     )
     return chart, {"missing_because": why, "data": []}
 
 
-def series_colour(domain: list[str], title: str | None = None, columns: int = 4) -> Any:
+def series_color(domain: list[str], title: str | None = None, columns: int = 4) -> Any:
     alt = import_altair()
     legend = alt.Legend(
         orient="bottom",
@@ -64,7 +64,7 @@ def series_colour(domain: list[str], title: str | None = None, columns: int = 4)
     return {
         "color": alt.Color(
             "series:N",
-            scale=alt.Scale(domain=domain, range=[COLOURS[i % len(COLOURS)] for i in range(len(domain))]),
+            scale=alt.Scale(domain=domain, range=[COLORS[i % len(COLORS)] for i in range(len(domain))]),
             legend=legend,
             sort=None,
         ),
@@ -106,7 +106,7 @@ def _seeds(results: Results) -> str:
 
 
 def styled(chart: Any) -> Any:
-    """Return the chart with the fonts and colours of all figures."""
+    """Return the chart with the fonts and colors of all figures."""
     alt = import_altair()
     return chart.configure(  # at once: every call copies the whole chart
         font="Arial, Helvetica, Liberation Sans, DejaVu Sans, sans-serif",

@@ -7,7 +7,7 @@ from typing import Any
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.training import Stage
 from prosparse.method.schedule import factor
-from prosparse.paper.figures.chart import HEIGHT, Drawn, chart_title, import_altair, ours_of, series_colour
+from prosparse.paper.figures.chart import HEIGHT, Drawn, chart_title, import_altair, ours_of, series_color
 from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -41,7 +41,7 @@ def build(results: Results) -> Drawn:
             .encode(
                 x=alt.X("progress:Q", title=unit),
                 y=alt.Y("lambda:Q", title="λ(t)", axis=alt.Axis(format="~g")),
-                **series_colour(list(dict.fromkeys(row["series"] for row in rows)), columns=1 if name == "ours" else 4),
+                **series_color(list(dict.fromkeys(row["series"] for row in rows)), columns=1 if name == "ours" else 4),
             )
             .properties(width=380, height=HEIGHT, title=alt.TitleParams(title, fontSize=14))
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
-from prosparse.paper.figures.chart import GREY, Drawn, chart_title, empty_figure, import_altair, ours_of, series_colour
+from prosparse.paper.figures.chart import GRAY, Drawn, chart_title, empty_figure, import_altair, ours_of, series_color
 from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -73,12 +73,12 @@ def build(results: Results) -> Drawn:
         )
         layers.append(
             alt.Chart(alt.Data(values=[{"end": end} for end in ends[:-1]]))
-            .mark_rule(color=GREY, strokeDash=[3, 3], strokeWidth=1)
+            .mark_rule(color=GRAY, strokeDash=[3, 3], strokeWidth=1)
             .encode(x="end:Q")
         )
         layers.append(
             alt.Chart(alt.Data(values=middles))
-            .mark_text(color=GREY, fontSize=11, dy=-7, baseline="bottom")
+            .mark_text(color=GRAY, fontSize=11, dy=-7, baseline="bottom")
             .encode(x="at:Q", y=alt.value(0), text="stage:N")
         )
         subtitle = (
@@ -92,10 +92,10 @@ def build(results: Results) -> Drawn:
     if several:
         layers.append(
             base.mark_area(opacity=0.2).encode(
-                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_colour(series, columns=2)["color"]
+                x=progress, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=series_color(series, columns=2)["color"]
             )
         )
-    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_colour(series, columns=2)))
+    layers.append(base.mark_line(strokeWidth=2.2).encode(x=progress, y=sparsity, **series_color(series, columns=2)))
     chart = alt.layer(*layers).properties(
         width=640,
         height=340,

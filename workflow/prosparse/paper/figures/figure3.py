@@ -6,7 +6,7 @@ from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import (
-    COLOURS,
+    COLORS,
     WIDTH,
     Drawn,
     chart_title,
@@ -14,7 +14,7 @@ from prosparse.paper.figures.chart import (
     import_altair,
     log_ticks,
     ours_of,
-    series_colour,
+    series_color,
 )
 from prosparse.paper.results.final_factor import final_points
 from prosparse.paper.results.fit import curve, fit
@@ -94,13 +94,13 @@ def build(results: Results) -> Drawn:
     if band:
         layers.append(
             alt.Chart(alt.Data(values=band))
-            .mark_area(color=COLOURS[0], opacity=0.15)
+            .mark_area(color=COLORS[0], opacity=0.15)
             .encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q")
         )
     layers.append(
         alt.Chart(alt.Data(values=lines))
         .mark_line(strokeWidth=2.2)
-        .encode(x=x, y=alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale), **series_colour(domain))
+        .encode(x=x, y=alt.Y("sparsity:Q", title="Activation sparsity (%)", scale=scale), **series_color(domain))
     )
     base = alt.Chart(alt.Data(values=points))
     if len(results.experiment.seeds) > 1:
@@ -110,11 +110,11 @@ def build(results: Results) -> Drawn:
         ]
         layers.append(
             alt.Chart(alt.Data(values=bars))
-            .mark_rule(color=COLOURS[0], strokeWidth=1.5)
+            .mark_rule(color=COLORS[0], strokeWidth=1.5)
             .encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q")
         )
     layers.append(
-        base.mark_point(size=80, filled=True, color=COLOURS[0], opacity=1).encode(
+        base.mark_point(size=80, filled=True, color=COLORS[0], opacity=1).encode(
             x=x, y=alt.Y("sparsity:Q", scale=scale)
         )
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.figures.chart import (
-    COLOURS,
+    COLORS,
     DASHES,
     HEIGHT,
     WIDTH,
@@ -76,7 +76,7 @@ def build(results: Results) -> Drawn:
         y_scale = alt.Scale(domain=[floor, 100], clamp=True)
         y = alt.Y("sparsity:Q", title="Activation sparsity (%)" if index == 0 else None, scale=y_scale)
         series = [without, shifted]
-        colour = alt.Color("series:N", scale=alt.Scale(domain=series, range=COLOURS), legend=legend, sort=None)
+        color = alt.Color("series:N", scale=alt.Scale(domain=series, range=COLORS), legend=legend, sort=None)
         shape = alt.Shape(
             "series:N", scale=alt.Scale(domain=series, range=["circle", "square"]), legend=legend, sort=None
         )
@@ -84,13 +84,13 @@ def build(results: Results) -> Drawn:
             *(
                 alt.Chart(alt.Data(values=[row for row in drawn if row["series"] == label]))
                 .mark_line(strokeWidth=2.2, strokeDash=dashes)
-                .encode(x=x, y=y, color=colour)
+                .encode(x=x, y=y, color=color)
                 for label, dashes in zip(series, DASHES, strict=False)
             ),
-            base.mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=colour, shape=shape),
+            base.mark_point(filled=True, size=55, opacity=1).encode(x=x, y=y, color=color, shape=shape),
         ]
         if len(experiment.seeds) > 1:
-            parts.insert(0, base.mark_rule().encode(x=x, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=colour))
+            parts.insert(0, base.mark_rule().encode(x=x, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=color))
         run, _ = experiment.pair(drawn[0]["pair"])
         charts.append(
             alt.layer(*parts).properties(

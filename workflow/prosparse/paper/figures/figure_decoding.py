@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.figures.chart import COLOURS, Drawn, chart_title, empty_figure, import_altair
+from prosparse.paper.figures.chart import COLORS, Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.decoding import ENGINES, MODES, Arm, Decoding, Model, decoding_in_all_precisions, named
 from prosparse.paper.results.needs import Needs
@@ -97,10 +97,10 @@ def _panel(model: Model, name: str, rows: list[dict[str, Any]], precisions: list
     )
     y = alt.Y("way:N", sort=ways, title=None, axis=alt.Axis(labelLimit=200))
     beside = alt.YOffset("precision:N", sort=shown, scale=alt.Scale(domain=shown, paddingInner=0.1))
-    colour = alt.Color(
+    color = alt.Color(
         "precision:N",
         sort=None,
-        scale=alt.Scale(domain=precisions, range=COLOURS[: len(precisions)]),
+        scale=alt.Scale(domain=precisions, range=COLORS[: len(precisions)]),
         legend=alt.Legend(orient="bottom", title=None, symbolType="square", symbolSize=130),
     )
     texts = [
@@ -110,7 +110,7 @@ def _panel(model: Model, name: str, rows: list[dict[str, Any]], precisions: list
     bounds = alt.Chart(alt.Data(values=[row for row in rows if row["bound"] is not None]))
     sparsity = f", {model.raw['sparsity']:.1%} sparse" if model.raw.get("sparsity") else ""
     return alt.layer(
-        base.mark_bar(height=11).encode(x=x, color=colour),
+        base.mark_bar(height=11).encode(x=x, color=color),
         base.mark_text(align="left", dx=5, fontSize=10).encode(x=alt.X("end:Q"), text="text:N"),
         bounds.mark_tick(thickness=2, height=13, color="black").encode(x=alt.X("bound:Q"), y=y, yOffset=beside),
     ).properties(

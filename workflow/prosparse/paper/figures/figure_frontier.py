@@ -6,7 +6,7 @@ from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.figures import Frontier
-from prosparse.paper.figures.chart import COLOURS, Drawn, chart_title, empty_figure, import_altair, ours_of
+from prosparse.paper.figures.chart import COLORS, Drawn, chart_title, empty_figure, import_altair, ours_of
 from prosparse.paper.figures.frontier_panel import Original, Panel, Point, Styles, draw
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -79,11 +79,11 @@ def _published(scale: str) -> Panel:
 
 
 def _styles(panels: list[Panel]) -> Styles:
-    """Give every method a colour and shape of its own; the paper's methods have the same in every experiment."""
+    """Give every method a color and shape of its own; the paper's methods have the same in every experiment."""
     used = {point.method for panel in panels for point in panel.points}
     methods = list(dict.fromkeys([*METHODS, *(point.method for panel in panels for point in panel.points)]))
     looks = {
-        method: (COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)])
+        method: (COLORS[index % len(COLORS)], SHAPES[index % len(SHAPES)])
         for index, method in enumerate(methods)
         if method in used
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.figures.chart import Drawn, chart_title, empty_figure, import_altair, log_ticks, series_colour
+from prosparse.paper.figures.chart import Drawn, chart_title, empty_figure, import_altair, log_ticks, series_color
 from prosparse.paper.results import operators
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.operator_lines import densest_fitted, measured_line
@@ -105,17 +105,17 @@ def _panel(case: Case, scale: str, step: int, rows: list[dict[str, Any]], drawn:
         axis=alt.Axis(values=log_ticks(bottom, top), format=","),
         title=f"Step ({step}), time (µs)" if is_first else None,
     )
-    colours = series_colour(drawn, columns=3)
+    colors = series_color(drawn, columns=3)
     shown = [row for row in rows if row["step"] == step]
     others = alt.Chart(alt.Data(values=[row for row in shown if row["series"] != OURS]))
     fitted = alt.Chart(alt.Data(values=[row for row in shown if row["kind"] == "line"]))
     ours = alt.Chart(alt.Data(values=[row for row in shown if row["series"] == OURS and row["kind"] == "measured"]))
     low = alt.Y("low:Q", scale=scale_of_times)
     return alt.layer(
-        others.mark_line(strokeWidth=2).encode(x=x, y=y, **colours),
-        fitted.mark_line(strokeWidth=1.2).encode(x=x, y=y, **colours),
-        ours.mark_rule(strokeWidth=1.5).encode(x=x, y=low, y2="high:Q", color=colours["color"]),
-        ours.mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, color=colours["color"]),
+        others.mark_line(strokeWidth=2).encode(x=x, y=y, **colors),
+        fitted.mark_line(strokeWidth=1.2).encode(x=x, y=y, **colors),
+        ours.mark_rule(strokeWidth=1.5).encode(x=x, y=low, y2="high:Q", color=colors["color"]),
+        ours.mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, color=colors["color"]),
     ).properties(
         width=300,
         height=240,

@@ -7,7 +7,7 @@ from typing import Any
 
 from prosparse.experiment import table2_rows
 from prosparse.experiment.experiment import Experiment
-from prosparse.paper.figures.chart import COLOURS, DASHES, GREY, Drawn, chart_title, empty_figure, import_altair
+from prosparse.paper.figures.chart import COLORS, DASHES, GRAY, Drawn, chart_title, empty_figure, import_altair
 from prosparse.paper.results import accelerated
 from prosparse.paper.results.accelerated import KINDS
 from prosparse.paper.results.labels import label
@@ -96,11 +96,11 @@ def _prediction_panel(
 ) -> Any:
     alt = import_altair()
     domain = [*names, PAPER, PERFECT]
-    colours = [*COLOURS[: len(names)], "#000000", GREY]
+    colors = [*COLORS[: len(names)], "#000000", GRAY]
     legend = alt.Legend(
         orient="bottom", title=None, columns=len(domain), symbolSize=90, symbolOpacity=1, symbolType="circle"
     )
-    colour = alt.Color("series:N", scale=alt.Scale(domain=domain, range=colours), sort=None, legend=legend)
+    color = alt.Color("series:N", scale=alt.Scale(domain=domain, range=colors), sort=None, legend=legend)
     shape = alt.Shape(
         "series:N",
         scale=alt.Scale(domain=domain, range=[*["circle"] * len(names), "diamond", "cross"]),
@@ -115,9 +115,9 @@ def _prediction_panel(
     for kind, dashes in zip(names, DASHES, strict=False):
         line = [row for row in rows if row["series"] == kind and row["kind"] == "line"]
         layers.append(
-            alt.Chart(alt.Data(values=line)).mark_line(strokeWidth=2, strokeDash=dashes).encode(x=x, y=y, color=colour)
+            alt.Chart(alt.Data(values=line)).mark_line(strokeWidth=2, strokeDash=dashes).encode(x=x, y=y, color=color)
         )
     marks = alt.Chart(alt.Data(values=[row for row in rows if row["kind"] != "line"]))
-    layers.append(marks.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=colour, shape=shape))
+    layers.append(marks.mark_point(filled=True, size=90, opacity=1).encode(x=x, y=y, color=color, shape=shape))
     title = alt.TitleParams(name, subtitle=f"row {setting.name}", fontSize=14, subtitleFontSize=11)
     return alt.layer(*layers).properties(width=300, height=260, title=title)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
-from prosparse.paper.figures.chart import GREY, import_altair
+from prosparse.paper.figures.chart import GRAY, import_altair
 
 WIDTH, HEIGHT = 270, 240
 LABEL_WIDTH, LABEL_HEIGHT = 0.44, 0.09  # of the original's label, as shares of a panel
@@ -60,7 +60,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Styles:
-    """What all panels share: colour and shape of each method, and the range of sparsity."""
+    """What all panels share: color and shape of each method, and the range of sparsity."""
 
     looks: dict[str, tuple[str, str]]
     sparsity: tuple[float, float]
@@ -81,7 +81,7 @@ def draw(panel: Panel, styles: Styles) -> Any:
     legend = alt.Legend(
         orient="bottom", title=None, columns=len(methods), symbolSize=90, symbolOpacity=1, labelLimit=400
     )
-    colour = alt.Color(
+    color = alt.Color(
         "method:N", scale=alt.Scale(domain=methods, range=[look[0] for look in looks]), sort=None, legend=legend
     )
     shape = alt.Shape(
@@ -104,13 +104,13 @@ def draw(panel: Panel, styles: Styles) -> Any:
     layers = [*_original(panel, styles, x_scale, y_scale)]
     if any(point.sparsity_spread is not None for point in panel.points):
         layers += [
-            points.mark_rule(strokeWidth=1.5).encode(x=alt.X("left:Q", scale=x_scale), x2="right:Q", y=y, color=colour),
-            points.mark_rule(strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=colour),
+            points.mark_rule(strokeWidth=1.5).encode(x=alt.X("left:Q", scale=x_scale), x2="right:Q", y=y, color=color),
+            points.mark_rule(strokeWidth=1.5).encode(x=x, y=alt.Y("low:Q", scale=y_scale), y2="high:Q", color=color),
         ]
     layers += [
-        joined.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
-        joined.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, shape=shape),
-        single.mark_point(filled=False, size=60, opacity=1).encode(x=x, y=y, color=colour, shape=shape),
+        joined.mark_line(strokeWidth=2).encode(x=x, y=y, color=color),
+        joined.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=color, shape=shape),
+        single.mark_point(filled=False, size=60, opacity=1).encode(x=x, y=y, color=color, shape=shape),
     ]
     return alt.layer(*layers).properties(
         width=WIDTH,
@@ -133,18 +133,18 @@ def _original(panel: Panel, styles: Styles, x_scale: Any, y_scale: Any) -> list[
     }
     base = alt.Chart(alt.Data(values=[row]))
     y = alt.Y("quality:Q", scale=y_scale)
-    band = base.mark_rect(color=GREY, opacity=0.12).encode(y=alt.Y("low:Q", scale=y_scale), y2="high:Q")
+    band = base.mark_rect(color=GRAY, opacity=0.12).encode(y=alt.Y("low:Q", scale=y_scale), y2="high:Q")
     label = base.mark_text(
         align="right" if right else "left",
         baseline="bottom" if above else "top",
         dx=-6 if right else 6,
         dy=-4 if above else 5,
         fontSize=12,
-        color=GREY,
+        color=GRAY,
     )
     return [
         *([band] if original.quality_spread else []),
-        base.mark_rule(strokeDash=[6, 4], color=GREY, strokeWidth=1.5).encode(y=y),
+        base.mark_rule(strokeDash=[6, 4], color=GRAY, strokeWidth=1.5).encode(y=y),
         label.encode(x=alt.X("at:Q", scale=x_scale), y=y, text="label:N"),
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prosparse.paper.figures.chart import COLOURS, import_altair, styled
+from prosparse.paper.figures.chart import COLORS, import_altair, styled
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.results.reader import MissingResult, Results
 
@@ -64,7 +64,7 @@ def tooltips(fields: dict[str, tuple[str, str | None]]) -> list[Any]:
 
 
 def by_method(methods: Sequence[str], among: Sequence[str]) -> tuple[Any, Any]:
-    """Return the colour and shape of each method, with one legend below the chart.
+    """Return the color and shape of each method, with one legend below the chart.
 
     Args:
         among: the methods of all charts, so that each looks the same in every one.
@@ -72,8 +72,8 @@ def by_method(methods: Sequence[str], among: Sequence[str]) -> tuple[Any, Any]:
     alt = import_altair()
     legend = alt.Legend(orient="bottom", title=None, columns=2, symbolSize=90, labelLimit=260)
     places = [among.index(method) for method in methods]
-    colours = [COLOURS[place % len(COLOURS)] for place in places]
+    colors = [COLORS[place % len(COLORS)] for place in places]
     shapes = [SHAPES[place % len(SHAPES)] for place in places]
-    colour = alt.Color("method:N", scale=alt.Scale(domain=list(methods), range=colours), sort=None, legend=legend)
+    color = alt.Color("method:N", scale=alt.Scale(domain=list(methods), range=colors), sort=None, legend=legend)
     shape = alt.Shape("method:N", scale=alt.Scale(domain=list(methods), range=shapes), sort=None, legend=legend)
-    return colour, shape
+    return color, shape

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from prosparse.experiment.figures import Frontier
-from prosparse.paper.figures.chart import GREY, import_altair
+from prosparse.paper.figures.chart import GRAY, import_altair
 from prosparse.paper.html.charts import Chart, by_method, chart, tooltips
 from prosparse.paper.results.labels import label
 from prosparse.paper.results.reader import Results
@@ -38,7 +38,7 @@ def _drawn(results: Results, frontier: Frontier) -> Any:
     original = points(results, "original", frontier.original)
     level = statistics.fmean(row["loss"] for row in original)
     panels = results.experiment.figures.frontier.values()
-    colour, shape = by_method(list(frontier.methods), list(dict.fromkeys(m for panel in panels for m in panel.methods)))
+    color, shape = by_method(list(frontier.methods), list(dict.fromkeys(m for panel in panels for m in panel.methods)))
     losses = [row["loss"] for row in [*rows, *original]]
     margin = 0.08 * (max(losses) - min(losses)) or 0.1
     y_scale = alt.Scale(domain=[min(losses) - margin, max(losses) + margin], nice=False)
@@ -56,13 +56,13 @@ def _drawn(results: Results, frontier: Frontier) -> Any:
         for pair in pairs
         if (mine := [row for row in rows if row["method"] == method and row["pair"] == pair])
     ]
-    line = alt.Chart(alt.Data(values=means)).mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=colour)
+    line = alt.Chart(alt.Data(values=means)).mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=color)
     marks = base.mark_point(filled=True, size=90, opacity=0.9).encode(
-        x=x, y=y, color=colour, shape=shape, tooltip=tooltips(SHOWN)
+        x=x, y=y, color=color, shape=shape, tooltip=tooltips(SHOWN)
     )
     rule = alt.Chart(alt.Data(values=[{"loss": level, "text": f"original, {level:.3f}"}]))
-    dashed = rule.mark_rule(strokeDash=[6, 4], color=GREY, strokeWidth=1.5, tooltip=None).encode(y=y)
-    words = rule.mark_text(align="left", baseline="bottom", dx=6, dy=-3, color=GREY, fontSize=12, tooltip=None).encode(
+    dashed = rule.mark_rule(strokeDash=[6, 4], color=GRAY, strokeWidth=1.5, tooltip=None).encode(y=y)
+    words = rule.mark_text(align="left", baseline="bottom", dx=6, dy=-3, color=GRAY, fontSize=12, tooltip=None).encode(
         x=alt.value(0), y=y, text="text:N"
     )
     return alt.layer(dashed, words, line, marks).properties(width="container", height=270)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from prosparse.experiment.lineage import tokens
-from prosparse.paper.figures.chart import COLOURS, GREY, import_altair
+from prosparse.paper.figures.chart import COLORS, GRAY, import_altair
 from prosparse.paper.html.charts import Chart, chart, tooltips
 from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.reader import MissingResult, Results
 
 PANELS = {
-    "lambda": ("λ(t)", 90, COLOURS[1]),
-    "sparsity": ("Sparsity (%)", 150, COLOURS[0]),
-    "loss": ("Loss (nats/token)", 150, COLOURS[2]),
+    "lambda": ("λ(t)", 90, COLORS[1]),
+    "sparsity": ("Sparsity (%)", 150, COLORS[0]),
+    "loss": ("Loss (nats/token)", 150, COLORS[2]),
 }
 #: Panel -> the fields that it draws.
 DRAWN = {"lambda": ["lambda"], "sparsity": ["low", "high"], "loss": ["loss"]}
@@ -78,7 +78,7 @@ def _drawn(rows: list[dict[str, Any]]) -> Any:
     )
     base = alt.Chart(alt.NamedData("rows"))
     panels = []
-    for index, (key, (title, height, colour)) in enumerate(PANELS.items()):
+    for index, (key, (title, height, color)) in enumerate(PANELS.items()):
         last = index == len(PANELS) - 1
         x = alt.X(
             "tokens:Q",
@@ -88,20 +88,20 @@ def _drawn(rows: list[dict[str, Any]]) -> Any:
         )
         axis = alt.Axis(tickCount=4, minExtent=36)
         y = alt.Y(f"{key}:Q", title=title, scale=alt.Scale(domain=ranges[key], zero=False), axis=axis)
-        line = base.mark_line(color=colour, strokeWidth=2, tooltip=None).encode(x=x, y=y)
+        line = base.mark_line(color=color, strokeWidth=2, tooltip=None).encode(x=x, y=y)
         aim = base.mark_point(opacity=0, size=1, tooltip=None).encode(x=x).add_params(near) if not index else None
         marked = base.transform_filter(near)
         layers = [
-            alt.Chart(alt.NamedData("ends")).mark_rule(strokeDash=[3, 3], color=GREY, tooltip=None).encode(x="end:Q"),
+            alt.Chart(alt.NamedData("ends")).mark_rule(strokeDash=[3, 3], color=GRAY, tooltip=None).encode(x="end:Q"),
             *(
-                [base.mark_area(color=colour, opacity=0.2, tooltip=None).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")]
+                [base.mark_area(color=color, opacity=0.2, tooltip=None).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")]
                 if key == "sparsity" and has_spread
                 else []
             ),
             line,
             *([aim] if aim is not None else []),
-            marked.mark_rule(color=GREY, tooltip=None).encode(x=x),
-            marked.mark_point(filled=True, size=60, color=colour).encode(x=x, y=y, tooltip=tooltips(SHOWN)),
+            marked.mark_rule(color=GRAY, tooltip=None).encode(x=x),
+            marked.mark_point(filled=True, size=60, color=color).encode(x=x, y=y, tooltip=tooltips(SHOWN)),
         ]
         panels.append(alt.layer(*layers).properties(width=560, height=height))
     return alt.vconcat(*panels, spacing=8).resolve_scale(x="shared")

@@ -81,12 +81,12 @@ def _introduction(experiment: Experiment, run: str, activation: Activation, sett
         f"{settings['hidden_size']:,}, intermediate size {settings['intermediate_size']:,}, vocabulary "
         f"{settings['vocab_size']:,}; weights in {settings.get('dtype', 'float32')}"
     )
-    licence = license_of(name)
+    license = license_of(name)
     yield (
-        f"- **Licence**: {licence}, that of the model it starts from"
-        if licence
+        f"- **License**: {license}, that of the model it starts from"
+        if license
         else (
-            "- **Licence**: unspecified, because that of its starting point is not known here. State one before you "
+            "- **License**: unspecified, because that of its starting point is not known here. State one before you "
             "upload it"
         )
     )

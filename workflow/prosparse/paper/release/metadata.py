@@ -12,7 +12,7 @@ from prosparse.experiment.model import PretrainedInit
 from prosparse.paper.release.loading import MODULES
 from prosparse.paper.results.origins import origin
 
-#: Part of a base model's name, letters and digits only -> its licence as the hub spells it.
+#: Part of a base model's name, letters and digits only -> its license as the hub spells it.
 LICENSES = {
     "prosparsellama2": "llama2",
     "relullama": "llama2",
@@ -47,4 +47,4 @@ def metadata(experiment: Experiment, run: str, activation: Activation) -> ModelC
 
 
 def license_of(name: str) -> str | None:
-    return next((licence for part, licence in LICENSES.items() if part in name), None)
+    return next((license for part, license in LICENSES.items() if part in name), None)

@@ -15,7 +15,7 @@ SPREAD = (
 LEGEND = f"{SPREAD} `*`: without activation threshold shifting. The paper reports no held-out loss and no bits/byte."
 
 
-NORMALISATION = (
+NORMALIZATION = (
     "Our λ multiplies the mean of |x1| over tokens and d_ff, summed over layers. The paper does not state its "
     "normalization, so compare sparsities, not values of λ."
 )

@@ -10,7 +10,7 @@ from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import exact
 from prosparse.paper.tables.columns import BITS, FACTOR, LOSS, PERFORMANCE, SPARSITY, TOKENS
 from prosparse.paper.tables.filler import Filler
-from prosparse.paper.tables.notes import NORMALISATION, SPREAD, budgets
+from prosparse.paper.tables.notes import NORMALIZATION, SPREAD, budgets
 from prosparse.paper.tables.table import Cell, Table
 
 
@@ -30,7 +30,7 @@ def build(results: Results) -> Table:
     def extra(run: str, activation: Activation) -> dict[str, Cell]:
         return {FACTOR.key: Cell(exact(experiment.runs[run].stages[-1].peak))}
 
-    table.notes += [SPREAD, budgets(), NORMALISATION]
+    table.notes += [SPREAD, budgets(), NORMALIZATION]
     filler = Filler(results, table)
     table.rows += [filler.own_row(label, pair, extra) for label, pair in experiment.ours.items()]
     return filler.finish()

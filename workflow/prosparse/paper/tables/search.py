@@ -11,7 +11,7 @@ from prosparse.paper.results.origins import origin
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import exact
 from prosparse.paper.tables.columns import SPARSITY, final_value
-from prosparse.paper.tables.notes import NORMALISATION, count, published_budgets
+from prosparse.paper.tables.notes import NORMALIZATION, count, published_budgets
 from prosparse.paper.tables.table import Cell, Column, Row, Table
 
 TUNING_LOSS = Column("tuning_loss", "Tuning loss", "nats/token", 3)
@@ -43,7 +43,7 @@ def build(results: Results) -> Table:
         f"Steps and tokens: of this run only. {published_budgets()}",
         "Sparsity (percent) and loss: on tuning rows, held-out text that no other table reports, under the activation "
         "in the second column. Training LM loss: the last value of the ledger, under the run's own activation.",
-        NORMALISATION,
+        NORMALIZATION,
         f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
     ]
     return table

@@ -14,7 +14,7 @@ from prosparse.paper.results.origins import origin_note, stands_in
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import Value, exact
 from prosparse.paper.tables.columns import TOKENS, billions, final_value
-from prosparse.paper.tables.notes import NORMALISATION, count
+from prosparse.paper.tables.notes import NORMALIZATION, count
 from prosparse.paper.tables.table import MISSING, Cell, Column, Row, Table
 from prosparse.published.tables import published_table
 
@@ -62,7 +62,7 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
     notes = [
         "Numbers are printed in full. Ours: mean (standard deviation over seeds, if there are several). Sparsity and "
         "LM loss are the last values of the training ledger, over training batches; the paper reports neither.",
-        NORMALISATION,
+        NORMALIZATION,
     ]
     table = Table(name, title, columns, notes=notes, row_title="Stage")
     absent = []

@@ -10,7 +10,7 @@ from prosparse.paper.results.value import exact
 from prosparse.paper.tables.by_setting import rows_needs
 from prosparse.paper.tables.columns import BITS, FACTOR, LOSS, PERFORMANCE, SPARSITY, TOKENS
 from prosparse.paper.tables.filler import Filler
-from prosparse.paper.tables.notes import LEGEND, NORMALISATION, budgets
+from prosparse.paper.tables.notes import LEGEND, NORMALIZATION, budgets
 from prosparse.paper.tables.table import Cell, Table
 from prosparse.published.tables import published_table, row_key
 
@@ -26,7 +26,7 @@ def build(results: Results) -> Table:
             "table5",
             "Table 5. Constant regularization factor against ProSparse",
             [FACTOR, SPARSITY, PERFORMANCE[-1], TOKENS, LOSS, BITS],
-            notes=[LEGEND, NORMALISATION, budgets()],
+            notes=[LEGEND, NORMALIZATION, budgets()],
         ),
     )
 
