@@ -103,8 +103,9 @@ def _drawn(rows: list[dict[str, Any]]) -> Any:
             marked.mark_rule(color=GRAY, tooltip=None).encode(x=x),
             marked.mark_point(filled=True, size=60, color=color).encode(x=x, y=y, tooltip=tooltips(SHOWN)),
         ]
-        panels.append(alt.layer(*layers).properties(width=560, height=height))
-    return alt.vconcat(*panels, spacing=8).resolve_scale(x="shared")
+        panels.append(alt.layer(*layers, width=560, height=height))
+    # given at once: every method of a chart copies all of it
+    return alt.vconcat(*panels, spacing=8, resolve=alt.Resolve(scale=alt.ScaleResolveMap(x="shared")))
 
 
 def _range(values: list[float]) -> list[float]:
