@@ -145,8 +145,8 @@ def test_a_stage_that_is_out_of_time_goes_on_without_a_retry(toy, run, nodes):
     assert {job["JobState"] for job in failed} <= {"TIMEOUT"}
     times = sum(int(job["Restarts"]) for job in jobs(run))
     assert times > 0
-    log = (toy / f"results/toy/logs/train/{run}.seed0.stage0.log").read_text()
-    assert len(re.findall(r"job \d+ is back in the queue", log)) == times
+    logs = [path.read_text() for path in toy.glob(f".snakemake/slurm_logs/rule_train_stage/{run}*/*.log")]
+    assert sum(len(re.findall(r"job \d+ is back in the queue", log)) for log in logs) == times
     assert_whole(toy, run)
 
 

@@ -41,6 +41,10 @@ rule train_stage:
         requeue=lambda wildcards, resources: (
             "--requeue" if resources.get("slurm_partition") else ""
         ),
+        # Slurm's own log has all times that the job ran; before each, Snakemake removes {log}
+        into=lambda wildcards, resources: (
+            "|& tee" if resources.get("slurm_partition") else "&>"
+        ),
         budget=lambda wildcards, resources: (
             f"--max-seconds {seconds}"
             if (seconds := launch.time_budget(resources.runtime)) is not None
@@ -67,7 +71,7 @@ rule train_stage:
     shell:
         "prosparse step launch {params.processes} {params.requeue} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.continuations} {params.teacher}"
-        " {params.budget} --output {output.provenance} >> {log} 2>&1"
+        " {params.budget} --output {output.provenance} {params.into} {log}"
 
 
 given = workflow.resource_settings.overwrite_resources.get("train_stage", {})
