@@ -125,17 +125,28 @@ def test_what_a_format_cannot_hold_is_told_and_the_next_model_is_measured():
     assert "missing" not in measured
 
 
+@native
+def test_predictors_that_a_format_cannot_hold_leave_the_other_modes(trained):
+    """Their rows are as long as the model's are many."""
+    described = trained("relu", True, "q4_0", intermediate_size=176)
+    (model,) = measure(specified([described], new_tokens=16))["models"]
+    check_layout(model, ["dense", "exact"], {"pair", "missing_modes"})
+    assert "rows of 176 values" in model["missing_modes"]["predicted"]
+
+
 @pytest.fixture
 def trained(tmp_path):
     """A function that saves a model and describes it, with the tokens its prompts come from."""
     for name, rows in (("a", [list(range(2, 22))]), ("b", [list(range(30, 50))])):
         datasets.Dataset.from_dict({"input_ids": rows}).save_to_disk(tmp_path / "tokens" / name / "heldout")
 
-    def save(activation: str, with_predictors: bool, precision: str = "float32") -> TrainedModel:
-        model, folder = build(CONFIG, activation), tmp_path / activation
+    def save(
+        activation: str, with_predictors: bool, precision: str = "float32", intermediate_size: int = INTERMEDIATE
+    ) -> TrainedModel:
+        model, folder = build(configs(intermediate_size)["llama"], activation), tmp_path / activation
         model.save_pretrained(folder)
         if with_predictors:
-            predictors.save(random_predictors((HIDDEN, RANK, INTERMEDIATE)), folder / "predictors")
+            predictors.save(random_predictors((HIDDEN, RANK, intermediate_size)), folder / "predictors")
         return TrainedModel(
             row="ProSparse-7B", precision=precision, scale="7B", pair=f"run@{activation}", checkpoint=folder,
             activation=Activation.parse(activation), tokens=tmp_path / "tokens",

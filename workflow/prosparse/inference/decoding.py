@@ -150,11 +150,22 @@ def _check_form(model: PreTrainedModel, predictors: Sequence[Predictor] | None) 
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name not in transposed
     }
-    for predictor in predictors or []:
-        sizes |= {
-            "fc1 of the predictors": predictor.fc1.in_features,
-            "fc2 of the predictors, transposed,": predictor.fc2.out_features,
-        }
+    _check_columns(sizes)
+    check_blocks(predictors or [])
+
+
+def check_blocks(predictors: Sequence[Predictor]) -> None:
+    """Raise UserError unless a format of 32 values per block can hold the predictors."""
+    for predictor in predictors:
+        _check_columns(
+            {
+                "fc1 of the predictors": predictor.fc1.in_features,
+                "fc2 of the predictors, transposed,": predictor.fc2.out_features,
+            }
+        )
+
+
+def _check_columns(sizes: dict[str, int]) -> None:
     try:
         for name, columns in sizes.items():
             quantized.check_columns(name, columns)

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from prosparse.data.mixture import load_rows
 from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, TrainedModel
 from prosparse.inference import export, predictors
-from prosparse.inference.decoding import prepare, weight_bytes
+from prosparse.inference.decoding import check_blocks, prepare, weight_bytes
 from prosparse.inference.predictors import Predictor
 from prosparse.inference.sparse_ffn import Rounding
 from prosparse.inference.synthetic import Target, synthetic
@@ -102,13 +102,19 @@ def _measure(described: TrainedModel | SyntheticModel, specification: DecodingSp
         files: dict[str, Path | UserError] = {}
         if isinstance(described, SyntheticModel):
             files = export_for_engines(model, predicted or [], specification, described.precision, Path(directory))
+        if form is not None and predicted is not None:
+            try:
+                check_blocks(predicted)
+            except UserError as error:
+                print(f"{label}: {error}", flush=True)
+                about["missing_modes"], predicted = {"predicted": str(error)}, None
         try:
             found = measure_modes(Model(label, model, predicted, form), prompts, specification, files)
         except UserError as error:
             if form is None:
                 raise
-            found = {"missing": str(error), "modes": {}}  # a size that the format does not hold
             print(f"{label}: {error}", flush=True)
+            found = {"missing": str(error), "modes": {}}  # a size that the format does not hold
         del model, predicted
         gc.collect()
         if isinstance(described, SyntheticModel):

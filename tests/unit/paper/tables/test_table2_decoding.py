@@ -98,6 +98,20 @@ def test_another_precision_of_an_engine_is_told(powerinfer_wanted):
     assert "its weights are in float16" in note
 
 
+def test_a_mode_that_a_precision_cannot_have_says_why(synthetic):
+    def refuse(value):
+        model = raw(value, "ProSparse-7B", "q4_0")
+        model["missing_modes"] = {"predicted": "rows of 344 values"}
+        del model["modes"]["predicted"]
+
+    synthetic.edit(synthetic.layout.decoding(), refuse)
+    table = TABLES.build("table2_decoding", synthetic.results)
+    cells = row_of(table, "ProSparse-7B, q4_0").cells
+    assert cells["predicted"].note == "missing: rows of 344 values"
+    assert cells["exact"].ours is not None
+    assert "Missing: ProSparse-7B, q4_0, predicted: rows of 344 values." in table.notes
+
+
 def test_a_precision_that_a_model_cannot_have_says_why(synthetic):
     def refuse(value):
         model = raw(value, "ProSparse-7B", "q4_0")

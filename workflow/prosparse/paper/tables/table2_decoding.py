@@ -97,6 +97,9 @@ def _row(results: Results, model: Model, ways: list[str], gone: dict[str, list[s
     if model.missing is not None:
         cells = {mode: missing_cell(model.missing) for mode in ways if mode in MODES and mode != "torch"}
         gone.setdefault(model.missing.rstrip("."), []).append(f"{model.label}, {model.precision}")
+    for mode, reason in model.raw.get("missing_modes", {}).items():
+        cells[mode] = missing_cell(reason)
+        gone.setdefault(reason.rstrip("."), []).append(f"{model.label}, {model.precision}, {mode}")
     for way in ways:
         if way not in arms:
             continue
