@@ -101,12 +101,13 @@ def requeue() -> None:
     To Slurm and Snakemake it is the same job, which has not failed. Returns if Slurm refuses, after saying why.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
+    # said before Slurm ends the job, and with it this process
+    print(f"job {job} goes back into the queue and continues from there", flush=True)
     asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, encoding="utf-8")
     if asked.returncode:
         reason = " ".join(asked.stderr.split())
         print(f"Slurm does not requeue job {job} ({reason}): it continues as a retry", file=sys.stderr)
         return
-    print(f"job {job} is back in the queue and continues from there", flush=True)
     time.sleep(REQUEUED_SECONDS)
 
 
