@@ -7,6 +7,7 @@ import torch
 from helpers.faults import kill_once
 from helpers.repository import ROOT
 from helpers.tiny_training import CONTEXT, STAGES, ledger, specification, weights
+from torch._dynamo.utils import counters
 from transformers import LlamaForCausalLM
 
 from prosparse.experiment.training import Draw, Stage
@@ -68,9 +69,12 @@ FAST = {"precision": "bfloat16", "compile": True, "attention": "eager"}
 @pytest.mark.commands("c++")
 def test_bfloat16_compiled_stages_equal_unstaged_and_stay_near_float32(data, tmp_path):
     stages, total = [Stage(until=4), Stage(until=8, shape="sine", peak=2.0)], 8
+    counters.clear()
     first = run(data, specification(stages[:1], total, **FAST), tmp_path / "stage0")
     run(data, specification(stages, total, **FAST), tmp_path / "stage1", first)
     assert_same_weights(run(data, specification(stages, total, **FAST), tmp_path / "whole"), tmp_path / "stage1")
+    assert counters["aot_autograd"]["autograd_cache_hit"]
+    assert not counters["aot_autograd"]["autograd_cache_bypass"], "every stage would trace its layers anew"
     plain = run(data, specification(stages, total), tmp_path / "plain")
     for fast, slow in zip(ledger(tmp_path / "whole"), ledger(plain), strict=True):
         assert fast["lm_loss"] == pytest.approx(slow["lm_loss"], abs=0.15)

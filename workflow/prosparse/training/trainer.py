@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._functorch import config as functorch
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
@@ -87,6 +88,8 @@ def prepare(model: PreTrainedModel, training: Training, distillation_share: floa
     model.config.use_cache = False
     model.set_attn_implementation(training.attention)
     if training.compile:
+        # torch caches the traced backward of the L1 gradient, too; each stage would trace it anew, in seconds
+        functorch.autograd_cache_allow_custom_autograd_functions = True
         layers = model.base_model.get_submodule("layers")  # identical, so torch compiles one instead of thirty
         for layer in layers.children():
             layer.compile(dynamic=False)
