@@ -150,10 +150,10 @@ def test_a_run_ends_with_verdicts_numbers_and_what_to_open(tmp_path):
     lines = summary(synthetic.layout).splitlines()
     assert lines[7].startswith(" 8 Sparsity raises recall and speed, up to 4.52×")
     assert "does not hold" in lines[7]
-    assert "Largest speedup under prediction 1.69×, required at least 4.52×" in lines[7]
+    assert "Largest speedup with predictors 1.69×, required at least 4.52×" in lines[7]
     frontiers = synthetic.experiment.figures.frontier
     assert len(lines) == 10 + 2 + 2  # the second model has no ProSparse row
     original = synthetic.results.sparsity(*synthetic.experiment.pair(next(iter(frontiers.values())).original))
     assert f": original {original.loss.mean:.3f}; " in lines[11]
-    assert lines[-2].startswith("1.69× faster decoding than our own dense (paper: 4.52×")
+    assert lines[-2].startswith("1.69× faster than our own dense decoding (paper: 4.52×")
     assert lines[-1] == f"Open {synthetic.layout.html()} in a browser, or {synthetic.layout.page()}."

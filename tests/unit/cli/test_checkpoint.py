@@ -207,10 +207,13 @@ def test_bench_shows_other_engines(own, capsys, monkeypatch):
     rate = {"median": 7.0, "lower_quartile": 6.5, "upper_quartile": 7.5}
     timed = {"tokens_per_second": rate, "first_token_milliseconds": rate}
     files = []
-    monkeypatch.setattr(commands_bench.engines, "llama_cpp_interpreter", lambda: "python")
-    monkeypatch.setattr(
-        commands_bench, "measure_engines", lambda given, *rest: files.append(given) or {"llama.cpp": timed}
-    )
+
+    def measure(found, given, *rest):
+        files.append(given)
+        found["engines"] = {"llama.cpp": timed}
+
+    monkeypatch.setattr(commands_bench.llamacpp, "interpreter", lambda: "python")
+    monkeypatch.setattr(commands_bench, "measure_engines", measure)
     command = ["bench", str(own / "own"), "--prompt", "Paragraph It", "--new-tokens", "16"]
     assert main([*command, "--precision", "bfloat16", "--precision", "float32"]) == 0
     assert rows(capsys.readouterr().out)["llama.cpp"][:2] == ["7.00", "6.50 to 7.50"]
@@ -226,7 +229,7 @@ def test_export(own, relu, capsys):
     assert torch.equal(written, model.model.layers[1].mlp.gate_proj.weight)
     half = ["export", str(own / "own"), "--engine", "llama.cpp", "--precision", "float16", "--output", str(output)]
     assert main(half) == 0
-    assert " % of the values rounded" in capsys.readouterr().out
+    assert re.search(r"llama\.cpp, [\d.]+% of the values rounded\n$", capsys.readouterr().out)
     for engine, message in (("llama.cpp", "relu"), ("powerinfer", "--predictors")):
         assert main(["export", str(relu), "--engine", engine, "--output", str(own / "no.gguf")]) == 1
         error = capsys.readouterr().err

@@ -37,7 +37,8 @@ def test_true_shapes_adds_shapes_and_engines_and_changes_nothing_else(laptop):
     before = load(laptop)
     assert before.decoding.shapes == {}
     assert not before.decoding.engines.llama_cpp
-    back = changed.decoding.model_copy(update={"shapes": {}, "engines": before.decoding.engines})
+    same = {name: getattr(before.decoding, name) for name in ("shapes", "engines", "prompts", "new_tokens")}
+    back = changed.decoding.model_copy(update=same)
     assert changed.model_copy(update={"decoding": back}) == before
 
 

@@ -50,5 +50,5 @@ def export_checkpoint(wanted: Export) -> None:
         predictors = load_predictors(wanted.predictors)
         dtype = weight_dtype(wanted.precision or "float16")
         rounded = export_powerinfer(model, predictors, wanted.decision_threshold, tokenizer, wanted.output, dtype)
-    lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.2g}% of the values rounded"
+    lossless = "every value as it was saved" if rounded == 0 else f"{100 * rounded:.3g}% of the values rounded"
     print(f"{wanted.output}: {wanted.checkpoint} for {wanted.engine}, {lossless}")
