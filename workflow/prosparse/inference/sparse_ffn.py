@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,10 +31,14 @@ def many_tokens(x: Tensor, weight: Tensor) -> Tensor:
     """The product for prompts: torch's, or with packed weights our own, ``MAX_BATCH`` tokens at a time."""
     if not quantized.is_packed(weight):
         return nn.functional.linear(x, weight)
+    return _in_parts(x, len(weight), lambda part: linear(part, weight))
+
+
+def _in_parts(x: Tensor, features: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute rows of ``features`` from the input's rows, as many at a time as the operators take."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    products = [linear(part, weight) for part in rows.split(MAX_BATCH) if len(part) > 0]
-    outputs = torch.cat(products) if products else rows.new_empty(0, len(weight))
-    return outputs.view(*x.shape[:-1], len(weight))
+    parts = [compute(part) for part in rows.split(MAX_BATCH) if len(part) > 0]
+    return torch.cat([rows.new_empty(0, features), *parts]).view(*x.shape[:-1], features)
 
 
 @dataclass(frozen=True)
@@ -198,10 +202,8 @@ class DecodingFFN(nn.Module):
         if rows is not None:
             return self._few(rows, self.mode).view(x.shape)
         if quantized.is_packed(self.gate_weight):
-            prompt = x.reshape(-1, x.shape[-1]).contiguous()
             # exact equals dense, and is faster
-            parts = [self._few(part, "exact") for part in prompt.split(MAX_BATCH) if len(part) > 0]
-            return torch.cat([prompt[:0], *parts]).view(x.shape)
+            return _in_parts(x, x.shape[-1], lambda part: self._few(part, "exact"))
         return self._many(x)
 
     def _many(self, x: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from prosparse.operators.quantized import FORMATS, Format, weight_dtype
 from prosparse.system.errors import EngineMissing, UserError
 
 PROMPT_TOKENS = 5  # the paper's prompts have five words
-SPARE_BYTES = 1 << 30  # of memory, beside the weights that take turns
+SPARE_BYTES = 1 << 30  # of memory, besides the weights that take turns
 
 
 def measure(specification: DecodingSpecification) -> dict[str, Any]:
@@ -154,16 +154,16 @@ def measure_modes(
         return lambda: setattr(decoder, "mode", mode)
 
     write = partial(Decoded, decoder)
-    modes, beside = {mode: Arm(write, begin(mode)) for mode in decoder.modes}, dict[str, Arm]()
+    modes, engines = {mode: Arm(write, begin(mode)) for mode in decoder.modes}, dict[str, Arm]()
     with ExitStack() as stack:
         path = files.get("llama.cpp")
         if isinstance(path, Path) and psutil.virtual_memory().available > path.stat().st_size + SPARE_BYTES:
             try:
                 engine = stack.enter_context(_opened(path, prompts, new_tokens))
-                beside["llama.cpp"] = Arm(lambda prompt, _: LlamaCppText(engine, prompt))
+                engines["llama.cpp"] = Arm(lambda prompt, _: LlamaCppText(engine, prompt))
             except UserError as error:
                 files["llama.cpp"] = error
-        decode(modes | beside, prompts, new_tokens, label)
+        decode(modes | engines, prompts, new_tokens, label)
     overhead = Arm(write)
     with nothing_read(decoder):
         decode({"overhead": overhead}, prompts[:2], new_tokens, label)
@@ -173,24 +173,23 @@ def measure_modes(
     read = {mode: bytes_of_a_token(decoder, mode, shares, context) for mode in modes}
     arms |= modes
     active, predicted_share, both, _ = shares.T
+    rivals = {"dense": modes["dense"], **engines}
     found: dict[str, Any] = {
         "weight_bytes": weight_bytes(decoder),
         "sparsity": float((1 - active).mean()),
         "bandwidth": quartiles([value / 1e9 for value in modes["dense"].bandwidths]),
         "modes": {
-            name: _mode(arm, modes["dense"], read[name], overhead) if name in modes else _mode(arm, None, read["dense"])
+            name: _mode(arm, rivals, read[name], overhead) if name in modes else _mode(arm, {}, read["dense"])
             for name, arm in arms.items()
         },
-        "engines": {},
+        "engines": {
+            name: {**engine.about(), **_mode(arm, {"dense": modes["dense"]}, read["dense"])}
+            for name, arm in engines.items()
+        },
         "same_tokens_as_dense": {
             name: _share_equal(arm.texts, modes["dense"].texts) for name, arm in arms.items() if name != "dense"
         },
     }
-    for name, arm in beside.items():
-        found["engines"][name] = {**engine.about(), **_mode(arm, modes["dense"], read["dense"])}
-        for mode, ours in modes.items():
-            ratios = [other / own for own, other in zip(ours.seconds, arm.seconds, strict=True)]
-            found["modes"][mode][f"times_faster_than_{name}"] = quartiles(ratios)
     if predicted is not None:
         found["activation_recall"] = float((both / active).mean())
         found["predicted_sparsity"] = float((1 - predicted_share).mean())
@@ -201,7 +200,7 @@ def _opened(path: Path, prompts: list[list[int]], new_tokens: int) -> LlamaCpp:
     return LlamaCpp(path, max(map(len, prompts)) + new_tokens, torch.get_num_threads())
 
 
-def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm | None = None) -> dict[str, Any]:
+def _mode(arm: Arm, rivals: dict[str, Arm], read: dict[str, int], overhead: Arm | None = None) -> dict[str, Any]:
     bounds = [read["all"] / bandwidth for bandwidth in arm.bandwidths]
     found = {
         "tokens_per_second": quartiles(arm.rates),
@@ -211,9 +210,9 @@ def _mode(arm: Arm, dense: Arm | None, read: dict[str, int], overhead: Arm | Non
         "bound_milliseconds": quartiles([1000 * bound for bound in bounds]),
         "share_of_bound": quartiles([b / s for b, s in zip(bounds, arm.seconds, strict=True)]),
     }
-    if dense is not None:
-        ratios = [d / s for d, s in zip(dense.seconds, arm.seconds, strict=True)]
-        found["times_faster_than_dense"] = quartiles(ratios)
+    for name, rival in rivals.items():
+        ratios = [theirs / own for theirs, own in zip(rival.seconds, arm.seconds, strict=True)]
+        found[f"times_faster_than_{name}"] = quartiles(ratios)
     if overhead is not None:
         found["overhead_milliseconds"] = 1000 * statistics.median(overhead.seconds)
     return found
@@ -268,10 +267,12 @@ def measure_engines(
     timed = found.setdefault("engines", {})
 
     def run_llama_cpp(path: Path) -> dict[str, Any]:
+        if "missing" in found:
+            raise UserError(found["missing"])
         with _opened(path, prompts, new_tokens) as engine:
             arm = Arm(lambda prompt, _: LlamaCppText(engine, prompt))
             decode({"llama.cpp": arm}, prompts, new_tokens, "llama.cpp")
-            return {**engine.about(), **_mode(arm, None, found["modes"]["dense"]["bytes"])}
+            return {**engine.about(), **_mode(arm, {}, found["modes"]["dense"]["bytes"])}
 
     def run_powerinfer(path: Path) -> dict[str, Any]:
         if specification.powerinfer is None:

@@ -88,7 +88,7 @@ def prepare(model: PreTrainedModel, training: Training, distillation_share: floa
     model.config.use_cache = False
     model.set_attn_implementation(training.attention)
     if training.compile:
-        # torch caches the traced backward of the L1 gradient, too; each stage would trace it anew, in seconds
+        # torch caches the traced backward of the L1 gradient, too; each stage would trace it again, in seconds
         functorch.autograd_cache_allow_custom_autograd_functions = True
         layers = model.base_model.get_submodule("layers")  # identical, so torch compiles one instead of thirty
         for layer in layers.children():
