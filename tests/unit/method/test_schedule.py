@@ -58,28 +58,39 @@ def test_llama2_7b_values_from_the_paper():
 @st.composite
 def schedules(draw):
     until, peak, stages = 0, 0.0, []
-    for index in range(draw(st.integers(1, 6))):
+    for _ in range(draw(st.integers(1, 6))):
         until += draw(st.integers(1, 500))
         peak += draw(st.floats(0, 1))
-        stages.append(
-            Stage(until=until, shape=draw(st.sampled_from(["constant", "sine"])) if index else "constant", peak=peak)
-        )
+        stages.append(Stage(until=until, shape=draw(st.sampled_from(["constant", "sine", "linear"])), peak=peak))
     return stages
 
 
 @given(schedules())
-def test_never_falls_stays_within_peaks_and_is_continuous_inside_sines(stages):
+def test_never_falls_stays_within_peaks_and_is_continuous_inside_ramps(stages):
     values = [factor(stages, t) for t in range(1, stages[-1].until + 1)]
     assert all(later >= earlier - 1e-12 for earlier, later in pairwise(values))
     assert all(0 <= v <= stages[-1].peak + 1e-12 for v in values)
     start, before = 0, 0.0
     for stage in stages:
-        if stage.shape == "sine":
+        if stage.shape != "constant":
             n = stage.until - start
-            steepest = math.pi / 2 / n * (stage.peak - before)  # the sine's largest slope
+            steepest = (math.pi / 2 if stage.shape == "sine" else 1) / n * (stage.peak - before)  # the largest slope
             inside = [before, *values[start : stage.until]]
             assert all(b - a <= steepest + 1e-9 for a, b in pairwise(inside))
         start, before = stage.until, stage.peak
+
+
+def test_ramps_from_zero_and_from_the_previous_peak():
+    stages = [
+        Stage(until=10, shape="linear", peak=1.0),
+        Stage(until=20, peak=1.0),
+        Stage(until=24, shape="linear", peak=3.0),
+    ]
+    assert [factor(stages, step) for step in (1, 5, 10, 20)] == pytest.approx([0.1, 0.5, 1, 1])
+    assert [factor(stages, step) for step in (21, 22, 23, 24)] == [1.5, 2, 2.5, 3]
+    rising = [Stage(until=4, shape="sine", peak=2.0)]
+    # 1 - cos over half a period
+    assert [factor(rising, step) for step in (1, 2, 4)] == pytest.approx([1 - math.sqrt(0.5), 1, 2])
 
 
 @pytest.mark.parametrize("step", [0, -1, 11])

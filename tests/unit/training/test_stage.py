@@ -1,6 +1,7 @@
 """Stages, resumption and the ledger, on a tiny model and repetitive text."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -261,3 +262,16 @@ def test_golden_losses_of_20_steps(data, tmp_path):
     golden = json.loads((ROOT / "tests" / "helpers" / "golden_losses.json").read_text())
     assert [r["lm_loss"] for r in rows] == pytest.approx(golden["lm_loss"], rel=2e-3)
     assert [r["sparsity"] for r in rows] == pytest.approx(golden["sparsity"], abs=5e-3)
+
+
+def test_wsd_keeps_the_rate_then_decays_it_across_stages(data, tmp_path):
+    """Warm-up over 2 of 12 steps, constant, then 1 - sqrt over the last 6: the formula at the steps that the ledger
+    logs; the second stage ends in the middle of the decay."""
+    stages, previous = [Stage(until=4), Stage(until=8, peak=0.5), Stage(until=12, peak=0.5)], None
+    training = {"schedule": "wsd", "decay_share": 0.5, "log_every": 1, "warmup_steps": 2}
+    rates = []
+    for index in range(len(stages)):
+        previous = run(data, specification(stages[: index + 1], 12, **training), tmp_path / f"{index}", previous)
+        rates += [row["learning_rate"] for row in ledger(previous)]
+    expected = [0, 0.5, *[1] * 4, *(1 - math.sqrt(step / 6) for step in range(6))]
+    assert rates == pytest.approx([1e-2 * share for share in expected])

@@ -18,8 +18,10 @@ class Stage(Section):
     until: Annotated[int, Field(ge=0)] = Field(
         description="Accumulated optimizer steps at its end; 0 in a run's only stage: use the start as it is."
     )
-    shape: Literal["constant", "sine"] = Field(
-        default="constant", description="Constant at peak, or a half sine from the previous peak up to it."
+    shape: Literal["constant", "sine", "linear"] = Field(
+        default="constant",
+        description="Constant at peak, or a half sine or a line from the previous peak (at first 0) up to it. The "
+        "line and a rising first stage are ours, not the paper's.",
     )
     peak: Annotated[float, Field(ge=0)] = Field(default=0.0, description="λ at its end.")
 
@@ -28,8 +30,14 @@ class Training(Section):
     """The optimizer and how a step is computed."""
 
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine", description="Decay of the learning rate over the whole run."
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
+        default="cosine",
+        description="Decay of the learning rate over the whole run; wsd: constant, then down to 0 over decay_share of "
+        "the steps, as 1 - sqrt of the share decayed.",
+    )
+    # excluded when unset, so that other schedules keep their specification
+    decay_share: Annotated[float | None, Field(gt=0, le=1, exclude_if=lambda share: share is None)] = Field(
+        default=None, description="Of wsd: the last share of the run's steps, over which the learning rate decays."
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Linear warm-up, in steps.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.1, description="AdamW's.")
@@ -54,6 +62,17 @@ class Training(Section):
         if self.batch_size % self.micro_batch_size:
             raise ValueError("batch_size must be a multiple of micro_batch_size")
         return self
+
+    @model_validator(mode="after")
+    def decay_share_where_needed(self) -> Self:
+        if (self.decay_share is not None) != (self.schedule == "wsd"):
+            raise ValueError("decay_share: required with schedule wsd, not allowed with cosine, linear, constant")
+        return self
+
+    def decay_steps(self, total_steps: int) -> int:
+        """Return the steps of wsd's decay in a run of ``total_steps``."""
+        assert self.decay_share is not None
+        return round(self.decay_share * total_steps)
 
     def accumulation_steps(self, processes: int) -> int:
         """Return the number of forward passes per process in one optimizer step.
@@ -109,15 +128,21 @@ class Recipe(Section):
                 raise ValueError(
                     f"stages.{index}.until is {stage.until}: must be greater than stage {index - 1}'s {previous.until}"
                 )
-            if stage.shape == "sine" and index == 0:
-                raise ValueError(
-                    "stages.0.shape: the first stage must be constant, a sine rises from the previous peak"
-                )
             if index and stage.peak < previous.peak:
                 raise ValueError(
                     f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (before: {previous.peak:g})"
                 )
             previous = stage
+        return self
+
+    @model_validator(mode="after")
+    def warmup_ends_before_decay(self) -> Self:
+        training, total = self.training, self.stages[-1].until
+        if training.schedule == "wsd" and 0 < total < training.warmup_steps + training.decay_steps(total):
+            raise ValueError(
+                f"training.decay_share is {training.decay_share:g}: its {training.decay_steps(total)} steps and the "
+                f"{training.warmup_steps} of the warm-up are more than the run's {total}"
+            )
         return self
 
 

@@ -16,6 +16,8 @@ def factor(stages: Sequence[Stage], step: float) -> float:
 
         l_{i-1} + 1/2 (sin(-pi/2 + pi (t - T_{i-1}) / (T_i - T_{i-1})) + 1) (l_i - l_{i-1})
 
+    A linear stage rises along a line. The first stage rises from l_0 = 0. Both are ours, not the paper's.
+
     Raises:
         ValueError: the step is outside (0, T_S].
     """
@@ -24,6 +26,8 @@ def factor(stages: Sequence[Stage], step: float) -> float:
         if start < step <= stage.until:
             if stage.shape == "constant":
                 return stage.peak
+            if stage.shape == "linear":
+                return previous + (step - start) / (stage.until - start) * (stage.peak - previous)
             phase = -math.pi / 2 + math.pi * (step - start) / (stage.until - start)
             return previous + 0.5 * (math.sin(phase) + 1) * (stage.peak - previous)
         start, previous = stage.until, stage.peak

@@ -149,6 +149,17 @@ def _warn_of_repeats(dataset: Mixture) -> None:
         )
 
 
+#: transformers' names of learning-rate schedules, where ours differ.
+_SCHEDULES = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
+
+
+def _decay(training: Training, total_steps: int) -> dict[str, Any]:
+    """Options of the learning-rate schedule; 1 - sqrt decays best in Haegele et al. (arXiv 2405.18392)."""
+    if training.schedule != "wsd":
+        return {}
+    return {"num_decay_steps": training.decay_steps(total_steps), "decay_type": "1-sqrt"}
+
+
 def _arguments(job: StageJob, accumulation_steps: int) -> TrainingArguments:
     specification, training = job.specification, job.specification.training
     arguments = TrainingArguments(
@@ -157,7 +168,8 @@ def _arguments(job: StageJob, accumulation_steps: int) -> TrainingArguments:
         per_device_train_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=accumulation_steps,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if training.schedule == "constant" else training.schedule,
+        lr_scheduler_type=_SCHEDULES.get(training.schedule, training.schedule),
+        lr_scheduler_kwargs=_decay(training, specification.total_steps),
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
         adam_beta1=training.betas[0],

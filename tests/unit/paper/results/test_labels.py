@@ -38,6 +38,12 @@ def test_a_runs_own_label_is_used_and_identical_runs_keep_their_names(synthetic)
     assert len({run_label(experiment, run) for run in runs}) == len(runs)
 
 
+def test_a_line_is_not_called_progressive():
+    ramp = CONFIG["runs"]["vanilla"] | {"stages": [{"until": 180, "shape": "linear", "peak": 0.2}]}
+    experiment = loading.load({**CONFIG, "runs": CONFIG["runs"] | {"ramp": ramp}})
+    assert label(experiment, "ramp") == "tiny, linear λ up to 0.2"
+
+
 def test_a_pretrained_model_is_named_by_the_end_of_its_path():
     runs = {**CONFIG["runs"], "base": CONFIG["runs"]["base"] | {"init": {"pretrained": "HuggingFaceTB/SmolLM2-135M"}}}
     assert label(loading.load({**CONFIG, "runs": runs}), "vanilla") == "SmolLM2-135M, Vanilla ReLU"

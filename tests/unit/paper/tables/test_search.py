@@ -37,10 +37,14 @@ def test_search_log_tells_what_each_run_tried(synthetic):
 def test_search_log_of_starts(synthetic):
     raw = copy.deepcopy(CONFIG)
     raw["runs"]["final-1"]["init"]["stage"] = 2
+    raw["runs"]["final-1"]["training"] = {"schedule": "wsd", "decay_share": 0.2}
+    raw["runs"]["final-1"]["stages"] = [{"until": 30, "peak": 0.1, "shape": "linear"}, {"until": 60, "peak": 0.1}]
     raw |= {"search": ["final-1", "base"], "rows": {}, "ours": {}, "figures": {}}
     table = TABLES.build("search", Synthetic(synthetic.directory, raw).write().results)
     starts = [row.cells["start"].text for row in table.rows]
     assert starts[0] == "progressive stage 2"
+    assert table.rows[0].cells["schedule"].text == "wsd, decay 0.2"
+    assert table.rows[0].cells["stages"].text == "linear 0.1 (30), 0.1 (60)"
     assert starts[1].startswith("llama, 6 layers")
     raw["runs"]["base"] |= {
         "init": {"pretrained": "some-model", "gguf_file": "Some-135M.Q4_1.gguf"},

@@ -58,7 +58,8 @@ def build(results: Results) -> Drawn:
     scale = alt.Scale(domain=[max(0, 10 * (low // 10)), min(100, 10 * (top // 10 + 1))], clamp=True)
     layers = []
     # the progressive run: the first with a rising stage; its stages mark the plot
-    marked = next((run for run in runs if any(stage.shape == "sine" for stage in experiment.runs[run].stages)), None)
+    shapes = {run: {stage.shape for stage in experiment.runs[run].stages} for run in runs}
+    marked = next((run for run in runs if shapes[run] != {"constant"}), None)
     data: dict[str, Any] = {"data": rows, "marked": marked}
     subtitle = ""
     if marked is not None:

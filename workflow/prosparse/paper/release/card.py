@@ -113,7 +113,7 @@ def _training(results: Results, run: str) -> Iterator[str]:
                 name,
                 str(index),
                 str(chosen.activation),
-                f"{stage.peak:g}" + (" (sine)" if stage.shape == "sine" else ""),
+                f"{stage.peak:g}" + ("" if stage.shape == "constant" else f" ({stage.shape})"),
                 f"{stage.until:,}",
                 f"{before:,}",
                 "" if final["lm_loss"] is None else f"{final['lm_loss']:.3f}",

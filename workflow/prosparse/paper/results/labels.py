@@ -65,6 +65,8 @@ def _method(experiment: Experiment, run: str) -> str:
     peak = chosen.stages[-1].peak
     if any(stage.shape == "sine" for stage in chosen.stages):
         method = "ProSparse (progressive)"
+    elif any(stage.shape == "linear" for stage in chosen.stages):
+        method = f"linear λ up to {peak:g}"
     elif peak > 0:
         method = f"constant λ = {peak:g}"
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
 from prosparse.experiment.model import RunInit
-from prosparse.experiment.training import Stage
+from prosparse.experiment.training import Stage, Training
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin
 from prosparse.paper.results.reader import Results
@@ -39,7 +39,8 @@ def build(results: Results) -> Table:
     table.rows += [_searched(results, pair) for pair in experiment.search]
     table.notes += [
         "In the order of the config, including the runs that did not help.",
-        "Stages: λ and the optimizer step at which the stage ends; sine: λ rises to that value in a half-sine.",
+        "Stages: λ and the optimizer step at which the stage ends; sine, linear: λ rises to that value in a half sine "
+        "or a line.",
         f"Steps and tokens: of this run only. {published_budgets()}",
         "Sparsity (percent) and loss: on tuning rows, held-out text that no other table reports, under the activation "
         "in the second column. Training LM loss: the last value of the ledger, under the run's own activation.",
@@ -69,7 +70,7 @@ def _searched(results: Results, pair: str) -> Row:
         cells |= {
             "objective": Cell(text=objective),
             "learning_rate": Cell(exact(chosen.training.learning_rate)),
-            "schedule": Cell(text=chosen.training.schedule),
+            "schedule": Cell(text=_schedule(chosen.training)),
             "stages": Cell(text=_stages(chosen.stages)),
             "lm_loss": Cell(final_value(final, "lm_loss")),
         }
@@ -83,9 +84,16 @@ def _start(experiment: Experiment, run: str) -> str:
     return init.run if init.stage is None else f"{init.run} stage {init.stage}"
 
 
+def _schedule(training: Training) -> str:
+    """Format the learning-rate schedule; wsd with the share of the steps over which it decays."""
+    share = training.decay_share
+    return training.schedule if share is None else f"{training.schedule}, decay {share:g}"
+
+
 def _stages(stages: list[Stage]) -> str:
     """Format stages as ``0 (100), 0.1 (150), sine 0.4 (300)``."""
-    return ", ".join(f"{'sine ' if stage.shape == 'sine' else ''}{stage.peak:g} ({stage.until})" for stage in stages)
+    shapes = ["" if stage.shape == "constant" else f"{stage.shape} " for stage in stages]
+    return ", ".join(f"{shape}{stage.peak:g} ({stage.until})" for shape, stage in zip(shapes, stages, strict=True))
 
 
 def needs(experiment: Experiment) -> Needs:
