@@ -130,6 +130,17 @@ def _zero_x1(dtype: torch.dtype) -> Case:
     return case
 
 
+def _negative_up(dtype: torch.dtype) -> Case:
+    """A negative product with W_1 at active gates, which dReLU sets to 0, where W_2 is not finite."""
+    case = random_case("up_is_negative_where_down_weight_is_inf", dtype, 3, 8, 13, density=0.5)
+    case.gate[:, 3:5] = 0.5
+    case.x.abs_()
+    case.x[2].neg_()  # this token does use the rows
+    case.up_weight[3:5] = -1
+    case.down_weight_transposed[3], case.down_weight_transposed[4, ::2] = INF, NAN
+    return case
+
+
 def _denormal(dtype: torch.dtype) -> list[Case]:
     """Denormal numbers count: flushed ones would give 0 where the result is well above the smallest number."""
     smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
@@ -184,6 +195,7 @@ def cases(dtype: torch.dtype) -> list[Case]:
     """Ordinary and adversarial inputs in ``dtype``, the same at every call."""
     return [
         *_ordinary(dtype), *_one_active(dtype), *_thresholds(dtype), *_not_finite(dtype), _zero_x1(dtype),
+        _negative_up(dtype),
         *_denormal(dtype), *_range_and_rounding(dtype), *_strided(dtype),
     ]  # fmt: skip
 
@@ -284,21 +296,33 @@ def assert_linear_matches_reference(case: Masked, operators: Any, masked: bool =
 
 def assert_matches_reference(case: Case, operators: Any) -> None:
     """Compare the sparse operators, and ``linear`` with the gates as its score, with the reference in float64."""
+    for relu_up in (False, True):
+        _assert_ffn_matches_reference(case, operators, relu_up)
+    assert_linear_matches_reference(Masked(case.name, case.x, case.up_weight, case.gate, case.threshold), operators)
+
+
+def _assert_ffn_matches_reference(case: Case, operators: Any, relu_up: bool) -> None:
     dtype = case.gate.dtype
     threshold = torch.tensor(case.threshold, dtype=dtype).double().item()  # float64 inputs must not undo this rounding
     x, gate, up, down = (t.cpu().double() for t in (case.x, case.gate, case.up_weight, case.down_weight_transposed))
     hidden, intermediate = x.shape[1], gate.shape[1]
     smallest = 2.0**-149  # of float32
     activated = reference.activated(gate, threshold).nan_to_num(posinf=0)  # slack is of no use beside an infinity
+    named = "relu_up: " if relu_up else ""
 
-    x1 = reference.sparse_up(x, gate, up, threshold)
+    x1 = reference.sparse_up(x, gate, up, threshold, relu_up=relu_up)
     absolute_x1 = reference.sparse_up(x.abs(), gate, up.abs(), threshold)
     slack_x1 = torch.where(activated != 0, smallest * (hidden * activated + 1), 0)
-    actual = operators.sparse_up(case.x, case.gate, case.up_weight, case.threshold)
+    actual = operators.sparse_up(case.x, case.gate, case.up_weight, case.threshold, relu_up=relu_up)
     assert actual.dtype == dtype
-    _assert_close("sparse_up", actual, x1, absolute_x1, hidden + 1, slack_x1)
-    inactive = ~((gate >= threshold) & (gate != 0))
-    assert (actual.cpu()[inactive] == 0).all(), "sparse_up: an inactive neuron is not exactly 0"
+    _assert_close(f"{named}sparse_up", actual, x1, absolute_x1, hidden + 1, slack_x1)
+    inactive, used = ~((gate >= threshold) & (gate != 0)), x1 != 0  # the others do not reach W_2
+    if relu_up:
+        before = reference.sparse_up(x, gate, up, threshold)
+        negative = before < -(2.0**-23 * (hidden + 1) * absolute_x1 + slack_x1)  # also after rounding
+        inactive |= negative
+        used |= ~negative & (before != 0)
+    assert (actual.cpu()[inactive] == 0).all(), f"{named}sparse_up: an inactive neuron is not exactly 0"
 
     rounded_x1 = x1.to(dtype).to(case.x.device)
     actual = operators.sparse_down(rounded_x1, case.down_weight_transposed)
@@ -308,12 +332,10 @@ def assert_matches_reference(case: Case, operators: Any) -> None:
     slack = torch.full_like(exact, smallest * intermediate)
     _assert_close("sparse_down", actual, exact, absolute, intermediate, slack)
 
-    actual = operators.sparse_ffn(case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    actual = operators.sparse_ffn(*arguments, relu_up=relu_up)
     assert actual.dtype == dtype
-    exact = reference.sparse_ffn(x, gate, up, down, threshold)
-    used = x1 != 0  # the others do not reach W_2
+    exact = reference.sparse_ffn(x, gate, up, down, threshold, relu_up=relu_up)
     absolute = reference.sparse_down(torch.where(used, absolute_x1, 0), down.abs())
     slack = reference.sparse_down(torch.where(used, slack_x1, 0), down.abs()) + smallest * intermediate
-    _assert_close("sparse_ffn", actual, exact, absolute, hidden + 1 + intermediate, slack)
-
-    assert_linear_matches_reference(Masked(case.name, case.x, case.up_weight, case.gate, case.threshold), operators)
+    _assert_close(f"{named}sparse_ffn", actual, exact, absolute, hidden + 1 + intermediate, slack)

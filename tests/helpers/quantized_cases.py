@@ -107,9 +107,9 @@ def _allowed_sum(x1: Tensor, weight: Tensor) -> Tensor:
     )
 
 
-def exactly(case: Case) -> Tensor:
+def exactly(case: Case, relu_up: bool) -> Tensor:
     """x1 of the reference in float64."""
-    return reference._x1(case.x, case.gate, case.up_weight, case.threshold)
+    return reference._x1(case.x, case.gate, case.up_weight, case.threshold, relu_up)
 
 
 def assert_matches_reference(case: Case) -> None:
@@ -121,19 +121,21 @@ def assert_matches_reference(case: Case) -> None:
     masked = operators.linear(case.x, case.up_weight, case.gate, -0.3)
     _assert_within(masked, torch.where(chosen, product, 0), torch.where(chosen, allowed, 0))
 
-    x1 = exactly(case)
     gates = reference.activated(case.gate, case.threshold).double().abs().nan_to_num(0, 0, 0)
-    _assert_within(operators.sparse_up(*ffn_arguments(case)[:3], case.threshold), x1, gates * allowed)
+    of_x1 = (gates * allowed) @ quantized.dequantize(case.down, torch.float64).abs()
+    for relu_up in (False, True):
+        x1 = exactly(case, relu_up)
+        found = operators.sparse_up(*ffn_arguments(case)[:3], case.threshold, relu_up=relu_up)
+        _assert_within(found, x1, gates * allowed)
+        expected = reference._down(x1, case.down)
+        for name in ("sparse_ffn", "dense_ffn"):
+            found = getattr(operators, name)(*ffn_arguments(case), relu_up=relu_up)
+            _assert_within(found, expected, _allowed_sum(x1, case.down) + 2 * of_x1)
 
+    x1 = exactly(case, relu_up=False)
     given = x1.to(case.x.dtype)
     expected = reference._down(given.double(), case.down)
     _assert_within(operators.sparse_down(given, case.down), expected, _allowed_sum(given.double(), case.down))
-
-    expected = reference._down(x1, case.down)
-    of_x1 = (gates * allowed) @ quantized.dequantize(case.down, torch.float64).abs()
-    for name in ("sparse_ffn", "dense_ffn"):
-        found = getattr(operators, name)(*ffn_arguments(case))
-        _assert_within(found, expected, _allowed_sum(x1, case.down) + 2 * of_x1)
 
 
 def digest() -> str:

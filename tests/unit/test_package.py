@@ -46,12 +46,17 @@ LAYERS = (
 LONG: dict[str, str] = {}
 
 _KERNEL = "a Triton kernel takes pointers, sizes and strides one by one"
+_OPERATOR = "an operator takes its tensors and numbers one by one"
 #: Functions of more than six parameters, with the reason.
 MANY_PARAMETERS: dict[str, str] = {
-    "operators/gpu.py:compact_kernel": _KERNEL,
-    "operators/gpu.py:up_kernel": _KERNEL,
-    "operators/gpu.py:down_kernel": _KERNEL,
+    "operators/gathered.py:dense_ffn": _OPERATOR,
+    "operators/gathered.py:sparse_ffn": _OPERATOR,
     "operators/gpu.py:_up": "the kernel's",
+    "operators/gpu.py:plan_ffn": "the operator's, and the number of multiprocessors",
+    "operators/gpu_kernels.py:compact_kernel": _KERNEL,
+    "operators/gpu_kernels.py:down_kernel": _KERNEL,
+    "operators/gpu_kernels.py:up_kernel": _KERNEL,
+    "operators/interface.py:_": _OPERATOR,
     "training/loss.py:forward": "an autograd function takes its tensors one by one",
     "data/tokens.py:tokenize": "the step's options",
 }

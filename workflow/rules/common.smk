@@ -65,7 +65,7 @@ wildcard_constraints:
     corpus="|".join(experiment.data.corpora),
     shard=r"\d+",
     tokenizer="|".join(experiment.data.tokenizers),
-    activation=r"silu|relu|(shiftrelu|fatrelu)-[0-9.e-]+",
+    activation=r"silu|relu2?|drelu|(shiftrelu|fatrelu)-[0-9.e-]+",
     shape="|".join(experiment.decoding.shapes if experiment.decoding else ()) or "none",
 
 

@@ -63,6 +63,10 @@ def generate(model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int, **o
         ("granite", "fatrelu-0.2", torch.bfloat16, 1),
         ("phi3", "shiftrelu-0.1", torch.float32, 3),
         ("mistral", "relu", torch.float16, 5),
+        ("llama", "relu2", torch.bfloat16, 1),
+        ("mistral", "relu2", torch.float16, 3),
+        ("llama", "drelu", torch.float32, 8),
+        ("phi3", "drelu", torch.bfloat16, 1),
     ],
 )
 def test_exact_is_dense_bit_for_bit_over_long_generations(name, activation, dtype, batch):
@@ -95,6 +99,11 @@ def test_exact_is_dense_bit_for_bit_over_long_generations(name, activation, dtyp
         ("qwen2", "relu", 1),
         ("gemma2", "relu", 1),
         ("qwen2", "fatrelu-0.2", MAX_BATCH + 1),  # more tokens than the operators take
+        ("llama", "relu2", 1),
+        ("phi3", "relu2", 3),
+        ("granite", "drelu", 1),
+        ("phi3", "drelu", 3),
+        ("qwen2", "drelu", MAX_BATCH + 1),
     ],
 )
 def test_generates_what_the_unprepared_model_does(name, activation, batch):
@@ -189,7 +198,10 @@ def test_samples_alike_under_one_seed():
 
 
 @pytest.mark.parametrize("decision_threshold", [0.5, 0.2])
-@pytest.mark.parametrize(("name", "activation"), [("llama", "relu"), ("granite", "fatrelu-0.2"), ("phi3", "relu")])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [("llama", "relu"), ("granite", "fatrelu-0.2"), ("phi3", "relu"), ("llama", "relu2"), ("phi3", "drelu")],
+)
 def test_predicted_is_the_model_with_what_is_predicted_inactive_set_to_0(name, activation, decision_threshold):
     """By hooks on torch's own products: a prompt this short is computed under the prediction too."""
     model = tiny(name, activation)
@@ -251,6 +263,27 @@ def test_skips_the_rows_of_inactive_neurons_alone():
     assert ffn(x).isnan().all()
 
 
+def test_drelu_skips_the_rows_of_w2_where_up_is_not_positive():
+    """And those of W_1 where the gate is not; under the predictor, only where it predicts an active neuron."""
+    model = tiny("llama", "drelu")
+    module, x = gated_ffns(model)[0].module, torch.randn(1, 1, HIDDEN, generator=torch.Generator().manual_seed(2))
+    expected = module(x)
+    open_gate, positive = module.gate_proj(x)[0, 0] > 0, x[0, 0] @ module.up_proj.weight.T > 0
+    chosen = predictors()[0](x)[0, 0] >= 0
+    x1 = torch.where(chosen, module.act_fn(module.gate_proj(x)) * module.up_proj(x), 0)
+    decoder = prepare(model, predictors())
+    ffn = decoder.ffns[0]
+    ffn.residual = x
+    ffn.up_weight[~open_gate] = ffn.down_weight_transposed[~(open_gate & positive)] = float("nan")
+    torch.testing.assert_close(ffn(x), expected, rtol=1e-4, atol=1e-4)
+    ffn.gate_weight[~chosen] = ffn.up_weight[~chosen] = ffn.down_weight_transposed[~chosen] = float("nan")
+    decoder.mode = "predicted"
+    w2 = ffn.down_weight_transposed.nan_to_num()
+    torch.testing.assert_close(ffn(x), x1 @ w2, rtol=1e-4, atol=1e-4)
+    decoder.mode = "dense"
+    assert ffn(x).isnan().all()
+
+
 def test_predicted_does_not_read_the_gate_of_what_is_predicted_inactive():
     model = tiny("llama", "relu")
     decoder = prepare(model, predictors())
@@ -264,9 +297,10 @@ def test_predicted_does_not_read_the_gate_of_what_is_predicted_inactive():
     assert torch.equal(ffn(x), expected)
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu2", "drelu"])
 @pytest.mark.parametrize("name", ["llama", "phi3"])
-def test_takes_what_the_dense_module_takes(name):
-    model = tiny(name, "relu")
+def test_takes_what_the_dense_module_takes(name, activation):
+    model = tiny(name, activation)
     dense = copy.deepcopy(model.model.layers[0].mlp)
     prepare(model)
     ffn = model.model.layers[0].mlp
@@ -277,9 +311,10 @@ def test_takes_what_the_dense_module_takes(name):
         torch.testing.assert_close(ffn(x), dense(x))
 
 
+@pytest.mark.parametrize("activation", ["relu", "relu2", "drelu"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_prompts_give_what_the_dense_model_gives(dtype):
-    model = tiny("llama", "relu", dtype)
+def test_prompts_give_what_the_dense_model_gives(dtype, activation):
+    model = tiny("llama", activation, dtype)
     expected = model(tokens(2, 20)).logits
     prepare(model)
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2

@@ -213,6 +213,8 @@ def test_one_tensor_at_a_time_is_held(tmp_path, monkeypatch):
     [
         ({"activation": "fatrelu-0.1"}, "fatrelu-0.1, but PowerInfer computes relu.*export the same weights with relu"),
         ({"activation": "silu"}, "activation is silu, but PowerInfer computes relu"),
+        ({"activation": "relu2"}, "^the model's activation is relu2, but PowerInfer computes relu .*"),
+        ({"activation": "drelu"}, "^the model's activation is drelu, but PowerInfer computes relu .*"),
         ({"intermediate_size": 1000}, "intermediate_size is 1000: PowerInfer needs at least 1001"),
         ({"hidden_size": 60, "num_attention_heads": 2}, "hidden_size is 60: PowerInfer needs a multiple of 8"),
         ({"attention_bias": True}, r"layers.0.self_attn.q_proj has a bias"),
@@ -227,7 +229,7 @@ def test_refuses_what_powerinfer_would_compute_wrongly(change, message, tmp_path
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("activation", ["relu", "fatrelu-0.01", "shiftrelu-0.1"])
+@pytest.mark.parametrize("activation", ["relu", "relu2", "drelu", "fatrelu-0.01", "shiftrelu-0.1"])
 def test_llama_cpp_gets_an_activation_it_does_not_compute_for_timing_alone(activation, tmp_path):
     model, path = tiny(activation=activation), tmp_path / "model.gguf"
     with pytest.raises(UserError, match=f"activation is {activation}, but llama.cpp computes silu"):

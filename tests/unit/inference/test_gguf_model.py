@@ -16,6 +16,7 @@ from prosparse.inference.generation import Text
 from prosparse.inference.gguf_file import reader
 from prosparse.inference.gguf_model import open_gguf, precision_of
 from prosparse.inference.sparse_ffn import StreamingLinear
+from prosparse.method.activations import substitute
 from prosparse.operators import quantized
 from prosparse.operators.quantized import FORMATS, Q8_0
 from prosparse.system.errors import ConfigError, UserError
@@ -83,6 +84,21 @@ def test_blocks_that_ggml_would_round_otherwise(model, tmp_path):
     assert not torch.equal(quantized.quantize(quantized.dequantize(written, torch.float32), Q8_0), written)
     found = open_gguf(path)
     assert torch.equal(prepare(found.model, form=found.rounding).ffns[0].gate_weight, written)
+
+
+@EACH_FORMAT
+@pytest.mark.parametrize("activation", ["relu2", "drelu"])
+def test_a_file_decodes_with_the_activation_it_was_trained_with(activation, form, model, tmp_path):
+    """The file does not name it."""
+    path = exported(model, tmp_path / "model.gguf", form.dtype)
+    found = open_gguf(path, Activation.parse(activation))
+    for module in [model.model.embed_tokens, *(layer.mlp.down_proj for layer in model.model.layers)]:
+        rounded = quantized.dequantize(quantized.quantize(module.weight, form), torch.float32)
+        module.weight = torch.nn.Parameter(rounded, requires_grad=False)
+    substitute(model, Activation.parse(activation))
+    decoder = prepare(found.model, form=found.rounding)
+    assert decoder.modes == ("dense", "exact")
+    assert torch.equal(logits(decoder), logits(prepare(model, form=form)))
 
 
 def test_another_activation_skips_neurons(model, tmp_path):

@@ -100,7 +100,7 @@ def native_layers(decoder: Decoder, mode: str, entering: torch.Tensor) -> torch.
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("activation", ["relu", "fatrelu-0.2", "shiftrelu-0.1", "silu"])
+@pytest.mark.parametrize("activation", ["relu", "fatrelu-0.2", "shiftrelu-0.1", "silu", "relu2", "drelu"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_layer_is_transformers_layer(name, activation, dtype):
     """Each is given transformers' own input; in 16 bits, our error is like transformers' own against float32."""
@@ -118,9 +118,10 @@ def test_a_layer_is_transformers_layer(name, activation, dtype):
             assert (found - precise).norm() <= 0.05 * (precise - entering).norm()
 
 
+@pytest.mark.parametrize("activation", ["fatrelu-0.2", "relu2", "drelu"])
 @pytest.mark.parametrize("name", ["llama", "granite", "phi3"])
-def test_predicted_is_the_model_with_what_is_predicted_inactive_set_to_0(name):
-    model, given = tiny(name, "fatrelu-0.2"), tokens(12)
+def test_predicted_is_the_model_with_what_is_predicted_inactive_set_to_0(name, activation):
+    model, given = tiny(name, activation), tokens(12)
     with torch.no_grad(), predicting(model, predictors(), 0.4):
         expected = model(torch.tensor([given])).logits[0]
         exact = model(torch.tensor([given[:1]])).logits[0]
@@ -148,6 +149,9 @@ def read_all(decoder: Decoder, mode: str, prompt: list[int], following: list[int
         ("granite", "fatrelu-0.2", torch.bfloat16),
         ("phi3", "shiftrelu-0.1", torch.float32),
         ("mistral_window", "relu", torch.float16),
+        ("llama", "relu2", torch.bfloat16),
+        ("phi3", "drelu", torch.bfloat16),
+        ("granite", "drelu", torch.float32),
     ],
 )
 def test_exact_is_dense_bit_for_bit(name, activation, dtype):
@@ -157,9 +161,16 @@ def test_exact_is_dense_bit_for_bit(name, activation, dtype):
     assert torch.equal(*(read_all(decoder, mode, tokens(5), written) for mode in ("dense", "exact")))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "granite", "phi3", "mistral_window", "glm4", "olmo2"])
-def test_writes_what_the_unprepared_model_does(name):
-    model = tiny(name)
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        *((name, "relu") for name in ("llama", "qwen2", "granite", "phi3", "mistral_window", "glm4", "olmo2")),
+        ("llama", "relu2"),
+        ("phi3", "drelu"),
+    ],
+)
+def test_writes_what_the_unprepared_model_does(name, activation):
+    model = tiny(name, activation)
     options = {"max_new_tokens": 60, "do_sample": False}
     expected = model.generate(torch.tensor([tokens(5)]), **options)[0, 5:].tolist()
     decoder = prepare(model)

@@ -10,10 +10,12 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.specifications import PredictorSpecification
 from prosparse.inference.predictor_labels import (
+    unpack,
     weighted_loss,
 )
 from prosparse.inference.predictor_session import Session, Trainee
 from prosparse.inference.predictors import Predictor
+from prosparse.method.activations import substitute
 
 
 def test_one_step_is_adamw_on_that_loss():
@@ -44,6 +46,29 @@ def test_stops_without_a_better_recall_and_keeps_the_first_best():
     assert trainee.stopped(patience=2)
     assert not trainee.stopped(patience=3)
     assert torch.equal(trainee.best["fc1.weight"], weights[1])
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu2", "drelu"])
+def test_labels_are_the_active_neurons(tiny_llama, activation):
+    """By the signs of both projections of the residual's norm; top keeps one in eight of the neurons at most."""
+    model = tiny_llama().eval()
+    substitute(model, Activation.parse(activation))
+    settings = Predictors(kinds=["nonzero", "top"], rank=16, tokens=2000, epochs=4, top=0.125)
+    wanted = PredictorSpecification(
+        activation=Activation.parse(activation), settings=settings, mixture={"a": 1.0}, seed=5
+    )
+    rows = torch.randint(64, (8, 48), generator=torch.Generator().manual_seed(0))
+    residuals, labels = next(Session(wanted, model, rows, rows[:1])._buffers(np.random.default_rng(0)))
+    for layer, residual, nonzero, top in zip(
+        model.model.layers, residuals, labels["nonzero"], labels["top"], strict=True
+    ):
+        normed = layer.post_attention_layernorm(residual).detach()
+        active = normed @ layer.mlp.gate_proj.weight.T > 0
+        if activation == "drelu":
+            active &= normed @ layer.mlp.up_proj.weight.T > 0
+        assert (unpack(nonzero, 96) == active).float().mean() > 0.999  # a sum near 0 may round to either sign
+        assert not (unpack(top, 96) & ~unpack(nonzero, 96)).any()
+        assert unpack(top, 96).sum(1).max() == 12
 
 
 @pytest.mark.parametrize("context", [256, 2048])

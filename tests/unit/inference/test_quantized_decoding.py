@@ -55,15 +55,17 @@ def logits(decoder, tokens: list[int]) -> torch.Tensor:
 
 
 @EACH_FORMAT
-@pytest.mark.parametrize("name", CONFIGS)
-def test_computes_transformers_model_of_the_rounded_weights(name, form):
+@pytest.mark.parametrize(
+    ("name", "activation"), [*((name, "relu") for name in CONFIGS), ("llama", "relu2"), ("phi3", "drelu")]
+)
+def test_computes_transformers_model_of_the_rounded_weights(name, activation, form):
     """Up to the rounding of activations to 8 bits."""
-    decoder = prepare(tiny(name), form=form)
+    decoder = prepare(tiny(name, activation), form=form)
     assert decoder.native is not None, decoder.without_native
     found = logits(decoder, PROMPT)
-    expected = rounded(tiny(name), form)(torch.tensor([PROMPT])).logits[0, 3:]
+    expected = rounded(tiny(name, activation), form)(torch.tensor([PROMPT])).logits[0, 3:]
     assert (found - expected).norm() <= 0.04 * expected.norm()
-    other = tiny(name)(torch.tensor([PROMPT])).logits[0, 3:]
+    other = tiny(name, activation)(torch.tensor([PROMPT])).logits[0, 3:]
     assert (found - expected).norm() < 0.7 * (found - other).norm()
 
 
@@ -75,6 +77,9 @@ def test_computes_transformers_model_of_the_rounded_weights(name, form):
         ("llama_tied", "shiftrelu-0.1", torch.bfloat16),
         ("granite", "fatrelu-0.2", torch.float32),
         ("phi3", "fatrelu-0.2", torch.float16),
+        ("llama", "relu2", torch.bfloat16),
+        ("phi3", "drelu", torch.bfloat16),
+        ("granite", "drelu", torch.float32),
     ],
 )
 def test_exact_is_dense_bit_for_bit_over_220_tokens(name, activation, dtype, form):

@@ -32,8 +32,8 @@ def small_probe(monkeypatch):
 
 
 def check_layout(found, modes, keys):
-    assert keys | {"row", "scale", "precision", "synthetic", "architecture", "weight_bytes", "sparsity", "bandwidth",
-                   "modes", "same_tokens_as_dense", "engines"} == set(found)  # fmt: skip
+    assert keys | {"row", "scale", "precision", "synthetic", "architecture", "weight_bytes", "sparsity",
+                   "gate_sparsity", "bandwidth", "modes", "same_tokens_as_dense", "engines"} == set(found)  # fmt: skip
     assert set(found["bandwidth"]) == SPREAD
     assert list(found["modes"]) == modes
     for name, mode in found["modes"].items():

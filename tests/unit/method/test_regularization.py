@@ -15,9 +15,9 @@ FACTOR = 0.3
 TOKENS = torch.randint(0, 64, (4, 16), generator=torch.Generator().manual_seed(1))
 
 
-def relu_model(tiny_llama):
+def relu_model(tiny_llama, activation="relu"):
     model = tiny_llama("silu", dtype=torch.float64)
-    substitute(model, Activation(name="relu"))
+    substitute(model, Activation(name=activation))
     return model
 
 
@@ -53,6 +53,42 @@ def test_gradient_and_statistics(tiny_llama):
     found_l1, found_sparsity = regularization.measured()
     assert found_l1 == pytest.approx(l1, rel=1e-6)
     assert found_sparsity == pytest.approx(sparsity, abs=1e-7)
+
+
+X1 = {
+    "relu2": lambda gate, up: gate.clamp(min=0) ** 2 * up,
+    "drelu": lambda gate, up: gate.clamp(min=0) * up.clamp(min=0),
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("activation", X1)
+def test_gradient_of_other_activations(tiny_llama, activation, checkpointing):
+    """Against the FFN written out, in a model that was never substituted."""
+    model, plain, x1 = tiny_llama(dtype=torch.float64), tiny_llama(dtype=torch.float64), []
+
+    def written_out_ffn(mlp):
+        def forward(x):
+            x1.append(X1[activation](x @ mlp.gate_proj.weight.T, x @ mlp.up_proj.weight.T))
+            return x1[-1] @ mlp.down_proj.weight.T
+
+        return forward
+
+    for layer in plain.model.layers:
+        layer.mlp.forward = written_out_ffn(layer.mlp)
+    (plain(input_ids=TOKENS, labels=TOKENS).loss + FACTOR * sum(x.abs().mean() for x in x1)).backward()
+    substitute(model, Activation(name=activation))
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+        model.train()
+    regularization = SparsityRegularization(model)
+    regularization.factor, regularization.measuring = FACTOR, True
+    model(input_ids=TOKENS, labels=TOKENS, use_cache=False).loss.backward()
+    assert_equal_gradients(gradients(model), gradients(plain))
+    found_l1, found_sparsity = regularization.measured()
+    assert found_l1 == pytest.approx([x.abs().mean().item() for x in x1], rel=1e-6)
+    assert found_sparsity == pytest.approx([(x == 0).double().mean().item() for x in x1], abs=1e-7)
 
 
 def test_loss_and_logits_are_untouched(tiny_llama):
@@ -107,8 +143,9 @@ def test_under_activation_checkpointing(tiny_llama, use_reentrant):
     assert found_sparsity == pytest.approx(sparsity, abs=1e-7)
 
 
-def test_under_torch_compile_with_a_changing_factor(tiny_llama):
-    model = relu_model(tiny_llama)
+@pytest.mark.parametrize("activation", ["relu", "relu2", "drelu"])
+def test_under_torch_compile_with_a_changing_factor(tiny_llama, activation):
+    model = relu_model(tiny_llama, activation)
     expected, l1, _ = written_out(copy.deepcopy(model), TOKENS)
     regularization = SparsityRegularization(model)
     regularization.measuring = True

@@ -116,6 +116,30 @@ def test_what_is_substituted_is_the_whole_ffn(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", sorted(SUPPORTED))
+def test_drelu_is_relu_with_another_after_the_up_projection(family, tmp_path):
+    """By a hook on each up projection of the model with ReLU, whether apart or fused with the gate's."""
+    model = random_model(family, tmp_path)
+    substitute(model, Activation.parse("relu"))
+    hooks = []
+    for ffn in gated_ffns(model):
+
+        def rectify(module, inputs, output, projections=ffn.projections):
+            if len(projections) == 3:
+                return output.relu()
+            gate, up = output.chunk(2, -1)
+            return torch.cat([gate, up.relu()], -1)
+
+        hooks.append(ffn.module.get_submodule(ffn.projections[-2]).register_forward_hook(rectify))
+    expected = logits(model, DynamicCache(config=model.config))
+    for hook in hooks:
+        hook.remove()
+    before = logits(model, DynamicCache(config=model.config))
+    substitute(model, Activation.parse("drelu"))
+    assert torch.equal(logits(model, DynamicCache(config=model.config)), expected)
+    assert not torch.allclose(before, expected)
+
+
+@pytest.mark.parametrize("family", sorted(SUPPORTED))
 def test_predictors_read_the_residual_before_the_norm_that_feeds_the_ffn(family, tmp_path):
     model = random_model(family, tmp_path)
     try:

@@ -77,7 +77,7 @@ def test_the_seed_decides_the_weights():
 
 
 @pytest.mark.parametrize("architecture", [LLAMA, MINICPM], ids=["llama", "minicpm"])
-@pytest.mark.parametrize("activation", ["silu", "relu", "shiftrelu-0.1", "fatrelu-0.05"])
+@pytest.mark.parametrize("activation", ["silu", "relu", "relu2", "drelu", "shiftrelu-0.1", "fatrelu-0.05"])
 def test_save_and_load_keep_the_activation(tmp_path, architecture, activation):
     from prosparse.method.activations import substitute
 
@@ -95,6 +95,19 @@ def test_loading_under_another_activation_keeps_the_weights(tmp_path):
     shifted = load(tmp_path, Activation.parse("fatrelu-0.1"))
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in shifted.state_dict().items())
     assert not torch.equal(shifted(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_an_ffn_that_does_not_call_its_up_projection_is_refused_under_drelu(tmp_path, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    from_scratch(LLAMA, 64, 32, seed=0).save_pretrained(tmp_path)
+    monkeypatch.setattr(
+        LlamaMLP, "forward",
+        lambda mlp, x: mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * F.linear(x, mlp.up_proj.weight)),
+    )  # fmt: skip
+    load(tmp_path, Activation.parse("relu"))
+    with pytest.raises(UserError, match=r"mlp \(LlamaMLP\): the input of down_proj is not act\(gate\) \* up"):
+        load(tmp_path, Activation.parse("drelu"))
 
 
 def test_not_a_checkpoint(tmp_path):

@@ -50,6 +50,22 @@ def test_all_but_the_activation_stays(source, tmp_path, dtype):
     assert AutoTokenizer.from_pretrained(output).chat_template == "{{ messages }}"
 
 
+@pytest.mark.parametrize("activation", ["relu2", "drelu"])
+def test_reopens_with_the_same_function(source, tmp_path, activation):
+    folder, output = source(torch.float32), tmp_path / activation
+    substitute(str(folder), Activation.parse(activation), output)
+    found = load(output).eval()
+    assert str(own_activation(found.config)) == activation
+    tokens = torch.arange(24).reshape(2, 12)
+    assert torch.equal(found(tokens).logits, load(folder, Activation.parse(activation)).eval()(tokens).logits)
+    if activation == "relu2":
+        stock = AutoModelForCausalLM.from_pretrained(output).eval()
+        assert torch.equal(stock(tokens).logits, found(tokens).logits)
+    else:
+        with pytest.raises(KeyError, match="drelu"):
+            AutoModelForCausalLM.from_pretrained(output)
+
+
 def test_pickled_weights_keep_their_dtype(source, tmp_path):
     folder, output = source(torch.bfloat16), tmp_path / "fatrelu"
     state = {}

@@ -101,9 +101,12 @@ def ffn_arguments(case: Case) -> tuple:
 
 
 def assert_dense_is_sparse(case: Case) -> None:
-    dense, sparse = operators.dense_ffn(*ffn_arguments(case)), operators.sparse_ffn(*ffn_arguments(case))
-    assert dense.dtype == sparse.dtype
-    torch.testing.assert_close(dense, sparse, rtol=0, atol=0, equal_nan=True)
+    for relu_up in (False, True):
+        dense, sparse = (
+            operator(*ffn_arguments(case), relu_up=relu_up) for operator in (operators.dense_ffn, operators.sparse_ffn)
+        )
+        assert dense.dtype == sparse.dtype
+        torch.testing.assert_close(dense, sparse, rtol=0, atol=0, equal_nan=True)
 
 
 @on_threads([each for each in EVERY_CASE if each.values[0].down_weight_transposed.isfinite().all()])
@@ -188,7 +191,9 @@ for dtype in DTYPES:
     for case in [*cases(dtype), several]:
         assert_matches_reference(case, operators)
     arguments = (several.x, several.gate, several.up_weight, several.down_weight_transposed, several.threshold)
-    assert torch.equal(operators.dense_ffn(*arguments), operators.sparse_ffn(*arguments))
+    for relu_up in (False, True):
+        dense = operators.dense_ffn(*arguments, relu_up=relu_up)
+        assert torch.equal(dense, operators.sparse_ffn(*arguments, relu_up=relu_up))
     for case in [*masked_cases(dtype), random_masked("several_tasks", dtype, 3, 520, 1031, density=0.4)]:
         assert_linear_matches_reference(case, operators)
         assert_linear_matches_reference(case, operators, masked=False)
@@ -272,6 +277,7 @@ def test_a_token_does_not_depend_on_its_batch(density, dtype, threads):
         return [
             operators.sparse_up(*up, case.threshold), operators.sparse_ffn(*ffn), operators.dense_ffn(*ffn),
             operators.linear(x, case.up_weight, gate, -0.5), operators.linear(x, case.up_weight),
+            operators.sparse_ffn(*ffn, relu_up=True),
         ]  # fmt: skip
 
     alone = [torch.cat(tokens) for tokens in zip(*(results([token]) for token in range(8)), strict=True)]
@@ -367,6 +373,10 @@ def test_torch_knows_the_operators():
         (operators.dense_ffn, both), (operators.linear, dense), (operators.linear, masked),
     ]:  # fmt: skip
         torch.library.opcheck(operator, arguments)
+    for operator, arguments in [
+        (operators.sparse_up, up), (operators.sparse_ffn, both), (operators.dense_ffn, both),
+    ]:  # fmt: skip
+        torch.library.opcheck(operator, arguments, {"relu_up": True})
 
 
 class FFN(torch.nn.Module):
@@ -377,7 +387,8 @@ class FFN(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         up, down = self.case.up_weight, self.case.down_weight_transposed
         gate = operators.linear(x, up, operators.linear(x, up) + 0.5, -0.5) - 0.5
-        return 2 * operators.sparse_ffn(x, gate, up, down, 0.1) - operators.dense_ffn(x, gate, up, down, 0.1)
+        dense = operators.dense_ffn(x, gate, up, down, 0.1)
+        return 2 * operators.sparse_ffn(x, gate, up, down, 0.1, relu_up=True) - dense
 
 
 def test_compiles_and_exports_in_one_graph():
@@ -390,15 +401,29 @@ def test_compiles_and_exports_in_one_graph():
     assert torch.equal(exported.module()(case.x), expected)
 
 
+@pytest.mark.parametrize("relu_up", [False, True])
 @pytest.mark.parametrize("density", [0, 0.1, 1])
-def test_gathered_matches_the_reference(density):
+def test_gathered_matches_the_reference(density, relu_up):
     case = random_case("gathered", torch.float32, 3, 64, 96, density)
-    arguments = ffn_arguments(case)
-    torch.testing.assert_close(gathered.sparse_ffn(*arguments), reference.sparse_ffn(*arguments))
-    torch.testing.assert_close(gathered.dense_ffn(*arguments), reference.dense_ffn(*arguments))
-    x1 = gathered.sparse_up(*arguments[:3], case.threshold)
-    torch.testing.assert_close(x1, reference.sparse_up(*arguments[:3], case.threshold))
-    assert torch.equal(x1 == 0, reference.activated(case.gate, case.threshold) == 0)
+    arguments, options = ffn_arguments(case), {"relu_up": relu_up}
+    expected = reference.sparse_ffn(*arguments, **options)
+    torch.testing.assert_close(gathered.sparse_ffn(*arguments, **options), expected)
+    torch.testing.assert_close(gathered.dense_ffn(*arguments, **options), expected)
+    x1 = gathered.sparse_up(*arguments[:3], case.threshold, **options)
+    torch.testing.assert_close(x1, reference.sparse_up(*arguments[:3], case.threshold, **options))
+    inactive = case.gate < case.threshold
+    assert torch.equal(x1 == 0, inactive | (case.x @ case.up_weight.T <= 0) if relu_up else inactive)
+
+
+def test_relu_up_by_hand():
+    """x1 = relu(gate) relu(up), both factors of either sign."""
+    x, gate = torch.tensor([[2.0, -1.0]]), torch.tensor([[3.0, 3.0, -3.0, 0.5]])
+    up_weight, down = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 1]]), torch.tensor([[1.0], [10], [100], [1000]])
+    expected = [3.0 * 2, 0, 0, 0.5 * 1]
+    for module in (operators, reference, gathered):
+        assert module.sparse_up(x, gate, up_weight, 0.0, relu_up=True).tolist() == [expected]
+        for ffn in (module.sparse_ffn, module.dense_ffn):
+            assert ffn(x, gate, up_weight, down, 0.0, relu_up=True).item() == 6 + 500
 
 
 @pytest.mark.parametrize("case", masked_cases(torch.float32), ids=str)

@@ -64,9 +64,9 @@ def interpreted(monkeypatch):
 
     def operators(multiprocessors: int = 1) -> SimpleNamespace:
         return SimpleNamespace(
-            sparse_up=lambda *arguments: gpu.run(gpu.plan_up(*arguments, multiprocessors)),
+            sparse_up=lambda *arguments, **options: gpu.run(gpu.plan_up(*arguments, multiprocessors, **options)),
             sparse_down=lambda *arguments: gpu.run(gpu.plan_down(*arguments, multiprocessors)),
-            sparse_ffn=lambda *arguments: gpu.run(gpu.plan_ffn(*arguments, multiprocessors)),
+            sparse_ffn=lambda *arguments, **options: gpu.run(gpu.plan_ffn(*arguments, multiprocessors, **options)),
             linear=lambda *arguments: gpu.run(gpu.plan_linear(*arguments, multiprocessors)),
         )
 
@@ -122,6 +122,18 @@ def test_list_of_active_neurons_ascends_and_is_complete(interpreted, small_block
     assert compact.arguments["neurons"][: len(expected)].tolist() == expected
 
 
+def test_second_list_leaves_out_what_the_up_projections_relu_sets_to_0(interpreted, small_blocks):
+    case = random_case("list", torch.float32, 3, 8, 257, density=0.2)
+    arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
+    _, (_, _, compact, *_) = planned = gpu.plan_ffn(*arguments, 1, relu_up=True)
+    gpu.run(planned)
+    x1 = reference.sparse_up(*arguments[:3], case.threshold, relu_up=True)
+    expected = (x1 > 0).any(0).nonzero().squeeze(1).tolist()
+    assert 0 < len(expected) < 0.8 * int((case.gate >= case.threshold).any(0).sum())
+    assert compact.arguments["count"].item() == len(expected)
+    assert compact.arguments["neurons"][: len(expected)].tolist() == expected
+
+
 def test_list_of_scores_that_reach_a_negative_threshold(interpreted, small_blocks):
     """The last block is not full: what fills it must not be listed."""
     case = random_masked("list", torch.float32, 3, 1, 257, density=0.2)
@@ -139,7 +151,9 @@ def test_every_row_is_read_by_torch(density):
     case = random_case("dense", torch.float32, 3, 64, 96, density)
     arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
     close = {"rtol": 1e-4, "atol": 1e-4}  # torch sums 96 terms of size 1 in each processor's own order
-    torch.testing.assert_close(gpu.dense_ffn(*arguments), reference.dense_ffn(*arguments), **close)
+    for relu_up in (False, True):
+        expected = reference.dense_ffn(*arguments, relu_up=relu_up)
+        torch.testing.assert_close(gpu.dense_ffn(*arguments, relu_up=relu_up), expected, **close)
     torch.testing.assert_close(gpu.linear(case.x, case.up_weight), reference.linear(case.x, case.up_weight), **close)
 
 
@@ -150,6 +164,9 @@ def test_plans_do_not_read_tensors():
     output, launches = gpu.plan_ffn(x, gate, weight, weight, 0.01, multiprocessors=1)
     assert output.shape == (2, 64)
     assert len(launches) == 4
+    output, launches = gpu.plan_ffn(x, gate, weight, weight, 0.0, multiprocessors=1, relu_up=True)
+    assert output.shape == (2, 64)
+    assert len(launches) == 5  # a second list
     output, launches = gpu.plan_linear(x, weight, gate, -0.5, multiprocessors=1)
     assert output.shape == (2, 96)
     assert len(launches) == 2
@@ -223,11 +240,11 @@ def test_linear_with_a_score_on_a_gpu(case):
 def test_every_row_on_a_gpu(dtype):
     case = to_gpu(random_case("dense", dtype, 3, 64, 96, density=0.3))
     arguments = (case.x, case.gate, case.up_weight, case.down_weight_transposed, case.threshold)
-    expected = torch.ops.prosparse.sparse_ffn(*arguments)
-    scale = expected.abs().max().item()  # x1 is rounded in one of them, and terms cancel
-    torch.testing.assert_close(
-        torch.ops.prosparse.dense_ffn(*arguments), expected, rtol=0, atol=8 * torch.finfo(dtype).eps * scale
-    )
+    for relu_up in (False, True):
+        expected = torch.ops.prosparse.sparse_ffn(*arguments, relu_up=relu_up)
+        atol = 8 * torch.finfo(dtype).eps * expected.abs().max().item()  # x1 is rounded in one, and terms cancel
+        dense = torch.ops.prosparse.dense_ffn(*arguments, relu_up=relu_up)
+        torch.testing.assert_close(dense, expected, rtol=0, atol=atol)
     assert torch.equal(
         torch.ops.prosparse.linear(case.x, case.up_weight), torch.nn.functional.linear(case.x, case.up_weight)
     )

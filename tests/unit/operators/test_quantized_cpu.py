@@ -88,8 +88,11 @@ def test_every_shape(form, batch, blocks, intermediate, density, dtype):
 @EACH_DTYPE
 def test_dense_and_sparse_agree_bit_for_bit_and_tokens_do_not_meet(dtype, form, threads):
     case = case_of(form, dtype, 5, 544, 1031, 0.3)
+    rectified = [each(*ffn_arguments(case), relu_up=True) for each in (operators.sparse_ffn, operators.dense_ffn)]
+    assert torch.equal(*rectified)
     sparse, dense = operators.sparse_ffn(*ffn_arguments(case)), operators.dense_ffn(*ffn_arguments(case))
     assert torch.equal(sparse, dense)
+    assert not torch.equal(sparse, rectified[0])
     gates = operators.linear(case.x, case.up_weight)
     for token in range(5):
         one = slice(token, token + 1)
@@ -177,6 +180,7 @@ def test_torch_knows_the_operators(form):
     scales = quantized.largest_scales(case.down)
     torch.library.opcheck(operators.sparse_down, (case.gate, case.down, scales), test_utils=checks)
     torch.library.opcheck(operators.dense_ffn, (*ffn_arguments(case), scales), test_utils=checks)
+    torch.library.opcheck(operators.sparse_ffn, ffn_arguments(case), {"relu_up": True}, test_utils=checks)
     torch.library.opcheck(operators.linear, (case.x, case.up_weight), test_utils=checks)
     torch.library.opcheck(operators.linear, (case.x, case.up_weight, case.gate, 0.1), test_utils=checks)
 

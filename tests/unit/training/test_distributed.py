@@ -45,14 +45,15 @@ STAGES = [Stage(until=2), Stage(until=6, peak=0.5)]
 STEPS = STAGES[-1].until
 
 
-def specification(stages=STAGES, start=LLAMA, share=0.0, **settings):
+def specification(stages=STAGES, start=LLAMA, share=0.0, activation="relu", **settings):
     settings = {
         "learning_rate": 1e-2, "batch_size": 4, "micro_batch_size": 2, "log_every": 1, "checkpoint_every": 2,
         "warmup_steps": 2, **settings,
     }  # fmt: skip
     return StageSpecification(
-        seed=0, start=start, activation=Activation(name="relu"), mixture={"a": 2.0, "b": 1.0}, context_length=CONTEXT,
-        stages=stages, total_steps=STEPS, training=Training(**settings), distillation_share=share,
+        seed=0, start=start, activation=Activation(name=activation), mixture={"a": 2.0, "b": 1.0},
+        context_length=CONTEXT, stages=stages, total_steps=STEPS, training=Training(**settings),
+        distillation_share=share,
     )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ def alone(root):
     run(root, specification(micro_batch_size=4), "alone")
     run(root, specification(start=MINICPM, micro_batch_size=4), "minicpm alone")
     run(root, specification(share=0.5, micro_batch_size=4), "distilled alone", teacher=root / "alone")
+    run(root, specification(activation="drelu", micro_batch_size=4), "drelu alone")
     with noted_dtypes(root / "bfloat16 alone.json"):
         run(root, specification(precision="bfloat16"), "bfloat16 alone")
     return root
@@ -155,6 +157,10 @@ EQUAL = {
     "FSDP, distilled": ("distilled alone", {"share": 0.5, "fsdp": True}),
     "FSDP, compiled": ("alone", {"compile": True, "fsdp": True}),
     "FSDP, compiled, recomputing": ("alone", {"compile": True, "activation_checkpointing": True, "fsdp": True}),
+    "FSDP, dReLU": (  # compiled and recomputing too
+        "drelu alone",
+        {"activation": "drelu", "compile": True, "activation_checkpointing": True, "fsdp": True},
+    ),
 }
 
 
@@ -185,7 +191,7 @@ def test_two_processes_equal_one(together, name):
     assert record["parameters"] == parameters
 
 
-@pytest.mark.parametrize("name", ["FSDP, recomputing", "FSDP of MiniCPM", "DDP, accumulating"])
+@pytest.mark.parametrize("name", ["FSDP, recomputing", "FSDP of MiniCPM", "DDP, accumulating", "FSDP, dReLU"])
 def test_what_two_processes_write_has_the_form_of_what_one_writes(together, name):
     reference = together / EQUAL[name][0]
     assert (together / name / "config.json").read_text() == (reference / "config.json").read_text()

@@ -98,7 +98,9 @@ Text = Annotated[
 NewActivation = Annotated[
     Activation,
     typer.Option(
-        parser=activation, metavar="ACTIVATION", help="silu, relu, fatrelu-THRESHOLD or shiftrelu-BIAS (fatrelu-0.01)."
+        parser=activation,
+        metavar="ACTIVATION",
+        help="silu, relu, relu2, drelu, fatrelu-THRESHOLD or shiftrelu-BIAS (fatrelu-0.01).",
     ),
 ]
 OwnActivation = Annotated[

@@ -126,13 +126,22 @@ def _lines(wanted: Bench, activation: str, found: dict[str, Any], others: dict[s
         "",
     ]
     if "exact" in modes:
-        lines.append(f"{100 * found['sparsity']:.1f}% of the neurons are inactive and skipped in exact mode.")
+        lines.append(_skipped(found["sparsity"], found["gate_sparsity"]))
     else:
         lines.append(f"{activation} has no zeros, so nothing can be skipped. `prosparse train` makes a model sparse.")
     if "llama.cpp" in others and "missing" not in others["llama.cpp"] and activation != "silu":
         lines.append(f"llama.cpp reads the same weights, but computes silu instead of {activation}.")
     lines += [f"{name} is not timed: {each['missing']}" for name, each in others.items() if "missing" in each]
     return lines
+
+
+def _skipped(sparsity: float, gate_sparsity: float) -> str:
+    if sparsity == gate_sparsity:
+        return f"{100 * sparsity:.1f}% of the neurons are inactive and skipped in exact mode."
+    return (
+        f"{100 * sparsity:.1f}% of the neurons are inactive: exact mode skips their rows of W₂, and those of W₁ of the "
+        f"{100 * gate_sparsity:.1f}% whose gate is zero."
+    )
 
 
 def _row(name: str, timed: dict[str, Any], same: dict[str, float], dense: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The gate's activation, by name and parameter."""
+"""The FFN's activation, by name and parameter."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from prosparse.system.errors import ConfigError
 
 
 class Activation(Section):
-    """The gate's activation, written ``relu``, ``silu``, ``fatrelu-0.01`` or ``shiftrelu-0.1``."""
+    """The FFN's activation, written ``silu``, ``relu``, ``relu2``, ``drelu``, ``fatrelu-0.01`` or ``shiftrelu-0.1``."""
 
-    name: Literal["silu", "relu", "shiftrelu", "fatrelu"] = Field(description="The function.")
+    name: Literal["silu", "relu", "relu2", "drelu", "shiftrelu", "fatrelu"] = Field(
+        description="The function; relu2 is ReLU squared, drelu is ReLU on both the gate and the up projection."
+    )
     parameter: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default=None, description="Bias b of shiftrelu or threshold t of fatrelu; the others take none."
     )
@@ -24,23 +26,24 @@ class Activation(Section):
     def parameter_where_needed(self) -> Self:
         if (self.parameter is not None) != (self.name in ("shiftrelu", "fatrelu")):
             raise ValueError(
-                "parameter: required for shiftrelu (bias) and fatrelu (threshold), not allowed for silu, relu"
+                "parameter: required for shiftrelu (bias) and fatrelu (threshold), not allowed for silu, relu, relu2, "
+                "drelu"
             )
         return self
 
     @classmethod
     def parse(cls, text: str) -> Activation:
-        """Parse ``relu``, ``silu``, ``fatrelu-0.01`` or ``shiftrelu-0.1``.
+        """Parse an activation's text, such as ``relu`` or ``fatrelu-0.01``.
 
         Raises:
-            ConfigError: if the text is none of these.
+            ConfigError: if the text is no activation's.
         """
         name, _, parameter = text.partition("-")
         try:
             return cls(name=name, parameter=float(parameter) if parameter else None)  # type: ignore[arg-type]
         except ValueError:  # includes ValidationError
             raise ConfigError(
-                f"activation {text!r}: {_meant(text)}allowed are silu, relu, fatrelu-THRESHOLD and "
+                f"activation {text!r}: {_meant(text)}allowed are silu, relu, relu2, drelu, fatrelu-THRESHOLD and "
                 "shiftrelu-BIAS (fatrelu-0.01; both numbers at least 0)"
             ) from None
 
@@ -56,10 +59,12 @@ class Activation(Section):
 def _meant(text: str) -> str:
     """Return a question that suggests the closest activation, or an empty string if none is close."""
     number = re.search(r"\d*\.?\d+", text)
-    names: dict[str, float | None] = {"fatrelu": 0.01, "shiftrelu": 0.1}
+    defaults = {"fatrelu": 0.01, "shiftrelu": 0.1}
+    texts = {name: f"{name}-{float(number[0]) if number else default:g}" for name, default in defaults.items()}
     if number is None:
-        names |= {"silu": None, "relu": None}
-    for name in get_close_matches(re.sub(r"[^a-z]", "", text.lower()), names, 1, cutoff=0.8):
-        default = names[name]
-        return f"did you mean {name if default is None else f'{name}-{float(number[0]) if number else default:g}'}? "
+        texts |= {"silu": "silu", "relu": "relu", "drelu": "drelu", "squaredrelu": "relu2"}
+    elif number[0] == "2":
+        texts["relu"] = "relu2"
+    for name in get_close_matches(re.sub(r"[^a-z]", "", text.lower()), texts, 1, cutoff=0.8):
+        return f"did you mean {texts[name]}? "
     return ""

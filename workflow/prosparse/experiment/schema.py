@@ -23,7 +23,7 @@ def schema() -> dict[str, Any]:
     found["properties"]["training"] = {"$ref": "#/$defs/Training", "description": "Defaults of every run."}
     run = sections["Run"]
     run["required"].remove("training")
-    text = {"type": "string", "examples": ["silu", "relu", "shiftrelu-0.1", "fatrelu-0.01"]}
+    text = {"type": "string", "examples": ["silu", "relu", "relu2", "drelu", "shiftrelu-0.1", "fatrelu-0.01"]}
     run["properties"]["activation"] |= {"anyOf": [text, {"$ref": "#/$defs/Activation"}]}
     run["properties"]["activation"].pop("$ref", None)
     data, corpora = sections["Data"], sections["Data"]["properties"]["corpora"]

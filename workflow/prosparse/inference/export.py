@@ -21,6 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from prosparse.inference import vocabulary
 from prosparse.inference.gguf_file import POWERINFER_MAGIC, Entry, write
 from prosparse.inference.predictors import decision_logit
+from prosparse.method.activations import ReLULinear
 from prosparse.models.load import own_activation
 from prosparse.operators.quantized import BLOCK, Q4_0
 from prosparse.system.errors import UserError
@@ -85,7 +86,7 @@ def _check(model: PreTrainedModel) -> None:
         raise UserError(f"head_dim {config.head_dim} cannot be exported: only hidden_size / num_attention_heads can")
     for name, module in model.named_modules():
         if name.endswith("_proj"):
-            if type(module) is not nn.Linear:
+            if type(module) not in (nn.Linear, ReLULinear):
                 raise UserError(
                     f"{name} is a {type(module).__name__}: export the model before it is prepared to decode"
                 )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import ReLUSquaredActivation
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from prosparse.inference import rotary
@@ -17,7 +18,7 @@ from prosparse.method.activations import FATReLU, ShiftedReLU
 from prosparse.system.errors import UserError
 
 #: As decoder.cpp numbers them.
-ACTIVATIONS = {nn.SiLU: 0, nn.ReLU: 1, FATReLU: 1, ShiftedReLU: 2}
+ACTIVATIONS = {nn.SiLU: 0, nn.ReLU: 1, FATReLU: 1, ShiftedReLU: 2, ReLUSquaredActivation: 3}
 OTHER_ATTENTION = ("attn_logit_softcapping", "clip_qkv")  # fields of configs; None: nothing of the kind
 
 
@@ -162,6 +163,7 @@ def _add_ffn(found: Described, ffn: DecodingFFN) -> None:
     found.numbers["activation"] = ACTIVATIONS[type(ffn.activation)]  # type: ignore[index]
     shift = ffn.activation.bias if isinstance(ffn.activation, ShiftedReLU) else 0.0
     found.numbers["threshold"] = shift if ffn.threshold is None else ffn.threshold
+    found.numbers["relu_up"] = ffn.relu_up
     found.numbers["decision_threshold"] = ffn.decision_threshold
     found.add_linear("gate", ffn.gate_weight, None)
     found.tensors |= {"up_weight": ffn.up_weight, "down_weight_transposed": ffn.down_weight_transposed}

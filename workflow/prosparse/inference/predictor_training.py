@@ -87,7 +87,7 @@ def check(specification: PredictorSpecification, checkpoint: str | Path) -> None
     if specification.activation.name == "silu":
         raise ConfigError(
             "predictors tell which neurons are zero, and with silu none is: give a checkpoint trained with relu, "
-            "or --activation relu, fatrelu-0.01, shiftrelu-0.1"
+            "or --activation relu, relu2, drelu, fatrelu-0.01, shiftrelu-0.1"
         )
     if "svd" in specification.settings.kinds:
         check_rank(specification.settings.rank, configuration(checkpoint).hidden_size)

@@ -238,7 +238,8 @@ def svd(model: PreTrainedModel, rank: int, rows: Tensor) -> list[Predictor]:
     With G = gate_proj times the norm's weights and V its first rank / 2 right singular vectors, ``fc1 = [V^T; -V^T]``
     and ``fc2 = [G V, -G V]``: since ``v = relu(v) - relu(-v)``, the logits are ``G V V^T residual``. The norm also
     divides by the residual's root mean square, which is positive, so a neuron's gate and its logit have the same sign,
-    up to the truncation. A threshold t > 0 of FATReLU and the bias of Shifted ReLU are thus treated as 0.
+    up to the truncation. A threshold t > 0 of FATReLU and the bias of Shifted ReLU are thus treated as 0, and dReLU's
+    up projection as positive.
 
     Args:
         rank: even; half of it is the truncation.

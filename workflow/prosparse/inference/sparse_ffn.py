@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ReLUSquaredActivation
 
 from prosparse.inference.predictors import Predictor
-from prosparse.method.activations import FATReLU, GatedFFN, ShiftedReLU
+from prosparse.method.activations import FATReLU, GatedFFN, ReLULinear, ShiftedReLU
 from prosparse.method.whole_ffn import check_formula
 from prosparse.operators import MAX_BATCH, dense_ffn, linear, quantized, sparse_down, sparse_ffn
 from prosparse.operators.quantized import Format
@@ -113,7 +114,7 @@ def check(ffn: GatedFFN) -> None:
     """Raise UserError unless ``DecodingFFN`` can compute the FFN."""
     for name in ffn.projections:
         projection: Any = getattr(ffn.module, name)
-        if type(projection) is not nn.Linear:
+        if type(projection) not in (nn.Linear, ReLULinear):
             raise UserError(f"{ffn.name}.{name} is a {type(projection).__name__}: a plain linear layer is needed")
         if projection.bias is not None:
             raise UserError(f"{ffn.name}.{name} has a bias, which the sparse operators do not add")
@@ -122,7 +123,7 @@ def check(ffn: GatedFFN) -> None:
 
 def is_sparse(ffn: GatedFFN) -> bool:
     """Whether the activation has exact zeros to skip."""
-    return isinstance(ffn.activation, (nn.ReLU, FATReLU, ShiftedReLU))
+    return isinstance(ffn.activation, (nn.ReLU, ReLUSquaredActivation, FATReLU, ShiftedReLU))
 
 
 class DecodingFFN(nn.Module):
@@ -134,6 +135,8 @@ class DecodingFFN(nn.Module):
     - ``dense``: reads every weight;
     - ``exact``: reads the whole gate, then the rows of the active neurons; same values as ``dense``;
     - ``predicted``: reads the gate's rows of the neurons predicted active, then the rows of those that are.
+
+    Under dReLU, both read a row of W_1 where the gate is active, and then that of W_2 where x1 is not 0.
 
     More tokens, as in a prompt, are computed densely by torch, or exactly, ``MAX_BATCH`` at a time, if the weights are
     packed.
@@ -152,7 +155,7 @@ class DecodingFFN(nn.Module):
         module: Any = ffn.module
         self.mode = "dense"
         self.threshold, self.is_sparse = _threshold(ffn), is_sparse(ffn)
-        self.activation = ffn.activation
+        self.activation, self.relu_up = ffn.activation, ffn.relu_up
         down = getattr(module, ffn.projections[-1]).weight.detach().t()
         dtype = down.dtype
         if rounding is None:
@@ -206,16 +209,20 @@ class DecodingFFN(nn.Module):
             return _in_parts(x, x.shape[-1], lambda part: self._few(part, "exact"))
         return self._many(x)
 
+    def _up(self, x: Tensor, weight: Tensor) -> Tensor:
+        up = nn.functional.linear(x, weight)
+        return up.relu_() if self.relu_up else up
+
     def _many(self, x: Tensor) -> Tensor:
         gate = self.activation(nn.functional.linear(x, self.gate_weight))
         if self.neurons.device.type != "cpu" or x.dtype == torch.float32:
-            return (gate * nn.functional.linear(x, self.up_weight)) @ self.down_weight_transposed
+            return (gate * self._up(x, self.up_weight)) @ self.down_weight_transposed
         # in 16 bits on CPUs torch's product takes about 70 times as long on a view as on a copy
         step = max(1, COPIED_BYTES // self.neurons[0].nbytes)
         output = torch.zeros(x.shape, dtype=torch.float32)
         for part, values in zip(self.neurons.split(step), gate.split(step, dim=-1), strict=True):
             up, down = part.transpose(0, 1).contiguous()
-            output += (values * nn.functional.linear(x, up)) @ down
+            output += (values * self._up(x, up)) @ down
         return output.to(x.dtype)
 
     def _few(self, rows: Tensor, mode: str) -> Tensor:
@@ -233,5 +240,5 @@ class DecodingFFN(nn.Module):
         if threshold is None:
             gate, threshold = self.activation(gate), 0.0
         ffn = dense_ffn if mode == "dense" else sparse_ffn
-        down = self.down_weight_transposed
-        return ffn(rows, gate, self.up_weight, down, threshold, self.down_largest_scales)
+        down, scales = self.down_weight_transposed, self.down_largest_scales
+        return ffn(rows, gate, self.up_weight, down, threshold, scales, relu_up=self.relu_up)

@@ -172,11 +172,12 @@ def measure_modes(
     context = len(prompts[0]) + new_tokens / 2
     read = {mode: bytes_of_a_token(decoder, mode, shares, context) for mode in modes}
     arms |= modes
-    active, predicted_share, both, _ = shares.T
+    active, open_gate, predicted_share, both, _, _ = shares.T
     rivals = {"dense": modes["dense"], **engines}
     found: dict[str, Any] = {
         "weight_bytes": weight_bytes(decoder),
         "sparsity": float((1 - active).mean()),
+        "gate_sparsity": float((1 - open_gate).mean()),
         "bandwidth": quartiles([value / 1e9 for value in modes["dense"].bandwidths]),
         "modes": {
             name: _mode(arm, rivals, read[name], overhead) if name in modes else _mode(arm, {}, read["dense"])

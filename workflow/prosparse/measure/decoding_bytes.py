@@ -23,8 +23,8 @@ class _Counter:
 
     def __init__(self, decoder: Decoder) -> None:
         self.ffns = decoder.ffns
-        # per layer: active, predicted, both, non-zero hidden neurons of the predictor; and the number of tokens
-        self.totals = torch.zeros(len(self.ffns), 5, dtype=torch.float64)
+        self.totals = torch.zeros(len(self.ffns), 6, dtype=torch.float64)  # per layer, as count_shares returns them
+        self.tokens = torch.zeros(len(self.ffns), 1, dtype=torch.float64)
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -39,25 +39,29 @@ class _Counter:
         def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             ffn = self.ffns[layer]
             rows = inputs[0].reshape(-1, inputs[0].shape[-1])
-            active = ffn.activation(linear(rows, ffn.gate_weight)) != 0
-            counts = [_share(active), 0.0, 0.0, 0.0, len(rows)]
+            open_gate = ffn.activation(linear(rows, ffn.gate_weight)) != 0
+            active = open_gate & (linear(rows, ffn.up_weight) > 0) if ffn.relu_up else open_gate
+            counts = [_share(active), _share(open_gate), 0.0, 0.0, 0.0, 0.0]
             if ffn.fc1_weight is not None:
                 assert ffn.residual is not None
                 residual = ffn.residual.reshape(rows.shape)
                 hidden = torch.relu(linear(residual, ffn.fc1_weight)) != 0
                 predicted = ffn.scores(residual) >= ffn.decision_threshold
-                counts[1:4] = [_share(each) for each in (predicted, active & predicted, hidden)]
+                counts[2:] = [_share(each) for each in (predicted, active & predicted, open_gate & predicted, hidden)]
             self.totals[layer] += torch.tensor(counts, dtype=torch.float64)
+            self.tokens[layer] += len(rows)
 
         return count
 
-    def shares(self) -> Tensor:
-        """[layers, 4]: active, predicted, both, hidden."""
-        return self.totals[:, :4] / self.totals[:, 4:]
-
 
 def count_shares(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Shares over the tokens of some texts, as decoding reads each."""
+    """Shares over the tokens of some texts, as decoding reads each, in float64.
+
+    Returns:
+        [layers, 6]: neurons that are active (x1 is not 0); whose gate is not 0, which differs under dReLU; predicted
+        active; both predicted and active; predicted, with a gate that is not 0; and the predictor's hidden neurons
+        that are not 0.
+    """
     counter = _Counter(decoder)
     decoder.mode = decoder.modes[min(1, len(decoder.modes) - 1)]
     with torch.inference_mode(), counter.counting():
@@ -65,23 +69,27 @@ def count_shares(decoder: Decoder, texts: Sequence[Sequence[int]]) -> Tensor:
             past = cache(decoder.model)
             for part in torch.tensor([list(text)]).split(MAX_BATCH, dim=1):
                 decoder.model(input_ids=part, past_key_values=past, use_cache=True)
-    return counter.shares()
+    return counter.totals / counter.tokens
 
 
 def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float) -> dict[str, int]:
     """Bytes that a token must read, by part.
 
     Args:
-        shares: [layers, 4], from ``count_shares``.
+        shares: [layers, 6], from ``count_shares``.
         context: number of earlier tokens whose keys and values it reads.
     """
     ffns, config = decoder.ffns, decoder.model.config
     size = ffns[0].gate_weight.element_size()
     intermediate, _, columns = ffns[0].neurons.shape
     row = columns * size
-    active, predicted, both, used = shares.sum(0).tolist()
+    active, open_gate, predicted, both, predicted_open, used = shares.sum(0).tolist()
     layers = len(ffns)
-    read = {"dense": (layers, layers), "exact": (layers, active), "predicted": (predicted, both)}[mode]
+    gate, up, down = {
+        "dense": (layers, layers, layers),
+        "exact": (layers, open_gate, active),
+        "predicted": (predicted, predicted_open, both),
+    }[mode]
     predictor = 0.0
     if mode == "predicted":
         fc1, fc2 = ffns[0].fc1_weight, ffns[0].fc2_weight_transposed
@@ -92,8 +100,8 @@ def bytes_of_a_token(decoder: Decoder, mode: str, shares: Tensor, context: float
     )
     parts = {
         **dense_bytes(decoder),
-        "gate": round(read[0] * intermediate * row),
-        "active_rows": round(2 * read[1] * intermediate * row),
+        "gate": round(gate * intermediate * row),
+        "active_rows": round((up + down) * intermediate * row),
         "predictor": round(predictor),
         "kv_cache": round(2 * layers * heads * decoder.model.dtype.itemsize * context),
     }

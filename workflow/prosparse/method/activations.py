@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ReLUSquaredActivation
 
 from prosparse.experiment.activation import Activation
 from prosparse.system.errors import UserError
@@ -40,12 +41,25 @@ class FATReLU(nn.Module):
         return f"threshold={self.threshold:g}"
 
 
+class ReLULinear(nn.Linear):
+    """``relu(x W^T + b)``: the up projection under dReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(super().forward(x))
+
+
 def activation_module(activation: Activation) -> nn.Module:
+    """Return the function of the gate; under dReLU (TurboSparse, arXiv 2406.05955) it is one of two ReLUs.
+
+    relu2 is Primer's squared ReLU (arXiv 2109.08668), as transformers computes it.
+    """
     match activation.name:
         case "silu":
             return nn.SiLU()
-        case "relu":
+        case "relu" | "drelu":
             return nn.ReLU()
+        case "relu2":
+            return ReLUSquaredActivation()
         case "shiftrelu":
             return ShiftedReLU(float(activation.parameter or 0))
         case "fatrelu":
@@ -65,7 +79,10 @@ ACTIVATION_ATTRIBUTES = ("act_fn", "activation_fn", "activation")
 
 @dataclass(frozen=True)
 class GatedFFN:
-    """One layer's FFN ``down_proj(act(gate) * up)``; the input of ``down_proj`` is x1 of Eq. 2."""
+    """One layer's FFN ``down_proj(act(gate) * up)``; the input of ``down_proj`` is x1 of Eq. 2.
+
+    ``up`` is what the up projection's module returns: with ``relu_up``, after its ReLU.
+    """
 
     name: str
     module: nn.Module
@@ -75,6 +92,34 @@ class GatedFFN:
     @property
     def activation(self) -> nn.Module:
         return getattr(self.module, self.activation_attribute)
+
+    @property
+    def relu_up(self) -> bool:
+        """Whether a ReLU follows the up projection (dReLU)."""
+        return isinstance(self.module.get_submodule(self.projections[-2]), ReLULinear)
+
+    def set_relu_up(self, relu: bool) -> None:
+        """Add or remove the up projection's ReLU; its parameters, their names and their values stay.
+
+        A joint projection rectifies the gate too, whose activation under dReLU is ReLU anyway.
+
+        Raises:
+            UnsupportedArchitecture: the projection is not a plain linear layer.
+        """
+        if relu == self.relu_up:
+            return
+        name = self.projections[-2]
+        replaced: Any = self.module.get_submodule(name)
+        if type(replaced) not in (nn.Linear, ReLULinear):
+            raise UnsupportedArchitecture(
+                f"{self.name}.{name} is a {type(replaced).__name__}: drelu needs a plain linear layer"
+            )
+        with torch.device("meta"):
+            linear = (ReLULinear if relu else nn.Linear)(
+                replaced.in_features, replaced.out_features, bias=replaced.bias is not None
+            )
+        linear.weight, linear.bias = replaced.weight, replaced.bias
+        setattr(self.module, name, linear.train(replaced.training))
 
     @property
     def down_proj(self) -> nn.Module:
@@ -136,13 +181,14 @@ def activation_key(config: Any) -> str:
 
 
 def substitute(model: nn.Module, activation: Activation) -> None:
-    """Replace the gate's activation in every layer; the weights do not change.
+    """Replace the gate's activation in every layer, for dReLU the up projection's too; the weights do not change.
 
     The model's config records it as ``hidden_act`` (Gemma: ``hidden_activation``) and ``hidden_act_param``, the names
-    that the authors' released checkpoints use. Any stock loader opens silu and relu checkpoints; one that does not know
-    the other activations refuses their ``hidden_act``.
+    that the authors' released checkpoints use. Any stock loader opens silu, relu and relu2 checkpoints; one that does
+    not know the other activations refuses their ``hidden_act``.
     """
     for ffn in gated_ffns(model):
+        ffn.set_relu_up(activation.name == "drelu")
         setattr(ffn.module, ffn.activation_attribute, activation_module(activation))
     config = getattr(model, "config", None)
     if config is not None:

@@ -69,7 +69,7 @@ def own_activation(config: PretrainedConfig) -> Activation:
     except (AttributeError, ValueError):
         raise ConfigError(
             f"{key} {getattr(config, key, None)!r} of {config.model_type}: "
-            "allowed are silu, relu, shiftrelu, fatrelu (the last two with hidden_act_param)"
+            "allowed are silu, relu, relu2, drelu, shiftrelu, fatrelu (the last two with hidden_act_param)"
         ) from None
 
 
@@ -109,6 +109,9 @@ def load(
         raise ConfigError(f"{directory}: tie_word_embeddings is true, but there is a separate lm_head.weight")
     check(model)
     substitute(model, activation)
+    if activation.name == "drelu":  # whose second ReLU is in a module that the FFN might not call
+        for ffn in gated_ffns(model):
+            whole_ffn.check_formula(ffn)
     return model
 
 

@@ -217,10 +217,11 @@ void set_values(Call& call, Values are, const Tensor& x, const char* name, const
   call.threshold = static_cast<float>(threshold);
 }
 
-void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
+void set_up(Call& call, const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold, bool relu_up) {
   TORCH_CHECK_VALUE(threshold >= 0 && std::isfinite(threshold), "threshold must be finite and not negative, not ", threshold);
   set_input(call, x, "up_weight", up_weight);
   set_values(call, GATES, x, "gate", gate, "up_weight.shape[0]", threshold);
+  call.relu_up = relu_up;
 }
 
 void set_down(Call& call, const Tensor& like, const Tensor& down_weight_transposed, const std::optional<Tensor>& largest_scales) {
@@ -241,9 +242,9 @@ void run(const Call& call, const Tensor& x, const Tensor& weight) {
   run(call, x.scalar_type());
 }
 
-Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold) {
+Tensor sparse_up(const Tensor& x, const Tensor& gate, const Tensor& up_weight, double threshold, bool relu_up) {
   Call call{};
-  set_up(call, x, gate, up_weight, threshold);
+  set_up(call, x, gate, up_weight, threshold, relu_up);
   Tensor x1 = at::empty({call.batch, call.intermediate_size}, x.options());
   call.output = x1.mutable_data_ptr();
   run(call, x, up_weight);
@@ -268,9 +269,9 @@ Tensor sparse_down(const Tensor& x1, const Tensor& down_weight_transposed, const
 }
 
 Tensor ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed, double threshold,
-    const std::optional<Tensor>& largest_scales, bool every) {
+    const std::optional<Tensor>& largest_scales, bool relu_up, bool every) {
   Call call{};
-  set_up(call, x, gate, up_weight, threshold);
+  set_up(call, x, gate, up_weight, threshold, relu_up);
   set_down(call, x, down_weight_transposed, largest_scales);
   TORCH_CHECK_VALUE(up_weight.scalar_type() == down_weight_transposed.scalar_type(),
       "up_weight and down_weight_transposed must have the same dtype");
@@ -283,13 +284,13 @@ Tensor ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const T
 }
 
 Tensor sparse_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
-    double threshold, const std::optional<Tensor>& largest_scales) {
-  return ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales, false);
+    double threshold, const std::optional<Tensor>& largest_scales, bool relu_up) {
+  return ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales, relu_up, false);
 }
 
 Tensor dense_ffn(const Tensor& x, const Tensor& gate, const Tensor& up_weight, const Tensor& down_weight_transposed,
-    double threshold, const std::optional<Tensor>& largest_scales) {
-  return ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales, true);
+    double threshold, const std::optional<Tensor>& largest_scales, bool relu_up) {
+  return ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales, relu_up, true);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& score, double threshold) {

@@ -35,6 +35,7 @@ struct Call {
   const void* values;  // [batch, intermediate_size]
   int64_t values_stride;
   float threshold;  // run() rounds it to the weights' type
+  bool relu_up;  // of gates: a row's dot product goes through a ReLU before it is multiplied by them
   const void* x;  // [batch, up_columns]
   int64_t x_stride;
   const void* up_weight;  // [intermediate_size, up_columns]

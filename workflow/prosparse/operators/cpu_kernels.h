@@ -150,7 +150,7 @@ void dot(const Walk<ROWS, T>& path, const float* inputs, int64_t distance, int64
     for (int b = 0; b < BATCH; ++b) dots[row][b] = sum(totals[row][b]);
 }
 
-// total += factors . rows
+// total += factors . rows, one row after the other: how many are walked together does not change the result.
 template <int ROWS, typename T>
 void add_rows(const Walk<ROWS, T>& path, const float* factors, int64_t columns, float* total) {
   walk(path, columns, [&](int64_t j, const auto& weights_of) {
@@ -214,7 +214,20 @@ struct Share {
   float product(float value, float dot) const {
     if (call.values_are == NONE) return dot;
     if (call.values_are == SCORES) return value >= call.threshold ? dot : 0;
+    if (call.relu_up && dot < 0) dot = 0;
     return value >= call.threshold && value != 0 ? value * dot : 0;
+  }
+  // Adds the first `count` rows of a walk: N together if there are as many, the rest by decreasing powers of two.
+  template <int N>
+  void add_first(const T* const* rows, const T* const* next, const float* factors, int64_t count, float* sums) const {
+    if (count >= N) {
+      Walk<N, T> path;
+      std::copy_n(rows, N, path.rows);
+      std::copy_n(next, N, path.next);
+      add_rows(path, factors, call.down_columns, sums);
+      rows += N, next += N, factors += N, count -= N;
+    }
+    if constexpr (N > 1) add_first<N / 2>(rows, next, factors, count, sums);
   }
 
   // Processes N rows, `distance` positions apart; the same number from `next` on follow, equally spaced.
@@ -251,16 +264,16 @@ struct Share {
       path.next[row] = call.has_up ? up_row(following[row]) : down_row(following[row]);
     }
     for (int64_t b = 0; b < call.batch; ++b) {
-      float* sums = total + b * filled_up(call.down_columns);
-      bool all = true;
-      for (int row = 0; row < N; ++row) all &= call.every || x1[b][row] != 0;
-      if (all) {
-        add_rows(path, x1[b], call.down_columns, sums);
-        continue;
+      const T *kept[N], *next_kept[N];
+      float factors[N];
+      int64_t count = 0;
+      for (int row = 0; row < N; ++row) {
+        if (!call.every && x1[b][row] == 0) continue;  // zero times an infinite weight is NaN
+        kept[count] = path.rows[row];
+        next_kept[count] = path.next[row];
+        factors[count++] = x1[b][row];
       }
-      for (int row = 0; row < N; ++row) {  // zero times an infinite weight is NaN
-        if (x1[b][row] != 0) add_rows(Walk<1, T>{path.rows[row], path.next[row]}, &x1[b][row], call.down_columns, sums);
-      }
+      add_first<N>(kept, next_kept, factors, count, total + b * filled_up(call.down_columns));
     }
   }
 

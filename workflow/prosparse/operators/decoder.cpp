@@ -25,7 +25,7 @@ using at::ScalarType;
 using at::Tensor;
 
 enum class Mode : int64_t { DENSE, EXACT, PREDICTED, NOTHING };  // the last skips all products, to measure the rest
-enum class Activation : int64_t { SILU, FATRELU, SHIFTED_RELU };
+enum class Activation : int64_t { SILU, FATRELU, SHIFTED_RELU, SQUARED_RELU };
 
 // What Python describes: tensors and numbers by name.
 class Description {
@@ -203,6 +203,7 @@ struct Layer {
   Linear joint, output;  // of queries, keys and values, one after the other; of what they give
 
   Activation activation;
+  bool relu_up;
   float threshold, decision_threshold;
   Linear gate, fc1;
   Tensor up_weight;
@@ -219,7 +220,7 @@ struct Layer {
         before_ffn(described, "before_ffn", type, hidden_size), after_ffn(described, "after_ffn", type, hidden_size),
         query_norm(described, "query_norm", type, heads, head_size), key_norm(described, "key_norm", type, kv_heads, head_size),
         joint(described, "joint", type), output(described, "output", type), activation(static_cast<Activation>(described.number("activation"))),
-        threshold(described.number("threshold")), decision_threshold(described.number("decision_threshold")),
+        relu_up(described.number("relu_up") != 0), threshold(described.number("threshold")), decision_threshold(described.number("decision_threshold")),
         gate(described, "gate", type), up_weight(described.weight("up_weight", type)),
         down(described, "down", type) {
     TORCH_CHECK_VALUE(kv_heads > 0 && heads % kv_heads == 0, heads, " heads are no multiple of ", kv_heads);
@@ -328,10 +329,12 @@ struct Layer {
       return down(mode, gates, result);
     }
     if (activation == Activation::SHIFTED_RELU) elementwise<T>().shifted_relu(gates, threshold, gate.rows());
+    if (activation == Activation::SQUARED_RELU) elementwise<T>().squared_relu(gates, gate.rows());
     call.every = mode == Mode::DENSE;
     call.values_are = GATES;
     call.values = gates;
     call.threshold = activation == Activation::FATRELU ? threshold : 0;
+    call.relu_up = relu_up;
     down.set_down(call);
     call.output = result;
     compute<T>(mode, call, up_weight);

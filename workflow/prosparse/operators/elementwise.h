@@ -35,6 +35,8 @@ struct Elementwise {
   void (*silu)(T* x, const T* factors, int64_t count);
   // x = max(x - shift, 0)
   void (*shifted_relu)(T* x, float shift, int64_t count);
+  // x = max(x, 0) squared
+  void (*squared_relu)(T* x, int64_t count);
 };
 
 // Those for this machine's instruction set.

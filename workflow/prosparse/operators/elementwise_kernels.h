@@ -123,4 +123,13 @@ void shifted_relu(T* x, float shift, int64_t count) {
 }
 
 template <typename T>
-constexpr Elementwise<T> ELEMENTWISE = {normalize<T>, rotate<T>, add<T>, scale<T>, silu<T>, shifted_relu<T>};
+void squared_relu(T* x, int64_t count) {
+  for_vectors<T>(count, [&](int64_t, const auto& load, const auto& store) {
+    const Floats value = load(x);
+    store(x, (Floats)((Words)(value * value) & (Words)(value > 0.0f)));
+  });
+}
+
+template <typename T>
+constexpr Elementwise<T> ELEMENTWISE = {
+    normalize<T>, rotate<T>, add<T>, scale<T>, silu<T>, shifted_relu<T>, squared_relu<T>};

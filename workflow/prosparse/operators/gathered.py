@@ -16,14 +16,15 @@ from prosparse.operators.quantized import is_packed
 from prosparse.operators.reference import activated, reaches
 
 
-def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, *, relu_up: bool = False) -> Tensor:
     """``reference.sparse_up``, with the product rounded to the weights' dtype before it is multiplied by the gate."""
     check_up(x, gate, up_weight, threshold)
     if is_packed(up_weight):
-        return reference.sparse_up(x, gate, up_weight, threshold)
+        return reference.sparse_up(x, gate, up_weight, threshold, relu_up=relu_up)
     s = activated(gate, threshold)
     active = (s != 0).any(0).nonzero().squeeze(1)
-    product = nn.functional.linear(x, up_weight.index_select(0, active)) * s.index_select(1, active)
+    up = nn.functional.linear(x, up_weight.index_select(0, active))
+    product = (up.relu_() if relu_up else up) * s.index_select(1, active)
     x1 = x.new_zeros(gate.shape)
     return x1.index_copy_(1, active, product).masked_fill_(s == 0, 0)
 
@@ -44,12 +45,14 @@ def sparse_ffn(
     down_weight_transposed: Tensor,
     threshold: float,
     largest_scales: Tensor | None = None,
+    *,
+    relu_up: bool = False,
 ) -> Tensor:
     """:func:`sparse_up`, then :func:`sparse_down`."""
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales)
     if is_packed(up_weight):
-        return reference.sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold)
-    return sparse_down(sparse_up(x, gate, up_weight, threshold), down_weight_transposed)
+        return reference.sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold, relu_up=relu_up)
+    return sparse_down(sparse_up(x, gate, up_weight, threshold, relu_up=relu_up), down_weight_transposed)
 
 
 def dense_ffn(
@@ -59,12 +62,14 @@ def dense_ffn(
     down_weight_transposed: Tensor,
     threshold: float,
     largest_scales: Tensor | None = None,
+    *,
+    relu_up: bool = False,
 ) -> Tensor:
     """``reference.dense_ffn``, with x1 rounded as in :func:`sparse_up`."""
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales)
     if is_packed(up_weight):
-        return reference.dense_ffn(x, gate, up_weight, down_weight_transposed, threshold)
-    return _down(dense_up(x, gate, up_weight, threshold), down_weight_transposed)
+        return reference.dense_ffn(x, gate, up_weight, down_weight_transposed, threshold, relu_up=relu_up)
+    return _down(dense_up(x, gate, up_weight, threshold, relu_up), down_weight_transposed)
 
 
 def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:
@@ -80,10 +85,10 @@ def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: fl
     return x.new_zeros(score.shape).index_copy_(1, rows, product).masked_fill_(~computed, 0)
 
 
-def dense_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+def dense_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, relu_up: bool) -> Tensor:
     """Step (2) over every row; inactive neurons are exactly 0."""
-    s = activated(gate, threshold)
-    return (nn.functional.linear(x, up_weight) * s).masked_fill_(s == 0, 0)
+    s, up = activated(gate, threshold), nn.functional.linear(x, up_weight)
+    return ((up.relu_() if relu_up else up) * s).masked_fill_(s == 0, 0)
 
 
 def _down(x1: Tensor, rows: Tensor) -> Tensor:

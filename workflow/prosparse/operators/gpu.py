@@ -1,16 +1,7 @@
 """The operators on NVIDIA and AMD GPUs; importing it registers them for CUDA tensors.
 
 ``dense_ffn``, and ``linear`` without a score, read every row and use torch's own products. The others are short lists
-of Triton kernel launches that never wait for the host, so that CUDA graphs can capture them:
-
-* compact: list the neurons that are active for any token of the batch, in ascending order, on the device;
-* up: compute x1 of the listed neurons; each reads its row of W_1 once for the whole batch. ``linear`` with a score does
-  the same without the gate as a factor;
-* down: sum the listed neurons' rows of W_2^T, in splits of the list that write private float32 sums;
-* add splits: add those sums in a fixed order. Nothing is atomic, so results are bitwise reproducible.
-
-Weights may be NaN or infinite where a token's x1 is 0: ``tl.where`` drops the product, which multiplying by 0 would
-not.
+of launches of the kernels in ``gpu_kernels`` that never wait for the host, so that CUDA graphs can capture them.
 """
 
 from __future__ import annotations
@@ -20,10 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor, nn
 
 from prosparse.operators import gathered, interface
+from prosparse.operators.gpu_kernels import add_splits_kernel, compact_kernel, down_kernel, up_kernel
 from prosparse.operators.reference import held
 
 # Block sizes and threads are chosen for 16-byte loads and about 32 KiB of weights in flight per multiprocessor: to keep
@@ -38,101 +29,6 @@ WARP_SIZE = 64 if torch.version.hip else 32
 MAX_SPLITS = 64  # more only slow narrow layers down
 UP_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has one row in flight (8 KiB at 4096); 1024 threads of up to 64 registers
 DOWN_PROGRAMS_PER_MULTIPROCESSOR = 8  # each has 8 KiB in flight half of the time: it first loads the rows' indices
-
-
-@triton.jit
-def compact_kernel(
-    values, x1, neurons, count, threshold, batch, intermediate_size, values_stride,
-    IS_SCORE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """List the neurons active for any token; values are gates, x1 (no threshold) or scores. Also zero x1, if given."""
-    found = 0
-    for start in range(0, intermediate_size, BLOCK):
-        neuron = start + tl.arange(0, BLOCK)
-        inside = neuron < intermediate_size
-        active = tl.zeros([BLOCK], tl.int32)
-        for token in range(batch):
-            value = tl.load(values + token * values_stride + neuron, mask=inside, other=0).to(tl.float32)
-            present = inside
-            if threshold is not None:
-                present = present & (value >= threshold)
-            if not IS_SCORE:  # a score of 0 counts like any other
-                present = present & (value != 0)
-            active |= present.to(tl.int32)
-            if x1 is not None:
-                tl.store(x1 + token * intermediate_size + neuron, tl.zeros([BLOCK], x1.dtype.element_ty), mask=inside)
-        position = found + tl.cumsum(active) - active
-        tl.store(neurons + position, neuron, mask=active != 0)
-        found += tl.sum(active)
-    tl.store(count, found)
-
-
-@triton.jit
-def up_kernel(
-    x, values, up_weight, x1, neurons, count, threshold, batch, x_stride, values_stride, up_stride, x1_stride,
-    IS_SCORE: tl.constexpr, COMPACT: tl.constexpr, HIDDEN_SIZE: tl.constexpr, BLOCK_BATCH: tl.constexpr,
-    BLOCK_HIDDEN: tl.constexpr,
-):  # fmt: skip
-    """Compute x1 of every listed neuron and store it at the neuron's index or, if COMPACT, at its position in the
-    list. Values are gates, which are factors of x1, or scores, which are not."""
-    token = tl.arange(0, BLOCK_BATCH)
-    present = token < batch
-    column = tl.arange(0, BLOCK_HIDDEN)[None, :]
-    for i in range(tl.program_id(0), tl.load(count), tl.num_programs(0)):
-        neuron = tl.load(neurons + i)
-        row = up_weight + neuron.to(tl.int64) * up_stride
-        products = tl.zeros([BLOCK_BATCH, BLOCK_HIDDEN], tl.float32)
-        for start in tl.static_range(0, HIDDEN_SIZE, BLOCK_HIDDEN):  # unrolled: the loads of a row overlap
-            inside = start + column < HIDDEN_SIZE
-            # a weight is read once and must not evict x from the L1 cache
-            weight = tl.load(row + start + column, mask=inside, other=0, eviction_policy="evict_first")
-            mask = present[:, None] & inside
-            value = tl.load(x + token[:, None] * x_stride + start + column, mask=mask, other=0)
-            products += weight.to(tl.float32) * value.to(tl.float32)
-        result = tl.sum(products, axis=1)
-        own = tl.load(values + token * values_stride + neuron, mask=present, other=0).to(tl.float32)
-        if IS_SCORE:
-            result = tl.where(own >= threshold, result, 0)
-        else:
-            result = tl.where((own >= threshold) & (own != 0), own * result, 0)
-        place = i if COMPACT else neuron
-        tl.store(x1 + token * x1_stride + place, result.to(x1.dtype.element_ty), mask=present)
-
-
-@triton.jit
-def down_kernel(
-    x1, down_weight_transposed, partial, neurons, count, batch, hidden_size, x1_stride, down_stride,
-    COMPACT: tl.constexpr, BLOCK_BATCH: tl.constexpr, BLOCK_NEURONS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr,
-):  # fmt: skip
-    """Compute one split's sum for one block of columns; the tiles' dimensions are token, neuron, column."""
-    token = tl.arange(0, BLOCK_BATCH)
-    column = tl.program_id(0) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
-    inside = column < hidden_size
-    listed = tl.load(count)
-    total = tl.zeros([BLOCK_BATCH, BLOCK_NEURONS, BLOCK_HIDDEN], tl.float32)
-    for start in range(tl.program_id(1) * BLOCK_NEURONS, listed, tl.num_programs(1) * BLOCK_NEURONS):
-        i = start + tl.arange(0, BLOCK_NEURONS)
-        neuron = tl.load(neurons + i, mask=i < listed, other=0)
-        row = down_weight_transposed + neuron.to(tl.int64)[None, :, None] * down_stride
-        mask = (i < listed)[None, :, None] & inside[None, None, :]
-        weight = tl.load(row + column[None, None, :], mask=mask, other=0, eviction_policy="evict_first")
-        place = i if COMPACT else neuron
-        mask = (token < batch)[:, None] & (i < listed)[None, :]
-        value = tl.load(x1 + token[:, None] * x1_stride + place[None, :], mask=mask, other=0).to(tl.float32)[:, :, None]
-        total += tl.where(value != 0, value * weight.to(tl.float32), 0)
-    row = (tl.program_id(1) * batch + token) * hidden_size
-    mask = (token < batch)[:, None] & inside[None, :]
-    tl.store(partial + row[:, None] + column[None, :], tl.sum(total, axis=1), mask=mask)
-
-
-@triton.jit
-def add_splits_kernel(partial, output, splits, size, BLOCK_SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """Sum [splits, size] over the splits and round to the output's dtype."""
-    split = tl.arange(0, BLOCK_SPLITS)[:, None]
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    mask = (split < splits) & (i < size)[None, :]
-    total = tl.sum(tl.load(partial + split * size + i[None, :], mask=mask, other=0), axis=0)
-    tl.store(output + i, total.to(output.dtype.element_ty), mask=i < size)
 
 
 class Launch(NamedTuple):
@@ -168,14 +64,14 @@ def _compact(
 
 def _up(
     x: Tensor, values: Tensor, up_weight: Tensor, x1: Tensor, active: _Active, threshold: float, multiprocessors: int,
-    compact: bool, is_score: bool = False,
+    compact: bool, is_score: bool = False, relu_up: bool = False,
 ) -> Launch:  # fmt: skip
     batch = x.shape[0]
     arguments = dict(
         x=x, values=values, up_weight=up_weight, x1=x1, **active, threshold=threshold, batch=batch,
         x_stride=x.stride(0), values_stride=values.stride(0), up_stride=up_weight.stride(0), x1_stride=x1.stride(0),
-        IS_SCORE=is_score, COMPACT=compact, HIDDEN_SIZE=x.shape[1], BLOCK_BATCH=triton.next_power_of_2(batch),
-        BLOCK_HIDDEN=UP_BLOCK_HIDDEN,
+        IS_SCORE=is_score, RELU_UP=relu_up, COMPACT=compact, HIDDEN_SIZE=x.shape[1],
+        BLOCK_BATCH=triton.next_power_of_2(batch), BLOCK_HIDDEN=UP_BLOCK_HIDDEN,
     )  # fmt: skip
     return Launch(up_kernel, (multiprocessors * UP_PROGRAMS_PER_MULTIPROCESSOR,), UP_THREADS, arguments)
 
@@ -207,14 +103,14 @@ def _down(
 
 
 def plan_up(
-    x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, multiprocessors: int
+    x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, multiprocessors: int, *, relu_up: bool = False
 ) -> tuple[Tensor, list[Launch]]:
     """Return the empty output of ``sparse_up``, and the launches that compute it on this many multiprocessors."""
     interface.check_up(x, gate, up_weight, threshold)
     threshold = held(threshold, gate.dtype)  # so that a comparison in float32 equals one in that dtype
     x1 = x.new_empty(gate.shape)
     compact, active = _compact(gate, threshold, x1)
-    return x1, [compact, _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=False)]
+    return x1, [compact, _up(x, gate, up_weight, x1, active, threshold, multiprocessors, False, relu_up=relu_up)]
 
 
 def plan_down(x1: Tensor, down_weight_transposed: Tensor, multiprocessors: int) -> tuple[Tensor, list[Launch]]:
@@ -226,16 +122,25 @@ def plan_down(x1: Tensor, down_weight_transposed: Tensor, multiprocessors: int) 
 
 
 def plan_ffn(
-    x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float, multiprocessors: int
-) -> tuple[Tensor, list[Launch]]:
-    """Plan ``sparse_ffn``, as :func:`plan_up` does ``sparse_up``; x1 stays in float32, in the order of the list."""
+    x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float, multiprocessors: int,
+    *, relu_up: bool = False,
+) -> tuple[Tensor, list[Launch]]:  # fmt: skip
+    """Plan ``sparse_ffn``, as :func:`plan_up` does ``sparse_up``; x1 stays in float32.
+
+    It is in the order of the list, but with ``relu_up`` at the neurons' own places: a second list leaves out those
+    where it is 0.
+    """
     interface.check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
     threshold = held(threshold, gate.dtype)
     output = x.new_empty(x.shape[0], down_weight_transposed.shape[1])
     x1 = x.new_empty(gate.shape, dtype=torch.float32)
-    compact, active = _compact(gate, threshold)
-    up = _up(x, gate, up_weight, x1, active, threshold, multiprocessors, compact=True)
-    return output, [compact, up, *_down(x1, down_weight_transposed, output, active, multiprocessors, compact=True)]
+    compact, active = _compact(gate, threshold, x1 if relu_up else None)
+    launches = [compact, _up(x, gate, up_weight, x1, active, threshold, multiprocessors, not relu_up, relu_up=relu_up)]
+    if relu_up:
+        compact, active = _compact(x1, threshold=None)
+        launches.append(compact)
+    launches += _down(x1, down_weight_transposed, output, active, multiprocessors, not relu_up)
+    return output, launches
 
 
 def plan_linear(
@@ -264,9 +169,9 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, *, relu_up: bool = False) -> Tensor:
     """:func:`reference.sparse_up` for CUDA tensors."""
-    return run(plan_up(x, gate, up_weight, threshold, _multiprocessors(x.device)))
+    return run(plan_up(x, gate, up_weight, threshold, _multiprocessors(x.device), relu_up=relu_up))
 
 
 def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
@@ -274,15 +179,32 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     return run(plan_down(x1, down_weight_transposed, _multiprocessors(x1.device)))
 
 
-def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+def sparse_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    *,
+    relu_up: bool = False,
+) -> Tensor:
     """:func:`reference.sparse_ffn` for CUDA tensors."""
-    return run(plan_ffn(x, gate, up_weight, down_weight_transposed, threshold, _multiprocessors(x.device)))
+    multiprocessors = _multiprocessors(x.device)
+    return run(plan_ffn(x, gate, up_weight, down_weight_transposed, threshold, multiprocessors, relu_up=relu_up))
 
 
-def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+def dense_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    *,
+    relu_up: bool = False,
+) -> Tensor:
     """:func:`reference.dense_ffn` for CUDA tensors, with x1 rounded as :func:`gathered.dense_up` rounds it."""
     interface.check_ffn(x, gate, up_weight, down_weight_transposed, threshold)
-    return gathered.dense_up(x, gate, up_weight, threshold) @ down_weight_transposed
+    return gathered.dense_up(x, gate, up_weight, threshold, relu_up) @ down_weight_transposed
 
 
 def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:

@@ -2,7 +2,9 @@
 
 An FFN ``down_proj(act(gate) * up)`` takes the paper's three steps: (1) the gate projection, ``linear`` or torch's own;
 (2) ``sparse_up``; (3) ``sparse_down``. ``sparse_ffn`` fuses (2) and (3), and ``dense_ffn`` does the same over every
-row. Each device's implementation registers under the same operator names, and torch's dispatcher selects by device.
+row. ``threshold`` is FATReLU's, 0 for ReLU; callers apply any other function to the gate first, with threshold 0. With
+``relu_up``, the up projection has a ReLU too (dReLU). Each device's implementation registers under the same operator
+names, and torch's dispatcher selects by device.
 
 Weights have the dtype of ``x``, or all of an FFN's are packed in one of ggml's formats, whose dtype says which
 (``quantized``): int8 for Q8_0, uint8 for Q4_0.
@@ -21,7 +23,10 @@ from prosparse.operators import quantized
 MAX_BATCH = 8
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-torch.library.define("prosparse::sparse_up", "(Tensor x, Tensor gate, Tensor up_weight, float threshold) -> Tensor")
+torch.library.define(
+    "prosparse::sparse_up",
+    "(Tensor x, Tensor gate, Tensor up_weight, float threshold, *, bool relu_up=False) -> Tensor",
+)
 torch.library.define(
     "prosparse::sparse_down",
     "(Tensor x1, Tensor down_weight_transposed, Tensor? largest_scales=None) -> Tensor",
@@ -29,12 +34,12 @@ torch.library.define(
 torch.library.define(
     "prosparse::sparse_ffn",
     "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold, "
-    "Tensor? largest_scales=None) -> Tensor",
+    "Tensor? largest_scales=None, *, bool relu_up=False) -> Tensor",
 )
 torch.library.define(
     "prosparse::dense_ffn",
     "(Tensor x, Tensor gate, Tensor up_weight, Tensor down_weight_transposed, float threshold, "
-    "Tensor? largest_scales=None) -> Tensor",
+    "Tensor? largest_scales=None, *, bool relu_up=False) -> Tensor",
 )
 torch.library.define(
     "prosparse::linear", "(Tensor x, Tensor weight, Tensor? score=None, float threshold=0.0) -> Tensor"
@@ -144,7 +149,7 @@ def check_linear(x: Tensor, weight: Tensor, score: Tensor | None = None, thresho
 
 
 @torch.library.register_fake("prosparse::sparse_up")
-def _(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+def _(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, *, relu_up: bool = False) -> Tensor:
     check_up(x, gate, up_weight, threshold)
     return x.new_empty(gate.shape)
 
@@ -164,6 +169,8 @@ def _(
     down_weight_transposed: Tensor,
     threshold: float,
     largest_scales: Tensor | None = None,
+    *,
+    relu_up: bool = False,
 ) -> Tensor:
     check_ffn(x, gate, up_weight, down_weight_transposed, threshold, largest_scales)
     return x.new_empty(x.shape[0], quantized.columns(down_weight_transposed))

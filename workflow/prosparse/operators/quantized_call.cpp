@@ -148,6 +148,7 @@ class Run {
           float& product = outputs[b][i];
           if (call.values_are != NONE) {
             const float value = values[b * size + row(i)];
+            if (call.relu_up && product < 0) product = 0;
             product = !is_active(value) ? 0 : call.values_are == GATES ? value * product : product;
           }
           if (!call.has_down) static_cast<T*>(call.output)[b * size + row(i)] = static_cast<T>(product);

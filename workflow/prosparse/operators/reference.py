@@ -3,9 +3,10 @@
 A neuron is *active* for a token if its gate pre-activation g is not zero and ``g >= threshold``, compared in the
 weights' dtype; the threshold is rounded to that dtype, to infinity if it is out of range. An inactive neuron's x1 is
 exactly 0 even if its weights or the input hold infinities or NaN: the kernels never read them. A NaN gate is inactive,
-as in FATReLU; a NaN in x1 is active and reaches the output. A score passed to ``linear`` is compared in the same way,
-but a zero counts like any other number. Sums accumulate in at least float32 and are rounded to the weights' dtype once,
-at the end.
+as in FATReLU; a NaN in x1 is active and reaches the output. With ``relu_up``, an active neuron's product with W_1 goes
+through a ReLU, and its row of W_2 is not read where x1 is 0. A score passed to ``linear`` is compared as a gate is, but
+a zero counts like any other number. Sums accumulate in at least float32 and are rounded to the weights' dtype once, at
+the end.
 
 With weights in Q8_0 or Q4_0, the input of a product is first rounded to 8 bits per block of 32, as ggml does
 (:func:`rounded_input`), and sums are exact in float64. In step (3), kernels round each factor, x1 times a scale,
@@ -63,11 +64,11 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return x.to(dtype) @ weight.to(dtype).T
 
 
-def _x1(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+def _x1(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, relu_up: bool) -> Tensor:
     """Step (2) before rounding, in the accumulation dtype."""
     dtype = _accumulation_dtype(up_weight)
-    s = activated(gate, threshold).to(dtype)
-    return torch.where(s != 0, s * _product(x, up_weight), 0)
+    s, up = activated(gate, threshold).to(dtype), _product(x, up_weight)
+    return torch.where(s != 0, s * (torch.relu(up) if relu_up else up), 0)
 
 
 def _down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def _down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     return torch.stack([token[token != 0] @ weight[token != 0] for token in x1])
 
 
-def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> Tensor:
+def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float, *, relu_up: bool = False) -> Tensor:
     """Step (2): ``x1 = act(gate) * (x W_1^T)``.
 
     Args:
@@ -87,11 +88,12 @@ def sparse_up(x: Tensor, gate: Tensor, up_weight: Tensor, threshold: float) -> T
         gate: pre-activations ``x W_s^T``, [B, intermediate_size].
         up_weight: W_1 in Hugging Face's layout, [intermediate_size, hidden_size].
         threshold: FATReLU's threshold; 0 is ReLU.
+        relu_up: ``relu(x W_1^T)`` is the factor instead (dReLU, with threshold 0).
 
     Returns:
         x1, [B, intermediate_size], in x's dtype.
     """
-    return _x1(x, gate, up_weight, threshold).to(x.dtype)
+    return _x1(x, gate, up_weight, threshold, relu_up).to(x.dtype)
 
 
 def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
@@ -107,18 +109,34 @@ def sparse_down(x1: Tensor, down_weight_transposed: Tensor) -> Tensor:
     return _down(x1.to(_accumulation_dtype(x1)), down_weight_transposed).to(x1.dtype)
 
 
-def sparse_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+def sparse_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    *,
+    relu_up: bool = False,
+) -> Tensor:
     """Steps (2) and (3) fused, without rounding x1 in between. Arguments as above; returns [B, hidden_size]."""
-    return _down(_x1(x, gate, up_weight, threshold), down_weight_transposed).to(x.dtype)
+    return _down(_x1(x, gate, up_weight, threshold, relu_up), down_weight_transposed).to(x.dtype)
 
 
-def dense_ffn(x: Tensor, gate: Tensor, up_weight: Tensor, down_weight_transposed: Tensor, threshold: float) -> Tensor:
+def dense_ffn(
+    x: Tensor,
+    gate: Tensor,
+    up_weight: Tensor,
+    down_weight_transposed: Tensor,
+    threshold: float,
+    *,
+    relu_up: bool = False,
+) -> Tensor:
     """``sparse_ffn`` over every row, active or not: the same value, as long as W_2 is finite.
 
     It is the baseline for the speed of ``sparse_ffn``. Kernels multiply an inactive neuron's row of W_2 by 0, so a
     non-finite row may turn the result into NaN.
     """
-    return sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold)
+    return sparse_ffn(x, gate, up_weight, down_weight_transposed, threshold, relu_up=relu_up)
 
 
 def linear(x: Tensor, weight: Tensor, score: Tensor | None = None, threshold: float = 0.0) -> Tensor:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from helpers.synthetic_results import CONFIG, Synthetic
 from huggingface_hub import ModelCard
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from transformers.activations import ACT2FN
 
 from prosparse.experiment.activation import Activation
+from prosparse.method.activations import substitute
 from prosparse.paper.release import card
 from prosparse.paper.release.folder import portable_config
-from prosparse.paper.release.loading import vllm_overrides
+from prosparse.paper.release.loading import loading, vllm_overrides
 from prosparse.paper.results.reader import Results
 
 SETTINGS = {
@@ -145,6 +153,39 @@ def test_only_what_it_can_compute_is_said_of_vllm(synthetic: Synthetic) -> None:
     assert f"--hf-overrides '{json.dumps(overrides)}'" in rendered(synthetic.results)
     assert vllm_overrides(SETTINGS, Activation(name="shiftrelu", parameter=0.1)) is None
     assert vllm_overrides({**SETTINGS, "model_type": "qwen2"}, FATRELU) is None
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu2", "drelu", "fatrelu-0.3", "shiftrelu-0.1"])
+def test_transformers_loads_the_folder_as_the_card_says(
+    activation: str, tiny_llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llama()
+    model.save_pretrained(tmp_path)
+    vocabulary = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, "<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=vocabulary).save_pretrained(tmp_path)
+    chosen = Activation.parse(activation)
+    settings = portable_config(json.loads((tmp_path / "config.json").read_text()), chosen)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    code = re.search("```python\n(.*?)```", "\n".join(loading(chosen, settings)), re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {}
+    known = set(ACT2FN)
+    try:
+        exec(code[1], names)
+    finally:
+        for name in set(ACT2FN) - known:
+            del ACT2FN[name]
+    substitute(model, chosen)
+    tokens = torch.arange(24).reshape(2, 12)
+    assert torch.equal(names["model"].eval()(tokens).logits, model.eval()(tokens).logits)
+
+
+@pytest.mark.parametrize(("activation", "exported"), [("fatrelu-0.3", True), ("relu2", False), ("drelu", False)])
+def test_only_what_powerinfer_computes_is_exported(activation: str, exported: bool) -> None:
+    text = "\n".join(loading(Activation.parse(activation), SETTINGS))
+    assert ("prosparse export" in text) == exported
+    assert ("so there is no export. llama.cpp's own converter" in text) == (not exported)
 
 
 def test_a_card_needs_no_torch() -> None:

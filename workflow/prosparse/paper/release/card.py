@@ -27,6 +27,8 @@ from prosparse.published.tables import BENCHMARKS, LABELS
 FORMULAS = {
     "silu": "SiLU, x · sigmoid(x)",
     "relu": "ReLU, max(x, 0)",
+    "relu2": "squared ReLU, max(x, 0)²",
+    "drelu": "ReLU, max(x, 0), and the same after the up projection (dReLU)",
     "shiftrelu": "shifted ReLU, max(x − {0:g}, 0)",
     "fatrelu": "FATReLU, x where x ≥ {0:g}, else 0",
 }

@@ -13,7 +13,14 @@ from prosparse.experiment.activation import Activation
 MODULES = {
     "shiftrelu": ("ShiftedReLU", "torch.relu(x - {0!r})"),
     "fatrelu": ("FATReLU", "torch.where(x >= {0!r}, x, 0)"),
+    "drelu": ("GateReLU", "torch.relu(x)"),
 }
+#: The other ReLU of dReLU, after the up projection of any family.
+SECOND_RELU = [
+    "for name, module in model.named_modules():",
+    '    if name.endswith(("up_proj", "input_linear")):',
+    "        module.register_forward_hook(lambda module, inputs, output: torch.relu(output))",
+]
 
 
 def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
@@ -48,6 +55,7 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     yield from [
         'folder = "."  # this one, or its name on a hub',
         "model = AutoModelForCausalLM.from_pretrained(folder)",
+        *(SECOND_RELU if activation.name == "drelu" else []),
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "```",
         "",
@@ -71,6 +79,11 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     yield from ["", "**llama.cpp, PowerInfer**", ""]
     if activation.name == "silu":
         yield "`prosparse export FOLDER --engine llama.cpp --output model.gguf`"
+    elif activation.name in ("relu2", "drelu"):
+        yield (
+            "For these architectures, llama.cpp supports only SiLU and PowerInfer only ReLU, so there is no export. "
+            "llama.cpp's own converter takes this folder without a word and makes another model, which computes SiLU."
+        )
     else:
         relu = "" if activation.name == "relu" else " --activation relu"
         other = "" if activation.name == "relu" else f" (the same weights, but not `{activation}`)"

@@ -10,7 +10,10 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import start
 from prosparse.experiment.model import PretrainedInit, RunInit
 
-ACTIVATIONS = {"silu": "SiLU", "relu": "ReLU", "shiftrelu": "shifted ReLU", "fatrelu": "FATReLU"}
+ACTIVATIONS = {
+    "silu": "SiLU", "relu": "ReLU", "relu2": "squared ReLU", "drelu": "dReLU", "shiftrelu": "shifted ReLU",
+    "fatrelu": "FATReLU",
+}  # fmt: skip
 
 
 #: The end of a GGUF file's name, which says how its weights are stored: ``SmolLM2-135M-Instruct.Q4_1``.
