@@ -83,6 +83,18 @@ for name in FIGURES:
         localrule: True
 
 
+# what one comparison of schedules needs; the table and the figure show those that are measured
+for name, comparison in experiment.schedules.comparisons.items():
+
+    rule:
+        name:
+            f"schedules_{name}"
+        input:
+            Needs.of_heldout(experiment, comparison.pairs()).inputs(layout),
+            rules.resolved_config.output,
+        localrule: True
+
+
 include: "workflow/rules/invocation.smk"
 include: "workflow/rules/profile.smk"
 

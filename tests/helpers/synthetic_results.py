@@ -134,6 +134,20 @@ CONFIG: dict[str, Any] = {
         "sparsity_curves": ["vanilla", "shifted", "constant-0.1", "progressive"],
         "final_factor": [*(f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)), "final-early"],
     },
+    "schedules": {
+        "sparsities": [85.5, 87, 89],
+        "comparisons": {
+            "shapes": {
+                "title": "λ shape, tiny",
+                "reference": "Progressive",
+                "methods": {
+                    "Constant": [f"constant-{peak:g}" for peak in (0.05, 0.1, 0.4)],
+                    "Progressive": ["vanilla@fatrelu-0.01", "progressive"],
+                    "Resumed": ["final-0.3", "final-1", "final-3"],
+                },
+            },
+        },
+    },
     "operators": {
         "shapes": {"7B": [4096, 11008], "13B": [5120, 13824], "1B": [1536, 3840]},
         "densities": [1, 0.5, 0.107, 0.05],

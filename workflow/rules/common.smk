@@ -18,6 +18,7 @@ from prosparse.experiment.loading import load
 from prosparse.measure import benchmark_rows
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.release import folder as release
+from prosparse.paper.results.needs import Needs
 from prosparse.paper.tables.registry import TABLES
 from prosparse.plan import invocation, memory, slurm
 from prosparse.plan.targets import target_refusals

@@ -25,8 +25,9 @@ def several_seeds(tmp_path: Path) -> Synthetic:
 @pytest.fixture
 def nothing(tmp_path: Path) -> Synthetic:
     """An experiment that stands for nothing and has measured nothing."""
-    sections = ("ours", "search", "stages", "figures", "supervised_finetuning", "operators", "predictors", "decoding")
-    raw = {key: value for key, value in CONFIG.items() if key not in sections}
+    sections = ("ours", "search", "stages", "figures", "schedules", "supervised_finetuning")
+    timed = ("operators", "predictors", "decoding")
+    raw = {key: value for key, value in CONFIG.items() if key not in (*sections, *timed)}
     return Synthetic(tmp_path / "nothing", {**raw, "rows": {}})
 
 

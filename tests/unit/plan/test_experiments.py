@@ -81,6 +81,16 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
         Trained(MINICPM, 2 * 1600, 4),
     ]),
     "bases": (256, [Trained(model, 12500, 16) for model in (SMALL, MEDIUM, MINICPM)]),
+    "schedules": (256, [
+        # three shapes and three learning rates at four scales, from the first step and after 146 steps; three holds
+        Trained(SMALL, 9 * 4 * 480 + 3 * (146 + 3 * 4 * 334) + 3 * 4 * 480, 4),
+        Trained(MINICPM, 6 * 4 * 480 + 146 + 4 * 334, 4),
+        # a less trained base; four and sixteen times the tokens
+        Trained(SMALL, 1560, 16),
+        Trained(SMALL, 2 * 4 * 480 + 146 + 4 * 334, 4),
+        Trained(SMALL, 4 * 4 * 1920 + 584 + 4 * 1336, 4),
+        Trained(SMALL, 2 * 4 * 7680 + 2336 + 4 * 5344, 4),
+    ]),
     "smollm2": (512, [
         Trained(SMOLLM2_135M, 2 * 270 + 2 * 202 + 9 * 50, 4, distilled_steps=50),
         Trained(SMOLLM2_135M, 100, 2),

@@ -17,6 +17,7 @@ from prosparse.experiment.decoding import Decoding
 from prosparse.experiment.figures import Figures
 from prosparse.experiment.measurement import Benchmarks, Operators, Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, RunInit, ScratchInit
+from prosparse.experiment.schedules import Schedules
 from prosparse.experiment.section import Count, Name, Precision, Section, check_known
 from prosparse.experiment.training import Run
 from prosparse.published.tables import row_keys
@@ -90,6 +91,7 @@ class Experiment(Section):
         default={}, description="Scale -> Vanilla ReLU pair at equal tokens; that of 7B is in `rows`."
     )
     figures: Figures = Field(default=Figures(), description="Which runs the figures draw.")
+    schedules: Schedules = Field(default=Schedules(), description="Methods compared at equal sparsity.")
     operators: Operators | None = Field(default=None, description="Time the sparse FFN operators.")
     predictors: Predictors | None = Field(default=None, description="Train activation predictors.")
     decoding: Decoding | None = Field(default=None, description="Time decoding.")
@@ -148,6 +150,10 @@ class Experiment(Section):
             for method, pairs in frontier.methods.items():
                 for pair in pairs:
                     self.pair(pair, f"figures.frontier.{label}.methods.{method}")
+        for name, comparison in self.schedules.comparisons.items():
+            for method, pairs in comparison.methods.items():
+                for pair in pairs:
+                    self.pair(pair, f"schedules.comparisons.{name}.methods.{method}")
         for base in self.bases:
             check_known(base, self.runs, "bases")
         if len(tokenizers := {self.tokenizer(base) for base in self.bases}) > 1:
@@ -169,6 +175,7 @@ class Experiment(Section):
             "vanilla": self.vanilla.values(),
             "figures.frontier": self.figures.frontier_pairs(),
             "figures.final_factor": self.figures.final_factor,
+            "schedules": self.schedules.pairs(),
         }
         for where, pairs in reported.items():
             for pair in pairs:

@@ -138,10 +138,11 @@ def measured_split(experiment: Experiment, run: str) -> MeasuredSplit:
 
 
 def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
-    """Return the run's own activation, then all others that a table row, the frontier or a release asks for."""
+    """Return the run's own activation, then all others that a table row, a frontier or a release asks for."""
     activations = [experiment.runs[run].activation]
     pairs = [*experiment.rows.values(), *experiment.ours.values(), *experiment.search]
-    for pair in (*pairs, *experiment.figures.frontier_pairs(), *experiment.release):
+    frontiers = [*experiment.figures.frontier_pairs(), *experiment.schedules.pairs()]
+    for pair in (*pairs, *frontiers, *experiment.release):
         name, activation = experiment.pair(pair)
         if name == run and activation not in activations:
             activations.append(activation)

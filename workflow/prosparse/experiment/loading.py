@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from prosparse.experiment import scales
 from prosparse.experiment.experiment import Experiment
 from prosparse.system.errors import ConfigError
 from prosparse.system.problems import describe
@@ -69,7 +70,8 @@ def _whole_run(run: Any, defaults: dict[str, Any]) -> Any:
 def load(raw: dict[str, Any]) -> Experiment:
     """Validate a config as read from YAML.
 
-    A top-level ``training`` section holds defaults that each run's own ``training`` overrides. ``data.corpora`` may
+    A top-level ``training`` section holds defaults that each run's own ``training`` overrides. A run with ``scales``
+    stands for one run per scale of λ. ``data.corpora`` may
     name a YAML file of ``packages``, ``corpora`` and ``mixtures``, or several; entries of a later file override those
     of an earlier one, and the experiment's own ``packages`` and ``mixtures`` override both. Corpora files and committed
     bases lie in the current directory or else in the repository.
@@ -77,7 +79,7 @@ def load(raw: dict[str, Any]) -> Experiment:
     Raises:
         ConfigError: names every offending key and the values it allows.
     """
-    raw, origin = dict(raw), ""
+    raw, origin = scales.expanded(dict(raw)), ""
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(named := data.get("corpora"), str | list):
         paths = [_corpora_file(name) for name in ([named] if isinstance(named, str) else named)]

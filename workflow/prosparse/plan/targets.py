@@ -49,6 +49,8 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
     """Return what each named target of the workflow needs."""
     found = {name: TABLES.needs(name, experiment) for name in TABLES}
     found |= {name: FIGURES.needs(name, experiment) for name in FIGURES}
+    comparisons = experiment.schedules.comparisons
+    found |= {f"schedules_{name}": Needs.of_heldout(experiment, each.pairs()) for name, each in comparisons.items()}
     found["tables"] = TABLES.all_needs(experiment)
     found["figures"] = FIGURES.all_needs(experiment)
     found["claims"] = CLAIMS.all_needs(experiment)

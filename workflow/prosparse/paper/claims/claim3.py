@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import lineage_tokens
@@ -12,6 +11,7 @@ from prosparse.paper.claims.pairs import named, pair_of, rows_needs, sized, spar
 from prosparse.paper.claims.quality import Quality, explained, quality
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.paper.statistics.frontier import between
 from prosparse.published.claims import published_claims
 from prosparse.published.tables import published_table
 
@@ -68,17 +68,15 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
         if abs(budgets[pair] - budgets[progressive]) > tolerance["tokens_share"] * budgets[progressive]
     ]
     least, most = sparsity[frontier[0]].mean, sparsity[frontier[-1]].mean
+    place = between({pair: sparsity[pair].by_seed for pair in constants}, sparsity[progressive].by_seed)
     verdict, parts = Verdict.UNTESTABLE, []
     if uneven:
         words.append(
             f"Token budgets differ by more than {tolerance['tokens_share']:.0%} "
             f"({'; '.join(named(results, pair) for pair in uneven)}), so the runs cannot be compared."
         )
-    elif least <= at <= most:
-        left, right = next((a, b) for a, b in pairwise(frontier) if sparsity[a].mean <= at <= sparsity[b].mean)
-        shares = _shares(*(sparsity[pair].by_seed for pair in (left, progressive, right)))
-        expected = measure.costs[left].times([1 - share for share in shares]).plus(measure.costs[right].times(shares))
-        difference = measure.costs[progressive].minus(expected).estimate()
+    elif place is not None:
+        difference = measure.costs[progressive].minus(place.sample(measure.costs)).estimate()
         parts = [
             measure.cost(
                 f"{model}: {measure.gain} over constant λ at equal sparsity", -difference, _papers(scale)
@@ -87,7 +85,7 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
         verdict = parts[0].verdict
         words.append(
             f"At equal sparsity, it is {measure.show(difference)} than the constant-λ runs, interpolated between "
-            f"{named(results, left)} and {named(results, right)}."
+            f"{named(results, place.left)} and {named(results, place.right)}."
         )
     else:
         nearest = frontier[-1] if at > most else frontier[0]
@@ -121,8 +119,3 @@ def _papers(scale: str) -> str:
         return abs(float(row["average_sparsity"]) - float(progressive["average_sparsity"]))
 
     return f"{progressive['average_performance']} against {min(rows.values(), key=distance)['average_performance']}%"
-
-
-def _shares(left: list[float], at: list[float], right: list[float]) -> list[float]:
-    """Return where ``at`` is between ``left`` (0) and ``right`` (1), per seed."""
-    return [(x - a) / (b - a) if b != a else 0.0 for a, x, b in zip(left, at, right, strict=True)]

@@ -20,7 +20,7 @@ LOSS, PERFORMANCE = "Held-out loss (nats/token)", "Performance (%), axis reverse
 
 
 def needs(experiment: Experiment) -> Needs:
-    return Needs(sparsity={experiment.pair(pair)[0] for pair in experiment.figures.frontier_pairs()})
+    return Needs.of_heldout(experiment, experiment.figures.frontier_pairs())
 
 
 def build(results: Results) -> Drawn:

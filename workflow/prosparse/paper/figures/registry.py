@@ -25,6 +25,7 @@ FIGURES = Registry[Drawn](
         "figure_predictors",
         "figure_decoding",
         "figure_operators",
+        "figure_schedules",
     ),
 )
 

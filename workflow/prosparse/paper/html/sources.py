@@ -58,6 +58,8 @@ class Sources:
         seeds = layout.experiment.seeds
         if key.startswith(("step2", "step3")) or table.name.startswith("table2_operators"):
             return [layout.operators(), layout.trained_operators()]
+        if table.name == "schedules":
+            return _compared(layout, row, key)
         found = _checkpoint(layout.experiment, row.pair)
         if table.name == "table2_decoding" and key in (LOSS.key, SPARSITY.key):
             return [layout.precision()]
@@ -78,6 +80,15 @@ class Sources:
         if key in ("sparsity", "lm_loss"):  # the last values of a stage's ledger
             return [layout.provenance(run, stage, seed) for seed in seeds]
         return [layout.decoding()]
+
+
+def _compared(layout: Layout, row: Row, key: str) -> list[Path]:
+    """Return the measurements behind a method's row of table ``schedules``."""
+    if key in CONFIGURED:
+        return [layout.config()]
+    comparison = layout.experiment.schedules.comparisons[row.cells["comparison"].text]
+    runs = [layout.experiment.pair(pair)[0] for pair in comparison.methods[row.label]]
+    return [layout.sparsity(run, seed) for run in runs for seed in layout.experiment.seeds]
 
 
 def _checkpoint(experiment: Experiment, pair: str | None) -> tuple[str, int | None, str] | None:

@@ -47,6 +47,11 @@ class Needs:
         return needs
 
     @classmethod
+    def of_heldout(cls, experiment: Experiment, pairs: Iterable[str]) -> Needs:
+        """Need the sparsity and held-out loss of each pair."""
+        return cls(sparsity={experiment.pair(pair)[0] for pair in pairs})
+
+    @classmethod
     def of_chains(cls, experiment: Experiment, runs: Iterable[str]) -> Needs:
         """Need every stage of each run."""
         return cls(stages={(run, stage) for run in runs for stage in range(len(experiment.runs[run].stages))})

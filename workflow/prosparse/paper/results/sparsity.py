@@ -21,23 +21,25 @@ class CorpusSparsity:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """A pair's held-out measurement: percent, nats per token, bits per byte."""
+    """A pair's held-out measurement: percent, nats per token, bits per byte.
+
+    ``dead_neurons``: the share per layer that no held-out token activates; None in a measurement without it.
+    """
 
     sparsity: Value
     layers: tuple[Value, ...]
     loss: Value
     bits_per_byte: Value
     corpora: tuple[CorpusSparsity, ...]
+    dead_neurons: tuple[Value, ...] | None = None
 
     @classmethod
     def of(cls, seeds: Sequence[dict[str, Any]]) -> Sparsity:
         """Return what the measurements of all seeds record (``measure/sparsity.py``)."""
         return cls(
             sparsity=Value(tuple(100 * entry["sparsity"] for entry in seeds)),
-            layers=tuple(
-                Value(tuple(100 * share for share in layer))
-                for layer in zip(*(entry["layer_sparsity"] for entry in seeds), strict=True)
-            ),
+            layers=_by_layer(seeds, "layer_sparsity"),
+            dead_neurons=_by_layer(seeds, "dead_neurons") if all("dead_neurons" in entry for entry in seeds) else None,
             loss=Value(tuple(entry["loss"] for entry in seeds)),
             bits_per_byte=Value(tuple(entry["bits_per_byte"] for entry in seeds)),
             corpora=tuple(
@@ -70,6 +72,12 @@ class StageSparsity:
     step: int
     sparsity: Sparsity
     seeds: tuple[dict[str, Any], ...]  # as recorded, with the values of every sequence
+
+
+def _by_layer(seeds: Sequence[dict[str, Any]], key: str) -> tuple[Value, ...]:
+    """Return a share of every layer in percent."""
+    layers = zip(*(entry[key] for entry in seeds), strict=True)
+    return tuple(Value(tuple(100 * share for share in layer)) for layer in layers)
 
 
 def _weighted(values: Sequence[Value], weights: Sequence[float]) -> Value:

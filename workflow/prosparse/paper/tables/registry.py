@@ -33,6 +33,7 @@ TABLES = Registry[Table](
         "table8",
         "table9",
         "ours",
+        "schedules",
         "search",
     ),
 )

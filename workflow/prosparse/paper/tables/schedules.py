@@ -1,0 +1,140 @@
+"""Schedules of λ and of the learning rate at equal sparsity. Ours, not the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.lineage import tokens
+from prosparse.paper.results import matched
+from prosparse.paper.results.matched import Method
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import Results
+from prosparse.paper.results.value import Value, exact, mean_of
+from prosparse.paper.statistics.estimate import Estimate
+from prosparse.paper.tables.notes import count
+from prosparse.paper.tables.table import Cell, Column, Row, Table
+
+COMPARISON = Column("comparison", "Comparison", "")
+TOKENS = Column("tokens", "Tokens", "tokens", 0)
+DIGITS = 3
+
+
+def needs(experiment: Experiment) -> Needs:
+    return Needs.of_heldout(experiment, experiment.schedules.pairs())
+
+
+def build(results: Results) -> Table:
+    experiment, chosen = results.experiment, results.experiment.schedules
+    middle = _middle(chosen.sparsities)
+    columns = [
+        COMPARISON,
+        TOKENS,
+        Column("measured_sparsity", "Measured sparsity", "%", 1),
+        *(
+            column
+            for at in chosen.sparsities
+            for column in (
+                Column(f"loss_{at:g}", f"Loss at {at:g}%", "nats/token", DIGITS),
+                Column(f"difference_{at:g}", f"vs. reference at {at:g}%", "nats/token", DIGITS),
+            )
+        ),
+        Column("dead_neurons", f"Dead neurons at {middle:g}%", "%", 1),
+        Column("least_sparse_layer", f"Least sparse layer at {middle:g}%", "%", 1),
+    ]
+    table = Table("schedules", "Schedules at equal sparsity", columns, row_title="Method")
+    if not chosen.comparisons:
+        table.note(f"Experiment `{experiment.experiment}` has none.")
+        return table
+    for name, comparison in chosen.comparisons.items():
+        found = matched.methods(results, comparison)
+        table.rows += [_row(results, name, method, found) for method in comparison.methods]
+        table.note(f"{name}: {comparison.title}; the reference is *{comparison.reference}*. {_verdict(results, found)}")
+    table.notes += [
+        "Each method's runs differ in λ. Its loss, dead neurons and layers at a sparsity are interpolated between the "
+        "two neighboring runs, linearly in the logarithm of the density. They are missing outside the measured "
+        "sparsity, and where a run is not measured.",
+        "Loss: held-out, mean over seeds (standard deviation, if there are several).",
+        "Differences are paired by held-out sequence and by seed, with their 95% intervals. Each interval covers one "
+        "comparison; they are not corrected for the number of comparisons.",
+        "Tokens: of each run, without those of its base. Dead neurons: mean over layers. Layers count from 0.",
+        "Ours, not the paper's: the paper compares one schedule with constant factors (Table 5).",
+        f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
+    ]
+    return table
+
+
+def _middle(sparsities: list[float]) -> float:
+    return sparsities[len(sparsities) // 2]
+
+
+def _row(results: Results, name: str, method: str, found: Mapping[str, Method]) -> Row:
+    experiment, chosen = results.experiment, results.experiment.schedules
+    comparison, own = chosen.comparisons[name], found.get(method)
+    runs = [experiment.pair(pair)[0] for pair in comparison.methods[method]]
+    amounts = {tokens(experiment, run) for run in runs}
+    fewest, most = min(amounts), max(amounts)
+    cells = {
+        COMPARISON.key: Cell(text=name),
+        TOKENS.key: Cell(exact(most)) if fewest == most else Cell(text=f"{fewest:,} to {most:,}"),
+        "measured_sparsity": Cell(text="{:.1f} to {:.1f}".format(*own.range)) if own is not None else Cell(),
+    }
+    for at in chosen.sparsities:
+        loss = own.loss_at(at) if own is not None else None
+        if own is None or loss is None:
+            note = "not measured" if own is None else "outside the measured sparsity"
+            cells[f"loss_{at:g}"] = cells[f"difference_{at:g}"] = Cell(note=note)
+            continue
+        cells[f"loss_{at:g}"] = Cell(Value(tuple(loss.by_seed)))
+        difference = matched.differences(found, comparison.reference, at).get(method)
+        if method == comparison.reference:
+            cells[f"difference_{at:g}"] = Cell(text="reference")
+        else:
+            text = _interval(difference, sign=True) if difference is not None else ""
+            cells[f"difference_{at:g}"] = Cell(
+                text=text, note="" if text else "outside the measured sparsity of the reference"
+            )
+    return Row(method, cells | _layers(own, _middle(chosen.sparsities)), is_published=False)
+
+
+def _layers(method: Method | None, at: float) -> dict[str, Cell]:
+    """Return the cells about single layers."""
+    layers = method.layers_at(at) if method is not None else None
+    dead = method.dead_at(at) if method is not None else None
+    cells = {"dead_neurons": Cell(mean_of(dead) if dead else None), "least_sparse_layer": Cell()}
+    if layers:
+        index, least = min(enumerate(layers), key=lambda each: each[1].mean)
+        cells["least_sparse_layer"] = Cell(text=f"{least.mean:.1f} (layer {index})")
+    return cells
+
+
+def _verdict(results: Results, found: Mapping[str, Method]) -> str:
+    """Say at every sparsity which method loses least, and how far the others are from it."""
+    sentences = [f"At {at:g}%, {_winner(found, at)}." for at in results.experiment.schedules.sparsities]
+    return " ".join(sentences)
+
+
+def _winner(found: Mapping[str, Method], at: float) -> str:
+    best = matched.best(found, at)
+    others = matched.differences(found, best, at) if best is not None else {}
+    if best is None or not others:
+        return "fewer than two methods can be compared"
+    if not all(other.known for other in others.values()):
+        return f"*{best}* has the lowest loss, and one seed shows no interval"
+    apart = {name: other for name, other in others.items() if other.lower > 0}
+    near = max((other.upper for name, other in others.items() if name not in apart), default=0.0)
+    if not apart:
+        return f"no method differs from the best, *{best}*, by more than {near:.{DIGITS}f} nats/token"
+    nearest = min(apart, key=lambda name: apart[name].mean)
+    gap = f"{_interval(apart[nearest])} nats/token"
+    if len(apart) == len(others):
+        return f"*{best}* has the lowest loss, {gap} below *{nearest}*, the next"
+    equals = ", ".join(f"*{name}*" for name in others if name not in apart)
+    return (
+        f"*{best}* has the lowest loss; {equals} cannot be told from it (by at most {near:.{DIGITS}f} nats/token), and "
+        f"the others lose more, *{nearest}* least, {gap}"
+    )
+
+
+def _interval(difference: Estimate, sign: bool = False) -> str:
+    return difference.show(DIGITS, sign).replace("95% interval ", "")
