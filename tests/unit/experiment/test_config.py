@@ -259,7 +259,7 @@ def change(config, path, value):
         (
             ["runs", "small-vanilla", "activation"],
             "gelu",
-            "allowed are silu, relu, fatrelu-THRESHOLD and shiftrelu-BIAS",
+            "allowed are silu, relu, relu2, drelu, fatrelu-THRESHOLD",
         ),
         (
             ["runs", "small-vanilla", "init"],
@@ -305,7 +305,7 @@ def change(config, path, value):
             {"Dense": "nobody@relu"},
             r"ours\.Dense: unknown name 'nobody'; allowed: small-base",
         ),
-        (["ours"], {"Dense": "small-base@gelu"}, "allowed are silu, relu, fatrelu-THRESHOLD and shiftrelu-BIAS"),
+        (["ours"], {"Dense": "small-base@gelu"}, "allowed are silu, relu, relu2, drelu, fatrelu-THRESHOLD"),
         (
             ["search"],
             ["small-base", "nobody"],
