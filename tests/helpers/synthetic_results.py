@@ -113,6 +113,7 @@ CONFIG: dict[str, Any] = {
         "frontier": {
             "tiny (stands for LLaMA2-7B)": {
                 "original": "base",
+                "training_free": [0.5, 0.9],
                 "methods": {
                     "Vanilla ReLU": ["vanilla", "vanilla@fatrelu-0.03"],
                     "Shifted ReLU": ["shifted"],
@@ -177,6 +178,8 @@ STEP_COST = {"up": 1.0, "down": 1.2}  # the down projection's times are longer b
 POWERS = {"nonzero": 12.0, "top": 9.0, "svd": 5.0, "marginal": 2.5}
 USED = {"nonzero": 0.80, "top": 0.85, "svd": 0.6, "marginal": 0.7}  # predicted sparsity over the true one
 
+THRESHOLD_COSTS = {"cats": 0.5, "teal": 3.0, "cett": 0.25}  # nats over the dense model at 100% sparsity
+
 SAME_TOKENS = {"exact": True, "predicted": 0.93}
 BANDWIDTH = 20.0  # GB/s
 WEIGHT_BYTES = {"bfloat16": 2, "q4_0": 18 / 32}
@@ -235,6 +238,8 @@ class Synthetic:
                 self.json(self.layout.sparsity(run, seed), self.measured(run, seed))
             for run in needs.stage_sparsity:
                 self.json(self.layout.stage_sparsity(run, seed), self.staged(run, seed))
+            for run, activation in needs.training_free:
+                self.json(self.layout.training_free(run, activation, seed), self.thresholded(run, activation, seed))
             for run, activation in needs.benchmarks:
                 self.json(self.layout.benchmarks(run, activation, seed), self.answered(run, activation, seed))
             for run, stage in needs.stages:
@@ -318,6 +323,26 @@ class Synthetic:
                 }
             )  # fmt: skip
         return {"run": run, "seed": seed, "measurements": entries, "provenance": self.provenance(2.0)}
+
+    def thresholded(self, run: str, activation: str, seed: int) -> dict[str, Any]:
+        """A dense run under thresholds: 1 point less sparse than the target, at a cost that grows with its cube."""
+        dense = next(each for each in self.measured(run, seed)["measurements"] if each["activation"] == activation)
+        entries = []
+        for method, whole in THRESHOLD_COSTS.items():
+            targets = lineage.training_free_targets(self.experiment)[run, activation]
+            settings = {f"{method}-{target:g}": target for target in targets} | {f"{method}-ppl-1%": 0.2}
+            for setting, target in settings.items():
+                entry, cost = copy.deepcopy(dense), whole * target**3
+                for part in (entry, *entry["corpora"].values()):
+                    part |= {"sparsity": target - 0.01, "layer_sparsity": [target - 0.01] * 6}
+                    part |= {"input_sparsity": target if method == "teal" else 0.0, "loss": part["loss"] + cost}
+                    if "sequences" in part:
+                        part["sequences"] = {
+                            "loss": [loss + cost for loss in part["sequences"]["loss"]],
+                            "sparsity": [target - 0.01] * 8,
+                        }
+                entries.append({**entry, "setting": setting, "target": target, "thresholds": []})
+        return {"run": run, "seed": seed, "measurements": entries, "provenance": self.provenance(5.0)}
 
     def staged(self, run: str, seed: int) -> dict[str, Any]:
         """A run's measurement after every stage: as sparse as its last, in proportion to the steps with lambda > 0."""

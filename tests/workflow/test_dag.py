@@ -66,6 +66,7 @@ def test_rules_write_where_the_layout_says(laptop, tmp_path):
         ),
         "sparsity": lambda run, seed: [layout.sparsity(run, seed)],
         "stage_sparsity": lambda run, seed: [layout.stage_sparsity(run, seed)],
+        "training_free": lambda run, seed, activation: [layout.training_free(run, activation, seed)],
         "benchmarks": lambda run, seed, activation: [layout.benchmarks(run, activation, seed)],
         "predictors": lambda run, seed, activation: [layout.predictors(run, activation, seed)],
         "prediction": lambda run, seed, activation: [layout.prediction(run, activation, seed)],

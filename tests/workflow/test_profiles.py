@@ -19,7 +19,9 @@ from helpers.toy_experiment import toy_experiment
 from helpers.workflow import Plan, snakemake
 
 TIMED = {"overhead", "operators", "trained_operators", "decoding", "decoding_shape"}
-MEASURED = {"sparsity", "stage_sparsity", "benchmarks", "predictors", "prediction", "predicted_benchmarks"}
+MEASURED = {
+    "sparsity", "stage_sparsity", "training_free", "benchmarks", "predictors", "prediction", "predicted_benchmarks",
+}  # fmt: skip
 ON_A_GPU = {"train_stage", *MEASURED, *TIMED}
 
 

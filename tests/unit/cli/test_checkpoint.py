@@ -75,6 +75,21 @@ def test_substitute_train_and_sparsity(own, capsys):
     assert "fatrelu-0.1: sparsity" in out
 
 
+def test_sparsity_without_training(own, capsys):
+    """At a target, by two methods, then at what 1% of perplexity allows."""
+    measured, other = str(own / "text0.txt"), str(own / "text1*.txt")
+    command = ["sparsity", str(own / "own"), "--context-length", "32", "--text", measured, "--calibration-text", other]
+    assert main([*command, "--training-free", "cats", "--training-free", "teal", "--target-sparsity", "0.7"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "| loss" in line]
+    silu, cats, teal = (re.match(r"(.*): sparsity ([\d.]+)%(.*) \| loss", line).groups() for line in lines)
+    assert silu == ("silu", "0.00", "")
+    assert cats[0] == "CATS, 70%"
+    assert float(cats[1]) == pytest.approx(70, abs=6)
+    assert float(re.fullmatch(r", ([\d.]+)% in the FFN's input", teal[2])[1]) == pytest.approx(70, abs=6)
+    assert main([*command, "--training-free", "cett"]) == 0
+    assert "CETT, perplexity +1%: sparsity" in capsys.readouterr().out
+
+
 def test_sparsity_says_that_text_was_trained_on(own, capsys):
     stages = [{"until": 1}]
     training = {"learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 2}
@@ -243,6 +258,19 @@ def test_export(own, relu, capsys):
     [
         (["substitute", "{own}/nowhere", "--activation", "relu", "--output", "x"], "nowhere is not a checkpoint"),
         (["sparsity", "{own}/own", "--text", "{own}/missing.txt"], "missing.txt"),
+        (
+            [
+                "sparsity",
+                "{own}/own",
+                "--text",
+                "{own}/text*.txt",
+                "--training-free",
+                "cats",
+                "--calibration-text",
+                "{own}/text3.txt",
+            ],
+            "text3.txt is measured: thresholds must come from other text",
+        ),
         (["train", "{own}/own", "--recipe", "{own}/bad.yaml", "--text", "x", "--output", "y"], "stages.0.until"),
         (["generate", "{own}/own", "--prompt", "x", "--predictors", "{own}"], "holds no predictors"),
         (["bench", "{own}/own", "--new-tokens", "20"], "new_tokens"),

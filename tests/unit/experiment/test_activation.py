@@ -28,6 +28,8 @@ def test_activation_text_round_trip(text):
         ("relu3", "'relu3': allowed are"),
         ("fatrelu-x", r"did you mean fatrelu-0\.01\?"),
         ("shiftrelu-inf", "both numbers at least 0"),
+        ("cats-0.5", r"'cats-0\.5': thresholds without training \(cats, teal, cett\) are only measured"),
+        ("cett", r"figures\.frontier\.\*\.training_free"),
         ("FATReLU_0.3", r"did you mean fatrelu-0\.3\?"),
     ],
 )

@@ -343,6 +343,16 @@ def change(config, path, value):
             {"small": {"original": "small-base", "methods": {}}},
             r"figures\.frontier\.small\.methods: .*at least 1 item",
         ),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "small-base", "methods": {"CATS": ["small-base@cats-0.5"]}}},
+            r"figures\.frontier\.small\.methods\.CATS: activation 'cats-0\.5': thresholds without training",
+        ),
+        (
+            ["figures", "frontier"],
+            {"small": {"original": "small-base", "methods": {"A": ["small-vanilla"]}, "training_free": [0.5, 50]}},
+            r"figures\.frontier\.small\.training_free\.1: .*less than 1",
+        ),
         (["figures", "frontier"], {"small": {"methods": {}}}, r"figures\.frontier\.small\.original: "),
         (["figures", "schedule"], ["nobody"], r"figures\.schedule: unknown name 'nobody'"),
         (["predictors", "kinds"], ["nonzero", "mlp"], r"predictors\.kinds\.1: .*'nonzero', 'top' or 'svd'"),

@@ -112,6 +112,17 @@ def test_pairs_of_the_frontier_are_measured():
     assert measured == {"small-vanilla": ["relu", "fatrelu-0.3"], "small-base": ["silu", "relu"]}
 
 
+def test_an_original_is_measured_without_training_at_the_targets_of_all_its_panels():
+    lines = {"Vanilla ReLU": ["small-vanilla"]}
+    panels = {
+        "one": {"original": "small-base", "methods": lines, "training_free": [0.9, 0.5]},
+        "two": {"original": "small-base@silu", "methods": lines, "training_free": [0.7, 0.5]},
+        "three": {"original": "medium-base", "methods": lines},
+    }
+    drawn = load({**CONFIG, "figures": {"frontier": panels}})
+    assert lineage.training_free_targets(drawn) == {("small-base", "silu"): [0.5, 0.7, 0.9]}
+
+
 def test_everything_a_checkpoint_needs():
     assert list(lineage.needed(EXPERIMENT, "small-vanilla")) == [
         ("small-vanilla", 1), ("small-prosparse", 0), ("small-base", 0),

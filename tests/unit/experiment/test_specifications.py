@@ -30,6 +30,7 @@ def test_every_specification_arrives_as_it_was_sent(layout):
         specifications.predictors(experiment, "fatrelu-0.01", 1),
         specifications.sparsity(experiment, "progressive"),
         specifications.stage_sparsity(experiment, "progressive"),
+        specifications.training_free(experiment, "base", "silu"),
         specifications.prediction(experiment),
         specifications.bases(experiment),
         timings.operators(layout),

@@ -268,6 +268,19 @@ def test_sparsity_after_every_stage_is_one_job_behind_all_stages(tmp_path):
     }  # fmt: skip
 
 
+def test_sparsity_without_training_is_one_job_for_all_settings_of_an_original(tmp_path):
+    panel = {"original": "llama2-7b", "methods": {"Vanilla ReLU": ["vanilla"]}, "training_free": [0.5, 0.9]}
+    experiment = paper(figures={"frontier": {"7B": panel}})
+    wanted = Needs(training_free={("llama2-7b", "silu")})
+    found = targets.jobs_behind(Layout(experiment, tmp_path), wanted, whole=False)
+    (job,) = (job for job in found if job.target == "sparsity without training")
+    assert job.output == "measurements/llama2-7b/seed0/training_free/silu.json"
+    sequences = experiment.data.heldout_sequences * len(experiment.data.corpora)
+    measured = 3 * (2 + 1) * sequences * experiment.data.context_length  # three methods, two targets and 1% perplexity
+    assert measured < job.tokens < measured + 21 * 16_384
+    assert {(each.run, each.stage) for each in found if each.stage is not None} == {("llama2-7b", 0)}
+
+
 def test_without_hardware_hours_are_not_printed(tmp_path):
     text = page.write(Layout(paper(hardware=None), tmp_path), ask=False)
     assert "give the experiment `hardware:`" in text

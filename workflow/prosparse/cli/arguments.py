@@ -82,11 +82,22 @@ def specification(text: str) -> str:
     return text
 
 
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{text!r}: a number above 0 and below 1 is needed, such as 0.5")
+    return value
+
+
 Engine = Literal["llama.cpp", "powerinfer"]
 Kind = Literal["nonzero", "top", "svd"]
 #: Of weights: a dtype, or one of ggml's formats.
 WeightPrecision = Literal["bfloat16", "float16", "float32", "q8_0", "q4_0"]
 RoundedPrecision = Literal["q8_0", "q4_0"]
+TrainingFreeMethod = Literal["cats", "teal", "cett"]
 Precision = Literal["float32", "bfloat16"]
 
 # the user's checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -18,8 +18,10 @@ from prosparse.cli.arguments import (
     OwnActivation,
     RoundedPrecision,
     Text,
+    TrainingFreeMethod,
     WeightPrecision,
     choice,
+    share,
 )
 
 Decodable = Annotated[
@@ -71,11 +73,39 @@ def sparsity(
         RoundedPrecision | None,
         choice(RoundedPrecision, "Round the weights as decoding in 8 or 4 bits does. Default: no rounding."),
     ] = None,
+    training_free: Annotated[
+        list[str],
+        choice(TrainingFreeMethod, "Also measure under thresholds that need no training; repeat for several."),
+    ] = [],  # noqa: B006
+    calibration_text: Annotated[
+        list[str], typer.Option(metavar="FILE...", help="Other text, which --training-free takes its thresholds from.")
+    ] = [],  # noqa: B006
+    target_sparsity: Annotated[
+        list[float],
+        typer.Option(
+            metavar="SHARE",
+            parser=share,
+            help="Of --training-free, 0.5 for 50%; repeat for several. Default: the largest at 1% higher perplexity.",
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Measure activation sparsity and loss on a text."""
-    from prosparse.commands.sparsity import print_sparsity
+    from prosparse.commands.sparsity import Measurement, TrainingFree, print_sparsity
 
-    print_sparsity(checkpoint, activation, text, context_length, sequences, precision)
+    if bool(training_free) != bool(calibration_text) or (target_sparsity and not training_free):
+        raise typer.BadParameter("--training-free and --calibration-text need each other; --target-sparsity needs both")
+    methods = cast("list[TrainingFreeMethod]", training_free)
+    print_sparsity(
+        Measurement(
+            checkpoint=checkpoint,
+            text=text,
+            activations=activation,
+            context_length=context_length,
+            sequences=sequences,
+            precision=precision,
+            training_free=TrainingFree(methods, target_sparsity, calibration_text) if methods else None,
+        )
+    )
 
 
 def evaluate(

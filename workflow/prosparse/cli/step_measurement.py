@@ -70,6 +70,26 @@ def stage_sparsity(
     _write(measured, wanted, started, devices.name(devices.fastest()), output)
 
 
+def training_free(
+    checkpoint: CheckpointFile,
+    specification: Specification,
+    run: Run,
+    seed: Annotated[int, typer.Option(help="Of the run, and of the training rows for calibration.")],
+    tokens: Tokens,
+    output: Output,
+) -> None:
+    """Measure sparsity and loss under thresholds without training."""
+    from prosparse.experiment.specifications import TrainingFreeSpecification
+    from prosparse.measure.training_free import measure_settings
+    from prosparse.models.load import load_to_measure
+    from prosparse.system import devices
+
+    started, wanted = time.time(), TrainingFreeSpecification.model_validate_json(specification)
+    model = load_to_measure(checkpoint.parent, precision=wanted.precision)
+    measured = {"run": run, "seed": seed, **measure_settings(model, wanted, tokens, seed)}
+    _write(measured, wanted, started, devices.name(model.device), output)
+
+
 def benchmarks(
     checkpoint: CheckpointFile,
     specification: Specification,
@@ -255,7 +275,7 @@ def compiled_operators(output: Output) -> None:
 COMMANDS = {
     each.__name__.replace("_", "-"): each
     for each in (
-        sparsity, stage_sparsity, benchmarks, bases, prediction, decoding, precision, powerinfer, overhead, operators,
-        compiled_operators,
+        sparsity, stage_sparsity, training_free, benchmarks, bases, prediction, decoding, precision, powerinfer,
+        overhead, operators, compiled_operators,
     )
 }  # fmt: skip

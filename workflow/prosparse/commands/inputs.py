@@ -17,13 +17,13 @@ from prosparse.system.identity import Identity, of_file
 from prosparse.system.locking import IDENTITY, claim, locked
 
 
-def text_files(patterns: list[str]) -> list[Path]:
-    """The files that ``--text`` names.
+def text_files(patterns: list[str], option: str = "--text") -> list[Path]:
+    """The files that an option names.
 
     Raises:
         ConfigError: a pattern matches no file, a file has another format or cannot be read, or all files are empty.
     """
-    files = sources.files_of(FileSource(files=patterns), "--text")
+    files = sources.files_of(FileSource(files=patterns), option)
     empty = []
     for file in files:
         try:
@@ -31,11 +31,13 @@ def text_files(patterns: list[str]) -> list[Path]:
                 if not content.read(1):
                     empty.append(file)
         except OSError as error:
-            raise ConfigError(f"--text: {file} cannot be read: {error.strerror}") from None
+            raise ConfigError(f"{option}: {file} cannot be read: {error.strerror}") from None
     if len(empty) == len(files):
-        raise ConfigError(f"--text: {files[0]} is empty" if len(files) == 1 else f"--text: all {len(files)} are empty")
+        raise ConfigError(
+            f"{option}: {files[0]} is empty" if len(files) == 1 else f"{option}: all {len(files)} are empty"
+        )
     if empty:
-        print(f"--text: {len(empty)} of {len(files)} files are empty, for example {empty[0]}", flush=True)
+        print(f"{option}: {len(empty)} of {len(files)} files are empty, for example {empty[0]}", flush=True)
     return files
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from prosparse.experiment.section import Section
+from prosparse.experiment.training_free import METHODS
 from prosparse.system.errors import ConfigError
 
 
@@ -39,6 +40,11 @@ class Activation(Section):
             ConfigError: if the text is no activation's.
         """
         name, _, parameter = text.partition("-")
+        if name in METHODS:
+            raise ConfigError(
+                f"activation {text!r}: thresholds without training ({', '.join(METHODS)}) are only measured, with "
+                "`prosparse sparsity --training-free` or figures.frontier.*.training_free"
+            )
         try:
             return cls(name=name, parameter=float(parameter) if parameter else None)  # type: ignore[arg-type]
         except ValueError:  # includes ValidationError

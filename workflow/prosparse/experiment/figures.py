@@ -20,6 +20,12 @@ class Frontier(Section):
         "the same label gets the same color.",
     )
 
+    training_free: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default=[],
+        description="Target sparsities of the original under thresholds without training (CATS, TEAL, CETT), a line "
+        "each; also measured at 1% higher perplexity. Nothing else can use them.",
+    )
+
     def pairs(self) -> list[str]:
         """Return every pair once, the original first."""
         return list(dict.fromkeys([self.original, *(pair for pairs in self.methods.values() for pair in pairs)]))

@@ -48,6 +48,7 @@ TIMED = {
     "train": "checkpoints/*/seed*/stage*/provenance.json",
     "sparsity": "measurements/*/seed*/sparsity.json",
     "stage_sparsity": "measurements/*/seed*/stages.json",
+    "training_free": "measurements/*/seed*/training_free/*.json",
     "benchmarks": "measurements/*/seed*/benchmarks/*.json",
     "predictors": "predictors/*/seed*/*/training.json",
     "prediction": "measurements/*/seed*/prediction/*.json",
@@ -173,6 +174,9 @@ class Layout:
 
     def stage_sparsity(self, run: str, seed: int) -> Path:
         return self.directory / f"measurements/{run}/seed{seed}/stages.json"
+
+    def training_free(self, run: str, activation: Activation | str, seed: int) -> Path:
+        return self.directory / f"measurements/{run}/seed{seed}/training_free/{activation}.json"
 
     def benchmarks(self, run: str, activation: Activation | str, seed: int) -> Path:
         return self.directory / f"measurements/{run}/seed{seed}/benchmarks/{activation}.json"

@@ -147,3 +147,13 @@ def measured_activations(experiment: Experiment, run: str) -> list[Activation]:
         if name == run and activation not in activations:
             activations.append(activation)
     return activations
+
+
+def training_free_targets(experiment: Experiment) -> dict[tuple[str, str], list[float]]:
+    """Return the sparsities to reach without training, ascending, of each (run, activation) that a frontier names."""
+    targets: dict[tuple[str, str], set[float]] = {}
+    for frontier in experiment.figures.frontier.values():
+        if frontier.training_free:
+            run, activation = experiment.pair(frontier.original)
+            targets.setdefault((run, str(activation)), set()).update(frontier.training_free)
+    return {pair: sorted(found) for pair, found in targets.items()}

@@ -8,7 +8,14 @@ from __future__ import annotations
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import Corpus, MeasuredSplit, Package
 from prosparse.experiment.experiment import Experiment
-from prosparse.experiment.lineage import chain, earlier_draws, measured_activations, measured_split, overhead_run
+from prosparse.experiment.lineage import (
+    chain,
+    earlier_draws,
+    measured_activations,
+    measured_split,
+    overhead_run,
+    training_free_targets,
+)
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, ScratchInit
 from prosparse.experiment.section import Precision, Section
@@ -144,6 +151,15 @@ class StageSparsitySpecification(Section):
     precision: Precision
 
 
+class TrainingFreeSpecification(Section):
+    """The sparsities to reach with thresholds on a dense pair's activations."""
+
+    activation: Activation
+    targets: list[float]
+    corpora: dict[str, MeasuredCorpus]
+    precision: Precision
+
+
 class PredictionSpecification(Section):
     """The kinds of predictor that are measured."""
 
@@ -184,6 +200,15 @@ def stage_sparsity(experiment: Experiment, run: str) -> StageSparsitySpecificati
             MeasuredStage(stage=stage, step=0 if stage is None else chosen.stages[stage].until)
             for stage, _ in chain(experiment, run)
         ],
+        corpora=measured_corpora(experiment),
+        precision=experiment.precision,
+    )
+
+
+def training_free(experiment: Experiment, run: str, activation: str) -> TrainingFreeSpecification:
+    return TrainingFreeSpecification(
+        activation=Activation.parse(activation),
+        targets=training_free_targets(experiment)[run, activation],
         corpora=measured_corpora(experiment),
         precision=experiment.precision,
     )

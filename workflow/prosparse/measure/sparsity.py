@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,18 @@ BATCH_SIZE = 16  # sequences per forward pass
 
 
 class ZeroCounter:
-    """Counts exact zeros of x1 per sequence in every gated FFN."""
+    """Counts exact zeros per sequence in the input of every module, one per layer."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._ffns = gated_ffns(model)
-        self._non_zeros: list[list[Tensor]] = [[] for _ in self._ffns]  # per layer and batch: [sequences]
-        self._elements = [0] * len(self._ffns)  # per layer, of one sequence
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._non_zeros: list[list[Tensor]] = [[] for _ in modules]  # per layer and batch: [sequences]
+        self._elements = [0] * len(modules)  # per layer, of one sequence
 
     @contextmanager
     def counting(self, sequences: int) -> Iterator[None]:
         """Count inside this block, which computes one batch of ``sequences`` sequences."""
         hooks = [
-            ffn.down_proj.register_forward_pre_hook(self._hook(layer, sequences))
-            for layer, ffn in enumerate(self._ffns)
+            module.register_forward_pre_hook(self._hook(layer, sequences)) for layer, module in enumerate(self._modules)
         ]
         try:
             yield
@@ -48,10 +48,10 @@ class ZeroCounter:
 
     def _hook(self, layer: int, sequences: int) -> Any:
         def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x1 = inputs[0].reshape(sequences, -1)
+            values = inputs[0].reshape(sequences, -1)
             # keep the counts tensors: no synchronisation with a GPU here
-            self._non_zeros[layer].append(torch.count_nonzero(x1, dim=1))
-            self._elements[layer] = x1.shape[1]
+            self._non_zeros[layer].append(torch.count_nonzero(values, dim=1))
+            self._elements[layer] = values.shape[1]
 
         return count
 
@@ -65,19 +65,24 @@ class ZeroCounter:
 
 
 @torch.inference_mode()
-def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, Any]:
+def measure(model: PreTrainedModel, rows: Tensor, batch_size: int, of_inputs: bool = False) -> dict[str, Any]:
     """Measure one pass over packed rows ``[n, context_length]``.
+
+    Args:
+        of_inputs: also count zeros in the FFNs' inputs, as ``input_sparsity``, the mean over layers.
 
     Returns:
         ``sparsity`` (mean over layers), ``layer_sparsity``, ``loss`` (nats per predicted token),
         ``tokens`` (predicted ones) and ``sequences``: the ``loss`` and ``sparsity`` of each row, to 6 decimals.
     """
     model.eval()
-    counter = ZeroCounter(model)
+    ffns = gated_ffns(model)
+    counter = ZeroCounter([ffn.down_proj for ffn in ffns])
+    inputs = ZeroCounter([ffn.gate_proj for ffn in ffns] if of_inputs else [])
     nats: list[float] = []  # per sequence
     for batch in rows.split(batch_size):
         batch = batch.to(model.device)
-        with counter.counting(len(batch)):
+        with counter.counting(len(batch)), inputs.counting(len(batch)):
             logits = model(input_ids=batch, use_cache=False).logits
         # one sequence at a time: with a large vocabulary, a batch's float32 logits take gigabytes
         for sequence, scores in zip(batch, logits, strict=True):
@@ -88,6 +93,7 @@ def measure(model: PreTrainedModel, rows: Tensor, batch_size: int) -> dict[str, 
     return {
         "sparsity": sum(layers) / len(layers),
         "layer_sparsity": layers,
+        **({"input_sparsity": inputs.sparsity().mean().item()} if of_inputs else {}),
         "loss": sum(nats) / (predicted * len(rows)),
         "tokens": predicted * len(rows),
         "sequences": {
@@ -106,30 +112,53 @@ def measure_corpora(
 ) -> list[dict[str, Any]]:
     """Measure every activation on every corpus's rows of a split; the average is weighted by the mixture."""
     results = []
-    rows = load_rows(tokens, split)
+    text = MeasuredText.load(corpora, tokens, split)
     for activation in activations:
         substitute(model, activation)
-        measured: dict[str, dict[str, Any]] = {}
-        started = time.perf_counter()
-        for name, corpus in corpora.items():
-            values = measure(model, rows[name], BATCH_SIZE)
-            manifest = json.loads((tokens / name / identity.MANIFEST).read_text(encoding="utf-8"))
-            bytes_per_token = manifest[f"{split}_bytes_per_token"]
-            measured[name] = {
-                "stands_for": corpus.stands_for,
-                **values,
-                "bits_per_byte": values["loss"] / math.log(2) / bytes_per_token,
-                "bytes_per_token": bytes_per_token,
-            }
-        results.append({"activation": str(activation), **_average(measured, corpora), "corpora": measured})
-        seconds = time.perf_counter() - started
-        total = sum(m["tokens"] for m in measured.values())
-        print(
-            f"{activation}: sparsity {100 * results[-1]['sparsity']:.2f}% | loss {results[-1]['loss']:.4f} nats | "
-            f"{total:,} tokens in {seconds:.1f} s",
-            flush=True,
-        )
+        results.append({"activation": str(activation), **measure_text(model, text, str(activation))})
     return results
+
+
+@dataclass(frozen=True)
+class MeasuredText:
+    """The rows to measure on, by corpus: int64 [sequences, context_length]."""
+
+    corpora: Mapping[str, MeasuredCorpus]
+    rows: Mapping[str, Tensor]
+    bytes_per_token: Mapping[str, float]
+
+    @classmethod
+    def load(
+        cls, corpora: Mapping[str, MeasuredCorpus], tokens: Path, split: MeasuredSplit = "heldout"
+    ) -> MeasuredText:
+        manifests = {
+            name: json.loads((tokens / name / identity.MANIFEST).read_text(encoding="utf-8")) for name in corpora
+        }
+        sizes = {name: manifest[f"{split}_bytes_per_token"] for name, manifest in manifests.items()}
+        return cls(corpora, load_rows(tokens, split), sizes)
+
+
+def measure_text(model: PreTrainedModel, text: MeasuredText, label: str, of_inputs: bool = False) -> dict[str, Any]:
+    """Measure a model on every corpus, and print a line under this label; the average is weighted by the mixture."""
+    measured: dict[str, dict[str, Any]] = {}
+    started = time.perf_counter()
+    for name, corpus in text.corpora.items():
+        values = measure(model, text.rows[name], BATCH_SIZE, of_inputs)
+        measured[name] = {
+            "stands_for": corpus.stands_for,
+            **values,
+            "bits_per_byte": values["loss"] / math.log(2) / text.bytes_per_token[name],
+            "bytes_per_token": text.bytes_per_token[name],
+        }
+    averaged = _average(measured, text.corpora)
+    seconds = time.perf_counter() - started
+    total = sum(m["tokens"] for m in measured.values())
+    print(
+        f"{label}: sparsity {100 * averaged['sparsity']:.2f}% | loss {averaged['loss']:.4f} nats | "
+        f"{total:,} tokens in {seconds:.1f} s",
+        flush=True,
+    )
+    return {**averaged, "corpora": measured}
 
 
 def measure_stages(
@@ -145,14 +174,15 @@ def measure_stages(
     return results
 
 
-def _average(measured: dict[str, dict[str, Any]], corpora: dict[str, MeasuredCorpus]) -> dict[str, Any]:
+def _average(measured: dict[str, dict[str, Any]], corpora: Mapping[str, MeasuredCorpus]) -> dict[str, Any]:
     weights = {name: corpus.weight for name, corpus in corpora.items() if corpus.weight > 0}
     total = sum(weights.values())
 
     def mean(key: str) -> float:
         return sum(weight * measured[name][key] for name, weight in weights.items()) / total
 
-    layers = len(next(iter(measured.values()))["layer_sparsity"])
+    first = next(iter(measured.values()))
+    layers = len(first["layer_sparsity"])
     loss = mean("loss")
     return {
         "sparsity": mean("sparsity"),
@@ -160,6 +190,7 @@ def _average(measured: dict[str, dict[str, Any]], corpora: dict[str, MeasuredCor
             sum(weight * measured[name]["layer_sparsity"][layer] for name, weight in weights.items()) / total
             for layer in range(layers)
         ],
+        **({"input_sparsity": mean("input_sparsity")} if "input_sparsity" in first else {}),
         "loss": loss,
         "bits_per_byte": loss / math.log(2) / mean("bytes_per_token"),
         "tokens": sum(measured[name]["tokens"] for name in weights),

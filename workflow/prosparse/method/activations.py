@@ -126,9 +126,14 @@ class GatedFFN:
         return self.module.get_submodule(self.projections[-1])
 
     @property
+    def gate_proj(self) -> nn.Module:
+        """The projection that computes the gate, and the up projection too where they are one matrix."""
+        return self.module.get_submodule(self.projections[0])
+
+    @property
     def gate_weight(self) -> Tensor:
         """[intermediate_size, hidden_size], a view where gate and up projection are one matrix."""
-        weight: Any = self.module.get_submodule(self.projections[0]).weight
+        weight: Any = self.gate_proj.weight
         return weight if len(self.projections) == 3 else weight.chunk(2)[0]
 
     @property
@@ -139,7 +144,7 @@ class GatedFFN:
 
     def gate_and_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the activation's input and its factor, [..., intermediate_size] each."""
-        first = self.module.get_submodule(self.projections[0])(x)
+        first = self.gate_proj(x)
         if len(self.projections) == 3:
             return first, self.module.get_submodule(self.projections[1])(x)
         gate, up = first.chunk(2, dim=-1)

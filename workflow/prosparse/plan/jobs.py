@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from prosparse.experiment import lineage, table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
+from prosparse.experiment.training_free import CALIBRATION_TOKENS, METHODS, SEARCH_STEPS
 from prosparse.plan.costs import (
     CHECKPOINT_BYTES,
     WEIGHT_BYTES,
@@ -127,6 +128,18 @@ def stage_sparsity_job(layout: Layout, run: str, seed: int) -> Job:
     tokens = rows * data.context_length
     output = layout.relative(layout.stage_sparsity(run, seed))
     return Job("stage sparsity", f"{run}, seed {seed}", output, tokens, forward_flops(layout, run, tokens), run=run)
+
+
+def training_free_job(layout: Layout, pair: tuple[str, str], seed: int) -> Job:
+    """Count every method's settings and passes over calibration text, without the search for CETT's thresholds."""
+    experiment, data, run = layout.experiment, layout.experiment.data, pair[0]
+    settings = len(METHODS) * (1 + len(lineage.training_free_targets(experiment)[pair]))
+    calibration = max(CALIBRATION_TOKENS, data.context_length)
+    tokens = settings * data.heldout_sequences * len(data.corpora) * data.context_length
+    tokens += (2 + len(METHODS) * SEARCH_STEPS) * calibration
+    output = layout.relative(layout.training_free(*pair, seed))
+    name = f"{run}@{pair[1]}, seed {seed}"
+    return Job("sparsity without training", name, output, tokens, forward_flops(layout, run, tokens), run=run)
 
 
 def benchmarks_job(layout: Layout, pair: tuple[str, str], seed: int, requests: Requests, predicted: bool) -> Job:

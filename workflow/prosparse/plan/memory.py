@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from prosparse.experiment.layout import Layout
+from prosparse.experiment.training_free import CALIBRATION_TOKENS
 from prosparse.plan import costs
 
 #: A process that has imported torch, transformers and datasets, with everything it keeps besides the model.
@@ -71,6 +72,12 @@ def measuring_megabytes(layout: Layout, run: str, tokens: int | None = None, log
     cache = 2 * costs.WEIGHT_BYTES * shape.layers * shape.kv_heads * shape.head_dim
     head = logits * costs.WEIGHT_BYTES * shape.vocabulary_size
     return _megabytes(PROCESS_BYTES + costs.WEIGHT_BYTES * shape.parameters + tokens * (layer + cache + head))
+
+
+def calibrating_megabytes(layout: Layout, run: str) -> int:
+    """Return the MB of calibrating thresholds, in one forward pass, and of measuring the sparsity under them."""
+    tokens = max(CALIBRATION_TOKENS, MEASURED_SEQUENCES * layout.experiment.data.context_length)
+    return measuring_megabytes(layout, run, tokens)
 
 
 def _weight_bytes(layout: Layout, run: str) -> float:

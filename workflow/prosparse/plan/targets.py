@@ -36,6 +36,7 @@ from prosparse.plan.jobs import (
     stage_sparsity_job,
     stages_behind,
     token_jobs,
+    training_free_job,
 )
 from prosparse.plan.preflight import refusals
 from prosparse.published.tables import published_table
@@ -88,6 +89,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
         predictors = predictors | {(run, str(activation)) for run, activation in predicted}
     checkpoints: set[tuple[str, int | None]] = set(needs.stages)
     measured = {run for run, _ in needs.benchmarks | predictors} | needs.sparsity | needs.stage_sparsity
+    measured |= {run for run, _ in needs.training_free}
     if needs.decoding or needs.precision:
         measured |= {experiment.pair(pair)[0] for pair in table2_rows.decoded(experiment).values()}
     if needs.trained_operators:
@@ -104,6 +106,7 @@ def jobs_behind(layout: Layout, needs: Needs, whole: bool = True) -> list[Job]:
         found += [stage_job(layout, run, stage, seed) for run, stage in stages]
         found += [sparsity_job(layout, run, seed) for run in sorted(needs.sparsity)]
         found += [stage_sparsity_job(layout, run, seed) for run in sorted(needs.stage_sparsity)]
+        found += [training_free_job(layout, pair, seed) for pair in sorted(needs.training_free)]
         for pairs, is_predicted in ((needs.benchmarks, False), (needs.predicted_benchmarks, True)):
             found += [benchmarks_job(layout, pair, seed, requests, is_predicted) for pair in sorted(pairs)]
         found += [predictors_job(layout, pair, seed) for pair in sorted(predictors)]

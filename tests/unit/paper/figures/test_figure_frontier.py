@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from helpers.synthetic_results import CONFIG, Synthetic
 
@@ -25,7 +27,7 @@ def test_points_are_the_seeds_means_with_their_standard_deviation(several_seeds)
     assert (point["loss"], point["loss_spread"]) == (pytest.approx(3.5075), pytest.approx(0.002))
     original = found[TINY, "original", "base"]
     assert (original["loss"], original["loss_spread"]) == (pytest.approx(3.504), pytest.approx(0.002))
-    assert len(found) == (9 + 1) + (5 + 1)
+    assert len(found) == (9 + 1) + 3 * 3 + (5 + 1)
 
 
 def test_one_seed_has_no_spread_and_no_bars(synthetic, several_seeds):
@@ -53,23 +55,61 @@ def test_every_panel_gives_a_method_the_same_color_and_shape(synthetic):
         if channel in layer["encoding"] and "scale" in layer["encoding"][channel]
     ]
     assert {tuple(scale["domain"]) for scale in scales} == {
-        ("Vanilla ReLU", "Shifted ReLU", "Constant λ", "Progressive λ (ProSparse)", "ReluLLaMA", "Fine-tuned")
-    }
-    assert len({tuple(scale["range"]) for scale in scales}) == 2  # colors and shapes
-    assert all(len(set(scale["range"])) == 6 for scale in scales)
+        (
+            "Vanilla ReLU", "Shifted ReLU", "Constant λ", "Progressive λ (ProSparse)", "ReluLLaMA", "Fine-tuned",
+            "CATS (no training)", "TEAL (no training)", "CETT (no training)",
+        )
+    }  # fmt: skip
+    colors, shapes = {tuple(scale["range"]) for scale in scales}
+    assert len(set(zip(colors, shapes, strict=True))) == 9
 
 
 def test_only_the_papers_axis_is_reversed_and_every_point_is_inside(several_seeds):
     chart = FIGURES.build("figure_frontier", several_seeds.results)[0].to_dict()
     for row, is_reversed in zip(chart["vconcat"], (False, True), strict=True):
         for panel in row["hconcat"]:
-            points = [layer for layer in panel["layer"] if layer["mark"]["type"] == "point"]
+            points = [layer for layer in panel["layer"] if layer["mark"]["type"] == "point" and not clipped(layer)]
             for layer in points:
                 x, y = (layer["encoding"][axis]["scale"] for axis in ("x", "y"))
                 assert y["reverse"] is is_reversed
                 for value in layer["data"]["values"]:
                     assert x["domain"][0] <= value["left"] <= value["right"] <= x["domain"][1]
                     assert y["domain"][0] < value["low"] <= value["high"] < y["domain"][1]
+
+
+def clipped(layer):
+    return layer["mark"].get("clip", False)
+
+
+def left_ends(chart):
+    panels = [panel for row in chart["vconcat"] for panel in row["hconcat"]]
+    return [panel["layer"][-1]["encoding"]["x"]["scale"]["domain"][0] for panel in panels]
+
+
+def test_lines_without_training_begin_in_their_panel_and_leave_it_at_the_top(synthetic):
+    """The trained models' losses set the axis."""
+    chart = FIGURES.build("figure_frontier", synthetic.results)[0].to_dict()
+    ours, fine_tuned = chart["vconcat"][0]["hconcat"]
+    line, dots = [layer for layer in ours["layer"] if clipped(layer)]
+    assert line["mark"]["strokeDash"]
+    values = line["data"]["values"]
+    assert values == dots["data"]["values"]
+    low, high = line["encoding"]["y"]["scale"]["domain"]
+    assert min(row["quality"] for row in values) > low
+    assert {row["pair"] for row in values if row["quality"] > high} == {
+        "TEAL, 50%", "TEAL, 90%", "CATS, 90%", "CETT, 90%",
+    }  # fmt: skip
+    assert not [layer for layer in fine_tuned["layer"] if clipped(layer)]
+    assert left_ends(chart) == [15, 15, 60, 60]  # 19% sparsity at 1% more perplexity; the paper's are as without
+    assert "without training" in " ".join(chart["title"]["subtitle"])
+
+
+def test_a_figure_of_trained_models_says_nothing_of_others(synthetic):
+    config = copy.deepcopy(CONFIG)
+    del config["figures"]["frontier"][TINY]["training_free"]
+    chart = FIGURES.build("figure_frontier", Synthetic(synthetic.directory, config).results)[0].to_dict()
+    assert "without training" not in " ".join(chart["title"]["subtitle"])
+    assert left_ends(chart) == [60] * 4
 
 
 def test_a_single_model_stands_beside_the_papers(tmp_path):
@@ -91,6 +131,7 @@ def test_needs_the_sparsity_of_every_pair(synthetic):
         synthetic.experiment
     ).sparsity
     assert needs(synthetic.experiment).benchmarks == set()
+    assert needs(synthetic.experiment).training_free == {("base", "silu")}
 
 
 @pytest.mark.parametrize("sparsity", [60, 95])

@@ -83,6 +83,9 @@ def test_the_frontier_draws_every_pair_and_seed(page, seeds_results):
         ]
         drawn = sorted((row["pair"], row["seed"]) for row in rows)
         pairs = [pair for pairs in frontier.methods.values() for pair in pairs]
+        if frontier.training_free:
+            settings = ("50%", "90%", "perplexity +1%")
+            pairs += [f"{method}, {setting}" for method in ("CATS", "TEAL", "CETT") for setting in settings]
         assert drawn == sorted((pair, seed) for pair in pairs for seed in seeds_results.experiment.seeds)
 
 

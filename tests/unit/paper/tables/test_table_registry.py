@@ -37,8 +37,8 @@ def test_every_table_needs_what_it_reads(synthetic):
         assert set(read) == allowed, f"{name} asks for more than it reads"
 
 
-@pytest.mark.parametrize("name", ["ours", "search"])
-def test_without_runs_ours_and_search_say_so_in_a_line_and_need_nothing(nothing, name):
+@pytest.mark.parametrize("name", ["ours", "without_training", "search"])
+def test_a_table_without_rows_says_so_in_a_line_and_need_nothing(nothing, name):
     assert tables.TABLES.needs(name, nothing.experiment) == Needs()
     heading, _, line = to_markdown(tables.TABLES.build(name, nothing.results)).splitlines()
     assert heading.startswith("# ")

@@ -6,11 +6,18 @@ import math
 import textwrap
 from typing import Any
 
+from prosparse.paper.results.labels import UNTRAINED
 from prosparse.paper.results.origins import stands_in
 from prosparse.paper.results.reader import Results
 
 # Okabe and Ito's colors, safe for color-blind readers, without yellow, which is too pale for lines
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+
+#: (color, shape) of the methods without training, paler than all others.
+UNTRAINED_LOOKS = dict(
+    zip(UNTRAINED.values(), [("#4D4D4D", "circle"), ("#808080", "square"), ("#A6A6A6", "triangle-up")], strict=True)
+)
+UNTRAINED_DASH = [4, 3]
 
 
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4], [10, 4], [1, 3]]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.figures import Frontier
-from prosparse.paper.figures.chart import COLORS, Drawn, chart_title, empty_figure, import_altair, ours_of
-from prosparse.paper.figures.frontier_panel import Original, Panel, Point, Styles, draw
+from prosparse.experiment.lineage import training_free_targets
+from prosparse.paper.figures.chart import (
+    COLORS,
+    UNTRAINED_LOOKS,
+    Drawn,
+    chart_title,
+    empty_figure,
+    import_altair,
+    ours_of,
+)
+from prosparse.paper.figures.frontier_panel import Looks, Original, Panel, Point, Styles, draw
+from prosparse.paper.results.labels import UNTRAINED, untrained_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.frontier import METHODS, published_original, published_points
@@ -16,11 +27,16 @@ from prosparse.published.tables import SCALES
 TITLE = "Loss over sparsity: what each method pays for its sparsity"
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
 COLUMNS = 3
+UNTRAINED_WORDS = (
+    "Dashed: thresholds on the original's activations, without training. Lines that leave a panel continue in table "
+    "without_training, with the weights that each method can skip: at equal sparsity, CETT skips half as many as ReLU."
+)
 LOSS, PERFORMANCE = "Held-out loss (nats/token)", "Performance (%), axis reversed"
 
 
 def needs(experiment: Experiment) -> Needs:
-    return Needs.of_heldout(experiment, experiment.figures.frontier_pairs())
+    heldout = Needs.of_heldout(experiment, experiment.figures.frontier_pairs())
+    return heldout | Needs(training_free=set(training_free_targets(experiment)))
 
 
 def build(results: Results) -> Drawn:
@@ -31,11 +47,14 @@ def build(results: Results) -> Drawn:
     alt = import_altair()
     ours = [_measured(results, label, frontier) for label, frontier in frontiers.items()]
     papers = [_published(scale) for scale in ("7B", "13B")]
-    styles = _styles([*ours, *papers])
-    together = len(ours) + len(papers) <= COLUMNS
-    groups = [[*ours, *papers]] if together else [ours, papers]
+    looks = _looks([*ours, *papers])
+    points = [point for panel in (*ours, *papers) for point in panel.points]
+    trained = [point for point in points if point.trained]  # those of the paper, and some of ours
+    left = [draw(panel, Styles(looks, _sparsities(points))) for panel in ours]
+    right = [draw(panel, Styles(looks, _sparsities(trained))) for panel in papers]
+    groups = [[*left, *right]] if len(left) + len(right) <= COLUMNS else [left, right]
     rows = [group[start : start + COLUMNS] for group in groups for start in range(0, len(group), COLUMNS)]
-    drawn = [alt.hconcat(*(draw(panel, styles) for panel in row), spacing=18) for row in rows]
+    drawn = [alt.hconcat(*row, spacing=18) for row in rows]
     several = len(experiment.seeds) > 1
     chart = alt.vconcat(*drawn, spacing=22).properties(
         title=chart_title(
@@ -44,6 +63,7 @@ def build(results: Results) -> Drawn:
             "Better is down and to the right in every panel: the axis of the paper's performance is reversed."
             + (" Bars and bands: standard deviation over seeds." if several else ""),
             ours_of(results, [experiment.pair(pair)[0] for pair in experiment.figures.frontier_pairs()]),
+            "" if trained == points else UNTRAINED_WORDS,
             "Hollow in the paper's panels: 89.13 instead of 34.60 billion tokens (Table 4), and Fixed L1 (an early "
             "baseline of Table 1).",
             wrap=66 * max(len(row) for row in rows),
@@ -64,7 +84,16 @@ def _measured(results: Results, label: str, frontier: Frontier) -> Panel:
             points.append(
                 Point(method, pair, found.sparsity.mean, found.sparsity.spread, found.loss.mean, found.loss.spread)
             )
-    original = results.sparsity(*results.experiment.pair(frontier.original)).loss
+    dense = results.experiment.pair(frontier.original)
+    for each in results.training_free(*dense) if frontier.training_free else []:
+        sparsity, loss = each.sparsity.sparsity, each.sparsity.loss
+        points.append(
+            Point(
+                UNTRAINED[each.method], untrained_label(each.method, each.target), sparsity.mean, sparsity.spread,
+                loss.mean, loss.spread, trained=False,
+            )
+        )  # fmt: skip
+    original = results.sparsity(*dense).loss
     return Panel(label, LOSS, "{:.3f}", points, Original(frontier.original, original.mean, original.spread))
 
 
@@ -78,17 +107,20 @@ def _published(scale: str) -> Panel:
     return Panel(f"Paper: {name}", PERFORMANCE, "{:.2f}", points, original, is_reversed=True)
 
 
-def _styles(panels: list[Panel]) -> Styles:
+def _looks(panels: list[Panel]) -> Looks:
     """Give every method a color and shape of its own; the paper's methods have the same in every experiment."""
-    used = {point.method for panel in panels for point in panel.points}
-    methods = list(dict.fromkeys([*METHODS, *(point.method for panel in panels for point in panel.points)]))
+    used = list(dict.fromkeys(point.method for panel in panels for point in panel.points))
+    trained = list(dict.fromkeys([*METHODS, *(method for method in used if method not in UNTRAINED_LOOKS)]))
     looks = {
-        method: (COLORS[index % len(COLORS)], SHAPES[index % len(SHAPES)])
-        for index, method in enumerate(methods)
-        if method in used
-    }
-    lowest = min(point.sparsity - (point.sparsity_spread or 0) for panel in panels for point in panel.points)
-    return Styles(looks, (5 * (lowest // 5), 100))
+        method: (COLORS[index % len(COLORS)], SHAPES[index % len(SHAPES)]) for index, method in enumerate(trained)
+    } | UNTRAINED_LOOKS
+    return {method: look for method, look in looks.items() if method in used}
+
+
+def _sparsities(points: Iterable[Point]) -> tuple[float, float]:
+    """Return the range of sparsity that holds the points with their marks, in percent."""
+    lowest = min(point.sparsity - (point.sparsity_spread or 0) for point in points)
+    return 5 * ((lowest - 1) // 5), 100
 
 
 def _rows(panel: Panel, quality: str) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
-from prosparse.paper.figures.chart import GRAY, import_altair
+from prosparse.paper.figures.chart import GRAY, UNTRAINED_DASH, import_altair
 
 WIDTH, HEIGHT = 270, 240
+LEGEND_COLUMNS = 6
 LABEL_WIDTH, LABEL_HEIGHT = 0.44, 0.09  # of the original's label, as shares of a panel
 
 
@@ -20,6 +21,7 @@ class Point:
     Attributes:
         quality: the loss or performance.
         comparable: whether a line joins it to its method's other points.
+        trained: whether it is another model than the original; the others may lie outside the panel.
     """
 
     method: str
@@ -29,6 +31,7 @@ class Point:
     quality: float
     quality_spread: float | None
     comparable: bool = True
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,22 @@ class Panel:
     is_reversed: bool = False
 
     def domain(self) -> tuple[float, float]:
-        """Return the range of quality that holds every point, bar and label."""
-        everything: list[Point | Original] = [*self.points, self.original]
+        """Return the range of quality that holds every trained point, bar and label."""
+        everything: list[Point | Original] = [*(point for point in self.points if point.trained), self.original]
         low = min(one.quality - (one.quality_spread or 0) for one in everything)
         high = max(one.quality + (one.quality_spread or 0) for one in everything)
         margin = 0.12 * (high - low) or 0.1
         return low - margin, high + margin
 
 
+Looks = dict[str, tuple[str, str]]  # method -> color and shape
+
+
 @dataclass(frozen=True)
 class Styles:
-    """What all panels share: color and shape of each method, and the range of sparsity."""
+    """What panels share: each method's looks, and the range of sparsity."""
 
-    looks: dict[str, tuple[str, str]]
+    looks: Looks
     sparsity: tuple[float, float]
 
 
@@ -79,7 +85,12 @@ def draw(panel: Panel, styles: Styles) -> Any:
     y = alt.Y("quality:Q", title=panel.quality, scale=y_scale, axis=y_axis)
     methods, looks = list(styles.looks), styles.looks.values()
     legend = alt.Legend(
-        orient="bottom", title=None, columns=len(methods), symbolSize=90, symbolOpacity=1, labelLimit=400
+        orient="bottom",
+        title=None,
+        columns=min(len(methods), LEGEND_COLUMNS),
+        symbolSize=90,
+        symbolOpacity=1,
+        labelLimit=400,
     )
     color = alt.Color(
         "method:N", scale=alt.Scale(domain=methods, range=[look[0] for look in looks]), sort=None, legend=legend
@@ -97,9 +108,10 @@ def draw(panel: Panel, styles: Styles) -> Any:
         }
         for point in panel.points
     ]
-    points = alt.Chart(alt.Data(values=rows))
-    joined, single = (
-        alt.Chart(alt.Data(values=[row for row in rows if row["comparable"] is wanted])) for wanted in (True, False)
+    points = alt.Chart(alt.Data(values=[row for row in rows if row["trained"]]))
+    joined, single, untrained = (
+        alt.Chart(alt.Data(values=[row for row in rows if (row["comparable"], row["trained"]) == kind]))
+        for kind in ((True, True), (False, True), (True, False))
     )
     layers = [*_original(panel, styles, x_scale, y_scale)]
     if any(point.sparsity_spread is not None for point in panel.points):
@@ -112,6 +124,11 @@ def draw(panel: Panel, styles: Styles) -> Any:
         joined.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=color, shape=shape),
         single.mark_point(filled=False, size=60, opacity=1).encode(x=x, y=y, color=color, shape=shape),
     ]
+    if not all(point.trained for point in panel.points):
+        layers += [
+            untrained.mark_line(strokeWidth=1.5, strokeDash=UNTRAINED_DASH, clip=True).encode(x=x, y=y, color=color),
+            untrained.mark_point(filled=True, size=45, opacity=1, clip=True).encode(x=x, y=y, color=color, shape=shape),
+        ]
     return alt.layer(*layers).properties(
         width=WIDTH,
         height=HEIGHT,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prosparse.paper.figures.chart import COLORS, import_altair, styled
+from prosparse.paper.figures.chart import COLORS, UNTRAINED_LOOKS, import_altair, styled
 from prosparse.paper.figures.registry import FIGURES
 from prosparse.paper.results.reader import MissingResult, Results
 
@@ -67,13 +67,14 @@ def by_method(methods: Sequence[str], among: Sequence[str]) -> tuple[Any, Any]:
     """Return the color and shape of each method, with one legend below the chart.
 
     Args:
-        among: the methods of all charts, so that each looks the same in every one.
+        among: the trained methods of all charts, so that each looks the same in every one.
     """
     alt = import_altair()
     legend = alt.Legend(orient="bottom", title=None, columns=2, symbolSize=90, labelLimit=260)
-    places = [among.index(method) for method in methods]
-    colors = [COLORS[place % len(COLORS)] for place in places]
-    shapes = [SHAPES[place % len(SHAPES)] for place in places]
-    color = alt.Color("method:N", scale=alt.Scale(domain=list(methods), range=colors), sort=None, legend=legend)
-    shape = alt.Shape("method:N", scale=alt.Scale(domain=list(methods), range=shapes), sort=None, legend=legend)
+    looks = {
+        each: (COLORS[place % len(COLORS)], SHAPES[place % len(SHAPES)]) for place, each in enumerate(among)
+    } | UNTRAINED_LOOKS
+    colors, shapes = zip(*(looks[method] for method in methods), strict=True)
+    color = alt.Color("method:N", scale=alt.Scale(domain=list(methods), range=list(colors)), sort=None, legend=legend)
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=list(methods), range=list(shapes)), sort=None, legend=legend)
     return color, shape

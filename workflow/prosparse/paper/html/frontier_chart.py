@@ -6,9 +6,9 @@ import statistics
 from typing import Any
 
 from prosparse.experiment.figures import Frontier
-from prosparse.paper.figures.chart import GRAY, import_altair
+from prosparse.paper.figures.chart import GRAY, UNTRAINED_DASH, import_altair
 from prosparse.paper.html.charts import Chart, by_method, chart, tooltips
-from prosparse.paper.results.labels import label
+from prosparse.paper.results.labels import UNTRAINED, label, untrained_label
 from prosparse.paper.results.reader import Results
 
 SHOWN = {
@@ -35,28 +35,24 @@ def _drawn(results: Results, frontier: Frontier) -> Any:
     rows = [
         row for method, pairs in frontier.methods.items() for pair in pairs for row in points(results, method, pair)
     ]
+    untrained = _untrained(results, frontier)
     original = points(results, "original", frontier.original)
     level = statistics.fmean(row["loss"] for row in original)
     panels = results.experiment.figures.frontier.values()
-    color, shape = by_method(list(frontier.methods), list(dict.fromkeys(m for panel in panels for m in panel.methods)))
-    losses = [row["loss"] for row in [*rows, *original]]
+    methods = list(dict.fromkeys([*frontier.methods, *(row["method"] for row in untrained)]))
+    color, shape = by_method(methods, list(dict.fromkeys(m for panel in panels for m in panel.methods)))
+    losses = [row["loss"] for row in [*rows, *original]]  # the lines of thresholds may leave the chart
     margin = 0.08 * (max(losses) - min(losses)) or 0.1
     y_scale = alt.Scale(domain=[min(losses) - margin, max(losses) + margin], nice=False)
     x = alt.X("sparsity:Q", title="Activation sparsity (%)", scale=alt.Scale(zero=False, padding=14))
     y = alt.Y("loss:Q", title="Held-out loss (nats/token)", scale=y_scale)
     base = alt.Chart(alt.Data(values=rows))
     # a method's pairs are joined in the order of their mean sparsity over seeds
-    means = [
-        {
-            "method": method,
-            "sparsity": statistics.fmean(row["sparsity"] for row in mine),
-            "loss": statistics.fmean(row["loss"] for row in mine),
-        }
-        for method, pairs in frontier.methods.items()
-        for pair in pairs
-        if (mine := [row for row in rows if row["method"] == method and row["pair"] == pair])
-    ]
-    line = alt.Chart(alt.Data(values=means)).mark_line(strokeWidth=2, tooltip=None).encode(x=x, y=y, color=color)
+    line = alt.Chart(alt.Data(values=_means(rows))).mark_line(strokeWidth=2, tooltip=None)
+    without = alt.Chart(alt.Data(values=_means(untrained))).mark_line(
+        strokeWidth=1.5, strokeDash=UNTRAINED_DASH, clip=True, tooltip=None
+    )
+    lines = [each.encode(x=x, y=y, color=color) for each in ([line, without] if untrained else [line])]
     marks = base.mark_point(filled=True, size=90, opacity=0.9).encode(
         x=x, y=y, color=color, shape=shape, tooltip=tooltips(SHOWN)
     )
@@ -65,7 +61,41 @@ def _drawn(results: Results, frontier: Frontier) -> Any:
     words = rule.mark_text(align="left", baseline="bottom", dx=6, dy=-3, color=GRAY, fontSize=12, tooltip=None).encode(
         x=alt.value(0), y=y, text="text:N"
     )
-    return alt.layer(dashed, words, line, marks).properties(width="container", height=270)
+    dots = alt.Chart(alt.Data(values=untrained)).mark_point(filled=True, size=60, opacity=0.9, clip=True)
+    layers = [dots.encode(x=x, y=y, color=color, shape=shape, tooltip=tooltips(SHOWN)), marks] if untrained else [marks]
+    return alt.layer(dashed, words, *lines, *layers).properties(width="container", height=270)
+
+
+def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each pair's mean over seeds, in the order of the rows."""
+    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        pairs.setdefault((row["method"], row["pair"]), []).append(row)
+    return [
+        {"method": method, **{key: statistics.fmean(row[key] for row in mine) for key in ("sparsity", "loss")}}
+        for (method, _), mine in pairs.items()
+    ]
+
+
+def _untrained(results: Results, frontier: Frontier) -> list[dict[str, Any]]:
+    """Return the original under thresholds, once per method, setting and seed."""
+    if not frontier.training_free:
+        return []
+    found = results.training_free(*results.experiment.pair(frontier.original))
+    return [
+        {
+            "pair": untrained_label(each.method, each.target),
+            "model": f"{label(results.experiment, frontier.original)}, {untrained_label(each.method, each.target)}",
+            "method": UNTRAINED[each.method],
+            "seed": seed,
+            "sparsity": sparsity,
+            "loss": loss,
+        }
+        for each in found
+        for seed, sparsity, loss in zip(
+            results.experiment.seeds, each.sparsity.sparsity.seeds, each.sparsity.loss.seeds, strict=True
+        )
+    ]
 
 
 def points(results: Results, method: str, pair: str) -> list[dict[str, Any]]:

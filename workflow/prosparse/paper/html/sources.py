@@ -67,6 +67,10 @@ class Sources:
             shapes = layout.experiment.decoding.shapes if layout.experiment.decoding else {}
             return [layout.decoding(), *(layout.decoding(shape) for shape in shapes)]
         run, stage, activation = found
+        if table.name == "without_training":
+            if row.pair != f"{run}@{activation}":  # the original under thresholds
+                return [layout.training_free(run, activation, seed) for seed in seeds]
+            return [layout.sparsity(run, seed) for seed in seeds]
         if key == "predicted_performance":
             return [layout.predicted_benchmarks(run, activation, seed) for seed in seeds]
         if key in PREDICTED:

@@ -9,12 +9,19 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import start
 from prosparse.experiment.model import PretrainedInit, RunInit
+from prosparse.experiment.training_free import PERPLEXITY_COST, Method
 
 ACTIVATIONS = {
     "silu": "SiLU", "relu": "ReLU", "relu2": "squared ReLU", "drelu": "dReLU", "shiftrelu": "shifted ReLU",
     "fatrelu": "FATReLU",
 }  # fmt: skip
 
+#: Lines of the frontier that thresholds on the original draw.
+UNTRAINED: dict[Method, str] = {
+    "cats": "CATS (no training)",
+    "teal": "TEAL (no training)",
+    "cett": "CETT (no training)",
+}
 
 #: The end of a GGUF file's name, which says how its weights are stored: ``SmolLM2-135M-Instruct.Q4_1``.
 QUANTIZATION = re.compile(r"[.-](I?Q\d\w*|BF16|F16|F32)$", re.IGNORECASE)
@@ -44,6 +51,11 @@ def run_label(experiment: Experiment, run: str) -> str:
 def activation_label(activation: Activation) -> str:
     name = ACTIVATIONS[activation.name]
     return name if activation.parameter is None else f"{name} {activation.parameter:g}"
+
+
+def untrained_label(method: Method, target: float | None) -> str:
+    """Return ``CATS, 50%`` or, without a target sparsity, ``CATS, perplexity +1%``."""
+    return f"{method.upper()}, {f'perplexity +{PERPLEXITY_COST:.0%}' if target is None else f'{target:.0%}'}"
 
 
 def _name(experiment: Experiment, run: str) -> str:

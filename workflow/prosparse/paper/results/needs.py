@@ -16,8 +16,8 @@ class Needs:
 
     Holds runs, (run, activation), (run, stage), whether the operators (also with
     trained models' patterns) and decoding are timed, the shapes of
-    ``experiment.decoding`` at which decoding is timed, the runs whose sparsity is measured after every stage, and
-    whether loss is measured in each precision of decoding.
+    ``experiment.decoding`` at which decoding is timed, the runs whose sparsity is measured after every stage, whether
+    loss is measured in each precision of decoding, and the pairs that thresholds make sparse without training.
     """
 
     sparsity: set[str] = field(default_factory=set)
@@ -31,6 +31,7 @@ class Needs:
     stage_sparsity: set[str] = field(default_factory=set)
     trained_operators: bool = False
     precision: bool = False
+    training_free: set[tuple[str, str]] = field(default_factory=set)
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
@@ -72,6 +73,9 @@ class Needs:
             "prediction": [layout.prediction(*pair, seed) for pair in sorted(self.prediction) for seed in seeds],
             "predicted_benchmarks": [
                 layout.predicted_benchmarks(*pair, seed) for pair in sorted(self.predicted_benchmarks) for seed in seeds
+            ],
+            "training_free": [
+                layout.training_free(*pair, seed) for pair in sorted(self.training_free) for seed in seeds
             ],
             "precision": [layout.precision()] if self.precision else [],
             "decoding": [

@@ -18,7 +18,7 @@ from typing import Any
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.layout import Layout
 from prosparse.paper.results.benchmarks import LIKELIHOODS, Benchmarks
-from prosparse.paper.results.sparsity import Sparsity, StageSparsity
+from prosparse.paper.results.sparsity import Sparsity, StageSparsity, TrainingFreeSparsity
 from prosparse.paper.results.value import Value
 from prosparse.published.tables import BENCHMARKS
 from prosparse.system.errors import UserError
@@ -103,6 +103,15 @@ class Results:
             StageSparsity(seeds[0]["stage"], seeds[0]["step"], Sparsity.of(seeds), seeds)
             for seeds in zip(*(file["measurements"] for file in files), strict=True)
         ]
+
+    def training_free(self, run: str, activation: Activation | str) -> list[TrainingFreeSparsity]:
+        """Return the held-out sparsity and loss of a dense pair under every method and setting without training.
+
+        Raises:
+            MissingResult: if the file does not exist.
+        """
+        files = [self._json(self.layout.training_free(run, activation, seed)) for seed in self.experiment.seeds]
+        return [TrainingFreeSparsity.of(seeds) for seeds in zip(*(file["measurements"] for file in files), strict=True)]
 
     def benchmarks(self, run: str, activation: Activation | str) -> Benchmarks:
         """Return the benchmark scores of a pair; a benchmark that any seed lacks is missing.

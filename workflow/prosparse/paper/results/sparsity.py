@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prosparse.experiment.training_free import AT_COST, Method
 from prosparse.paper.results.value import Value
 
 
@@ -72,6 +73,45 @@ class StageSparsity:
     step: int
     sparsity: Sparsity
     seeds: tuple[dict[str, Any], ...]  # as recorded, with the values of every sequence
+
+
+@dataclass(frozen=True)
+class TrainingFreeSparsity:
+    """The measurement of a dense pair under thresholds that need no training.
+
+    Attributes:
+        target: sparsity on the calibration text, a share; None: the largest at 1% higher perplexity.
+        inputs: percent of zeros in the inputs of gate and up projection.
+    """
+
+    method: Method
+    target: float | None
+    sparsity: Sparsity
+    inputs: Value
+    seeds: tuple[dict[str, Any], ...]  # as recorded, with the values of every sequence
+
+    @classmethod
+    def of(cls, seeds: tuple[dict[str, Any], ...]) -> TrainingFreeSparsity:
+        """Return what the measurements of one setting record (``measure/training_free.py``)."""
+        method, _, target = seeds[0]["setting"].partition("-")
+        inputs = Value(tuple(100 * entry["input_sparsity"] for entry in seeds))
+        return cls(method, None if target == AT_COST else float(target), Sparsity.of(seeds), inputs, seeds)
+
+    @property
+    def skipped(self) -> Value:
+        """Percent of the FFN's weights that need not be read, with all that is known when they would be.
+
+        CATS knows the neurons after the gate projection, TEAL the inputs of each projection before it, and CETT the
+        neurons only after gate and up projection.
+        """
+        pairs = zip(self.sparsity.sparsity.seeds, self.inputs.seeds, strict=True)
+        match self.method:
+            case "cats":
+                return Value(tuple(2 / 3 * x1 for x1, _ in pairs))
+            case "teal":
+                return Value(tuple((2 * inputs + x1) / 3 for x1, inputs in pairs))
+            case "cett":
+                return Value(tuple(x1 / 3 for x1, _ in pairs))
 
 
 def _by_layer(seeds: Sequence[dict[str, Any]], key: str) -> tuple[Value, ...]:

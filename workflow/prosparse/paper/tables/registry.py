@@ -34,6 +34,7 @@ TABLES = Registry[Table](
         "table9",
         "ours",
         "schedules",
+        "without_training",
         "search",
     ),
 )
