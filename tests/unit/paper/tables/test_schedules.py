@@ -109,3 +109,10 @@ def test_an_experiment_without_comparisons_has_none(nothing):
     assert TABLES.needs("schedules", nothing.experiment) == Needs()
     table = TABLES.build("schedules", nothing.results)
     assert (table.rows, table.notes) == ([], ["Experiment `synthetic` has none."])
+
+
+def test_nothing_is_measured_yet(synthetic):
+    for run in ("constant-0.05", "vanilla", "final-3"):
+        synthetic.layout.sparsity(run, 1).unlink()
+    table = TABLES.build("schedules", synthetic.results)
+    assert table.notes[0].endswith("the reference is *Progressive*. Fewer than two of its methods are measured.")

@@ -110,8 +110,9 @@ def _layers(method: Method | None, at: float) -> dict[str, Cell]:
 
 def _verdict(results: Results, found: Mapping[str, Method]) -> str:
     """Say at every sparsity which method loses least, and how far the others are from it."""
-    sentences = [f"At {at:g}%, {_winner(found, at)}." for at in results.experiment.schedules.sparsities]
-    return " ".join(sentences)
+    if len(found) < 2:
+        return "Fewer than two of its methods are measured."
+    return " ".join(f"At {at:g}%, {_winner(found, at)}." for at in results.experiment.schedules.sparsities)
 
 
 def _winner(found: Mapping[str, Method], at: float) -> str:
