@@ -16,6 +16,7 @@ from prosparse.inference.gguf_file import read_back
 from prosparse.inference.predictors import Predictor
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.predictors import save as save_predictors
+from prosparse.models.load import load, own_activation
 
 
 @pytest.fixture
@@ -88,6 +89,45 @@ def test_sparsity_without_training(own, capsys):
     assert float(re.fullmatch(r", ([\d.]+)% in the FFN's input", teal[2])[1]) == pytest.approx(70, abs=6)
     assert main([*command, "--training-free", "cett"]) == 0
     assert "CETT, perplexity +1%: sparsity" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("activation", ["relu2", "drelu"])
+def test_from_substitution_to_decoding(own, activation, capsys, monkeypatch):
+    """Of an activation that no engine computes."""
+    new, out, recipe = own / activation, own / "out", own / "recipe.yaml"
+    assert main(["substitute", str(own / "own"), "--activation", activation, "--output", str(new)]) == 0
+    training = {"learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 2}
+    stages = [{"until": 1}, {"until": 2, "peak": 1.0}]
+    recipe.write_text(
+        yaml.safe_dump({"activation": activation, "context_length": 32, "stages": stages, "training": training})
+    )
+    train = ["train", str(new), "--recipe", str(recipe), "--output", str(out), "--text", str(own / "text1.txt")]
+    assert main(train) == 0
+    assert str(own_activation(load(out).config)) == activation
+    capsys.readouterr()
+    written = []
+    for mode in ([], ["--dense"]):
+        command = ["generate", str(out), "--prompt", "Paragraph It", "--new-tokens", "8", "--precision", "float32"]
+        assert main([*command, *mode]) == 0
+        written.append(capsys.readouterr().out)
+    assert written[0] == written[1]
+    config = load(out).config
+    sizes = config.hidden_size, 4, config.intermediate_size
+    save_predictors([Predictor(*sizes) for _ in range(config.num_hidden_layers)], own / "some")
+    for engine, computed in (("llama.cpp", "silu"), ("powerinfer", "relu")):
+        export = ["export", str(out), "--engine", engine, "--output", str(own / "no.gguf")]
+        assert main([*export, "--predictors", str(own / "some")]) == 1
+        error = capsys.readouterr().err
+        assert re.search(rf"^prosparse: error: .*activation is {activation}, but \S+ computes {computed} .*\n$", error)
+        assert not (own / "no.gguf").exists()
+    monkeypatch.setenv("PROSPARSE_LLAMA_CPP", str(own / "nothing"))
+    assert main(["bench", str(out), "--prompt", "Paragraph It", "--new-tokens", "16"]) == 0
+    said = re.search(r"([\d.]+)% of the neurons are inactive(.*)", capsys.readouterr().out)
+    if activation == "relu2":
+        assert said[2] == " and skipped in exact mode."
+    else:
+        of_gates = re.fullmatch(r": .* rows of W₂, and those of W₁ of the ([\d.]+)% whose gate is zero\.", said[2])
+        assert 20 < float(of_gates[1]) < float(said[1]) < 95
 
 
 def test_sparsity_says_that_text_was_trained_on(own, capsys):
