@@ -44,7 +44,7 @@ def test_the_verdicts_follow_from_the_measurements_beside_them(directory):
     results = Results(Layout(experiment, directory))
     verdicts = {claim.number: claim.verdict.value for claim in claims.judge(results)}
     page = Page((directory / "index.html").read_text(encoding="utf-8"))
-    written = dict(re.findall(r"^#+ (\d+)\. .*: (.*)$", (directory / "claims.md").read_text(encoding="utf-8"), re.M))
+    written = dict(re.findall(r"^## (\d+)\. .*: (.*)$", (directory / "claims.md").read_text(encoding="utf-8"), re.M))
     assert {int(number): verdict for number, verdict in written.items()} == verdicts
     shown = [text for attributes, text in page.all("span") if (attributes.get("class") or "").startswith("verdict ")]
     assert shown[: len(verdicts)] == list(verdicts.values())
