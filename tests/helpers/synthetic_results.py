@@ -12,7 +12,7 @@ from prosparse.experiment import lineage, loading, table2_rows
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.lineage import tokens
-from prosparse.method.schedule import factor
+from prosparse.method.schedule import factor, stage_at
 from prosparse.paper import page
 from prosparse.paper.results.reader import Results
 from prosparse.published.settings import scale_of, settings
@@ -348,7 +348,7 @@ class Synthetic:
         """A run's measurement after every stage: as sparse as its last, in proportion to the steps with lambda > 0."""
         chosen, measured = self.experiment.runs[run], self.measured(run, seed)
         own = next(each for each in measured["measurements"] if each["activation"] == str(chosen.activation))
-        regularized = [factor(chosen.stages, step) > 0 for step in range(1, chosen.stages[-1].until + 1)]
+        regularized = [self.weight(run, step) > 0 for step in range(1, chosen.stages[-1].until + 1)]
         entries = []
         for stage, _ in lineage.chain(self.experiment, run):
             step = 0 if stage is None else chosen.stages[stage].until
@@ -576,6 +576,12 @@ class Synthetic:
             "hidden_size": hidden, "intermediate_size": intermediate, "density": density, "cold": cold, "warm": warm,
         }  # fmt: skip
 
+    def weight(self, run: str, step: int) -> float:
+        """Lambda of a step; made up for a stage with a target."""
+        stages = self.experiment.runs[run].stages
+        steered = stages[stage_at(stages, step)[0]].target_sparsity is not None
+        return 0.001 * step if steered else factor(stages, step)
+
     def trained(self, run: str, stage: int, seed: int) -> None:
         chosen = self.experiment.runs[run]
         start = chosen.stages[stage - 1].until if stage else 0
@@ -584,22 +590,23 @@ class Synthetic:
         reached = 0.0
         for step in range(start + 5, chosen.stages[stage].until + 1, 5):
             last = chosen.stages[-1].until
-            regularized = [s for s in range(1, step + 1) if factor(chosen.stages, s) > 0]
-            total = sum(factor(chosen.stages, s) > 0 for s in range(1, last + 1))
+            regularized = [s for s in range(1, step + 1) if self.weight(run, s) > 0]
+            total = sum(self.weight(run, s) > 0 for s in range(1, last + 1))
             level = 0.66 if run != "shifted" else 0.69
             reached = level + (end - level) * (len(regularized) / total if total else 0)
             reached += 0.004 * math.sin(step) + 0.002 * seed
             amount = step * tokens(self.experiment, run) // last
-            lines.append(f"{step},{amount},{factor(chosen.stages, step)},3.6,0.1,0.01,{reached},1e-3,9000")
+            lines.append(f"{step},{amount},{self.weight(run, step)},3.6,0.1,0.01,{reached},1e-3,9000")
         directory = self.layout.checkpoint(run, stage, seed)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ledger.csv").write_text("\n".join(lines) + "\n")
-        final = {"lambda": chosen.stages[stage].peak, "lm_loss": 3.6, "sparsity": reached}
-        if not chosen.stages[stage].until:
+        until = chosen.stages[stage].until
+        final = {"lambda": self.weight(run, until) if until else 0.0, "lm_loss": 3.6, "sparsity": reached}
+        if not until:
             final |= {"lm_loss": None, "sparsity": None}
         record = {
             "run": lineage.owner(self.experiment, run, stage), "seed": seed, "stage": stage,
-            "steps": chosen.stages[stage].until,
+            "steps": until,
             "tokens": tokens(self.experiment, run, stage),
             "final": final,
             "provenance": self.provenance(20.0),

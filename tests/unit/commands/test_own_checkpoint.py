@@ -195,6 +195,27 @@ BAD_RECIPES = {
     "stages.1.until is 1: must be greater than stage 0's 1": {"stages": [{"until": 1}, {"until": 1}]},
     "peaks must not fall": {"stages": [{"until": 1, "peak": 1}, {"until": 2, "peak": 0.5}]},
     "stages.0.until is 0": {"stages": [{"until": 0}]},
+    "stages.1: a stage has a peak or a target_sparsity: remove one": {
+        "stages": [{"until": 1}, {"until": 2, "peak": 0.1, "target_sparsity": 0.9}]
+    },
+    "stages.0.target_sparsity: Input should be less than 1": {"stages": [{"until": 1, "target_sparsity": 90}]},
+    "stages.0.target_sparsity: Input should be greater than 0": {"stages": [{"until": 1, "target_sparsity": 0}]},
+    "stages.1: shape is sine: with target_sparsity, only constant is allowed": {
+        "stages": [{"until": 1}, {"until": 2, "shape": "sine", "target_sparsity": 0.9}]
+    },
+    "stages.0: until is 0: a stage with target_sparsity trains for at least one step": {
+        "stages": [{"until": 0, "target_sparsity": 0.9}]
+    },
+    "stages.1: stage 0 has target_sparsity 0.9, so this one needs a target_sparsity of at least 0.9": {
+        "stages": [{"until": 1, "target_sparsity": 0.9}, {"until": 2, "target_sparsity": 0.8}]
+    },
+    "so this one needs a target_sparsity of at least 0.8 instead of a peak": {
+        "stages": [{"until": 1, "target_sparsity": 0.8}, {"until": 2, "peak": 1}]
+    },
+    "stages.0.target_sparsity: silu has no zeros to steer; allowed is any other activation": {
+        "activation": "silu",
+        "stages": [{"until": 1, "target_sparsity": 0.9}],
+    },
     "context_length": {"context_length": 4},
     "the context length is 65, but the model has positions for only 64 tokens": {"context_length": 65},
 }

@@ -10,7 +10,7 @@ from prosparse.data import sources
 from prosparse.experiment.data import PAPER_DATASETS, HubSource
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.loading import load
-from prosparse.experiment.training import Training
+from prosparse.experiment.training import Stage, Training
 from prosparse.system.errors import ConfigError
 
 CORPORA = ROOT / "workflow" / "experiments" / "package_corpora.yaml"
@@ -40,6 +40,20 @@ def test_true_shapes_adds_shapes_and_engines_and_changes_nothing_else(laptop):
     same = {name: getattr(before.decoding, name) for name in ("shapes", "engines", "prompts", "new_tokens")}
     back = changed.decoding.model_copy(update=same)
     assert changed.model_copy(update={"decoding": back}) == before
+
+
+def test_a_target_is_valid_after_peaks_and_lower_targets(laptop):
+    stages = [{"until": 5, "peak": 0.1}, {"until": 6, "target_sparsity": 0.8}, {"until": 7, "target_sparsity": 0.9}]
+    laptop["runs"]["small-constant-low"]["stages"] = stages
+    run = load(laptop).runs["small-constant-low"]
+    dumped = [stage.model_dump(mode="json") for stage in run.stages]
+    # a stage without a target is recorded as it was before there were targets
+    assert dumped[0] == {"until": 5, "shape": "constant", "peak": 0.1}
+    assert dumped[1] == {"until": 6, "shape": "constant", "target_sparsity": 0.8}
+    assert [Stage.model_validate(each) for each in dumped] == run.stages
+    laptop["runs"]["small-final-1"]["stages"] = [{"until": 5, "target_sparsity": 0.9}]
+    with pytest.raises(ConfigError, match=r"figures\.final_factor: small-final-1 ends with a target_sparsity"):
+        load(laptop)
 
 
 def test_resolved_config_round_trips(laptop):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosparse.experiment.training import Stage
-from prosparse.method.schedule import factor
+from prosparse.method.schedule import factor, stage_at
 from prosparse.published.tables import DATA
 
 
@@ -91,6 +91,14 @@ def test_ramps_from_zero_and_from_the_previous_peak():
     rising = [Stage(until=4, shape="sine", peak=2.0)]
     # 1 - cos over half a period
     assert [factor(rising, step) for step in (1, 2, 4)] == pytest.approx([1 - math.sqrt(0.5), 1, 2])
+
+
+def test_a_stage_with_a_target_has_no_lambda_of_its_own():
+    stages = [Stage(until=10, peak=0.3), Stage(until=20, target_sparsity=0.9)]
+    assert factor(stages, 10) == 0.3
+    with pytest.raises(ValueError, match="step 11 belongs to stage 1, which steers lambda to a target sparsity"):
+        factor(stages, 11)
+    assert [stage_at(stages, step) for step in (1, 10, 11, 20)] == [(0, 0), (0, 0), (1, 10), (1, 10)]
 
 
 @pytest.mark.parametrize("step", [0, -1, 11])

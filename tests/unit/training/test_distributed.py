@@ -42,6 +42,7 @@ MINICPM = Architecture(
     **SHAPE, type="minicpm", tied_embeddings=False, scale_emb=4.0, scale_depth=1.4, dim_model_base=16
 )
 STAGES = [Stage(until=2), Stage(until=6, peak=0.5)]
+STEERED = [Stage(until=2), Stage(until=6, target_sparsity=0.9)]
 STEPS = STAGES[-1].until
 
 
@@ -120,6 +121,7 @@ def alone(root):
     run(root, specification(start=MINICPM, micro_batch_size=4), "minicpm alone")
     run(root, specification(share=0.5, micro_batch_size=4), "distilled alone", teacher=root / "alone")
     run(root, specification(activation="drelu", micro_batch_size=4), "drelu alone")
+    run(root, specification(STEERED, micro_batch_size=4), "steered alone")
     with noted_dtypes(root / "bfloat16 alone.json"):
         run(root, specification(precision="bfloat16"), "bfloat16 alone")
     return root
@@ -155,6 +157,8 @@ EQUAL = {
     "FSDP of MiniCPM": ("minicpm alone", {"start": MINICPM, "fsdp": True}),
     "DDP, distilled": ("distilled alone", {"share": 0.5}),
     "FSDP, distilled": ("distilled alone", {"share": 0.5, "fsdp": True}),
+    "DDP, steered": ("steered alone", {"stages": STEERED, "micro_batch_size": 1}),
+    "FSDP, steered": ("steered alone", {"stages": STEERED, "fsdp": True}),
     "FSDP, compiled": ("alone", {"compile": True, "fsdp": True}),
     "FSDP, compiled, recomputing": ("alone", {"compile": True, "activation_checkpointing": True, "fsdp": True}),
     "FSDP, dReLU": (  # compiled and recomputing too

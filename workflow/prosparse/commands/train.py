@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from prosparse.commands.inputs import check_context_length, output_folder, text_files
@@ -11,12 +12,14 @@ from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.recipe import read as read_recipe
 from prosparse.experiment.specifications import StageSpecification
+from prosparse.experiment.training import Stage
 from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.system import identity
 from prosparse.system.files import copy, write_through
 from prosparse.training import checkpoints, ledger
 from prosparse.training.job import StageJob
+from prosparse.training.result import outcome
 from prosparse.training.stage import train_stage
 
 
@@ -51,7 +54,11 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
         )
         stages = [output / f"stage{index}" for index in range(len(wanted.stages))]
         for index, directory in enumerate(stages):
-            print(f"stage {index} of {len(stages) - 1}: {wanted.stages[index]}", flush=True)
+            stage = wanted.stages[index]
+            print(
+                f"stage {index} of {len(stages) - 1}: lambda {stage.factor_text}, until step {stage.until:,}",
+                flush=True,
+            )
             specification = StageSpecification(
                 seed=seed,
                 start=PretrainedInit(pretrained=checkpoint),
@@ -72,9 +79,18 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
     print(
         f"{output}: trained",
         *_before_and_after(steps),
+        *_outcome(wanted.stages[-1], output),
         f"its ledger.csv has every logged step; next: prosparse sparsity {output}",
         sep="\n",
     )
+
+
+def _outcome(stage: Stage, output: Path) -> list[str]:
+    """Say whether the last stage reached its target, if it has one."""
+    if stage.target_sparsity is None:
+        return []
+    final = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))["final"]
+    return [f"  {outcome(stage.target_sparsity, final)}"]
 
 
 def _before_and_after(steps: list[dict[str, str]]) -> list[str]:

@@ -128,7 +128,7 @@ def needed(experiment: Experiment, run: str, stage: int | None = None) -> Iterat
 
 def overhead_run(experiment: Experiment) -> str | None:
     """Return the run to measure the overhead on: the first regularized one, or None."""
-    return next((name for name, run in experiment.runs.items() if run.stages[-1].peak > 0), None)
+    return next((name for name, run in experiment.runs.items() if run.stages[-1].regularized), None)
 
 
 def measured_split(experiment: Experiment, run: str) -> MeasuredSplit:

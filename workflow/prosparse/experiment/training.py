@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.model import Init
@@ -24,6 +24,40 @@ class Stage(Section):
         "line and a rising first stage are ours, not the paper's.",
     )
     peak: Annotated[float, Field(ge=0)] = Field(default=0.0, description="λ at its end.")
+    target_sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Instead of peak: λ is steered so that training sparsity is this at its end."
+    )
+
+    @model_validator(mode="after")
+    def target_or_peak(self) -> Self:
+        if self.target_sparsity is None:
+            return self
+        if "peak" in self.model_fields_set:
+            raise ValueError("a stage has a peak or a target_sparsity: remove one")
+        if self.shape != "constant":
+            raise ValueError(f"shape is {self.shape}: with target_sparsity, only constant is allowed (the default)")
+        if self.until == 0:
+            raise ValueError("until is 0: a stage with target_sparsity trains for at least one step")
+        return self
+
+    @model_serializer(mode="wrap")
+    def without_what_it_lacks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A stage has one of two keys; results of stages with a peak were recorded before there were targets."""
+        values: dict[str, Any] = serialize(self)
+        values.pop("target_sparsity" if self.target_sparsity is None else "peak", None)
+        return values
+
+    @property
+    def regularized(self) -> bool:
+        """Whether λ is above 0 at its end."""
+        return self.peak > 0 or self.target_sparsity is not None
+
+    @property
+    def factor_text(self) -> str:
+        """λ at its end, as far as the stage says: ``0.1``, ``sine 0.4`` or ``target 90%``."""
+        if self.target_sparsity is not None:
+            return f"target {100 * self.target_sparsity:g}%"
+        return f"{'' if self.shape == 'constant' else f'{self.shape} '}{self.peak:g}"
 
 
 class Training(Section):
@@ -128,7 +162,16 @@ class Recipe(Section):
                 raise ValueError(
                     f"stages.{index}.until is {stage.until}: must be greater than stage {index - 1}'s {previous.until}"
                 )
-            if index and stage.peak < previous.peak:
+            if previous.target_sparsity is not None and (stage.target_sparsity or 0) < previous.target_sparsity:
+                raise ValueError(
+                    f"stages.{index}: stage {index - 1} has target_sparsity {previous.target_sparsity:g}, so this one "
+                    f"needs a target_sparsity of at least {previous.target_sparsity:g} instead of a peak"
+                )
+            if stage.target_sparsity is not None and self.activation.name == "silu":
+                raise ValueError(
+                    f"stages.{index}.target_sparsity: silu has no zeros to steer; allowed is any other activation"
+                )
+            if index and stage.target_sparsity is None and stage.peak < previous.peak:
                 raise ValueError(
                     f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (before: {previous.peak:g})"
                 )

@@ -85,7 +85,8 @@ def slowdown(slower: Sequence[float], base: Sequence[float]) -> dict[str, float]
 def training(model: PreTrainedModel, specification: StageSpecification, tokens: Path, repeats: int) -> dict[str, Any]:
     """Time a training step (forward, backward, clipping, AdamW) with and without the L1 gradient.
 
-    The third arm also collects mean |x1| and sparsity, as a run does every ``log_every`` steps. The fourth is the
+    The third arm also collects mean |x1| and sparsity, as a run does every ``log_every`` steps, and in every step of
+    a stage with a target. The fourth is the
     limit: only the products of the step's linear layers. Before these arms, times transformers' own step, and that step
     with the run's optimizations added one by one.
     """
@@ -136,7 +137,9 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
 
         return run
 
-    peak = specification.stages[-1].peak
+    last = specification.stages[-1]
+    steered = last.target_sparsity is not None
+    peak = 1.0 if steered else last.peak  # any lambda above 0 costs the same
     arms = {
         "plain": regularized_step(0, False),
         "regularized": regularized_step(peak, False),
@@ -148,7 +151,7 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
     optimizer.zero_grad()
     cost = slowdown(seconds["regularized"], seconds["plain"])
     measured = slowdown(seconds["regularized_and_measured"], seconds["plain"])
-    share = 1 / settings.log_every
+    share = 1.0 if steered else 1 / settings.log_every
     limit = [part / whole for part, whole in zip(seconds["linear_layers"], seconds["plain"], strict=True)]
     return {
         "lambda": peak,

@@ -121,6 +121,8 @@ class SparsityRegularization:
     @step.setter
     def step(self, value: int) -> None:
         self._step = value
+        for probe in self._probes:
+            probe.grad = None
         self._micro_batch.fill_(self._rank - self._world_size)
         for layer, key in enumerate(self._draw_keys):
             key.fill_(draw_key(self._seed, value, layer))
@@ -142,13 +144,12 @@ class SparsityRegularization:
         return add_gradient
 
     def measured(self) -> tuple[list[float], list[float]]:
-        """Return mean |x1| and the fraction of zeros since the last call, per layer; needs ``measuring``."""
+        """Return mean |x1| and the fraction of zeros since the step was set, per layer; needs ``measuring``."""
         l1, sparsity = [], []
         for probe in self._probes:
             values = torch.zeros(2) if probe.grad is None else probe.grad.detach().cpu() / self._accumulation_steps
             l1.append(values[0].item())
             sparsity.append(values[1].item())
-            probe.grad = None
         return l1, sparsity
 
     def detach(self) -> None:

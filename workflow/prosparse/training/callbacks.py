@@ -14,13 +14,17 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse.experiment.training import Stage
 from prosparse.method.regularization import SparsityRegularization
-from prosparse.method.schedule import factor
+from prosparse.method.schedule import factor, stage_at
 from prosparse.system.errors import UserError
-from prosparse.training import checkpoints, distributed
+from prosparse.training import checkpoints, distributed, steering
+from prosparse.training.steering import Steering
 
 
 class LambdaCallback(TrainerCallback):
     """Sets lambda before each optimizer step; works with any Trainer, without the rest of this package's training.
+
+    In a stage with a target, it measures every step and steers lambda by the mean sparsity over the step's
+    micro-batches and processes. The Trainer saves and restores what it remembers, also across stages.
 
     ::
 
@@ -32,15 +36,38 @@ class LambdaCallback(TrainerCallback):
 
     Args:
         stages: of lambda(t), up to the last step at least.
-        regularization: attached to the model that the Trainer trains.
+        regularization: attached to the model that the Trainer trains. With a target and several processes, call
+            ``training.distributed.join()`` before making the ``TrainingArguments``.
+
+    Attributes:
+        steering: of the latest stage with a target; None before the first.
     """
 
     def __init__(self, stages: Sequence[Stage], regularization: SparsityRegularization) -> None:
         self.stages, self.regularization = stages, regularization
+        self.steering: Steering | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.steering = Steering.saved_in(state)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
-        self.regularization.step, self.regularization.factor = step, factor(self.stages, step)
+        self.regularization.step = step
+        if self._has_target(step):
+            self.regularization.factor = steering.lambda_before(self.stages, step, self.steering)
+            self.regularization.measuring = True
+        else:
+            self.regularization.factor = factor(self.stages, step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        step = state.global_step
+        if self._has_target(step):
+            measured = distributed.measured(self.regularization)
+            self.steering = steering.after_step(self.stages, step, self.steering, measured, given["lr_scheduler"])
+            self.steering.save_in(state)
+
+    def _has_target(self, step: int) -> bool:
+        return self.stages[stage_at(self.stages, step)[0]].target_sparsity is not None
 
 
 class Diverged(UserError):
@@ -60,8 +87,8 @@ class DivergenceCallback(TrainerCallback):
     ) -> None:
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(
-                f"loss is {logs['loss']} at step {state.global_step}: lower training.learning_rate or the peak; "
-                "the last checkpoint is kept"
+                f"loss is {logs['loss']} at step {state.global_step}: lower training.learning_rate or the stage's "
+                "peak or target_sparsity; the last checkpoint is kept"
             )
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from prosparse.method.regularization import SparsityRegularization
 from prosparse.system.errors import UserError
 
 T = TypeVar("T")
@@ -93,6 +94,13 @@ def any_of(wish: bool) -> bool:
     wishes = torch.tensor(int(wish))
     dist.all_reduce(wishes, dist.ReduceOp.MAX)
     return bool(wishes)
+
+
+def measured(regularization: SparsityRegularization) -> tuple[float, float]:
+    """The step's L1 (mean |x1|, summed over layers) and sparsity, over its micro-batches and the processes."""
+    l1, sparsity = regularization.measured()
+    total, share = mean([sum(l1), sum(sparsity) / len(sparsity)])
+    return total, share
 
 
 def mean(values: Sequence[float]) -> list[float]:

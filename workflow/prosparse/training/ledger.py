@@ -13,7 +13,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse.data.mixture import Mixture
 from prosparse.method.regularization import SparsityRegularization
-from prosparse.method.schedule import factor
+from prosparse.method.schedule import stage_at
 from prosparse.system.files import write_text
 from prosparse.training import distributed
 from prosparse.training.job import StageJob
@@ -36,7 +36,7 @@ COLUMNS = (
 class LedgerCallback(TrainerCallback):
     """Measures the steps that are logged, and writes and prints a row for each.
 
-    L1 and sparsity are means over the processes; the first process writes.
+    L1 and sparsity are means over the processes; the first process writes. Lambda is the one that the step used.
     """
 
     def __init__(self, job: StageJob, dataset: Mixture, regularization: SparsityRegularization) -> None:
@@ -51,12 +51,14 @@ class LedgerCallback(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
-        self.regularization.measuring = step in (1, self.job.last_step) or step % args.logging_steps == 0
+        stages = self.job.specification.stages
+        self.logged = step in (1, self.job.last_step) or step % args.logging_steps == 0
+        # where lambda is steered, every step is measured
+        self.regularization.measuring = self.logged or stages[stage_at(stages, step)[0]].target_sparsity is not None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.regularization.measuring:
-            l1, sparsity = self.regularization.measured()
-            self.l1, self.sparsity = distributed.mean([sum(l1), sum(sparsity) / len(sparsity)])
+        if self.logged:
+            self.l1, self.sparsity = distributed.measured(self.regularization)
 
     def on_log(
         self,
@@ -74,7 +76,7 @@ class LedgerCallback(TrainerCallback):
         now = time.perf_counter()
         rate = (step - self.clock_step) * tokens_per_step / (now - self.clock)
         self.clock, self.clock_step = now, step
-        weight = factor(specification.stages, step)
+        weight = self.regularization.factor
         row = {
             "step": step,
             "tokens": step * tokens_per_step,

@@ -15,6 +15,10 @@ from prosparse.system.files import discard, write_json, write_through
 from prosparse.system.locking import agree
 from prosparse.training import checkpoints, distributed, ledger
 from prosparse.training.job import StageJob
+from prosparse.training.steering import Steering
+
+#: A target is reached within half a point.
+CLOSE = 0.005
 
 #: A stage's arithmetic by precision, sharded or not; recorded in its provenance.
 ARITHMETIC = {
@@ -71,6 +75,17 @@ def save_untrained(job: StageJob, model: PreTrainedModel) -> Path:
     return checkpoint
 
 
+def outcome(target: float, final: dict[str, Any]) -> str:
+    """Say whether a stage with a target reached it, by ``final`` of its ``provenance.json``."""
+    reached = final["reached_sparsity"]
+    text = f"reached {100 * reached:.2f}% sparsity in its last tenth, lambda {final['lambda']:.4g}"
+    if abs(reached - target) <= CLOSE:
+        return f"target {100 * target:g}%: {text}"
+    return (
+        f"warning: target {100 * target:g}% not reached: {text}; give the stage more steps, or a higher learning rate"
+    )
+
+
 def write(job: StageJob, inputs: identity.Identity, started: float) -> None:
     """Turn the last checkpoint into the stage's result, ``provenance.json`` last: it marks a finished stage."""
     specification, output = job.specification, job.output
@@ -84,6 +99,12 @@ def write(job: StageJob, inputs: identity.Identity, started: float) -> None:
     if rows:
         epochs = job.mixture().epochs(job.last_step * specification.training.batch_size)
         final = {**{key: float(last[key]) for key in final}, "epochs": epochs}
+    if (target := specification.stages[-1].target_sparsity) is not None:
+        state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+        steering = Steering.saved_in(state)
+        assert steering is not None
+        final["reached_sparsity"] = steering.reached
+        print(outcome(target, final), flush=True)
     write_json(
         output / PROVENANCE,
         {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from prosparse.experiment.experiment import Experiment
-from prosparse.method.schedule import factor
+from prosparse.experiment.training import Stage
+from prosparse.method.schedule import factor, stage_at
 from prosparse.paper.claims.finding import Finding, Quantity, untestable
 from prosparse.paper.claims.pairs import pair_of, sized
 from prosparse.paper.results.needs import Needs
@@ -34,7 +35,7 @@ def build(results: Results) -> Finding:
     shared = sorted(flat.keys() & rising.keys())
     intervals = list(pairwise(shared))
     stages = experiment.runs[run].stages
-    regularized = [(a, b) for a, b in intervals if any(factor(stages, step) > 0 for step in range(a + 1, b + 1))]
+    regularized = [(a, b) for a, b in intervals if any(_regularized(stages, step) for step in range(a + 1, b + 1))]
     if not regularized:
         return untestable("The two runs share no checkpoints before and after steps with λ > 0.")
     steps = sum(b - a for a, b in regularized)
@@ -56,6 +57,12 @@ def build(results: Results) -> Finding:
         f"with λ > 0, that of ProSparse changes by {1000 * gain.mean / steps:+.2f} points per 1,000 steps, and that "
         f"of Vanilla ReLU by {1000 * drift.mean / steps:+.2f} over the same steps.",
     )
+
+
+def _regularized(stages: list[Stage], step: int) -> bool:
+    """Return whether λ > 0; of a stage with a target, only the first step may have none."""
+    index, start = stage_at(stages, step)
+    return step > start + 1 if stages[index].target_sparsity is not None else factor(stages, step) > 0
 
 
 def _over_steps(results: Results, run: str) -> dict[int, Sample]:

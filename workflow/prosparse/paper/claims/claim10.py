@@ -6,6 +6,7 @@ from prosparse.experiment.experiment import Experiment
 from prosparse.paper.claims.finding import Finding, Quantity, untestable
 from prosparse.paper.claims.pairs import sparser, sparsity_of, written_out
 from prosparse.paper.claims.quality import quality
+from prosparse.paper.results.final_factor import final_factor, final_factor_needs
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.published.claims import published_claims
@@ -13,7 +14,8 @@ from prosparse.published.claims import published_claims
 
 def needs(experiment: Experiment) -> Needs:
     compared = experiment.supervised_finetuning
-    return Needs() if compared is None else Needs.of_pairs(experiment, [run for _, run in compared])
+    runs = [run for _, run in compared or ()]
+    return Needs.of_pairs(experiment, runs) | final_factor_needs(experiment, runs)
 
 
 def build(results: Results) -> Finding:
@@ -26,7 +28,7 @@ def build(results: Results) -> Finding:
     pairs = without, smaller, same = tuple(written_out(experiment, run) for run in names)
     measure = quality(results, [smaller, without, same], tolerance)
     kept, worse = sparser(results, smaller, without), measure.worse(same, smaller)
-    none, less, full = (f"{experiment.runs[name].stages[-1].peak:g}" for name in names)
+    none, less, full = (f"{final_factor(results, name).mean:.4g}" for name in names)
     shares = [f"{sparsity_of(results, pair).mean:.2f}%" for pair in pairs]
     return Finding.of(
         [

@@ -54,11 +54,12 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
     at = sparsity[progressive].mean
     frontier = sorted(constants, key=lambda pair: sparsity[pair].mean)
     words = [f"{named(results, progressive)} reaches {at:.2f}% sparsity."]
-    peak = experiment.runs[experiment.pair(progressive)[0]].stages[-1].peak
+    last = experiment.runs[experiment.pair(progressive)[0]].stages[-1]
     for pair in constants:
-        if experiment.runs[experiment.pair(pair)[0]].stages[-1].peak == peak:
+        other = experiment.runs[experiment.pair(pair)[0]].stages[-1]
+        if last.target_sparsity is other.target_sparsity is None and other.peak == last.peak:
             words.append(
-                f"At equal λ ({peak:g}), it is {measure.show(measure.worse(progressive, pair))} than "
+                f"At equal λ ({last.peak:g}), it is {measure.show(measure.worse(progressive, pair))} than "
                 f"{named(results, pair)}, which reaches {sparsity[pair].mean:.2f}%."
             )
     budgets = {pair: lineage_tokens(experiment, experiment.pair(pair)[0]) for pair in (progressive, *constants)}

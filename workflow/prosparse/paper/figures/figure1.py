@@ -15,7 +15,7 @@ from prosparse.published.tables import published_table
 
 
 def needs(experiment: Experiment) -> Needs:
-    return Needs()
+    return Needs.of_chains(experiment, [run for run in experiment.figures.schedule if _steered(experiment, run)])
 
 
 def build(results: Results) -> Drawn:
@@ -26,8 +26,7 @@ def build(results: Results) -> Drawn:
         rows: list[dict[str, Any]] = []
         for run in runs:
             if name == "ours":
-                drawn = _sampled(experiment.runs[run].stages, run_label(experiment, run), 1.0)
-                rows += [{"run": run, **row} for row in drawn]
+                rows += [{"run": run, **row} for row in _ours(results, run)]
             else:
                 rows += _sampled(published_stages(run), run, 1e-3)
         if not rows:
@@ -62,6 +61,21 @@ def build(results: Results) -> Drawn:
         )
     )
     return chart, {"data": data}
+
+
+def _steered(experiment: Experiment, run: str) -> bool:
+    return any(stage.target_sparsity is not None for stage in experiment.runs[run].stages)
+
+
+def _ours(results: Results, run: str) -> list[dict[str, Any]]:
+    """Return lambda by formula up to the first stage with a target; from there, as the ledger has it."""
+    stages, label = results.experiment.runs[run].stages, run_label(results.experiment, run)
+    first = next((index for index, stage in enumerate(stages) if stage.target_sparsity is not None), len(stages))
+    rows = _sampled(stages[:first], label, 1.0)
+    if first < len(stages):
+        measured = [entry for entry in results.ledger(run) if entry.stage >= first]
+        rows += [{"series": label, "progress": entry.step, "lambda": entry.factor} for entry in measured]
+    return rows
 
 
 def _sampled(stages: list[Stage], label: str, unit: float) -> list[dict[str, Any]]:

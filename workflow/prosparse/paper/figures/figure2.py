@@ -65,7 +65,9 @@ def build(results: Results) -> Drawn:
     if marked is not None:
         stages = experiment.runs[marked].stages
         ends = [tokens(experiment, marked, index) * unit for index in range(len(stages))]
-        bands = [{"from": ends[i - 1] if i else 0.0, "to": ends[i]} for i, stage in enumerate(stages) if stage.peak > 0]
+        bands = [
+            {"from": ends[i - 1] if i else 0.0, "to": ends[i]} for i, stage in enumerate(stages) if stage.regularized
+        ]
         middles = [{"at": ((ends[i - 1] if i else 0.0) + ends[i]) / 2, "stage": str(i)} for i in range(len(stages))]
         layers.append(
             alt.Chart(alt.Data(values=bands))

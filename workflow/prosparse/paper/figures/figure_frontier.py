@@ -18,6 +18,7 @@ from prosparse.paper.figures.chart import (
     ours_of,
 )
 from prosparse.paper.figures.frontier_panel import Looks, Original, Panel, Point, Styles, draw
+from prosparse.paper.results.final_factor import final_factor_needs
 from prosparse.paper.results.labels import UNTRAINED, untrained_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
@@ -35,8 +36,13 @@ LOSS, PERFORMANCE = "Held-out loss (nats/token)", "Performance (%), axis reverse
 
 
 def needs(experiment: Experiment) -> Needs:
-    heldout = Needs.of_heldout(experiment, experiment.figures.frontier_pairs())
-    return heldout | Needs(training_free=set(training_free_targets(experiment)))
+    pairs = experiment.figures.frontier_pairs()
+    # the last: lambda, for index.html's chart
+    return (
+        Needs.of_heldout(experiment, pairs)
+        | Needs(training_free=set(training_free_targets(experiment)))
+        | final_factor_needs(experiment, {experiment.pair(pair)[0] for pair in pairs})
+    )
 
 
 def build(results: Results) -> Drawn:

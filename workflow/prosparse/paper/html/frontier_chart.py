@@ -8,6 +8,7 @@ from typing import Any
 from prosparse.experiment.figures import Frontier
 from prosparse.paper.figures.chart import GRAY, UNTRAINED_DASH, import_altair
 from prosparse.paper.html.charts import Chart, by_method, chart, tooltips
+from prosparse.paper.results.final_factor import final_factor
 from prosparse.paper.results.labels import UNTRAINED, label, untrained_label
 from prosparse.paper.results.reader import Results
 
@@ -17,7 +18,7 @@ SHOWN = {
     "seed:N": ("Seed", None),
     "sparsity:Q": ("Sparsity (%)", ".2f"),
     "loss:Q": ("Loss (nats/token)", ".3f"),
-    "lambda:Q": ("Final λ", "~g"),
+    "lambda:Q": ("Final λ", ".3~g"),
     "threshold:Q": ("Threshold", "~g"),
 }
 
@@ -103,6 +104,8 @@ def points(results: Results, method: str, pair: str) -> list[dict[str, Any]]:
     experiment = results.experiment
     run, activation = experiment.pair(pair)
     found = results.sparsity(run, activation)
+    factor = final_factor(results, run).seeds
+    factors = factor if len(factor) > 1 else factor * len(experiment.seeds)
     threshold = activation.parameter if activation.name == "fatrelu" else 0.0 if activation.name == "relu" else None
     return [
         {
@@ -112,8 +115,10 @@ def points(results: Results, method: str, pair: str) -> list[dict[str, Any]]:
             "seed": seed,
             "sparsity": sparsity,
             "loss": loss,
-            "lambda": experiment.runs[run].stages[-1].peak,
+            "lambda": factor,
             "threshold": threshold,
         }
-        for seed, sparsity, loss in zip(experiment.seeds, found.sparsity.seeds, found.loss.seeds, strict=True)
+        for seed, sparsity, loss, factor in zip(
+            experiment.seeds, found.sparsity.seeds, found.loss.seeds, factors, strict=True
+        )
     ]

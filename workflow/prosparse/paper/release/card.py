@@ -9,6 +9,7 @@ from typing import Any
 from prosparse.experiment import lineage, table2_rows
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
+from prosparse.experiment.training import Stage
 from prosparse.paper.markdown import markdown_table
 from prosparse.paper.release.loading import loading
 from prosparse.paper.release.metadata import license_of, metadata
@@ -115,7 +116,7 @@ def _training(results: Results, run: str) -> Iterator[str]:
                 name,
                 str(index),
                 str(chosen.activation),
-                f"{stage.peak:g}" + ("" if stage.shape == "constant" else f" ({stage.shape})"),
+                _factor(stage, final),
                 f"{stage.until:,}",
                 f"{before:,}",
                 "" if final["lm_loss"] is None else f"{final['lm_loss']:.3f}",
@@ -136,6 +137,13 @@ def _training(results: Results, run: str) -> Iterator[str]:
             parts.append(f"{corpus} {weight:g} ({'stand-in for ' if held.stand_in else ''}{label})")
         yield ""
         yield f"Mixture `{mixture}`, by weight: {', '.join(parts)}."
+
+
+def _factor(stage: Stage, final: dict[str, Any]) -> str:
+    """Return λ at a stage's end, and how it came there."""
+    if stage.target_sparsity is not None:
+        return f"{final['lambda']:.4g} ({stage.factor_text})"
+    return f"{stage.peak:g}" + ("" if stage.shape == "constant" else f" ({stage.shape})")
 
 
 def _sparsity(results: Results, run: str, activation: Activation) -> Iterator[str]:

@@ -1,10 +1,39 @@
-"""Final sparsity over the last stage's lambda: the points of Figure 3 and claim 5."""
+"""A run's last lambda, and final sparsity over it: the points of Figure 3 and claim 5"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from prosparse.experiment.experiment import Experiment
+from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
+from prosparse.paper.results.value import Value, exact
+
+
+def final_factor_needs(experiment: Experiment, runs: Iterable[str]) -> Needs:
+    """Return what ``final_factor`` reads for these runs: the last stages that have a target instead of a lambda."""
+    last = {run: len(experiment.runs[run].stages) - 1 for run in runs}
+    steered = {run for run in last if experiment.runs[run].stages[-1].target_sparsity is not None}
+    return Needs(stages={(run, last[run]) for run in steered})
+
+
+def final_factor(results: Results, run: str) -> Value:
+    """Return lambda at a run's end: its last stage's peak, or where a target led it, as measured.
+
+    Raises:
+        MissingResult: if the last stage has a target and is not trained.
+    """
+    stages = results.experiment.runs[run].stages
+    return stage_factor(results, run, len(stages) - 1)
+
+
+def stage_factor(results: Results, run: str, index: int) -> Value:
+    """Return lambda at the end of a run's stage; raises as ``final_factor``."""
+    stage = results.experiment.runs[run].stages[index]
+    if stage.target_sparsity is None:
+        return exact(stage.peak)
+    return Value(tuple(record["final"]["lambda"] for record in results.stage(run, index)))
 
 
 def final_points(results: Results) -> list[dict[str, Any]]:
@@ -16,7 +45,7 @@ def final_points(results: Results) -> list[dict[str, Any]]:
         points.append(
             {
                 "run": name,
-                "lambda": run.stages[-1].peak,
+                "lambda": run.stages[-1].peak,  # no target: validated
                 "sparsity": measured.mean,
                 "spread": measured.spread,
                 "series": "Ours, measured",

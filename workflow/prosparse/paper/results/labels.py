@@ -77,13 +77,15 @@ def _method(experiment: Experiment, run: str) -> str:
         return chosen.label
     if not isinstance(chosen.init, RunInit):
         return "original" if chosen.activation.name == "silu" else ""
-    peak = chosen.stages[-1].peak
+    last = chosen.stages[-1]
     if any(stage.shape == "sine" for stage in chosen.stages):
         method = "ProSparse (progressive)"
+    elif last.target_sparsity is not None:
+        method = f"λ steered to {100 * last.target_sparsity:g}%"
     elif any(stage.shape == "linear" for stage in chosen.stages):
-        method = f"linear λ up to {peak:g}"
-    elif peak > 0:
-        method = f"constant λ = {peak:g}"
+        method = f"linear λ up to {last.peak:g}"
+    elif last.regularized:
+        method = f"constant λ = {last.peak:g}"
     else:
         method = UNREGULARIZED.get(chosen.activation.name, f"{activation_label(chosen.activation)} in training")
     if chosen.distillation is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
 from prosparse.paper.results.chance import originals
+from prosparse.paper.results.final_factor import final_factor, final_factor_needs
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
-from prosparse.paper.results.value import exact
 from prosparse.paper.tables.columns import BITS, FACTOR, LOSS, PERFORMANCE, SPARSITY, TOKENS
 from prosparse.paper.tables.filler import Filler
 from prosparse.paper.tables.notes import NORMALIZATION, SPREAD, budgets
@@ -16,7 +16,8 @@ from prosparse.paper.tables.table import Cell, Table
 
 def needs(experiment: Experiment) -> Needs:
     runs = {experiment.pair(pair)[0] for pair in experiment.ours.values()}
-    return Needs.of_pairs(experiment, experiment.ours.values()) | originals(experiment, [(None, run) for run in runs])
+    measured = Needs.of_pairs(experiment, experiment.ours.values()) | final_factor_needs(experiment, runs)
+    return measured | originals(experiment, [(None, run) for run in runs])
 
 
 def build(results: Results) -> Table:
@@ -28,7 +29,7 @@ def build(results: Results) -> Table:
         return table
 
     def extra(run: str, activation: Activation) -> dict[str, Cell]:
-        return {FACTOR.key: Cell(exact(experiment.runs[run].stages[-1].peak))}
+        return {FACTOR.key: Cell(final_factor(results, run))}
 
     table.notes += [SPREAD, budgets(), NORMALIZATION]
     filler = Filler(results, table)

@@ -40,7 +40,7 @@ def build(results: Results) -> Table:
     table.notes += [
         "In the order of the config, including the runs that did not help.",
         "Stages: λ and the optimizer step at which the stage ends; sine, linear: λ rises to that value in a half sine "
-        "or a line.",
+        "or a line; target: λ is steered to that sparsity.",
         f"Steps and tokens: of this run only. {published_budgets()}",
         "Sparsity (percent) and loss: on tuning rows, held-out text that no other table reports, under the activation "
         "in the second column. Training LM loss: the last value of the ledger, under the run's own activation.",
@@ -92,8 +92,7 @@ def _schedule(training: Training) -> str:
 
 def _stages(stages: list[Stage]) -> str:
     """Format stages as ``0 (100), 0.1 (150), sine 0.4 (300)``."""
-    shapes = ["" if stage.shape == "constant" else f"{stage.shape} " for stage in stages]
-    return ", ".join(f"{shape}{stage.peak:g} ({stage.until})" for shape, stage in zip(shapes, stages, strict=True))
+    return ", ".join(f"{stage.factor_text} ({stage.until})" for stage in stages)
 
 
 def needs(experiment: Experiment) -> Needs:

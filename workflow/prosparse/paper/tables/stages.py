@@ -8,6 +8,7 @@ from dataclasses import replace
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
 from prosparse.experiment.model import RunInit
+from prosparse.paper.results.final_factor import stage_factor
 from prosparse.paper.results.labels import run_label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.origins import origin_note, stands_in
@@ -92,7 +93,7 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
                 origins.setdefault(stands_in(experiment, scale, run), []).append(run)
                 final = [record["final"] for record in results.stage(run, index)]
                 values: dict[str, Value | None] = {
-                    "lambda": exact(experiment.runs[run].stages[index].peak),
+                    "lambda": stage_factor(results, run, index),
                     "accumulated_steps": exact(steps),
                     TOKENS.key: exact(amount),
                     "sparsity": final_value(final, "sparsity", 100),
@@ -107,6 +108,9 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
                     )
                     for key, value in values.items()
                 }
+                if experiment.runs[run].stages[index].target_sparsity is not None:
+                    text = experiment.runs[run].stages[index].factor_text
+                    cells["lambda"] = replace(cells["lambda"], note=f"steered to {text}; {origin}")
             else:
                 note = f"{MISSING}: no stage of this experiment stands for it"
                 cells = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.experiment import Experiment
+from prosparse.paper.results.final_factor import final_factor, final_factor_needs
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
-from prosparse.paper.results.value import exact
 from prosparse.paper.tables.by_setting import rows_needs
 from prosparse.paper.tables.columns import BITS, FACTOR, LOSS, PERFORMANCE, SPARSITY, TOKENS
 from prosparse.paper.tables.filler import Filler
@@ -16,7 +16,9 @@ from prosparse.published.tables import published_table, row_key
 
 
 def needs(experiment: Experiment) -> Needs:
-    return rows_needs(experiment, "table5_constant_factor")
+    keys = {row_key("table5_constant_factor", row) for row in published_table("table5_constant_factor")}
+    runs = {experiment.pair(pair)[0] for key, pair in experiment.rows.items() if key in keys}
+    return rows_needs(experiment, "table5_constant_factor") | final_factor_needs(experiment, runs)
 
 
 def build(results: Results) -> Table:
@@ -31,7 +33,7 @@ def build(results: Results) -> Table:
     )
 
     def extra(run: str, activation: Activation) -> dict[str, Cell]:
-        return {FACTOR.key: Cell(exact(results.experiment.runs[run].stages[-1].peak))}
+        return {FACTOR.key: Cell(final_factor(results, run))}
 
     for row in published_table("table5_constant_factor"):
         constant = row["lambda"] != "ProSparse"

@@ -1,0 +1,201 @@
+"""The controller on simulated plants: sparsity follows ln lambda along a line, with lags and noise."""
+
+import dataclasses
+import itertools
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+
+from prosparse.method import controller
+from prosparse.method.controller import GAIN, Controller, State, logit
+
+MOMENTUM = 10  # steps by which Adam's first moment lags behind
+START = logit(0.7)
+
+
+def cosine(steps):
+    return [0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps)]
+
+
+def constant(steps):
+    return [1.0] * steps
+
+
+@dataclasses.dataclass
+class Plant:
+    """logit(sparsity) = start + softplus(slope (ln lambda - threshold)), after a lag that grows as the rate falls."""
+
+    slope: float
+    lag: float
+    threshold: float = 0.0
+    noise: float = 0.0  # standard deviation of a batch's sparsity at 90%, in points
+    creep: float = 0.0  # more of the same after a lag eight times as long, as a share
+
+    def __post_init__(self):
+        self.moment, self.fast, self.slow = None, 0.0, 0.0
+        self.random = random.Random(0)
+
+    @property
+    def sparsity(self):
+        return 1 / (1 + math.exp(-(START + self.fast + self.creep * self.slow)))
+
+    def measured(self):
+        share = self.sparsity
+        return share + self.random.gauss(0, self.noise / 100) * share * (1 - share) / 0.09
+
+    def step(self, factor, rate):
+        distance = 3 * self.slope * (math.log(factor or 1e-9) - self.threshold)
+        risen = (math.log1p(math.exp(distance)) if distance < 30 else distance) / 3
+        self.moment = risen if self.moment is None else self.moment + (risen - self.moment) / MOMENTUM
+        self.fast += rate * (self.moment - self.fast) / self.lag
+        self.slow += rate * (self.moment - self.slow) / (8 * self.lag)
+
+
+def steered(plant, target, rates, l1=0.1):
+    """Sparsity after each step and the lambda that it ran with; an L1 of 0.1 nats makes lambda start at 1."""
+    steering, state, factor = Controller(target, sum(rates)), None, 0.0
+    sparsity, factors = [], []
+    for rate in rates:
+        measured = plant.measured()
+        plant.step(factor, rate)
+        sparsity.append(plant.sparsity)
+        factors.append(factor)
+        state = steering.begin(factor, measured, l1) if state is None else steering.advance(state, measured, rate)
+        factor = state.factor
+    return sparsity, factors
+
+
+PLANTS = [(0.4, 20), (0.5, 50), (0.7, 30), (1.0, 30), (1.0, 100), (1.5, 50), (1.5, 150), (0.6, 200)]
+
+
+def within_reach(steps, rates):
+    """Plants whose lag is at most a fifth of the run, in short runs also with a near threshold, without creep."""
+    plants = [(slope, lag) for slope, lag in PLANTS if 5 * lag <= sum(rates(steps))]
+    return itertools.product(plants, (-0.5, 1.0) if steps < 1500 else (1.0,), (0.0, 0.4) if steps < 1500 else (0.4,))
+
+
+@pytest.mark.parametrize("rates", [cosine, constant])
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
+@pytest.mark.parametrize(
+    ("steps", "noise", "tolerance"), [(200, 0.3, 2.0), (500, 1.0, 1.0), (1500, 1.0, 0.5), (5000, 0.5, 0.3)]
+)
+def test_ends_at_the_target_and_does_not_oscillate(steps, noise, tolerance, target, rates):
+    tried = 0
+    for (slope, lag), threshold, creep in within_reach(steps, rates):
+        plant = Plant(slope, lag, threshold, noise, creep)
+        sparsity, _ = steered(plant, target, rates(steps))
+        last = sparsity[-steps // 10 :]
+        assert 100 * abs(sparsity[-1] - target) < tolerance, plant
+        assert 100 * (max(last) - min(last)) < 1, plant
+        assert 100 * (max(sparsity) - target) < 2, plant
+        tried += 1
+    assert tried >= 4
+
+
+def test_what_multiplies_lambda_by_a_constant_in_every_step_oscillates():
+    """ReMoE's rule on a plant that the controller holds: a difference in kind, not in constants."""
+
+    def swing(factors_to_sparsity):
+        last = factors_to_sparsity[-100:]
+        return 100 * (max(last) - min(last))
+
+    rates, plant, factor, signs = constant(1000), Plant(1.0, 50), 1.0, []
+    for rate in rates:
+        plant.step(factor, rate)
+        factor *= 1.2 if plant.sparsity < 0.9 else 1 / 1.2
+        signs.append(plant.sparsity)
+    assert swing(signs) > 5
+    assert swing(steered(Plant(1.0, 50), 0.9, rates)[0]) < 0.1
+
+
+def closed_loop(slope, lag, integral_time):
+    """Poles of plant, momentum, smoothing and PI, per step: s (1+Ls) (1+10s) (1+5s) T + K k (1 + T s)."""
+    lags = np.polymul(np.polymul([lag, 1], [MOMENTUM, 1]), [controller.SMOOTHING, 1])
+    loop = GAIN * slope * np.array([integral_time, 1])
+    return np.roots(np.polyadd(np.polymul(lags, [integral_time, 0]), loop))
+
+
+def test_closed_loop_is_stable_and_damped_in_theory():
+    """All poles have a damping ratio above 0.25: a swing falls to a fifth within its period."""
+    for slope, lag in itertools.product((0.3, 0.7, 1.0, 1.5), (30, 50, 100, 200)):
+        poles = closed_loop(slope, lag, max(lag / 2, controller.SHORTEST_INTEGRAL_TIME))
+        assert poles.real.max() < 0, (slope, lag)
+        assert (-poles.real / np.abs(poles)).min() > 0.25, (slope, lag)
+
+
+@pytest.mark.parametrize("lag", [10, 30, 100])
+def test_limit_of_stability_by_routh(lag):
+    """Without the integral, the loop of three lags is unstable for K k > 4.5 + 0.3 L + 15 / L, as the module says."""
+    lags = np.polymul(np.polymul([lag, 1], [MOMENTUM, 1]), [controller.SMOOTHING, 1])
+    limit = 4.5 + 0.3 * lag + 15 / lag
+    for share, stable in ((0.99, True), (1.01, False)):
+        poles = np.roots(np.polyadd(lags, [share * limit]))
+        assert (poles.real.max() < 0) == stable
+
+
+def test_error_decays_as_the_closed_form_says():
+    """Long after the rise, the slowest pole rules: with T >> L, the error falls by e in T (1 + K k) / (K k) steps."""
+    slope, duration = 0.5, 100_000
+    steering, integral_time = Controller(0.9, duration), controller.INTEGRAL_TIME * duration
+    held = State(0.0, 0.0, START, logit(0.9), time=0.7 * duration, steps=10)
+    position, errors = logit(0.9), []
+    wrong = -0.2 / slope  # the plant's line lies so much off
+    for _ in range(30_000):
+        position += (logit(0.9) + slope * (held.log_factor - controller.FEEDFORWARD * (logit(0.9) - START) + wrong)
+                     - position) / 20  # fmt: skip
+        held = steering.advance(held, 1 / (1 + math.exp(-position)), 1.0)
+        errors.append(abs(logit(0.9) - position))
+    expected = integral_time * (1 + GAIN * slope) / (GAIN * slope)
+    found = 10_000 / math.log(errors[15_000] / errors[25_000])
+    assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_lambda_starts_where_the_term_is_a_tenth_of_a_nat_or_at_the_previous_lambda():
+    steering = Controller(0.9, 100)
+    assert steering.begin(0.0, 0.7, 0.5).factor == pytest.approx(0.2)
+    assert steering.begin(0.8, 0.7, 0.5).factor == pytest.approx(0.8)
+    assert steering.begin(0.1, 0.7, 0.5).factor == pytest.approx(0.2)
+    assert math.isfinite(steering.begin(0.0, 1.0, 0.0).factor)
+
+
+def test_lambda_is_bounded_where_the_plant_does_not_respond():
+    """Neither a plant that stays dense nor one that is sparser than the target makes lambda run away."""
+    for stays, bound in ((0.5, controller.MOST), (0.99, controller.LEAST)):
+        steering = Controller(0.9, 20_000)
+        state = steering.begin(0.0, stays, 0.1)
+        before = state.log_factor
+        for _ in range(20_000):
+            state = steering.advance(state, stays, 1.0)
+            assert abs(state.log_factor - before) <= controller.LARGEST_CHANGE + 1e-12
+            before = state.log_factor
+        assert state.factor == pytest.approx(bound)
+        # and it is back within a few steps of the plant's answer, for what it summed up is bounded, too
+        other = 0.99 if stays == 0.5 else 0.5
+        for _ in range(150):
+            state = steering.advance(state, other, 1.0)
+        assert (state.factor < bound / 10) if stays == 0.5 else (state.factor > 10 * bound)
+
+
+def test_without_a_learning_rate_lambda_stands_still():
+    """At the end of a cosine schedule, an error that nothing can correct does not wind lambda up."""
+    steering = Controller(0.9, 1000)
+    state = State(0.0, 1.0, START, logit(0.85), integral=0.3, time=1000, steps=1000)
+    for _ in range(50):
+        state = steering.advance(state, 0.85, 0.0)  # lambda takes the place that the error assigns
+    settled = state.factor
+    for _ in range(1000):
+        state = steering.advance(state, 0.85, 0.0)
+    assert state.factor == pytest.approx(settled, rel=1e-9)
+
+
+def test_state_survives_json_bit_for_bit():
+    steering, noise = Controller(0.9, 77.7), random.Random(1)
+    state = other = steering.begin(0.0, 0.712345678901, 0.7)
+    for _ in range(50):
+        sparsity = noise.uniform(0.6, 0.9)
+        state = steering.advance(state, sparsity, 0.7)
+        other = steering.advance(State(**json.loads(json.dumps(dataclasses.asdict(other)))), sparsity, 0.7)
+    assert state == other
