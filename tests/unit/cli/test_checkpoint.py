@@ -73,6 +73,7 @@ def test_substitute_train_and_sparsity(own, capsys):
     shares = re.findall(r"^  layer +\d+ +([\d.]+)%  (█*)", out, re.M)
     assert len(shares) >= 4
     assert all(len(bar) == math.floor(float(share) * 0.4 + 1e-6) for share, bar in shares if float(share) % 2.5 > 0.2)
+    assert len(re.findall(r"^  layer +\d+ .*  [\d.]+% dead$", out, re.M)) == len(shares)
     assert "fatrelu-0.1: sparsity" in out
 
 

@@ -9,7 +9,7 @@ import torch
 
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.specifications import MeasuredCorpus, MeasuredStage, StageSparsitySpecification
-from prosparse.measure.sparsity import measure, measure_corpora, measure_stages
+from prosparse.measure.sparsity import ActiveNeurons, measure, measure_corpora, measure_stages
 from prosparse.method.activations import gated_ffns, substitute
 
 ROWS = torch.randint(0, 64, (7, 16), generator=torch.Generator().manual_seed(3))
@@ -46,6 +46,47 @@ def test_against_a_brute_force_count(tiny_llama, activation):
     assert found["tokens"] == 7 * 15
     if activation == "silu":
         assert found["sparsity"] == 0
+
+
+def dead_by_hand(model, rows):
+    """Each layer's share of neurons with x1 = 0 for every token, from the FFN's formula with HF's own modules."""
+    inputs = []
+    hooks = [layer.mlp.register_forward_pre_hook(lambda m, i: inputs.append((m, i[0]))) for layer in model.model.layers]
+    with torch.no_grad():
+        model(input_ids=rows)
+    for hook in hooks:
+        hook.remove()
+    shares = []
+    for mlp, hidden in inputs:
+        x1 = mlp.act_fn(mlp.gate_proj(hidden)) * mlp.up_proj(hidden)
+        shares.append(sum(not x1[..., neuron].any() for neuron in range(x1.shape[-1])) / x1.shape[-1])
+    return shares
+
+
+@pytest.mark.parametrize("activation", ["relu", "fatrelu-0.5", "silu"])
+def test_dead_neurons_against_a_direct_count(tiny_llama, tmp_path, activation):
+    """Over all corpora of the mixture together; a corpus that is only reported wakes no neuron."""
+    model = tiny_llama("relu").eval()
+    for name, rows in (("a", ROWS[:2]), ("b", ROWS[2:3]), ("other", ROWS[3:])):
+        datasets.Dataset.from_dict({"input_ids": rows.tolist()}).save_to_disk(tmp_path / name / "heldout")
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"heldout_bytes_per_token": 2.0}))
+    corpora = {
+        name: MeasuredCorpus(stands_for=name, weight=weight) for name, weight in (("a", 2), ("b", 1), ("other", 0))
+    }
+    (found,) = measure_corpora(model, [Activation.parse(activation)], corpora, tmp_path)
+    expected = dead_by_hand(model, ROWS[:3])
+    assert found["dead_neurons"] == pytest.approx(expected, abs=1e-12)
+    if activation == "silu":
+        assert expected == [0, 0]
+    if activation == "fatrelu-0.5":
+        assert sum(dead_by_hand(model, ROWS)) < sum(expected)
+    neurons = ActiveNeurons(model)
+    for row in ROWS[:3]:  # one call per row: what was active stays active
+        with neurons.noting():
+            model(input_ids=row[None])
+    assert neurons.dead() == pytest.approx(expected, abs=1e-12)
+    model(input_ids=ROWS)  # outside the block
+    assert neurons.dead() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])

@@ -18,7 +18,7 @@ from prosparse.data.tokens import predicted_bytes, spread
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.training_free import Method
 from prosparse.inference.rounded import round_weights
-from prosparse.measure.sparsity import measure
+from prosparse.measure.sparsity import ActiveNeurons, measure
 from prosparse.measure.training_free import calibration_rows, within_cost
 from prosparse.method.activations import substitute
 from prosparse.method.cutting import calibrate, cutting
@@ -81,10 +81,18 @@ def print_sparsity(wanted: Measurement) -> None:
     bytes_per_token = predicted_bytes(text, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
     for activation in wanted.activations or [own_activation(model.config)]:
         substitute(model, activation)
-        _print(str(activation), measure(model, rows, batch_size=1), bytes_per_token)
+        _print(str(activation), _measured(model, rows), bytes_per_token)
         for label, chosen in _settings(model, wanted.training_free, calibration):
             with cutting(model, chosen):
-                _print(label, measure(model, rows, batch_size=1, of_inputs=True), bytes_per_token)
+                _print(label, _measured(model, rows, of_inputs=True), bytes_per_token)
+
+
+def _measured(model: PreTrainedModel, rows: Tensor, of_inputs: bool = False) -> dict[str, Any]:
+    """Measure the rows, and each layer's share of dead neurons: those that no token activates."""
+    neurons = ActiveNeurons(model)
+    with neurons.noting():
+        found = measure(model, rows, batch_size=1, of_inputs=of_inputs)
+    return {**found, "dead_neurons": neurons.dead()}
 
 
 def _calibration_files(training_free: TrainingFree, measured: list[Path]) -> list[Path]:
@@ -114,15 +122,18 @@ def _print(label: str, found: dict[str, Any], bytes_per_token: float) -> None:
     print(
         f"{label}: sparsity {100 * found['sparsity']:.2f}%{inputs} | loss {found['loss']:.4f} nats per token, "
         f"{found['loss'] / math.log(2) / bytes_per_token:.4f} bits per byte | {found['tokens']:,} tokens",
-        *_bars(found["layer_sparsity"]),
+        *_bars(found["layer_sparsity"], found["dead_neurons"]),
         sep="\n",
         flush=True,
     )
 
 
-def _bars(layers: list[float]) -> list[str]:
-    """Draw each layer's sparsity, the first layer above."""
-    return [f"  layer {index:3}  {100 * share:5.1f}%  {_bar(share)}" for index, share in enumerate(layers)]
+def _bars(layers: list[float], dead: list[float]) -> list[str]:
+    """Draw each layer's sparsity, the first layer above, and print its dead neurons behind the bar."""
+    return [
+        f"  layer {index:3}  {100 * share:5.1f}%  {_bar(share):{BAR}}  {100 * none:.1f}% dead"
+        for index, (share, none) in enumerate(zip(layers, dead, strict=True))
+    ]
 
 
 def _bar(share: float) -> str:

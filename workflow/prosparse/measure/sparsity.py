@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,36 @@ class ZeroCounter:
             for counts, elements in zip(self._non_zeros, self._elements, strict=True)
         ]
         return torch.stack(shares)
+
+
+class ActiveNeurons:
+    """Notes which neurons of every gated FFN are ever active: those of the others, x1 is zero for all tokens."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._ffns = gated_ffns(model)
+        self._active: list[Tensor | None] = [None] * len(self._ffns)  # per layer: [neurons]
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what is active inside this block."""
+        hooks = [ffn.down_proj.register_forward_pre_hook(self._hook(layer)) for layer, ffn in enumerate(self._ffns)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, layer: int) -> Any:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            active = (inputs[0] != 0).flatten(0, -2).any(0)
+            before = self._active[layer]
+            self._active[layer] = active if before is None else before | active
+
+        return note
+
+    def dead(self) -> list[float]:
+        """Return each layer's share of neurons that were never active, 0 to 1."""
+        return [1 - active.double().mean().item() for active in self._active if active is not None]
 
 
 @torch.inference_mode()
@@ -139,11 +169,17 @@ class MeasuredText:
 
 
 def measure_text(model: PreTrainedModel, text: MeasuredText, label: str, of_inputs: bool = False) -> dict[str, Any]:
-    """Measure a model on every corpus, and print a line under this label; the average is weighted by the mixture."""
+    """Measure a model on every corpus, and print a line under this label.
+
+    Averages are weighted by the mixture; ``dead_neurons`` is each layer's share of neurons that no token of the
+    mixture's rows activates.
+    """
     measured: dict[str, dict[str, Any]] = {}
+    neurons = ActiveNeurons(model)
     started = time.perf_counter()
     for name, corpus in text.corpora.items():
-        values = measure(model, text.rows[name], BATCH_SIZE, of_inputs)
+        with neurons.noting() if corpus.weight > 0 else nullcontext():
+            values = measure(model, text.rows[name], BATCH_SIZE, of_inputs)
         measured[name] = {
             "stands_for": corpus.stands_for,
             **values,
@@ -158,7 +194,7 @@ def measure_text(model: PreTrainedModel, text: MeasuredText, label: str, of_inpu
         f"{total:,} tokens in {seconds:.1f} s",
         flush=True,
     )
-    return {**averaged, "corpora": measured}
+    return {**averaged, "dead_neurons": neurons.dead(), "corpora": measured}
 
 
 def measure_stages(
