@@ -62,7 +62,13 @@ def test_needs_cover_what_is_read(synthetic):
     complete = claims.judge(synthetic.results)
     needs = claims.CLAIMS.all_needs(synthetic.experiment)
     for kind, paths in needs.files(synthetic.layout).items():
-        assert paths or kind in ("precision", "predicted_benchmarks", "trained_operators", "training"), kind
+        assert paths or kind in (
+            "precision",
+            "predicted_benchmarks",
+            "trained_operators",
+            "training",
+            "training_free",
+        ), kind
     kept = {p for paths in needs.files(synthetic.layout).values() for p in paths}
     for path in (synthetic.directory / "measurements").rglob("*.json"):
         if path not in kept:

@@ -39,7 +39,7 @@ def test_search_log_of_starts(synthetic):
     raw["runs"]["final-1"]["init"]["stage"] = 2
     raw["runs"]["final-1"]["training"] = {"schedule": "wsd", "decay_share": 0.2}
     raw["runs"]["final-1"]["stages"] = [{"until": 30, "peak": 0.1, "shape": "linear"}, {"until": 60, "peak": 0.1}]
-    raw |= {"search": ["final-1", "base"], "rows": {}, "ours": {}, "figures": {}}
+    raw |= {"search": ["final-1", "base"], "rows": {}, "ours": {}, "figures": {}, "schedules": {}}
     table = TABLES.build("search", Synthetic(synthetic.directory, raw).write().results)
     starts = [row.cells["start"].text for row in table.rows]
     assert starts[0] == "progressive stage 2"
