@@ -23,6 +23,7 @@ prompt = {"input_ids": torch.tensor([[0, 5, 9]]), "max_new_tokens": 4}
 gate_proj, up_proj = (getattr(model.model.layers[0].mlp, name).bfloat16() for name in ("gate_proj", "up_proj"))
 down_weight_transposed = model.model.layers[0].mlp.down_proj.weight.detach().bfloat16().T.contiguous()
 x, threshold = torch.randn(2, 32).bfloat16(), 0.0
+rows = torch.randint(9, (2, 8))
 model = transformers.AutoModelForCausalLM.from_pretrained("relu")
 """
 

@@ -20,7 +20,7 @@ def test_dense_reads_every_weight_but_the_embedding_and_the_norms():
         model = build(CONFIGS[name], "relu")
         matrices = sum(p.numel() for n, p in model.named_parameters() if "norm" not in n and "embed" not in n)
         decoder = prepare(model)
-        assert bytes_of_a_token(decoder, "dense", torch.zeros(LAYERS, 4), context=0)["all"] == 4 * matrices
+        assert bytes_of_a_token(decoder, "dense", torch.zeros(LAYERS, 6), context=0)["all"] == 4 * matrices
 
 
 @pytest.mark.parametrize("form", [None, FORMATS["q4_0"]])

@@ -43,16 +43,24 @@ def build(results: Results) -> Drawn:
         )
         for index, (label, models) in enumerate(panels.items())
     ]
-    lines = [alt.hconcat(*drawn[start : start + columns], spacing=30) for start in range(0, len(drawn), columns)]
-    chart = alt.vconcat(*lines, spacing=18).properties(
-        title=chart_title(
-            results,
-            text,
-            "Bars: medians over prompts. Black lines: the bound, at which memory delivers the bytes that a token "
-            "needs; no kernel can beat it while the weights come from memory. llama.cpp's is that of our dense mode. "
-            "Each panel has its own axis.",
-            *(f"{decoding.conditions[0].upper()}{decoding.conditions[1:]}." for decoding in _distinct(decodings)),
-            wrap=135,
+    lines = [
+        alt.hconcat(*drawn[start : start + columns], spacing=30).resolve_scale(yOffset="independent")
+        for start in range(0, len(drawn), columns)
+    ]
+    # a panel has only the precisions that its model was decoded in
+    chart = (
+        alt.vconcat(*lines, spacing=18)
+        .resolve_scale(yOffset="independent")
+        .properties(
+            title=chart_title(
+                results,
+                text,
+                "Bars: medians over prompts. Black lines: the bound, at which memory delivers the bytes that a token "
+                "needs; no kernel can beat it while the weights come from memory. llama.cpp's is that of our dense "
+                "mode. Each panel has its own axis.",
+                *(f"{decoding.conditions[0].upper()}{decoding.conditions[1:]}." for decoding in _distinct(decodings)),
+                wrap=135,
+            )
         )
     )
     return chart, {"data": rows}

@@ -79,7 +79,7 @@ def _panel(rows: list[dict[str, Any]], comparison: Comparison, at: float) -> Any
         title=None,
         axis=alt.Axis(labels=is_first, ticks=False, labelLimit=300),
     )
-    x = alt.X("difference:Q", title="nats/token", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
+    x = alt.X("difference:Q", title="nats/token", scale=alt.Scale(domain=_domain(shown)), axis=alt.Axis(tickCount=5))
     points = alt.Chart(alt.Data(values=[row for row in shown if row["difference"] is not None]))
     absent = [
         {"method": row["method"], "text": "missing", "difference": 0}
@@ -101,3 +101,11 @@ def _panel(rows: list[dict[str, Any]], comparison: Comparison, at: float) -> Any
         height=ROW_HEIGHT * len(comparison.methods),
         title=alt.TitleParams(f"at {at:g}% sparsity", fontSize=13, fontWeight="normal", anchor="start"),
     )
+
+
+def _domain(rows: list[dict[str, Any]]) -> list[float]:
+    """Return the range of the differences and their intervals, with 0 and a margin."""
+    ends = [row[key] for row in rows for key in ("difference", "lower", "upper") if row[key] is not None]
+    low, high = min([0, *ends]), max([0, *ends])
+    margin = 0.05 * (high - low) or 0.01
+    return [low - margin, high + margin]
