@@ -73,8 +73,12 @@ def test_answers_are_lm_evals(kind: str, until: list[str]) -> None:
     model = tiny_for(tokenizer, seed=2)
     expected = answers(theirs(model, tokenizer), [for_theirs(tokenizer, prompt) for prompt in prompts], until)
     found = answers(LanguageModel(model, tokenizer, batch_tokens=80), prompts, until)
-    # decoded without its prompt, as in lm-eval, an answer has lost its first space, or begins within a word by ##
-    assert [text.removeprefix(" ") for text in found] == [re.sub(r"^( |##)", "", text) for text in expected]
+    # decoded without its prompt, as in lm-eval, an answer has lost its first space, begins within a word by ##, or with
+    # an apostrophe that the clean-up could not join to the prompt
+    begun = [re.sub(r"^( |##)", "", text) for text in expected]
+    assert [text.removeprefix(" ") for text in found] == [
+        re.sub("^' ", "'", text) if kind == "word_piece" else text for text in begun
+    ]
     assert any(found)
 
 
