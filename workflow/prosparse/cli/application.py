@@ -86,11 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
     if ignored := environment.settle_launcher():
         print(f"prosparse: {ignored}", file=sys.stderr)
     try:
-        with _command().make_context("prosparse", list(words)) as context:
-            status = _command().invoke(context)
+        try:
+            with _command().make_context("prosparse", list(words)) as context:
+                status = _command().invoke(context)
+        except typer.Exit as ended:
+            status = ended.exit_code
         sys.stdout.flush()  # a reader that has gone is noticed here
         return status or 0
-    except typer.Exit as ended:
-        return ended.exit_code
     except BaseException as error:
-        return exit.status(error, in_step=words[:1] == ["step"], with_traceback="--traceback" in own)
+        status = exit.status(error, in_step=words[:1] == ["step"], with_traceback="--traceback" in own)
+        exit.discard_unwritten()
+        return status

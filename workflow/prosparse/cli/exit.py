@@ -30,8 +30,6 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # the reader has gone; keep the interpreter's last flush from complaining
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NO_READER
     if not isinstance(error, Exception):
         raise error
@@ -56,6 +54,14 @@ def status(error: BaseException, in_step: bool, with_traceback: bool) -> int:
         file=sys.stderr,
     )
     return INTERNAL
+
+
+def discard_unwritten() -> None:
+    """Keep the interpreter's last flush from failing on what a full disk or a reader that has gone did not take."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def in_one_line(text: str) -> str:
