@@ -115,15 +115,20 @@ def test_relu_checkpoint_opens_in_the_stock_loader(tiny_llama, tmp_path):
     assert torch.equal(LlamaForCausalLM.from_pretrained(tmp_path)(TOKENS).logits, model(TOKENS).logits)
 
 
-def test_x1_is_equation_2(tiny_llama):
-    model = tiny_llama("silu")
-    substitute(model, Activation(name="fatrelu", parameter=0.2))
+def inputs_and_x1(model):
+    """Every gated FFN with its input and its x1."""
     seen = []
     for ffn in gated_ffns(model):
         ffn.module.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
         ffn.down_proj.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
     model(TOKENS)
-    for ffn, x, x1 in zip(gated_ffns(model), seen[::2], seen[1::2], strict=True):
+    return zip(gated_ffns(model), seen[::2], seen[1::2], strict=True)
+
+
+def test_x1_is_equation_2(tiny_llama):
+    model = tiny_llama("silu")
+    substitute(model, Activation(name="fatrelu", parameter=0.2))
+    for ffn, x, x1 in inputs_and_x1(model):
         gate = x @ ffn.module.gate_proj.weight.T
         s = torch.where(gate >= 0.2, gate, torch.zeros(()))
         assert torch.allclose(x1, s * (x @ ffn.module.up_proj.weight.T))
@@ -160,12 +165,7 @@ def test_x1_in_float64(family, activation):
     """From the weights themselves, with gate and up projection apart or fused."""
     model = FAMILIES[family]().double()
     substitute(model, Activation(name=activation))
-    seen = []
-    for ffn in gated_ffns(model):
-        ffn.module.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
-        ffn.down_proj.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
-    model(TOKENS)
-    for ffn, x, x1 in zip(gated_ffns(model), seen[::2], seen[1::2], strict=True):
+    for ffn, x, x1 in inputs_and_x1(model):
         expected = X1[activation](x @ ffn.gate_weight.T, x @ ffn.up_weight.T)
         torch.testing.assert_close(x1, expected, rtol=1e-12, atol=1e-14)
         share = (x1 == 0).double().mean()

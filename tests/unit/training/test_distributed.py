@@ -120,8 +120,8 @@ def alone(root):
     run(root, specification(micro_batch_size=4), "alone")
     run(root, specification(start=MINICPM, micro_batch_size=4), "minicpm alone")
     run(root, specification(share=0.5, micro_batch_size=4), "distilled alone", teacher=root / "alone")
-    run(root, specification(activation="drelu", micro_batch_size=4), "drelu alone")
-    run(root, specification(STEERED, micro_batch_size=4), "steered alone")
+    run(root, specification(activation="drelu", micro_batch_size=4), "drelu, one process")
+    run(root, specification(STEERED, micro_batch_size=4), "steered, one process")
     with noted_dtypes(root / "bfloat16 alone.json"):
         run(root, specification(precision="bfloat16"), "bfloat16 alone")
     return root
@@ -157,12 +157,12 @@ EQUAL = {
     "FSDP of MiniCPM": ("minicpm alone", {"start": MINICPM, "fsdp": True}),
     "DDP, distilled": ("distilled alone", {"share": 0.5}),
     "FSDP, distilled": ("distilled alone", {"share": 0.5, "fsdp": True}),
-    "DDP, steered": ("steered alone", {"stages": STEERED, "micro_batch_size": 1}),
-    "FSDP, steered": ("steered alone", {"stages": STEERED, "fsdp": True}),
+    "DDP, steered": ("steered, one process", {"stages": STEERED, "micro_batch_size": 1}),
+    "FSDP, steered": ("steered, one process", {"stages": STEERED, "fsdp": True}),
     "FSDP, compiled": ("alone", {"compile": True, "fsdp": True}),
     "FSDP, compiled, recomputing": ("alone", {"compile": True, "activation_checkpointing": True, "fsdp": True}),
     "FSDP, dReLU": (  # compiled and recomputing too
-        "drelu alone",
+        "drelu, one process",
         {"activation": "drelu", "compile": True, "activation_checkpointing": True, "fsdp": True},
     ),
 }

@@ -44,7 +44,7 @@ def test_ledger_holds_the_lambda_that_the_controller_gives_for_its_sparsities(wh
     rates = [step / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 18)) for step in range(20)]
     rows = ledger(whole)
     assert [row["learning_rate"] for row in rows] == pytest.approx([1e-2 * rate for rate in rates])
-    assert [row["lambda"] for row in rows[:7]] == [0, 0, 0, 0.2, 0.2, 0.2, 0.2]  # goes on from the previous peak
+    assert [row["lambda"] for row in rows[:7]] == [0, 0, 0, 0.2, 0.2, 0.2, 0.2]  # continues from the previous peak
     previous = 0.2
     for target, start, end in ((0.7, 6, 12), (0.8, 12, 20)):
         controller = Controller(target, sum(rates[start:end]))

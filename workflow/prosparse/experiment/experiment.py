@@ -146,7 +146,7 @@ class Experiment(Section):
             for run_name in getattr(self.figures, key):
                 check_known(run_name, self.runs, f"figures.{key}")
         for run_name in self.figures.final_factor:
-            if self.runs[run_name].stages[-1].target_sparsity is not None:
+            if self.runs[run_name].stages[-1].steered:
                 raise ValueError(f"figures.final_factor: {run_name} ends with a target_sparsity; allowed: with a peak")
         for label, frontier in self.figures.frontier.items():
             self.pair(frontier.original, f"figures.frontier.{label}.original")

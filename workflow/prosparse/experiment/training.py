@@ -48,9 +48,14 @@ class Stage(Section):
         return values
 
     @property
+    def steered(self) -> bool:
+        """Whether λ follows measured sparsity instead of a formula."""
+        return self.target_sparsity is not None
+
+    @property
     def regularized(self) -> bool:
         """Whether λ is above 0 at its end."""
-        return self.peak > 0 or self.target_sparsity is not None
+        return self.peak > 0 or self.steered
 
     @property
     def factor_text(self) -> str:
@@ -167,11 +172,11 @@ class Recipe(Section):
                     f"stages.{index}: stage {index - 1} has target_sparsity {previous.target_sparsity:g}, so this one "
                     f"needs a target_sparsity of at least {previous.target_sparsity:g} instead of a peak"
                 )
-            if stage.target_sparsity is not None and self.activation.name == "silu":
+            if stage.steered and self.activation.name == "silu":
                 raise ValueError(
                     f"stages.{index}.target_sparsity: silu has no zeros to steer; allowed is any other activation"
                 )
-            if index and stage.target_sparsity is None and stage.peak < previous.peak:
+            if index and not stage.steered and stage.peak < previous.peak:
                 raise ValueError(
                     f"stages.{index}.peak is {stage.peak:g}: peaks must not fall (before: {previous.peak:g})"
                 )

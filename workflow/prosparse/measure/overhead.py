@@ -138,8 +138,7 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
         return run
 
     last = specification.stages[-1]
-    steered = last.target_sparsity is not None
-    peak = 1.0 if steered else last.peak  # any lambda above 0 costs the same
+    peak = 1.0 if last.steered else last.peak  # any lambda above 0 costs the same
     arms = {
         "plain": regularized_step(0, False),
         "regularized": regularized_step(peak, False),
@@ -151,7 +150,7 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
     optimizer.zero_grad()
     cost = slowdown(seconds["regularized"], seconds["plain"])
     measured = slowdown(seconds["regularized_and_measured"], seconds["plain"])
-    share = 1.0 if steered else 1 / settings.log_every
+    share = 1.0 if last.steered else 1 / settings.log_every
     limit = [part / whole for part, whole in zip(seconds["linear_layers"], seconds["plain"], strict=True)]
     return {
         "lambda": peak,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,16 @@ from prosparse.system import identity
 BATCH_SIZE = 16  # sequences per forward pass
 
 
+@contextmanager
+def _watching(modules: Sequence[nn.Module], watch: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Call ``watch(layer, input)`` before each forward pass of every module, one per layer, inside this block."""
+    with ExitStack() as hooks:
+        for layer, module in enumerate(modules):
+            hook = module.register_forward_pre_hook(lambda _, inputs, layer=layer: watch(layer, inputs[0]))
+            hooks.callback(hook.remove)
+        yield
+
+
 class ZeroCounter:
     """Counts exact zeros per sequence in the input of every module, one per layer."""
 
@@ -37,23 +47,15 @@ class ZeroCounter:
     @contextmanager
     def counting(self, sequences: int) -> Iterator[None]:
         """Count inside this block, which computes one batch of ``sequences`` sequences."""
-        hooks = [
-            module.register_forward_pre_hook(self._hook(layer, sequences)) for layer, module in enumerate(self._modules)
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
-    def _hook(self, layer: int, sequences: int) -> Any:
-        def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            values = inputs[0].reshape(sequences, -1)
+        def count(layer: int, inputs: Tensor) -> None:
+            values = inputs.reshape(sequences, -1)
             # keep the counts tensors: no synchronisation with a GPU here
             self._non_zeros[layer].append(torch.count_nonzero(values, dim=1))
             self._elements[layer] = values.shape[1]
 
-        return count
+        with _watching(self._modules, count):
+            yield
 
     def sparsity(self) -> Tensor:
         """Return the share of zeros, 0 to 1, as ``[layers, sequences]`` in float64."""
@@ -68,26 +70,20 @@ class ActiveNeurons:
     """Notes which neurons of every gated FFN are ever active: those of the others, x1 is zero for all tokens."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._ffns = gated_ffns(model)
-        self._active: list[Tensor | None] = [None] * len(self._ffns)  # per layer: [neurons]
+        self._modules = [ffn.down_proj for ffn in gated_ffns(model)]
+        self._active: list[Tensor | None] = [None] * len(self._modules)  # per layer: [neurons]
 
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note what is active inside this block."""
-        hooks = [ffn.down_proj.register_forward_pre_hook(self._hook(layer)) for layer, ffn in enumerate(self._ffns)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
-    def _hook(self, layer: int) -> Any:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            active = (inputs[0] != 0).flatten(0, -2).any(0)
+        def note(layer: int, inputs: Tensor) -> None:
+            active = (inputs != 0).flatten(0, -2).any(0)
             before = self._active[layer]
             self._active[layer] = active if before is None else before | active
 
-        return note
+        with _watching(self._modules, note):
+            yield
 
     def dead(self) -> list[float]:
         """Return each layer's share of neurons that were never active, 0 to 1."""

@@ -36,7 +36,7 @@ SHORTEST_INTEGRAL_TIME = 30
 SMOOTHING = 5
 #: Largest change of ln lambda in a step.
 LARGEST_CHANGE = 0.1
-#: Where lambda starts, as its L1 term in nats. In our runs sparsity responds from 0.1 to 0.3 nats on, whatever the
+#: Where lambda starts, as its L1 term in nats. In our runs, sparsity responds from 0.1 to 0.3 nats on, in every
 #: model, and stays below 0.5 nats.
 FIRST_TERM = 0.1
 #: Bounds of lambda as multiples of where it started.

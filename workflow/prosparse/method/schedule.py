@@ -22,6 +22,11 @@ def stage_at(stages: Sequence[Stage], step: float) -> tuple[int, int]:
     raise ValueError(f"step {step} lies outside the schedule's (0, {start}]")
 
 
+def steered_at(stages: Sequence[Stage], step: int) -> bool:
+    """Whether a step belongs to a stage with a target; raises as :func:`stage_at`."""
+    return stages[stage_at(stages, step)[0]].steered
+
+
 def factor(stages: Sequence[Stage], step: float) -> float:
     """Return lambda at accumulated optimizer step ``step`` (1 is the first).
 
@@ -37,7 +42,7 @@ def factor(stages: Sequence[Stage], step: float) -> float:
     """
     index, start = stage_at(stages, step)
     stage, previous = stages[index], stages[index - 1].peak if index else 0.0
-    if stage.target_sparsity is not None:
+    if stage.steered:
         raise ValueError(f"step {step} belongs to stage {index}, which steers lambda to a target sparsity")
     if stage.shape == "constant":
         return stage.peak

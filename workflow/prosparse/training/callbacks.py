@@ -14,7 +14,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse.experiment.training import Stage
 from prosparse.method.regularization import SparsityRegularization
-from prosparse.method.schedule import factor, stage_at
+from prosparse.method.schedule import factor, steered_at
 from prosparse.system.errors import UserError
 from prosparse.training import checkpoints, distributed, steering
 from prosparse.training.steering import Steering
@@ -53,7 +53,7 @@ class LambdaCallback(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
         self.regularization.step = step
-        if self._has_target(step):
+        if steered_at(self.stages, step):
             self.regularization.factor = steering.lambda_before(self.stages, step, self.steering)
             self.regularization.measuring = True
         else:
@@ -61,13 +61,10 @@ class LambdaCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         step = state.global_step
-        if self._has_target(step):
+        if steered_at(self.stages, step):
             measured = distributed.measured(self.regularization)
             self.steering = steering.after_step(self.stages, step, self.steering, measured, given["lr_scheduler"])
             self.steering.save_in(state)
-
-    def _has_target(self, step: int) -> bool:
-        return self.stages[stage_at(self.stages, step)[0]].target_sparsity is not None
 
 
 class Diverged(UserError):

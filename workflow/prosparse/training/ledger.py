@@ -13,7 +13,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse.data.mixture import Mixture
 from prosparse.method.regularization import SparsityRegularization
-from prosparse.method.schedule import stage_at
+from prosparse.method.schedule import steered_at
 from prosparse.system.files import write_text
 from prosparse.training import distributed
 from prosparse.training.job import StageJob
@@ -51,10 +51,9 @@ class LedgerCallback(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
-        stages = self.job.specification.stages
         self.logged = step in (1, self.job.last_step) or step % args.logging_steps == 0
         # where lambda is steered, every step is measured
-        self.regularization.measuring = self.logged or stages[stage_at(stages, step)[0]].target_sparsity is not None
+        self.regularization.measuring = self.logged or steered_at(self.job.specification.stages, step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.logged:

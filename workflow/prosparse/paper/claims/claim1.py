@@ -62,7 +62,7 @@ def build(results: Results) -> Finding:
 def _regularized(stages: list[Stage], step: int) -> bool:
     """Return whether λ > 0; of a stage with a target, only the first step may have none."""
     index, start = stage_at(stages, step)
-    return step > start + 1 if stages[index].target_sparsity is not None else factor(stages, step) > 0
+    return step > start + 1 if stages[index].steered else factor(stages, step) > 0
 
 
 def _over_steps(results: Results, run: str) -> dict[int, Sample]:

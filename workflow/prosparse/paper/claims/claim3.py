@@ -57,7 +57,7 @@ def _frontier(results: Results, scale: str, pairs: list[str], measure: Quality) 
     last = experiment.runs[experiment.pair(progressive)[0]].stages[-1]
     for pair in constants:
         other = experiment.runs[experiment.pair(pair)[0]].stages[-1]
-        if last.target_sparsity is other.target_sparsity is None and other.peak == last.peak:
+        if not (last.steered or other.steered) and other.peak == last.peak:
             words.append(
                 f"At equal λ ({last.peak:g}), it is {measure.show(measure.worse(progressive, pair))} than "
                 f"{named(results, pair)}, which reaches {sparsity[pair].mean:.2f}%."

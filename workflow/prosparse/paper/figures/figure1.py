@@ -64,13 +64,13 @@ def build(results: Results) -> Drawn:
 
 
 def _steered(experiment: Experiment, run: str) -> bool:
-    return any(stage.target_sparsity is not None for stage in experiment.runs[run].stages)
+    return any(stage.steered for stage in experiment.runs[run].stages)
 
 
 def _ours(results: Results, run: str) -> list[dict[str, Any]]:
     """Return lambda by formula up to the first stage with a target; from there, as the ledger has it."""
     stages, label = results.experiment.runs[run].stages, run_label(results.experiment, run)
-    first = next((index for index, stage in enumerate(stages) if stage.target_sparsity is not None), len(stages))
+    first = next((index for index, stage in enumerate(stages) if stage.steered), len(stages))
     rows = _sampled(stages[:first], label, 1.0)
     if first < len(stages):
         measured = [entry for entry in results.ledger(run) if entry.stage >= first]

@@ -141,7 +141,7 @@ def _training(results: Results, run: str) -> Iterator[str]:
 
 def _factor(stage: Stage, final: dict[str, Any]) -> str:
     """Return λ at a stage's end, and how it came there."""
-    if stage.target_sparsity is not None:
+    if stage.steered:
         return f"{final['lambda']:.4g} ({stage.factor_text})"
     return f"{stage.peak:g}" + ("" if stage.shape == "constant" else f" ({stage.shape})")
 

@@ -14,7 +14,7 @@ from prosparse.paper.results.value import Value, exact
 def final_factor_needs(experiment: Experiment, runs: Iterable[str]) -> Needs:
     """Return what ``final_factor`` reads for these runs: the last stages that have a target instead of a lambda."""
     last = {run: len(experiment.runs[run].stages) - 1 for run in runs}
-    steered = {run for run in last if experiment.runs[run].stages[-1].target_sparsity is not None}
+    steered = {run for run in last if experiment.runs[run].stages[-1].steered}
     return Needs(stages={(run, last[run]) for run in steered})
 
 
@@ -31,7 +31,7 @@ def final_factor(results: Results, run: str) -> Value:
 def stage_factor(results: Results, run: str, index: int) -> Value:
     """Return lambda at the end of a run's stage; raises as ``final_factor``."""
     stage = results.experiment.runs[run].stages[index]
-    if stage.target_sparsity is None:
+    if not stage.steered:
         return exact(stage.peak)
     return Value(tuple(record["final"]["lambda"] for record in results.stage(run, index)))
 

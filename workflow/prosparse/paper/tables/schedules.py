@@ -48,7 +48,8 @@ def build(results: Results) -> Table:
         return table
     for name, comparison in chosen.comparisons.items():
         found = matched.methods(results, comparison)
-        table.rows += [_row(results, name, method, found) for method in comparison.methods]
+        differences = {at: matched.differences(found, comparison.reference, at) for at in chosen.sparsities}
+        table.rows += [_row(results, name, method, found, differences) for method in comparison.methods]
         table.note(f"{name}: {comparison.title}; the reference is *{comparison.reference}*. {_verdict(results, found)}")
     table.notes += [
         "Each method's runs differ in λ. Its loss, dead neurons and layers at a sparsity are interpolated between the "
@@ -68,7 +69,14 @@ def _middle(sparsities: list[float]) -> float:
     return sparsities[len(sparsities) // 2]
 
 
-def _row(results: Results, name: str, method: str, found: Mapping[str, Method]) -> Row:
+def _row(
+    results: Results,
+    name: str,
+    method: str,
+    found: Mapping[str, Method],
+    differences: Mapping[float, Mapping[str, Estimate]],
+) -> Row:
+    """Return a method's row; ``differences`` from the reference are by sparsity and method."""
     experiment, chosen = results.experiment, results.experiment.schedules
     comparison, own = chosen.comparisons[name], found.get(method)
     runs = [experiment.pair(pair)[0] for pair in comparison.methods[method]]
@@ -86,7 +94,7 @@ def _row(results: Results, name: str, method: str, found: Mapping[str, Method]) 
             cells[f"loss_{at:g}"] = cells[f"difference_{at:g}"] = Cell(note=note)
             continue
         cells[f"loss_{at:g}"] = Cell(Value(tuple(loss.by_seed)))
-        difference = matched.differences(found, comparison.reference, at).get(method)
+        difference = differences[at].get(method)
         if method == comparison.reference:
             cells[f"difference_{at:g}"] = Cell(text="reference")
         else:

@@ -108,7 +108,7 @@ def stage_table(results: Results, name: str, title: str, source: str) -> Table:
                     )
                     for key, value in values.items()
                 }
-                if experiment.runs[run].stages[index].target_sparsity is not None:
+                if experiment.runs[run].stages[index].steered:
                     text = experiment.runs[run].stages[index].factor_text
                     cells["lambda"] = replace(cells["lambda"], note=f"steered to {text}; {origin}")
             else:
