@@ -85,6 +85,7 @@ CONFIG: dict[str, Any] = {
             **_run([{"until": 60, "peak": 0.1}]), "init": {"run": "vanilla"},
         },
         **{f"sft-{peak:g}": _run([{"until": 40, "peak": peak}], start="progressive") for peak in (0, 0.1, 0.4)},
+        "steered": _run([{"until": 100, "target_sparsity": 0.9}]),
         "constant-0.3": _constant(0.3),
         "progressive-trial": {**_run(STAGES), "label": "trial"},
     },
@@ -136,7 +137,7 @@ CONFIG: dict[str, Any] = {
         "final_factor": [*(f"final-{peak:g}" for peak in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)), "final-early"],
     },
     "schedules": {
-        "sparsities": [85.5, 87, 89],
+        "sparsities": [85.5, 87, 89.5],
         "comparisons": {
             "shapes": {
                 "title": "λ shape, tiny",
@@ -224,6 +225,7 @@ class Synthetic:
             "dense": (0.0, 3.47),
             "distilled": (0.65, 3.49),
             "progressive": (0.885, 3.49),
+            "steered": (0.9, 3.5),
             "constant": (0.83 + 0.08 * peak**0.5, 3.50 + 0.2 * peak),
             "final": ((100 - math.exp(FIT[0] * peak ** FIT[1] + FIT[2])) / 100, 3.5),
             "decay": (0.88, 3.45),

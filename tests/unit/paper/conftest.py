@@ -28,7 +28,8 @@ def nothing(tmp_path: Path) -> Synthetic:
     sections = ("ours", "search", "stages", "figures", "schedules", "supervised_finetuning")
     timed = ("operators", "predictors", "decoding")
     raw = {key: value for key, value in CONFIG.items() if key not in (*sections, *timed)}
-    return Synthetic(tmp_path / "nothing", {**raw, "rows": {}})
+    runs = {name: run for name, run in CONFIG["runs"].items() if name != "steered"}
+    return Synthetic(tmp_path / "nothing", {**raw, "rows": {}, "runs": runs})
 
 
 @pytest.fixture

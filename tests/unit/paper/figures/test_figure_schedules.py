@@ -33,7 +33,7 @@ def test_one_panel_per_sparsity_with_every_method_in_the_configs_order(several_s
     chart, _ = drawn(several_seeds)
     [comparison] = chart["vconcat"]
     assert [panel["title"]["text"] for panel in comparison["hconcat"]] == [
-        "at 85.5% sparsity", "at 87% sparsity", "at 89% sparsity",
+        "at 85.5% sparsity", "at 87% sparsity", "at 89.5% sparsity",
     ]  # fmt: skip
     text = json.dumps(chart, ensure_ascii=False)
     assert '"domain": ["Constant", "Progressive", "Resumed"]' in text
@@ -42,7 +42,7 @@ def test_one_panel_per_sparsity_with_every_method_in_the_configs_order(several_s
 
 def test_what_is_missing_is_drawn_as_missing(several_seeds):
     chart, rows = drawn(several_seeds)
-    assert rows["Resumed", 89]["difference"] is None  # the reference does not reach it
+    assert rows["Resumed", 89.5]["difference"] is None  # the reference does not reach it
     last = chart["vconcat"][0]["hconcat"][-1]
     [words] = [layer for layer in last["layer"] if layer["mark"]["type"] == "text"]
     assert [row["method"] for row in words["data"]["values"]] == ["Constant", "Progressive", "Resumed"]

@@ -63,8 +63,15 @@ def test_differences_are_between_methods_at_the_same_sparsity(by_hand):
     assert matched.best({name: by_hand[name] for name in ("Constant", "Progressive")}, 90) == "Constant"
 
 
-@pytest.mark.parametrize("sparsity", [79.9, 95.1])
-def test_outside_the_measured_range_there_is_nothing(by_hand, sparsity):
+def test_half_a_point_outside_still_matches(by_hand):
+    share = math.log(20 / 20.4) / math.log(2)  # below 0
+    assert by_hand["Constant"].loss_at(79.6).mean == pytest.approx(3 + 0.1 * share)
+    share = math.log(10 / 4.6) / math.log(2)  # above 1
+    assert by_hand["Constant"].loss_at(95.4).mean == pytest.approx(3.1 + 0.2 * share)
+
+
+@pytest.mark.parametrize("sparsity", [79.4, 95.6])
+def test_further_outside_the_measured_range_there_is_nothing(by_hand, sparsity):
     constant = by_hand["Constant"]
     found = (constant.loss_at(sparsity), constant.layers_at(sparsity), constant.dead_at(sparsity))
     assert found == (None, None, None)

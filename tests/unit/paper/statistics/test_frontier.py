@@ -43,6 +43,15 @@ def test_nothing_is_extrapolated(at):
     assert between({"a": [1], "c": [9]}, [at]) is None
 
 
+@pytest.mark.parametrize(("at", "neighbors", "share"), [(0.5, ("a", "b"), -0.25), (10, ("b", "c"), 7 / 6)])
+def test_slightly_outside_the_two_nearest_points_are_extrapolated(at, neighbors, share):
+    points = {"c": [9], "a": [1], "b": [3]}
+    place = between(points, [at], beyond=1)
+    assert (place.left, place.right) == neighbors
+    assert place.shares == pytest.approx((share,))
+    assert between(points, [at], beyond=0.4) is None
+
+
 def test_one_point_is_no_frontier():
     assert between({"a": [1]}, [1]) is None
 

@@ -49,18 +49,18 @@ def test_outside_a_methods_range_is_missing_and_says_why(synthetic):
     table = TABLES.build("schedules", synthetic.results)
     lines = {(line["row"], line["column"]): line for line in csv.DictReader(io.StringIO(to_csv(table)))}
     for row in ("Constant", "Progressive"):
-        assert lines[row, "loss_89"]["ours"] == ""
-        assert lines[row, "loss_89"]["note"] == "outside the measured sparsity"
-    assert float(lines["Resumed", "loss_89"]["ours"]) == pytest.approx(3.5, abs=0.01)
-    assert lines["Resumed", "difference_89"]["note"] == "outside the measured sparsity of the reference"
-    assert "At 89%, fewer than two methods can be compared." in to_markdown(table)
+        assert lines[row, "loss_89.5"]["ours"] == ""
+        assert lines[row, "loss_89.5"]["note"] == "outside the measured sparsity"
+    assert float(lines["Resumed", "loss_89.5"]["ours"]) == pytest.approx(3.5, abs=0.01)
+    assert lines["Resumed", "difference_89.5"]["note"] == "outside the measured sparsity of the reference"
+    assert "At 89.5%, fewer than two methods can be compared." in to_markdown(table)
 
 
 def test_a_method_that_is_not_measured_is_missing_and_the_others_are_there(synthetic):
     synthetic.layout.sparsity("final-1", 1).unlink()
     table = TABLES.build("schedules", synthetic.results)
     cells = cells_of(table, "Resumed")
-    assert {cells[f"loss_{at}"].note for at in ("85.5", "87", "89")} == {"not measured"}
+    assert {cells[f"loss_{at}"].note for at in ("85.5", "87", "89.5")} == {"not measured"}
     assert "| **Resumed** | ours | shapes | 122,880 | missing | missing | missing |" in to_markdown(table)
     assert cells_of(table, "Constant")["loss_87"].ours is not None
 
@@ -94,7 +94,7 @@ def test_the_notes_name_a_winner_only_where_the_intervals_do(tmp_path, deviation
     table = TABLES.build("schedules", Synthetic(tmp_path / "deviation", raw).write().results)
     assert f"At 87%, {sentence}" in table.notes[0]
     if deviation == 0.0001:
-        assert "nats/token below *Resumed*, the next. At 89%" in table.notes[0]
+        assert "nats/token below *Resumed*, the next. At 89.5%" in table.notes[0]
     if deviation == 0.02:
         assert "and the others lose more, *Constant* least, 0.0" in table.notes[0]
 

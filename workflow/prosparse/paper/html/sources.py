@@ -71,6 +71,8 @@ class Sources:
             if row.pair != f"{run}@{activation}":  # the original under thresholds
                 return [layout.training_free(run, activation, seed) for seed in seeds]
             return [layout.sparsity(run, seed) for seed in seeds]
+        if table.name == "target_sparsity":
+            return _steered(layout, run, key)
         if key == "predicted_performance":
             return [layout.predicted_benchmarks(run, activation, seed) for seed in seeds]
         if key in PREDICTED:
@@ -93,6 +95,16 @@ def _compared(layout: Layout, row: Row, key: str) -> list[Path]:
     comparison = layout.experiment.schedules.comparisons[row.cells["comparison"].text]
     runs = [layout.experiment.pair(pair)[0] for pair in comparison.methods[row.label]]
     return [layout.sparsity(run, seed) for run in runs for seed in layout.experiment.seeds]
+
+
+def _steered(layout: Layout, run: str, key: str) -> list[Path]:
+    """Return the measurements behind a run's row of table ``target_sparsity``."""
+    seeds = layout.experiment.seeds
+    if key == "target_sparsity":
+        return [layout.config()]
+    if key in ("lambda", "swing"):
+        return [layout.provenance(run, len(layout.experiment.runs[run].stages) - 1, seed) for seed in seeds]
+    return [layout.sparsity(run, seed) for seed in seeds]
 
 
 def _checkpoint(experiment: Experiment, pair: str | None) -> tuple[str, int | None, str] | None:

@@ -15,10 +15,16 @@ from prosparse.paper.statistics.estimate import Estimate
 from prosparse.paper.statistics.frontier import Between, between
 from prosparse.paper.statistics.sample import Sample
 
+#: Points of sparsity within which a run matches: a run steered to 80% may end at 80.1%.
+MATCHED = 0.5
+
 
 @dataclass(frozen=True)
 class Method:
-    """A method's pairs, which differ in λ and hence in sparsity."""
+    """A method's pairs, which differ in λ and hence in sparsity.
+
+    A sparsity counts as measured if it is within ``MATCHED`` of the range of the pairs.
+    """
 
     sparsity: Mapping[str, Sample]
     loss: Mapping[str, Sample]
@@ -44,21 +50,21 @@ class Method:
         return min(means), max(means)
 
     def at(self, sparsity: float) -> Between | None:
-        """Find the neighbors of a sparsity (percent); None outside the measured range.
+        """Find the neighbors of a sparsity (percent), or the two nearest pairs; None if it was not measured.
 
         Places are logarithms of the density: over these, a frontier is closer to a line than over sparsity.
         """
         places = {pair: [_place(each) for each in sample.by_seed] for pair, sample in self.sparsity.items()}
         seeds = len(next(iter(places.values())))
-        return between(places, [_place(sparsity)] * seeds)
+        return between(places, [_place(sparsity)] * seeds, beyond=_place(sparsity) - _place(sparsity - MATCHED))
 
     def loss_at(self, sparsity: float) -> Sample | None:
-        """Interpolate the held-out loss; None outside the measured range."""
+        """Interpolate the held-out loss; None if that was not measured."""
         place = self.at(sparsity)
         return None if place is None else place.sample(self.loss)
 
     def layers_at(self, sparsity: float) -> list[Value] | None:
-        """Interpolate every layer's sparsity (percent); None outside the measured range."""
+        """Interpolate every layer's sparsity (percent); None if that was not measured."""
         return self._by_layer(sparsity, {pair: found.layers for pair, found in self.measured.items()})
 
     def dead_at(self, sparsity: float) -> list[Value] | None:
@@ -90,7 +96,7 @@ def methods(results: Results, comparison: Comparison) -> dict[str, Method]:
 def differences(found: Mapping[str, Method], than: str, sparsity: float) -> dict[str, Estimate]:
     """Estimate how much more every other method loses than ``than`` at a sparsity (nats per token).
 
-    Without the methods whose range excludes that sparsity; empty if it is outside the range of ``than``.
+    Without the methods that did not measure that sparsity; empty if ``than`` did not.
     """
     base = found[than].loss_at(sparsity) if than in found else None
     if base is None:
@@ -100,7 +106,7 @@ def differences(found: Mapping[str, Method], than: str, sparsity: float) -> dict
 
 
 def best(found: Mapping[str, Method], sparsity: float) -> str | None:
-    """Return the method with the lowest loss at a sparsity; None if none has it in its range."""
+    """Return the method with the lowest loss at a sparsity; None if none measured it."""
     losses = {name: loss.mean for name, method in found.items() if (loss := method.loss_at(sparsity)) is not None}
     return min(losses, key=losses.__getitem__, default=None)
 

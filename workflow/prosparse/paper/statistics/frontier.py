@@ -34,16 +34,21 @@ class Between:
         return [(1 - share) * left + share * right for left, right, share in ends]
 
 
-def between(points: Mapping[str, Sequence[float]], at: Sequence[float]) -> Between | None:
+def between(points: Mapping[str, Sequence[float]], at: Sequence[float], beyond: float = 0) -> Between | None:
     """Find the neighbors of a place; None if it lies outside the range of the points' means.
 
     Args:
         points: position of each point, per seed.
         at: the place, per seed.
+        beyond: so far outside the range, the neighbors are the two nearest points.
     """
-    ordered = sorted(points, key=lambda name: fmean(points[name]))
-    for left, right in pairwise(ordered):
-        if fmean(points[left]) <= fmean(at) <= fmean(points[right]):
+    means = {name: fmean(values) for name, values in points.items()}
+    least, greatest = min(means.values()), max(means.values())
+    if not least - beyond <= fmean(at) <= greatest + beyond:
+        return None
+    nearest = min(max(fmean(at), least), greatest)
+    for left, right in pairwise(sorted(points, key=means.__getitem__)):
+        if means[left] <= nearest <= means[right]:
             ends = zip(points[left], at, points[right], strict=True)
             return Between(left, right, tuple((x - a) / (b - a) if b != a else 0.0 for a, x, b in ends))
     return None

@@ -34,6 +34,7 @@ TABLES = Registry[Table](
         "table9",
         "ours",
         "schedules",
+        "target_sparsity",
         "without_training",
         "search",
     ),

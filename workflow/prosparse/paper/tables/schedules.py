@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
 from prosparse.paper.results import matched
-from prosparse.paper.results.matched import Method
+from prosparse.paper.results.matched import MATCHED, Method
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
 from prosparse.paper.results.value import Value, exact, mean_of
@@ -53,8 +53,8 @@ def build(results: Results) -> Table:
         table.note(f"{name}: {comparison.title}; the reference is *{comparison.reference}*. {_verdict(results, found)}")
     table.notes += [
         "Each method's runs differ in λ. Its loss, dead neurons and layers at a sparsity are interpolated between the "
-        "two neighboring runs, linearly in the logarithm of the density. They are missing outside the measured "
-        "sparsity, and where a run is not measured.",
+        "two neighboring runs, linearly in the logarithm of the density. They are missing more than "
+        f"{MATCHED:g} points outside the measured sparsity, and where a run is not measured.",
         "Loss: held-out, mean over seeds (standard deviation, if there are several).",
         "Differences are paired by held-out sequence and by seed, with their 95% intervals. Each interval covers one "
         "comparison; they are not corrected for the number of comparisons.",

@@ -1,0 +1,74 @@
+"""Runs whose λ is steered to a target sparsity: what they reach. Ours, not the paper's."""
+
+from __future__ import annotations
+
+from prosparse.experiment.experiment import Experiment
+from prosparse.paper.results.labels import label
+from prosparse.paper.results.needs import Needs
+from prosparse.paper.results.reader import MissingResult, Results
+from prosparse.paper.results.value import Value, exact, mean_of
+from prosparse.paper.tables.columns import FACTOR, LOSS, SPARSITY, final_value
+from prosparse.paper.tables.notes import count
+from prosparse.paper.tables.table import Cell, Column, Row, Table
+
+TARGET = Column("target_sparsity", "Target", "%", 1)
+DEVIATION = Column("deviation", "Held-out sparsity minus target", "points")
+SWING = Column("swing", "Range in the last tenth", "points")
+DEAD = Column("dead_neurons", "Dead neurons", "%", 1)
+LEAST = Column("least_sparse_layer", "Least sparse layer", "%", 1)
+
+
+def needs(experiment: Experiment) -> Needs:
+    runs = _steered(experiment)
+    return Needs.of_heldout(experiment, runs) | Needs.of_chains(experiment, runs)
+
+
+def build(results: Results) -> Table:
+    experiment = results.experiment
+    columns = [TARGET, SPARSITY, DEVIATION, SWING, FACTOR, LOSS, DEAD, LEAST]
+    table = Table("target_sparsity", "Sparsity on demand: λ steered to a target", columns, row_title="Run")
+    targets = _steered(experiment)
+    if not targets:
+        table.note(f"Experiment `{experiment.experiment}` has none.")
+        return table
+    for run, target in targets.items():
+        try:
+            cells = _cells(results, run, target)
+        except MissingResult:
+            cells = {column.key: Cell(note="not measured") for column in columns} | {TARGET.key: Cell(exact(target))}
+        table.rows.append(Row(label(experiment, run), cells, run, is_published=False))
+    table.notes += [
+        "The last stage names the sparsity to end at instead of a peak λ. A controller steers λ by the sparsity of "
+        "each step; it has no setting to tune.",
+        "Range in the last tenth: between the greatest and the least sparsity of the steps logged there, each measured "
+        "on its own training batch.",
+        "Sparsity and loss: held-out. Dead neurons: no held-out token activates them; mean over layers. Layers count "
+        "from 0.",
+        "Ours, not the paper's.",
+        f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
+    ]
+    return table
+
+
+def _steered(experiment: Experiment) -> dict[str, float]:
+    """Return the target (percent) of every run that ends in a stage with one."""
+    targets = {run: chosen.stages[-1].target_sparsity for run, chosen in experiment.runs.items()}
+    return {run: 100 * target for run, target in targets.items() if target is not None}
+
+
+def _cells(results: Results, run: str, target: float) -> dict[str, Cell]:
+    found = results.sparsity(run, results.experiment.runs[run].activation)
+    stages = results.experiment.runs[run].stages
+    end, start = stages[-1].until, stages[-2].until if len(stages) > 1 else 0
+    last = [row.sparsity.seeds for row in results.ledger(run) if row.step > end - max(1, (end - start) // 10)]
+    index, least = min(enumerate(found.layers), key=lambda each: each[1].mean)
+    return {
+        TARGET.key: Cell(exact(target)),
+        SPARSITY.key: Cell(found.sparsity),
+        DEVIATION.key: Cell(Value(tuple(each - target for each in found.sparsity.seeds))),
+        SWING.key: Cell(Value(tuple(max(seed) - min(seed) for seed in zip(*last, strict=True)))),
+        FACTOR.key: Cell(final_value([seed["final"] for seed in results.stage(run, len(stages) - 1)], "lambda")),
+        LOSS.key: Cell(found.loss),
+        DEAD.key: Cell(mean_of(found.dead_neurons) if found.dead_neurons else None),
+        LEAST.key: Cell(text=f"{least.mean:.1f} (layer {index})"),
+    }
