@@ -156,6 +156,12 @@ def stage_continuations(wildcards):
     return [layout.provenance(*key, wildcards.seed) for key in found]
 
 
+def stage_band(wildcards):
+    """Return the option for the sparsity that is expected of a stage; runs that share it take the owner's."""
+    band = experiment.runs[wildcards.run].stages[int(wildcards.stage)].expected_sparsity
+    return "--expected-sparsity {} {}".format(*band) if band else ""
+
+
 def stage_teacher(wildcards):
     distillation = experiment.runs[wildcards.run].distillation
     if distillation is None:

@@ -65,13 +65,15 @@ rule train_stage:
         continuations=lambda wildcards, input: " ".join(
             f"--continuation {path}" for path in stage_continuations(wildcards)
         ),
+        # untracked likewise
+        band=lambda wildcards, input: stage_band(wildcards),
         teacher=lambda wildcards, input: (
             f"--teacher {subpath(input.teacher, parent=True)}" if input.teacher else ""
         ),
     shell:
         "prosparse step launch {params.processes} {params.requeue} -- train-stage --specification {params.specification:q}"
         " --tokens {params.tokens} --tokenizer {input.tokenizer} {params.previous} {params.continuations} {params.teacher}"
-        " {params.budget} --output {output.provenance} {params.into} {log}"
+        " {params.budget} {params.band} --output {output.provenance} {params.into} {log}"
 
 
 given = workflow.resource_settings.overwrite_resources.get("train_stage", {})

@@ -1,6 +1,7 @@
 """Commands on a checkpoint of one's own: what is refused before any work, and what is reused."""
 
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from prosparse.commands.train import train_checkpoint
 from prosparse.experiment.activation import Activation
 from prosparse.system.errors import ConfigError, UserError
 from prosparse.system.locking import Refused
+from prosparse.training.band import OutOfBand
 
 RECIPE = {
     "activation": "relu",
@@ -86,6 +88,19 @@ def test_an_identical_call_does_nothing_and_says_so(own, capsys):
     assert "out: already trained, nothing to do" in said
     assert "predictors already trained, nothing to do" in said
     assert snapshot(own) == before
+
+
+def test_a_band_stops_training_and_another_continues_it(own, capsys):
+    """The recipe's band is no part of what a folder is made from."""
+    stages = RECIPE["stages"]
+    for band, stops in (([0, 0.001], True), ([0, 1], False)):
+        banded = {**RECIPE, "stages": [stages[0], {**stages[1], "expected_sparsity": band}]}
+        (own / "recipe.yaml").write_text(yaml.safe_dump(banded))
+        with pytest.raises(OutOfBand, match="in step 2, outside") if stops else nullcontext():
+            train(own, "banded")
+    assert "stage0: already trained" in capsys.readouterr().out
+    expected, found = (load_file(own / name / "model.safetensors") for name in ("out", "banded"))
+    assert all((expected[name] == found[name]).all() for name in expected | found)
 
 
 def _text(root):

@@ -7,6 +7,7 @@ import yaml
 from helpers.repository import CONFIGS, ROOT, shipped
 
 from prosparse.data import sources
+from prosparse.experiment import lineage, specifications
 from prosparse.experiment.data import PAPER_DATASETS, HubSource
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.loading import load
@@ -53,6 +54,33 @@ def test_a_target_is_valid_after_peaks_and_lower_targets(laptop):
     assert [Stage.model_validate(each) for each in dumped] == run.stages
     laptop["runs"]["small-final-1"]["stages"] = [{"until": 5, "target_sparsity": 0.9}]
     with pytest.raises(ConfigError, match=r"figures\.final_factor: small-final-1 ends with a target_sparsity"):
+        load(laptop)
+
+
+def test_an_expected_sparsity_changes_no_identity(laptop):
+    """Two runs that share stages still do, and what a job is made from is what it was without a band."""
+    plain = load(copy.deepcopy(laptop))
+    laptop["runs"]["small-vanilla"]["stages"][0]["expected_sparsity"] = [0.6, 0.8]
+    laptop["runs"]["small-constant-low"]["stages"][1]["expected_sparsity"] = [0.8, 0.9]
+    banded = load(laptop)
+    assert banded.runs["small-constant-low"].stages[1].expected_sparsity == (0.8, 0.9)
+    for run, stage in (("small-vanilla", 0), ("small-vanilla", 1), ("small-constant-low", 1)):
+        assert lineage.owner(banded, run, stage) == lineage.owner(plain, run, stage)
+        assert specifications.stage(banded, run, stage, 0) == specifications.stage(plain, run, stage, 0)
+    assert "expected_sparsity" not in plain.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("band", "said"),
+    [
+        ([0.9, 0.8], r"stages\.1: expected_sparsity is \[0\.9, 0\.8\]: the first must be less than the second"),
+        ([80, 90], r"stages\.1\.expected_sparsity\.0: Input should be less than or equal to 1"),
+        ([0.8], r"stages\.1\.expected_sparsity\.1: "),
+    ],
+)
+def test_a_band_without_room_is_refused(laptop, band, said):
+    laptop["runs"]["small-constant-low"]["stages"][1]["expected_sparsity"] = band
+    with pytest.raises(ConfigError, match=said):
         load(laptop)
 
 

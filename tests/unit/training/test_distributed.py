@@ -27,6 +27,7 @@ from prosparse.models.load import load
 from prosparse.system.errors import ConfigError, UserError
 from prosparse.system.locking import Refused
 from prosparse.training import distributed, stage
+from prosparse.training.band import OutOfBand
 from prosparse.training.callbacks import Diverged, LambdaCallback
 from prosparse.training.job import StageJob
 from prosparse.training.stage import OutOfTime, Stopped, train_stage
@@ -322,6 +323,13 @@ def _goes_wrong(root):
     assert text == "saved at step 3 of 6: run the same command again to continue"
     LambdaCallback.on_step_begin = begin
     run(root, specification(), "interrupted")
+
+    # the first process reads the ledger: sparsity has left its band in the middle, and both stop at the next step
+    steady = specification([Stage(until=6, peak=0.5)])
+    text = expected_error(OutOfBand, root, steady, "out of band", expected_sparsity=(0.0, 0.01))
+    assert " in step 4, outside the stage's expected_sparsity, 0% to 1%" in text
+    assert (root / "out of band/resume/checkpoint-5").exists()
+    run(root, steady, "out of band", expected_sparsity=(0.0, 1.0))
 
     wild = specification(learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)
     expected_error(Diverged, root, wild, "diverged")

@@ -26,6 +26,9 @@ def train_stage(
         ),
     ] = [],  # noqa: B006  (typer's way of an option that may be repeated)
     max_seconds: Annotated[float | None, typer.Option(help="Save and exit with 75 before this time is up.")] = None,
+    expected_sparsity: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Save and stop outside this band, 0 to 1.")
+    ] = None,
 ) -> None:
     """Train one stage, or resume it."""
     from prosparse.experiment.specifications import StageSpecification
@@ -35,7 +38,7 @@ def train_stage(
 
     wanted = StageSpecification.model_validate_json(specification)
     job = StageJob(wanted, tokens, tokenizer.parent, previous, output.parent, max_seconds, teacher)
-    train(replace(job, continuations=tuple(continuation)))
+    train(replace(job, continuations=tuple(continuation), expected_sparsity=expected_sparsity))
     distributed.leave()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from prosparse.commands.inputs import check_context_length, output_folder, text_files
@@ -12,7 +13,7 @@ from prosparse.experiment.layout import LEDGER, PROVENANCE
 from prosparse.experiment.model import PretrainedInit
 from prosparse.experiment.recipe import read as read_recipe
 from prosparse.experiment.specifications import StageSpecification
-from prosparse.experiment.training import Stage
+from prosparse.experiment.training import Stage, without_bands
 from prosparse.models.third_party import configuration
 from prosparse.models.third_party import tokenizer as open_tokenizer
 from prosparse.system import identity
@@ -34,6 +35,8 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
         Refused: ``output`` holds other files, or the results of a call with other arguments.
     """
     wanted = read_recipe(recipe)
+    bands = [stage.expected_sparsity for stage in wanted.stages]
+    wanted = wanted.model_copy(update={"stages": without_bands(wanted.stages)})
     texts = text_files(files)
     check_context_length(configuration(checkpoint), wanted.context_length)
     open_tokenizer(checkpoint)
@@ -70,7 +73,8 @@ def train_checkpoint(checkpoint: str, recipe: Path, files: list[str], output: Pa
                 training=wanted.training,
             )
             previous = stages[index - 1] if index else None
-            train_stage(StageJob(specification, tokens, tokenizer, previous, directory))
+            job = StageJob(specification, tokens, tokenizer, previous, directory)
+            train_stage(replace(job, expected_sparsity=bands[index]))
         checkpoints.install(stages[-1], output, excluding=(*checkpoints.OPTIMIZATION, LEDGER, PROVENANCE))
         ledger.join([stage / LEDGER for stage in stages], output / LEDGER)
         write_through(output)

@@ -13,7 +13,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.data import MeasuredSplit
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.model import Init, PretrainedInit, RunInit, ScratchInit
-from prosparse.experiment.training import Draw
+from prosparse.experiment.training import Draw, without_bands
 
 
 def owner(experiment: Experiment, run: str, stage: int) -> str:
@@ -30,7 +30,7 @@ def _identity(experiment: Experiment, name: str, stage: int) -> tuple[Any, ...]:
     run = experiment.runs[name]
     total = None if run.training.schedule == "constant" else run.stages[-1].until
     data = run.mixture, experiment.tokenizer(name)
-    return run.init, run.activation, data, run.training, run.distillation, total, run.stages[: stage + 1]
+    return run.init, run.activation, data, run.training, run.distillation, total, without_bands(run.stages[: stage + 1])
 
 
 def checkpoint(experiment: Experiment, run: str, stage: int | None = None) -> tuple[str, int]:

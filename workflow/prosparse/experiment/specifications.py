@@ -19,7 +19,7 @@ from prosparse.experiment.lineage import (
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, ScratchInit
 from prosparse.experiment.section import Precision, Section
-from prosparse.experiment.training import Draw, Stage, Training
+from prosparse.experiment.training import Draw, Stage, Training, without_bands
 
 # ------------------------------------------------------------------------------------- data
 
@@ -95,7 +95,7 @@ def stage(experiment: Experiment, run: str, index: int, seed: int) -> StageSpeci
         mixture=experiment.data.mixtures[chosen.mixture],
         earlier=earlier_draws(experiment, chosen.init),
         context_length=experiment.data.context_length,
-        stages=chosen.stages[: index + 1],
+        stages=without_bands(chosen.stages[: index + 1]),
         total_steps=chosen.stages[-1].until,
         training=chosen.training,
         distillation_share=chosen.distillation.share if chosen.distillation else 0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
@@ -27,6 +28,12 @@ class Stage(Section):
     target_sparsity: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="Instead of peak: λ is steered so that training sparsity is this at its end."
     )
+    expected_sparsity: Annotated[tuple[Fraction, Fraction] | None, Field(exclude_if=lambda band: band is None)] = Field(
+        default=None,
+        description="[low, high]: the stage stops, and keeps its last checkpoint, when training sparsity leaves this "
+        "band. It is the mean of the ledger's rows in the last tenth of the stage's steps, checked from the middle of "
+        "the stage on and at its end. Changes no weights.",
+    )
 
     @model_validator(mode="after")
     def target_or_peak(self) -> Self:
@@ -38,6 +45,17 @@ class Stage(Section):
             raise ValueError(f"shape is {self.shape}: with target_sparsity, only constant is allowed (the default)")
         if self.until == 0:
             raise ValueError("until is 0: a stage with target_sparsity trains for at least one step")
+        return self
+
+    @model_validator(mode="after")
+    def band_has_room(self) -> Self:
+        if self.expected_sparsity is None:
+            return self
+        low, high = self.expected_sparsity
+        if low >= high:
+            raise ValueError(f"expected_sparsity is [{low:g}, {high:g}]: the first must be less than the second")
+        if self.until == 0:
+            raise ValueError("until is 0: a stage with expected_sparsity trains for at least one step")
         return self
 
     @model_serializer(mode="wrap")
@@ -63,6 +81,11 @@ class Stage(Section):
         if self.target_sparsity is not None:
             return f"target {100 * self.target_sparsity:g}%"
         return f"{'' if self.shape == 'constant' else f'{self.shape} '}{self.peak:g}"
+
+
+def without_bands(stages: Iterable[Stage]) -> list[Stage]:
+    """Return stages as far as they determine weights: without their ``expected_sparsity``."""
+    return [stage.model_copy(update={"expected_sparsity": None}) for stage in stages]
 
 
 class Training(Section):

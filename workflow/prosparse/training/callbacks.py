@@ -16,7 +16,8 @@ from prosparse.experiment.training import Stage
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor, steered_at
 from prosparse.system.errors import UserError
-from prosparse.training import checkpoints, distributed, steering
+from prosparse.training import band, checkpoints, distributed, steering
+from prosparse.training.job import StageJob
 from prosparse.training.steering import Steering
 
 
@@ -101,18 +102,23 @@ class CheckpointCallback(TrainerCallback):
 
 
 class StopCallback(TrainerCallback):
-    """Saves and stops at the last step, or earlier if the next step might pass the deadline or someone asked.
+    """Saves and stops at the last step, or earlier.
 
-    The processes of a job stop together, at the same step.
+    It stops if the next step might pass the deadline, if someone asked, or if sparsity has left its band. The processes
+    of a job stop together, at the same step.
 
     Args:
-        last_step: of the stage, which may end before the Trainer's ``max_steps``.
+        job: of the stage, which may end before the Trainer's ``max_steps``.
         deadline: in seconds since the epoch, infinite for none.
         asked: set by SIGTERM.
+
+    Attributes:
+        out_of_band: how sparsity has left its band; None if it has not, and except in the first process.
     """
 
-    def __init__(self, last_step: int, deadline: float, asked: threading.Event) -> None:
-        self.last_step, self.deadline, self.asked = last_step, deadline, asked
+    def __init__(self, job: StageJob, deadline: float, asked: threading.Event) -> None:
+        self.job, self.deadline, self.asked = job, deadline, asked
+        self.out_of_band: str | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.step_ended, self.longest = time.time(), 0.0
@@ -121,7 +127,14 @@ class StopCallback(TrainerCallback):
         now = time.time()
         self.longest = max(self.longest, now - self.step_ended)  # a step plus the checkpoint before it
         self.step_ended = now
-        if state.global_step == self.last_step:
+        if state.global_step == self.job.last_step:
             control.should_log = control.should_save = control.should_training_stop = True
-        elif distributed.any_of(self.asked.is_set() or now + self.longest > self.deadline):
+        elif distributed.any_of(
+            self.asked.is_set() or now + self.longest > self.deadline or self.out_of_band is not None
+        ):
             control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # after the ledger, which it reads; the next step stops
+        if state.is_world_process_zero and self.out_of_band is None:
+            self.out_of_band = band.left(self.job, state.global_step)

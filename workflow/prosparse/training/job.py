@@ -25,6 +25,7 @@ class StageJob:
         max_seconds: stop and save before this much time has passed, judging by the longest step so far.
         continuations: ``provenance.json`` of every stage that continues the previous one; once all exist, the previous
             one's optimizer state is removed. Empty: it is kept.
+        expected_sparsity: the band that the stage is expected to stay in, 0 to 1; None: any.
         teacher: the checkpoint directory to distil from, if the specification has a share for it.
     """
 
@@ -36,6 +37,7 @@ class StageJob:
     max_seconds: float | None = None
     teacher: Path | None = None
     continuations: tuple[Path, ...] = ()
+    expected_sparsity: tuple[float, float] | None = None
 
     @property
     def resume(self) -> Path:
@@ -49,6 +51,12 @@ class StageJob:
     @property
     def last_step(self) -> int:
         return self.specification.stages[-1].until
+
+    @property
+    def first_step(self) -> int:
+        """The stage's first step."""
+        stages = self.specification.stages
+        return stages[-2].until + 1 if len(stages) > 1 else 1
 
     @property
     def sharded(self) -> bool:

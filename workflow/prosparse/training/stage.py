@@ -29,7 +29,7 @@ from prosparse.system.errors import OUT_OF_TIME, UserError
 from prosparse.system.files import discard
 from prosparse.system.identity import Identity
 from prosparse.system.locking import Refused, asked_to_stop, claim, locked
-from prosparse.training import checkpoints, distributed, result
+from prosparse.training import band, checkpoints, distributed, result
 from prosparse.training.callbacks import StopCallback
 from prosparse.training.job import StageJob
 from prosparse.training.trainer import stage_trainer
@@ -57,6 +57,7 @@ def train_stage(job: StageJob) -> None:
         OutOfTime: the time is used up; progress is saved, and the same call resumes it.
         Stopped: SIGTERM came to a process; likewise.
         Diverged: the loss is not finite; the last checkpoint is kept.
+        OutOfBand: sparsity has left the job's ``expected_sparsity``; likewise.
 
     Every process of the job raises the same error.
     """
@@ -78,9 +79,11 @@ def train_stage(job: StageJob) -> None:
             checkpoint = checkpoints.newest(job.resume)
             if checkpoint is None and specification.total_steps == 0:
                 checkpoint = result.save_untrained(job, _starting_model(job, job.previous))
-            if checkpoint is not None and checkpoints.step(checkpoint) == job.last_step:
-                finish()
-                return True, None
+            if checkpoint is not None:
+                check_band(checkpoints.step(checkpoint))
+                if checkpoints.step(checkpoint) == job.last_step:
+                    finish()
+                    return True, None
             if checkpoint is None and len(specification.stages) > 1:
                 _check_state(job.previous)
                 return False, job.previous
@@ -91,7 +94,12 @@ def train_stage(job: StageJob) -> None:
             _check_disk(job.output, model)
             return model
 
+        def check_band(step: int) -> None:
+            if said := band.left(job, step):
+                raise band.OutOfBand(said)
+
         def finish() -> None:
+            check_band(job.last_step)
             result.write(job, made_from["inputs"], started)
             _discard_state_before(job)
 
@@ -107,11 +115,13 @@ def train_stage(job: StageJob) -> None:
         keep_freed_memory()
         deadline = math.inf if job.max_seconds is None else started + job.max_seconds
         asked = held.enter_context(asked_to_stop())
-        stop = StopCallback(job.last_step, deadline, asked)
+        stop = StopCallback(job, deadline, asked)
         with distributed.together():
             trainer = stage_trainer(job, model, accumulation_steps, stop)
         trainer.train(resume_from_checkpoint=str(continue_from) if continue_from else None)
         if trainer.state.global_step < job.last_step:
+            if said := distributed.from_first(lambda: stop.out_of_band):
+                raise band.OutOfBand(said)
             reason = Stopped if distributed.any_of(asked.is_set()) else OutOfTime
             raise reason(
                 f"saved at step {trainer.state.global_step} of {job.last_step}: run the same command again to continue"

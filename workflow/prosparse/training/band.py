@@ -1,0 +1,40 @@
+"""The band of sparsity that a stage is expected to stay in; outside it, training stops"""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from prosparse.system.errors import UserError
+from prosparse.training import ledger
+from prosparse.training.job import StageJob
+
+
+class OutOfBand(UserError):
+    """Sparsity has left the stage's band. The last checkpoint is kept, and another band continues from it."""
+
+
+def left(job: StageJob, step: int) -> str | None:
+    """Say that sparsity has left the stage's band by a step, judging by its ledger; None if not.
+
+    Sparsity is the mean of the ledger's rows in the last tenth of the stage's steps, at least the last row. The first
+    half of the stage is not judged: there, sparsity is still on its way.
+    """
+    if job.expected_sparsity is None:
+        return None
+    low, high = job.expected_sparsity
+    steps = job.last_step - job.first_step + 1
+    rows = ledger.read(job.ledger, step)
+    if not rows or int(rows[-1]["step"]) < job.first_step + steps // 2:
+        return None
+    until = int(rows[-1]["step"])
+    since = min(until, until - steps // 10 + 1)
+    sparsity = fmean(float(row["sparsity"]) for row in rows if int(row["step"]) >= since)
+    if low <= sparsity <= high:
+        return None
+    where = f"step {until:,}" if since == until else f"steps {since:,} to {until:,}"
+    return (
+        f"sparsity is {100 * sparsity:.2f}% in {where}, outside the stage's expected_sparsity, {100 * low:g}% to "
+        f"{100 * high:g}%: λ is too {'large' if sparsity > high else 'small'} for this model (docs/cluster.md says how "
+        "to calibrate it), or the band is wrong. The last checkpoint is kept: with another expected_sparsity, the same "
+        "command continues from it"
+    )
