@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 import yaml
 from helpers.checkpoint import make_checkpoint
 from helpers.documentation import PAGES, README, pages
@@ -31,6 +32,27 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.M)
             anchors = {re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings}
             assert anchor[1:] in anchors, anchor
+
+
+@pytest.mark.parametrize("stage", ["target_sparsity=0.9", "peak=3.0"])
+def test_the_trainer_of_ones_own_logs_what_the_page_says(stage, tiny_llama, tmp_path, monkeypatch):
+    """As written, and with a peak; sparsity near the target at its end, or constant lambda."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "sparsify.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    rows = torch.randint(64, (16, 16), generator=torch.Generator().manual_seed(1))
+    names = {"model": tiny_llama(), "dataset": [{"input_ids": row, "labels": row} for row in rows]}
+    exec(snippet.replace("target_sparsity=0.9", stage, 1), names)
+    logged = [each for each in names["trainer"].state.log_history if "loss" in each]
+    assert [each["step"] for each in logged] == list(range(10, 301, 10))
+    assert all({"lambda", "l1", "sparsity", "learning_rate"} <= each.keys() for each in logged)
+    lambdas = [each["lambda"] for each in logged]
+    if stage.startswith("peak"):
+        assert lambdas == [3.0] * 30
+    else:
+        last = [each["sparsity"] for each in logged[-3:]]
+        assert sum(last) / 3 == pytest.approx(0.9, abs=0.04)  # of 128 tokens per step
+        assert len(set(lambdas)) > 20
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ gate_proj, up_proj = (getattr(model.model.layers[0].mlp, name).bfloat16() for na
 down_weight_transposed = model.model.layers[0].mlp.down_proj.weight.detach().bfloat16().T.contiguous()
 x, threshold = torch.randn(2, 32).bfloat16(), 0.0
 rows = torch.randint(9, (2, 8))
+dataset = [{"input_ids": row, "labels": row} for row in rows]
 model = transformers.AutoModelForCausalLM.from_pretrained("relu")
 """
 

@@ -12,8 +12,7 @@ from prosparse.experiment.activation import Activation
 from prosparse.experiment.training import Stage
 from prosparse.method.activations import substitute
 from prosparse.method.controller import Controller
-from prosparse.method.regularization import SparsityRegularization
-from prosparse.training.callbacks import LambdaCallback
+from prosparse.training.callbacks import regularize
 from prosparse.training.job import StageJob
 from prosparse.training.stage import OutOfTime, train_stage
 
@@ -124,11 +123,11 @@ def test_lambda_of_a_trainer_of_ones_own_averages_over_micro_batches(tiny_llama,
             gradient_accumulation_steps=accumulation, use_cpu=True, optim="sgd", learning_rate=0.1,
             lr_scheduler_type="constant", report_to="none", save_strategy="no", disable_tqdm=True,
         )  # fmt: skip
-        regularization = SparsityRegularization(model, accumulation)
-        callback = LambdaCallback([Stage(until=8, target_sparsity=0.9)], regularization)
-        course = []
+        trainer, course = InOrder(model, arguments, train_dataset=dataset), []
+        callback = regularize(trainer, [Stage(until=8, target_sparsity=0.9)])
+        regularization = callback.regularization
         model.register_forward_pre_hook(lambda *_, of=regularization, course=course: course.append(of.factor))
-        InOrder(model, arguments, train_dataset=dataset, callbacks=[callback]).train()
+        trainer.train()
         courses.append(course[::accumulation])
         assert callback.steering is not None
         assert callback.steering.controller.steps == 8

@@ -99,6 +99,7 @@ WeightPrecision = Literal["bfloat16", "float16", "float32", "q8_0", "q4_0"]
 RoundedPrecision = Literal["q8_0", "q4_0"]
 TrainingFreeMethod = Literal["cats", "teal", "cett"]
 Precision = Literal["float32", "bfloat16"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 # the user's checkpoint
 Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id or directory.")]
@@ -121,6 +122,10 @@ OwnActivation = Annotated[
 Activations = Annotated[
     list[Activation],
     typer.Option(parser=activation, metavar="ACTIVATION", help="Repeat for several. Default: the checkpoint's own."),
+]
+ReportTo = Annotated[
+    Tracker | None,
+    choice(Tracker, "Send loss, λ, L1, sparsity and learning rate to a tracker, which must be installed."),
 ]
 ContextLength = Annotated[int, typer.Option(min=2, metavar="TOKENS", help="Tokens per sequence.")]
 DecisionThreshold = Annotated[

@@ -16,6 +16,7 @@ from prosparse.cli.arguments import (
     Kind,
     NewActivation,
     OwnActivation,
+    ReportTo,
     RoundedPrecision,
     Text,
     TrainingFreeMethod,
@@ -54,11 +55,12 @@ def train(
         Path, typer.Option(metavar="DIRECTORY", help="The new checkpoint, complete once training is finished.")
     ],
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the data order and of stochastic rounding.")] = 0,
+    report_to: ReportTo = None,
 ) -> None:
     """Train through the stages of a recipe, or resume."""
     from prosparse.commands.train import train_checkpoint
 
-    train_checkpoint(checkpoint, recipe, text, output, seed)
+    train_checkpoint(checkpoint, recipe, text, output, seed, report_to)
 
 
 def sparsity(

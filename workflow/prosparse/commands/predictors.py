@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from prosparse.commands.inputs import check_context_length, output_folder, text_files
-from prosparse.commands.text import write_tokens
+from prosparse.commands.text import read_texts, write_tokens
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.measurement import Predictors
 from prosparse.experiment.specifications import PredictorSpecification
@@ -50,6 +51,6 @@ def train_checkpoint_predictors(
     check_context_length(config, context_length)
     asked = {"specification": specification.model_dump(mode="json"), "context_length": context_length}
     with output_folder(output, identity.of_command("predictors", asked, checkpoint, texts)):
-        write_tokens(texts, checkpoint, context_length, output / "tokens")
+        write_tokens(partial(read_texts, texts), checkpoint, context_length, output / "tokens")
         train_predictors(checkpoint, specification, output / "tokens", output)
     print(f"next: prosparse generate {checkpoint} --predictors {output / wanted.kinds[0]} --prompt ...")

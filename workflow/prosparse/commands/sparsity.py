@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prosparse.commands.inputs import check_context_length, text_files, trained_on
-from prosparse.commands.text import packed
+from prosparse.commands.text import packed, read_texts
 from prosparse.data.tokens import predicted_bytes, spread
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.training_free import Method
@@ -69,11 +69,11 @@ def print_sparsity(wanted: Measurement) -> None:
             flush=True,
         )
     check_context_length(configuration(checkpoint), context_length)
-    text = spread(packed(texts, checkpoint, context_length), wanted.sequences)
+    text = spread(packed(read_texts(texts), checkpoint, context_length), wanted.sequences)
     rows = torch.tensor(text["input_ids"])
     calibration = None
     if others:
-        drawn = spread(packed(others, checkpoint, context_length), calibration_rows(context_length))
+        drawn = spread(packed(read_texts(others), checkpoint, context_length), calibration_rows(context_length))
         calibration = torch.tensor(drawn["input_ids"])
     model = load_to_measure(checkpoint)
     if wanted.precision is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -18,12 +19,23 @@ from prosparse.system.errors import ConfigError
 from prosparse.system.files import write_json
 
 
-def write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens: Path) -> int:
-    """Write the files' packed rows as corpus ``text`` of ``tokens``, unless already there; returns their number."""
+def read_texts(files: list[Path]) -> list[str]:
+    """The files' documents, cleaned."""
+    names = [str(file) for file in files]
+    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=names))
+    return [clean(text, prose=False) for text in sources.read("text", corpus)]
+
+
+def write_tokens(texts: Callable[[], list[str]], checkpoint: str, context_length: int, tokens: Path) -> int:
+    """Write packed rows as corpus ``text`` of ``tokens``, unless already there; returns their number.
+
+    Args:
+        texts: called only for rows that are not there.
+    """
     output = tokens / "text"
     if not (output / identity.MANIFEST).exists():
         with rewriting(output) as temporary:
-            rows = packed(files, checkpoint, context_length)
+            rows = packed(texts(), checkpoint, context_length)
             rows.save_to_disk(temporary / "train")
             content = identity.of_rows(temporary / "train")
             replace_rows(temporary, output, ["train"])
@@ -31,10 +43,12 @@ def write_tokens(files: list[Path], checkpoint: str, context_length: int, tokens
     return json.loads((output / identity.MANIFEST).read_text(encoding="utf-8"))["train_sequences"]
 
 
-def packed(files: list[Path], checkpoint: str, context_length: int) -> datasets.Dataset:
-    names = [str(file) for file in files]
-    corpus = Corpus(stands_for="pile", kind="language_modelling", source=FileSource(files=names))
-    texts = [clean(text, prose=False) for text in sources.read("text", corpus)]
+def packed(texts: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:
+    """Pack texts into rows of ``context_length`` tokens.
+
+    Raises:
+        ConfigError: they fill none.
+    """
     rows = pack(datasets.Dataset.from_dict({"text": texts}), open_tokenizer(checkpoint), context_length)
     if not len(rows):
         raise ConfigError(

@@ -9,36 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse.experiment.training import Stage
 from prosparse.method.regularization import SparsityRegularization
 from prosparse.method.schedule import factor, steered_at
-from prosparse.system.errors import UserError
+from prosparse.system.errors import ConfigError, UserError
 from prosparse.training import band, checkpoints, distributed, steering
 from prosparse.training.job import StageJob
 from prosparse.training.steering import Steering
 
 
 class LambdaCallback(TrainerCallback):
-    """Sets lambda before each optimizer step; works with any Trainer, without the rest of this package's training.
+    """Sets lambda before each optimizer step, and adds ``lambda``, ``l1`` and ``sparsity`` to what a Trainer logs.
 
-    In a stage with a target, it measures every step and steers lambda by the mean sparsity over the step's
-    micro-batches and processes. The Trainer saves and restores what it remembers, also across stages.
+    L1 and sparsity are those of the logged step, the mean over its micro-batches and processes; lambda is the one that
+    the step used. In a stage with a target, every step is measured, and sparsity steers lambda. The Trainer saves and
+    restores what the callback remembers, also across stages.
 
-    ::
-
-        substitute(model, Activation.parse("relu"))
-        regularization = SparsityRegularization(model, arguments.gradient_accumulation_steps)
-        stages = [Stage(until=100), Stage(until=900, peak=0.3, shape="sine"), Stage(until=1000, peak=0.3)]
-        callback = LambdaCallback(stages, regularization)
-        Trainer(model, arguments, train_dataset=dataset, callbacks=[callback]).train()
+    Make it with :func:`regularize`: trackers see only what callbacks before theirs have added.
 
     Args:
         stages: of lambda(t), up to the last step at least.
-        regularization: attached to the model that the Trainer trains. With a target and several processes, call
-            ``training.distributed.join()`` before making the ``TrainingArguments``.
+        regularization: attached to the model that the Trainer trains.
 
     Attributes:
         steering: of the latest stage with a target; None before the first.
@@ -47,25 +41,79 @@ class LambdaCallback(TrainerCallback):
     def __init__(self, stages: Sequence[Stage], regularization: SparsityRegularization) -> None:
         self.stages, self.regularization = stages, regularization
         self.steering: Steering | None = None
+        self._measured: tuple[float, float] | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.steering = Steering.saved_in(state)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step = state.global_step + 1
+        steered = steered_at(self.stages, step)
         self.regularization.step = step
-        if steered_at(self.stages, step):
-            self.regularization.factor = steering.lambda_before(self.stages, step, self.steering)
-            self.regularization.measuring = True
-        else:
-            self.regularization.factor = factor(self.stages, step)
+        self.regularization.factor = (
+            steering.lambda_before(self.stages, step, self.steering) if steered else factor(self.stages, step)
+        )
+        self.regularization.measuring = steered or self._logged(args, state, step)
+
+    def _logged(self, args: TrainingArguments, state: TrainerState, step: int) -> bool:
+        """Whether the Trainer logs after this step; only it knows where epochs end."""
+        ends = step in (1, self.stages[-1].until, state.max_steps)
+        return ends or args.logging_strategy != "steps" or step % state.logging_steps == 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
         step = state.global_step
+        self._measured = distributed.measured(self.regularization) if self.regularization.measuring else None
         if steered_at(self.stages, step):
-            measured = distributed.measured(self.regularization)
-            self.steering = steering.after_step(self.stages, step, self.steering, measured, given["lr_scheduler"])
+            assert self._measured is not None
+            self.steering = steering.after_step(self.stages, step, self.steering, self._measured, given["lr_scheduler"])
             self.steering.save_in(state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "loss" not in logs or self._measured is None:
+            return
+        l1, sparsity = self._measured
+        found = {"lambda": self.regularization.factor, "l1": l1, "sparsity": sparsity}
+        logs.update(found)  # callbacks that follow are given the same dictionary
+        state.log_history[-1].update(found)
+
+
+def regularize(trainer: Trainer, stages: Sequence[Stage], seed: int = 0) -> LambdaCallback:
+    """Make a Trainer train its model with the L1 penalty of ``stages``; works with any Trainer, before ``train()``.
+
+    What it logs then has ``lambda``, ``l1`` and ``sparsity``, for ``log_history`` and every ``report_to``. Afterwards,
+    ``callback.regularization.detach()`` gives the model back as it was.
+
+    The penalty is a mean over all positions of a batch, padding included: pack the text into full sequences.
+
+    Args:
+        trainer: its model has gated FFNs, under an activation with zeros: see ``method.activations.substitute``.
+        stages: of lambda(t), up to the Trainer's last step at least.
+        seed: of the stochastic rounding of gradients in 16 bits.
+
+    Raises:
+        UnsupportedArchitecture: the model has no gated FFN.
+        ConfigError: the Trainer scales the loss (float16), or computes a batch on several GPUs in one process.
+    """
+    arguments = trainer.args
+    if arguments.fp16:
+        raise ConfigError("fp16 scales the loss, so the penalty's gradient would be lost: use bf16 or float32")
+    if arguments.n_gpu > 1:
+        raise ConfigError(f"one process computes on {arguments.n_gpu} GPUs: start one process per GPU with torchrun")
+    assert trainer.model is not None
+    regularization = SparsityRegularization(
+        trainer.model, arguments.gradient_accumulation_steps, arguments.device,
+        seed=seed, rank=distributed.rank(), world_size=distributed.count(),
+    )  # fmt: skip
+    callback = LambdaCallback(stages, regularization)
+    trainer.callback_handler.callbacks.insert(0, callback)  # before the trackers'
+    return callback
 
 
 class Diverged(UserError):

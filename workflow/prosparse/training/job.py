@@ -9,6 +9,7 @@ from prosparse.data.mixture import Mixture
 from prosparse.experiment.layout import LEDGER
 from prosparse.experiment.specifications import StageSpecification
 from prosparse.training import distributed
+from prosparse.training.reporting import Tracker
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class StageJob:
             one's optimizer state is removed. Empty: it is kept.
         expected_sparsity: the band that the stage is expected to stay in, 0 to 1; None: any.
         teacher: the checkpoint directory to distil from, if the specification has a share for it.
+        report_to: the tracker that follows the stage, if any; part of no result.
     """
 
     specification: StageSpecification
@@ -38,6 +40,7 @@ class StageJob:
     teacher: Path | None = None
     continuations: tuple[Path, ...] = ()
     expected_sparsity: tuple[float, float] | None = None
+    report_to: Tracker | None = None
 
     @property
     def resume(self) -> Path:

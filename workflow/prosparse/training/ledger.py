@@ -12,10 +12,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from prosparse.data.mixture import Mixture
-from prosparse.method.regularization import SparsityRegularization
-from prosparse.method.schedule import steered_at
 from prosparse.system.files import write_text
-from prosparse.training import distributed
 from prosparse.training.job import StageJob
 
 # epoch: passes over the most-read corpus, counting earlier runs
@@ -34,30 +31,16 @@ COLUMNS = (
 
 
 class LedgerCallback(TrainerCallback):
-    """Measures the steps that are logged, and writes and prints a row for each.
+    """Writes and prints a row for each logged step, in the first process; ``LambdaCallback`` comes before it."""
 
-    L1 and sparsity are means over the processes; the first process writes. Lambda is the one that the step used.
-    """
-
-    def __init__(self, job: StageJob, dataset: Mixture, regularization: SparsityRegularization) -> None:
-        self.job, self.dataset, self.regularization = job, dataset, regularization
-        self.l1 = self.sparsity = math.nan
+    def __init__(self, job: StageJob, dataset: Mixture) -> None:
+        self.job, self.dataset = job, dataset
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock, self.clock_step = time.perf_counter(), state.global_step
         if state.is_world_process_zero:
             # rows after the checkpoint we resume from are written again
             write(self.job.ledger, read(self.job.ledger, state.global_step))
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        step = state.global_step + 1
-        self.logged = step in (1, self.job.last_step) or step % args.logging_steps == 0
-        # where lambda is steered, every step is measured
-        self.regularization.measuring = self.logged or steered_at(self.job.specification.stages, step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.logged:
-            self.l1, self.sparsity = distributed.measured(self.regularization)
 
     def on_log(
         self,
@@ -75,15 +58,15 @@ class LedgerCallback(TrainerCallback):
         now = time.perf_counter()
         rate = (step - self.clock_step) * tokens_per_step / (now - self.clock)
         self.clock, self.clock_step = now, step
-        weight = self.regularization.factor
+        weight, l1, sparsity = logs["lambda"], logs["l1"], logs["sparsity"]
         row = {
             "step": step,
             "tokens": step * tokens_per_step,
             "lambda": weight,
             "lm_loss": logs["loss"],
-            "l1": self.l1,
-            "l_reg_ratio": weight * self.l1 / logs["loss"],
-            "sparsity": self.sparsity,
+            "l1": l1,
+            "l_reg_ratio": weight * l1 / logs["loss"],
+            "sparsity": sparsity,
             "learning_rate": logs["learning_rate"],
             "tokens_per_second": round(rate, 1),
             "epoch": math.ceil(max(self.dataset.epochs(step * batch_size).values())),
@@ -93,7 +76,7 @@ class LedgerCallback(TrainerCallback):
         remaining = (last_step - step) * tokens_per_step / rate
         print(
             f"step {step}/{last_step} | loss {logs['loss']:.4f} | lambda {weight:.4g} | "
-            f"sparsity {100 * self.sparsity:.2f}% | {rate:,.0f} tokens/s | ETA {remaining:.0f} s",
+            f"sparsity {100 * sparsity:.2f}% | {rate:,.0f} tokens/s | ETA {remaining:.0f} s",
             flush=True,
         )
 

@@ -13,12 +13,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from prosparse.data.mixture import Mixture
 from prosparse.experiment.training import Training
-from prosparse.method.regularization import SparsityRegularization
 from prosparse.models.load import load
 from prosparse.system import devices
 from prosparse.system.locking import Refused
-from prosparse.training import distributed, fsdp
-from prosparse.training.callbacks import CheckpointCallback, DivergenceCallback, LambdaCallback, StopCallback
+from prosparse.training import distributed, fsdp, reporting
+from prosparse.training.callbacks import CheckpointCallback, DivergenceCallback, StopCallback, regularize
 from prosparse.training.job import StageJob
 from prosparse.training.ledger import LedgerCallback
 from prosparse.training.loss import FusedLoss, fuse_loss
@@ -113,19 +112,16 @@ def stage_trainer(job: StageJob, model: PreTrainedModel, accumulation_steps: int
         fsdp.configure(arguments)
     else:
         model.to(device)  # type: ignore[arg-type]
-    regularization = SparsityRegularization(
-        model, accumulation_steps, device,
-        seed=specification.seed, rank=distributed.rank(), world_size=distributed.count(),
-    )  # fmt: skip
     callbacks: list[TrainerCallback] = [
-        LambdaCallback(specification.stages, regularization),
         DivergenceCallback(),  # before the ledger, which gets no such row
-        LedgerCallback(job, dataset, regularization),
+        LedgerCallback(job, dataset),
         CheckpointCallback(job.resume),
         stop,
     ]
     trainer = StageTrainer(fused_loss, teacher, model=model, args=arguments, train_dataset=dataset, callbacks=callbacks)
     fsdp.forget()
+    regularize(trainer, specification.stages, specification.seed)
+    reporting.prepare(trainer, job.output)
     # the Trainer's own printer shows raw dictionaries; the ledger's callback prints the same and more
     for printer in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"]:
         trainer.remove_callback(printer)
@@ -183,11 +179,11 @@ def _arguments(job: StageJob, accumulation_steps: int) -> TrainingArguments:
         logging_first_step=True,
         logging_nan_inf_filter=False,
         save_steps=training.checkpoint_every,
-        report_to="none",
         disable_tqdm=True,
         seed=specification.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
+        **reporting.options(job.report_to, job.output),
         **(fsdp.arguments(training) if job.sharded else {}),
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # one process trains on one GPU; use more processes for more GPUs
