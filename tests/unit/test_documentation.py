@@ -64,7 +64,7 @@ def test_every_line_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
         make_checkpoint(tmp_path / name, activation, positions=2048)
     (tmp_path / "corpus").mkdir()
     for name in ("book.txt", "corpus/one.txt", "corpus/two.txt"):
-        (tmp_path / name).write_text("".join(f"{name}, sentence {index}: not one before. " for index in range(60)))
+        (tmp_path / name).write_text("".join(f"{name}, sentence {index}: not one before. " for index in range(100)))
     written = re.search(r"```yaml\n(# recipe\.yaml.*?)```", "\n".join(pages().values()), re.S)
     recipe = yaml.safe_load(written[1])
     for index, stage in enumerate(recipe["stages"]):
@@ -84,6 +84,8 @@ def test_every_line_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
             output = Path(words[words.index("--output") + 1]) if "--output" in words else None
             if output is not None and output.is_dir():
                 shutil.rmtree(output)  # another page's, or made above for the pages that do not make it
+            if words[1] == "sparsify":
+                words += ["--context-length", "64", "--no-control"]  # little text, little time
             assert main(words[1:]) == 0, (page, line, capsys.readouterr().err)
             assert capsys.readouterr().out.strip() or output is not None, (page, line)
             assert output is None or output.exists(), (page, line)

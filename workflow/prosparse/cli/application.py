@@ -17,10 +17,11 @@ from prosparse.system import environment
 EXAMPLES = """\
 \b
 Examples (any model with a gated FFN: LLaMA, Mistral, Qwen, Granite, Phi-3, ...):
+  prosparse sparsify   my-model --target-sparsity 0.9 --text 'corpus/*.txt' --output sparse
   prosparse sparsity   my-model --text book.txt                         # its sparsity and loss
   prosparse substitute my-model --activation relu --output relu         # another activation, the same weights
-  prosparse train      relu --recipe recipe.yaml --text 'corpus/*.txt' --output sparse
-  prosparse sparsity   sparse --text book.txt --activation relu --activation fatrelu-0.01
+  prosparse train      relu --recipe recipe.yaml --text 'corpus/*.txt' --output trained
+  prosparse sparsity   trained --text book.txt --activation relu --activation fatrelu-0.01
   prosparse evaluate   sparse --activation fatrelu-0.01 --task piqa --output piqa.json
   prosparse generate   sparse --prompt 'Once upon a time'               # faster than dense, the same tokens
   prosparse predictors sparse --text 'corpus/*.txt' --output predictors # predict which neurons are active

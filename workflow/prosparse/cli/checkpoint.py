@@ -47,6 +47,41 @@ def substitute(
     print(f"{output}: {checkpoint} with {activation}; next: prosparse train, prosparse sparsity")
 
 
+def sparsify(
+    checkpoint: Checkpoint,
+    target_sparsity: Annotated[
+        float, typer.Option(metavar="SHARE", parser=share, help="Share of zero activations to reach: 0.9 for 90%.")
+    ],
+    text: Text,
+    output: Annotated[Path, typer.Option(metavar="DIRECTORY", help="The sparse checkpoint, with a summary.")],
+    heldout_text: Annotated[
+        list[str], typer.Option(metavar="FILE...", help="Text to measure on. Default: a twentieth of --text.")
+    ] = [],  # noqa: B006
+    control: Annotated[
+        bool, typer.Option(help="Also train Vanilla ReLU on the same tokens, to tell what sparsity itself costs.")
+    ] = True,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train on at most so many tokens. Default: the text, once.")
+    ] = None,
+    context_length: Annotated[int, typer.Option(min=16, metavar="TOKENS", help="Tokens per sequence.")] = 512,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate. Default: by the model's size.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Sequences per step. Default: for at least 400 steps.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the data order and of stochastic rounding.")] = 0,
+    report_to: ReportTo = None,
+) -> None:
+    """Make a model as sparse as you want it: train, measure and summarize, or resume."""
+    from prosparse.commands.defaults import Settings
+    from prosparse.commands.sparsify import Sparsification
+    from prosparse.commands.sparsify import sparsify as run
+
+    settings = Settings(target_sparsity, tokens, context_length, learning_rate, batch_size, seed)
+    run(Sparsification(checkpoint, text, heldout_text, output, settings, control, report_to))
+
+
 def train(
     checkpoint: Checkpoint,
     recipe: Annotated[Path, typer.Option(metavar="FILE", help="YAML: activation, context_length, stages, training.")],
@@ -236,5 +271,6 @@ def export(
 
 
 COMMANDS = {
-    each.__name__: each for each in (substitute, train, sparsity, evaluate, predictors, generate, bench, export)
+    each.__name__: each
+    for each in (sparsify, substitute, train, sparsity, evaluate, predictors, generate, bench, export)
 }

@@ -81,13 +81,13 @@ def print_sparsity(wanted: Measurement) -> None:
     bytes_per_token = predicted_bytes(text, open_tokenizer(checkpoint)) / (len(rows) * (context_length - 1))
     for activation in wanted.activations or [own_activation(model.config)]:
         substitute(model, activation)
-        _print(str(activation), _measured(model, rows), bytes_per_token)
+        _print(str(activation), measured(model, rows), bytes_per_token)
         for label, chosen in _settings(model, wanted.training_free, calibration):
             with cutting(model, chosen):
-                _print(label, _measured(model, rows, of_inputs=True), bytes_per_token)
+                _print(label, measured(model, rows, of_inputs=True), bytes_per_token)
 
 
-def _measured(model: PreTrainedModel, rows: Tensor, of_inputs: bool = False) -> dict[str, Any]:
+def measured(model: PreTrainedModel, rows: Tensor, of_inputs: bool = False) -> dict[str, Any]:
     """Measure the rows, and each layer's share of dead neurons: those that no token activates."""
     neurons = ActiveNeurons(model)
     with neurons.noting():

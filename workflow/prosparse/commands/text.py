@@ -18,6 +18,9 @@ from prosparse.system import identity
 from prosparse.system.errors import ConfigError
 from prosparse.system.files import write_json
 
+#: Sequences: fewer say nothing about an interval.
+FEWEST_HELDOUT = 4
+
 
 def read_texts(files: list[Path]) -> list[str]:
     """The files' documents, cleaned."""
@@ -41,6 +44,25 @@ def write_tokens(texts: Callable[[], list[str]], checkpoint: str, context_length
             replace_rows(temporary, output, ["train"])
         write_json(output / identity.MANIFEST, {"train_sequences": len(rows), "sha256": {"train": content}})
     return json.loads((output / identity.MANIFEST).read_text(encoding="utf-8"))["train_sequences"]
+
+
+def hold_out(texts: list[str], context_length: int) -> tuple[list[str], list[str]]:
+    """Divide documents into those to train on and those to measure, the same for the same documents.
+
+    A twentieth is held out, or as little as fills 64 sequences of six characters per token: evenly spaced documents, or
+    where that would be fewer than four, the end of each document.
+    """
+    characters = sum(map(len, texts))
+    every = max(20, characters // (64 * 6 * context_length))
+    if len(texts) >= 4 * every:
+        return [text for index, text in enumerate(texts) if index % every], texts[::every]
+    trained, held = [], []
+    for text in texts:
+        cut = text.rfind(" ", 0, len(text) - len(text) // every)  # between words, where there are any
+        cut = cut if cut > 0 else len(text) - len(text) // every
+        trained.append(text[:cut])
+        held.append(text[cut:].strip())
+    return trained, [text for text in held if text]
 
 
 def packed(texts: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:
