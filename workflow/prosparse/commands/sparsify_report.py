@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 
 from prosparse.commands.sparsity import measured
@@ -53,7 +54,7 @@ def measure_all(checkpoint: str, output: Path, control: Path | None, run: Run) -
     started, length = time.time(), run.recipe.context_length
     heldout = spread(packed(read_texts([output / HELDOUT]), checkpoint, length), SEQUENCES)
     tuning = spread(open_rows(run.tokens / "text" / "train"), max(1, TUNING_TOKENS // length))
-    rows, tuned = (torch.as_tensor(each["input_ids"], dtype=torch.long) for each in (heldout, tuning))
+    rows, tuned = (torch.as_tensor(np.stack(each["input_ids"]), dtype=torch.long) for each in (heldout, tuning))
     found: dict[str, Any] = {}
     for name, directory in {"original": checkpoint, "control": control, "sparse": output}.items():
         if directory is None:
@@ -89,13 +90,18 @@ def _decoding(checkpoint: Path, prompts: list[list[int]]) -> dict[str, Any]:
         return {"missing": "the native operators could not be built"}
     try:
         model = load(checkpoint, dtype=torch.bfloat16)
-        modes = measure_modes(Model("decoding", model, None, None), prompts, specification, {})["modes"]
+        found = measure_modes(Model("decoding", model, None, None), prompts, specification, {})
     except UserError as error:
         return {"missing": str(error)}
-    rates = {name: modes[name]["tokens_per_second"] for name in ("dense", "exact") if name in modes}
-    faster = modes["exact"]["times_faster_than_dense"] if "exact" in modes else None
-    about = {"precision": "bfloat16", "processor": provenance.processor(), "threads": torch.get_num_threads()}
-    return {**about, "tokens_per_second": rates, "times_faster_than_dense": faster}
+    modes = found["modes"]
+    return {
+        "precision": "bfloat16",
+        "processor": provenance.processor(),
+        "threads": torch.get_num_threads(),
+        "tokens_per_second": {name: modes[name]["tokens_per_second"] for name in ("dense", "exact")},
+        "times_faster_than_dense": modes["exact"]["times_faster_than_dense"],
+        "same_tokens_as_dense": found["same_tokens_as_dense"]["exact"],
+    }
 
 
 def write(found: dict[str, Any], output: Path) -> None:
@@ -113,8 +119,7 @@ def lines(found: dict[str, Any], output: str) -> list[str]:
     sparse, target = found["sparse"], found["target_sparsity"]
     sequences = len(sparse["sequences"]["loss"])
     rows = [_row(name, found) for name in NAMES if name in found]
-    without = {"original": "the control"} if "control" not in found else {}
-    columns = [index for index, title in enumerate(HEADER) if not any(each in title for each in without.values())]
+    columns = [index for index, title in enumerate(HEADER) if "control" in found or "control" not in title]
     return [
         _verdict(found),
         "",
@@ -180,11 +185,12 @@ def _speed(decoding: dict[str, Any]) -> str:
     if "missing" in decoding:
         return f"Decoding speed was not measured: {decoding['missing']}."
     rates, faster = decoding["tokens_per_second"], decoding["times_faster_than_dense"]
-    where = f"{decoding['processor']}, {decoding['threads']} threads, {decoding['precision']}"
+    where = f"{decoding['processor']}, threads: {decoding['threads']}, {decoding['precision']}"
     return (
-        f"Decoding ({where}): {rates['exact']['median']:.1f} tokens/s, {faster['median']:.2f}× as fast as dense "
-        f"({rates['dense']['median']:.1f}; quartiles of the ratio: {faster['lower_quartile']:.2f} to "
-        f"{faster['upper_quartile']:.2f}), with the same tokens."
+        f"Decoding ({where}): {rates['exact']['median']:.1f} tokens/s sparse, {rates['dense']['median']:.1f} dense. In "
+        f"turns next to each other, sparse is {faster['median']:.2f} times as fast (quartiles "
+        f"{faster['lower_quartile']:.2f} to {faster['upper_quartile']:.2f}), and "
+        f"{100 * decoding['same_tokens_as_dense']:.0f}% of the tokens are the same."
     )
 
 
