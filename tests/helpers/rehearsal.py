@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prosparse.data.sources import template_columns
 from prosparse.experiment.activation import Activation
+from prosparse.experiment.calibrated import probes
 from prosparse.experiment.data import HubSource
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.loading import load
@@ -39,14 +40,21 @@ def rehearse(path: Path, root: Path) -> Path:
     _data(experiment, toy["data"], root)
     for name, architecture in experiment.architectures.items():
         toy["architectures"][name] |= _shrunk(architecture)
-    for name, run in experiment.runs.items():
-        _run(toy["runs"][name])
+    for scale in experiment.calibration:
+        for probe in probes(experiment, scale):
+            del toy["runs"][probe]  # loading adds it
+        toy["calibration"][scale] |= {"probes": [1e-3, 20], "steps": 20}
+    for name in toy["runs"]:
+        run = experiment.runs[name]
+        _run(toy["runs"][name], learning_rate=5e-3 if experiment.calibration else 1e-3)
         if isinstance(run.init, PretrainedInit):
             shape = experiment.architectures.get(run.init.architecture or "")
             folder = root / "models" / run.init.pretrained.lstrip("/")
             _checkpoint(folder, run.init.pretrained, shape, run.activation)
             toy["runs"][name]["init"] |= {"pretrained": str(folder), "gguf_file": None, "gated": None, "sha256": None}
     toy["benchmarks"] |= {"rows": "files", "directory": str(_benchmark_rows(root / "rows")), "limits": {}, "limit": 2}
+    for section in experiment.calibration.values():  # a full run is longer than its probes, and gets sparse
+        toy["runs"][section.run]["stages"][-1]["until"] = 60
     if experiment.hardware:
         toy["hardware"]["gpus"] = 2
     if experiment.operators:
@@ -65,13 +73,15 @@ def rehearse(path: Path, root: Path) -> Path:
     return written
 
 
-def _run(run: dict[str, Any]) -> None:
+def _run(run: dict[str, Any], learning_rate: float) -> None:
     for index, stage in enumerate(run["stages"]):
         stage["until"] = 2 * (index + 1) if stage["until"] else 0
+        if "expected_sparsity" in stage:
+            stage["expected_sparsity"] = [0, 1]
     # two sequences each for two processes; compiling takes longer than all else
     run["training"] |= {
         "batch_size": 4, "micro_batch_size": 2, "compile": False, "warmup_steps": 0, "log_every": 1,
-        "checkpoint_every": 1, "learning_rate": 1e-3,
+        "checkpoint_every": 1, "learning_rate": learning_rate,
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("paper.compare",),
     ("paper.page", "paper.summary"),
     ("paper.opening",),
-    ("paper.acceleration", "paper.release", "paper.sections"),
+    ("paper.acceleration", "paper.calibration", "paper.release", "paper.sections"),
     ("paper.claims", "paper.figures", "paper.tables"),
     ("paper.registry",),
     ("paper.results",),

@@ -19,7 +19,7 @@ from prosparse.models.load import load
 
 
 def run(root: Path, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return snakemake(root, *arguments, config=config, environment=warm_jobs(), timeout=1200)
+    return snakemake(root, *arguments, config=config, environment=warm_jobs(), timeout=6000)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -28,8 +28,16 @@ def test_rehearsal(tmp_path, path):
     written = yaml.safe_load(config.read_text())
     name, targets = written["experiment"], ["all", *(["release"] if written["release"] else [])]
     bases = written["bases"]
-    if path.stem == "paper":  # as on its cluster: two stages of sharded weights
+    if path.stem == "paper":  # as on its cluster: λ is calibrated first, then two stages of sharded weights
         stage = f"results/{name}/checkpoints/prosparse-7b/seed0/stage1/provenance.json"
+        early = run(tmp_path, config, stage, "--cores", "2")
+        assert early.returncode != 0
+        assert (
+            "runs.prosparse-7b: its λ are the paper's, whose normalization is unknown: run `snakemake calibrate`"
+            in early.stdout + early.stderr
+        )
+        assert not (tmp_path / "results" / name / "checkpoints").exists()
+        check_calibration(tmp_path, config, name, stage)
         sharded = run(tmp_path, config, stage, "--cores", "2", "--set-resources", "train_stage:processes=2")
         assert sharded.returncode == 0, sharded.stdout[-3000:] + sharded.stderr[-6000:]
         assert json.loads((tmp_path / stage).read_text())["processes"] == 2
@@ -41,6 +49,18 @@ def test_rehearsal(tmp_path, path):
         check_base(tmp_path, name, base)
     again = run(tmp_path, config, *targets, "--dry-run")
     assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
+
+
+def check_calibration(root: Path, config: Path, name: str, stage: str) -> None:
+    """The target prints every model's multiplier, and the next call's stages have the paper's λ times it."""
+    called = run(root, config, "calibrate", "--cores", "2")
+    assert called.returncode == 0, called.stdout[-3000:] + called.stderr[-6000:]
+    for scale in ("7B", "13B", "1B"):
+        found = json.loads((root / f"results/{name}/calibration/{scale}.json").read_text())["multiplier"]
+        assert f"# λ of the model for {scale}: the paper's times {found:g}" in called.stdout
+        if scale == "7B":
+            planned = run(root, config, stage, "--dry-run", "--printshellcmds")
+            assert f'"until":4,"shape":"constant","peak":{float(f"{5e-3 * found:.10g}")}' in planned.stdout
 
 
 def check_base(root: Path, experiment: str, base: str) -> None:

@@ -12,6 +12,7 @@ from prosparse.experiment import (
     table2_rows,
     timings,
 )
+from prosparse.experiment.calibrated import calibrated, probes, refusal, uncalibrated
 from prosparse.experiment.data import PackageSource
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
@@ -35,7 +36,7 @@ try:
         invocation.check_profile(call.workflow_profile, root)
         invocation.check_experiment(options.get("experiment"), named, root)
     invocation.check_installed()
-    experiment = load(config)
+    experiment = calibrated(load(config))
     layout = Layout.of(experiment)
     for name, corpus in experiment.data.corpora.items():
         check_source(name, corpus)
@@ -67,6 +68,7 @@ wildcard_constraints:
     shard=r"\d+",
     tokenizer="|".join(experiment.data.tokenizers),
     activation=r"silu|relu2?|drelu|(shiftrelu|fatrelu)-[0-9.e-]+",
+    scale="|".join(experiment.calibration) or "none",
     shape="|".join(experiment.decoding.shapes if experiment.decoding else ()) or "none",
 
 
@@ -143,7 +145,12 @@ def stage_gguf(wildcards):
 
 
 def stage_predecessor(wildcards):
-    previous = lineage.predecessor(experiment, wildcards.run, int(wildcards.stage))
+    run, stage = wildcards.run, int(wildcards.stage)
+    scale = uncalibrated(experiment, run, stage)
+    # a dry run shows all jobs and says what would be refused
+    if scale is not None and not workflow.output_settings.dryrun:
+        raise WorkflowError(refusal(experiment, scale, run))
+    previous = lineage.predecessor(experiment, run, stage)
     return layout.provenance(*previous, wildcards.seed) if previous else []
 
 
@@ -167,6 +174,17 @@ def stage_teacher(wildcards):
     if distillation is None:
         return []
     return layout.provenance(distillation.teacher, None, wildcards.seed)
+
+
+def probe_ledgers(wildcards):
+    names = probes(experiment, wildcards.scale)
+    return [layout.ledger(name, None, experiment.seeds[0]) for name in names]
+
+
+def calibrations(wildcards):
+    if not experiment.calibration:
+        raise WorkflowError("calibration: the experiment has none")
+    return [layout.calibration(scale, "md") for scale in experiment.calibration]
 
 
 # measurements

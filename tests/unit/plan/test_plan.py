@@ -365,3 +365,22 @@ def test_the_papers_hardware_fits_its_stages():
         assert float(row["days_at_least"]) <= float(row["days_at_most"])
     for entry in papers.papers(paper(), []):
         assert all(0.2 < implied < 1 for implied in entry["implied_utilization"])
+
+
+def test_a_calibration_is_a_target_of_its_own(tmp_path):
+    """Stage 0 and two probes of 800 steps; nothing else needs the probes."""
+    experiment = paper(calibration={"7B": {"run": "prosparse", "probes": [0.5, 2], "steps": 800}})
+    layout = Layout(experiment, tmp_path)
+    found = targets.jobs_behind(layout, targets.targets(experiment)["calibrate"], False)
+    trained = {job.run: job.tokens for job in found if job.stage is not None and job.tokens}
+    per_step = 512 * 4096
+    assert trained == {
+        "prosparse": 5000 * per_step, "probe-7b-0.5": 800 * per_step, "probe-7b-2": 800 * per_step
+    }  # fmt: skip
+    assert not {job.run for job in planned(experiment, tmp_path)} & {"probe-7b-0.5", "probe-7b-2"}
+    assert "| calibrate " in page.write(layout, ask=False)
+    by_name, by_file = (
+        targets.requested(experiment, [name]) for name in ("calibrate", "results/scale/calibration/7B.md")
+    )
+    assert by_name == by_file
+    assert "calibrate" not in targets.targets(paper())

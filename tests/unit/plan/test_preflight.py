@@ -193,3 +193,18 @@ def test_small_experiments_are_not_refused_on_a_small_machine(file, roomy, tmp_p
     experiment = load(yaml.safe_load((ROOT / file).read_text()))
     roomy(disk=1.5e9, memory=4e9)
     assert refusals(experiment, tmp_path) == []
+
+
+def test_stages_with_a_peak_wait_for_a_calibration(open_experiment, roomy, tmp_path):
+    """What trains without λ does not, nor do the probes themselves."""
+    section = {"run": "prosparse", "probes": [0.5, 2], "steps": 800}
+    experiment = open_experiment(calibration={"7B": section})
+    (reason,) = refusals(experiment, tmp_path)
+    assert reason.startswith("runs.prosparse: its λ are the paper's")
+    assert "snakemake calibrate" in reason
+    assert "results/scale/calibration/7B.md" in reason
+    assert refusals(experiment, tmp_path, target="calibrate") == []
+    for stage in range(6):
+        finish(tmp_path, "prosparse", stage)
+    assert refusals(experiment, tmp_path) == []
+    assert refusals(open_experiment(calibration={"7B": {**section, "multiplier": 20}}), tmp_path / "new") == []

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prosparse.cli.arguments import Output, Specification
+
 if TYPE_CHECKING:
     from prosparse.experiment.layout import Layout
 
@@ -69,6 +71,19 @@ def plan(config: Config) -> None:
     print(page.write(_layout(config)), end="")
 
 
+def calibrate(
+    ledgers: Annotated[list[Path], typer.Argument(help="Of the probes, in the order of their λ.")],
+    specification: Specification,
+    output: Output,
+) -> None:
+    """Find the number by which a model's λ are the paper's."""
+    from prosparse.experiment.specifications import CalibrationSpecification
+    from prosparse.paper import calibration
+
+    wanted = CalibrationSpecification.model_validate_json(specification)
+    print(f"multiplier: {calibration.write(wanted, ledgers, output):g}")
+
+
 def release(pair: Annotated[str, typer.Argument(help="run, or run@activation.")], config: Config) -> None:
     """Make the folder to upload for one sparse model."""
     from prosparse.paper.release import folder
@@ -90,5 +105,5 @@ def compare(config: Config) -> None:
     print(page.write(_layout(config)), end="")
 
 
-STEPS = (table, figure, acceleration, claims, page, html, plan, release, publish, compare)
+STEPS = (table, figure, acceleration, calibrate, claims, page, html, plan, release, publish, compare)
 COMMANDS = {each.__name__: each for each in STEPS}

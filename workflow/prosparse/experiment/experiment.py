@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from prosparse.experiment.activation import Activation
+from prosparse.experiment.calibration import Calibration
 from prosparse.experiment.data import Data
 from prosparse.experiment.decoding import Decoding
 from prosparse.experiment.figures import Figures
@@ -90,6 +91,11 @@ class Experiment(Section):
     vanilla: dict[Literal["13B", "1B"], str] = Field(
         default={}, description="Scale -> Vanilla ReLU pair at equal tokens; that of 7B is in `rows`."
     )
+    calibration: dict[Literal["7B", "13B", "1B"], Calibration] = Field(
+        default={},
+        description="Scale of the paper -> how λ of the model that stands for it is calibrated: the peaks of its runs "
+        "are the paper's, and are multiplied by one number.",
+    )
     figures: Figures = Field(default=Figures(), description="Which runs the figures draw.")
     schedules: Schedules = Field(default=Schedules(), description="Methods compared at equal sparsity.")
     operators: Operators | None = Field(default=None, description="Time the sparse FFN operators.")
@@ -161,6 +167,12 @@ class Experiment(Section):
             check_known(base, self.runs, "bases")
         if len(tokenizers := {self.tokenizer(base) for base in self.bases}) > 1:
             raise ValueError(f"bases: all must have the same tokenizer, but they have {', '.join(sorted(tokenizers))}")
+        for scale, calibration in self.calibration.items():
+            key = f"calibration.{scale}.run"
+            check_known(calibration.run, self.runs, key)
+            first, *rest = self.runs[calibration.run].stages
+            if first.regularized or not first.until or not any(stage.peak for stage in rest):
+                raise ValueError(f"{key}: {calibration.run} needs a stage 0 without λ and a later stage with a peak")
         self._check_search()
         if self.supervised_finetuning is not None:
             for key, run_name in self.supervised_finetuning:

@@ -33,6 +33,7 @@ PUBLISHED = (
     "acceleration.md",
     "tables/*",
     "figures/*",
+    "calibration/*",
     "release/*/README.md",
     "measurements/**/*.json",
     "checkpoints/**/ledger.csv",
@@ -166,6 +167,9 @@ class Layout:
         """Return the folder of the kind that mode ``predicted`` decodes with."""
         assert self.experiment.predictors is not None
         return self.predictors(run, activation, seed).parent / self.experiment.predictors.kinds[0]
+
+    def calibration(self, scale: str, suffix: str) -> Path:
+        return self.directory / f"calibration/{scale}.{suffix}"
 
     # ----------------------------------------------------------------------- measurements
 

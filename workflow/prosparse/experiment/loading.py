@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from prosparse.experiment import scales
+from prosparse.experiment.calibrated import with_probes
 from prosparse.experiment.experiment import Experiment
 from prosparse.system.errors import ConfigError
 from prosparse.system.problems import describe
@@ -71,7 +72,7 @@ def load(raw: dict[str, Any]) -> Experiment:
     """Validate a config as read from YAML.
 
     A top-level ``training`` section holds defaults that each run's own ``training`` overrides. A run with ``scales``
-    stands for one run per scale of λ. ``data.corpora`` may
+    stands for one run per scale of λ. The probes of a calibration become runs. ``data.corpora`` may
     name a YAML file of ``packages``, ``corpora`` and ``mixtures``, or several; entries of a later file override those
     of an earlier one, and the experiment's own ``packages`` and ``mixtures`` override both. Corpora files and committed
     bases lie in the current directory or else in the repository.
@@ -96,6 +97,6 @@ def load(raw: dict[str, Any]) -> Experiment:
     if isinstance(runs, dict):
         raw["runs"] = {name: _whole_run(run, defaults) for name, run in runs.items()}
     try:
-        return Experiment.model_validate(raw)
+        return with_probes(Experiment.model_validate(raw))
     except ValidationError as error:
         raise ConfigError(f"invalid config{origin}\n{describe(error, Experiment)}") from None

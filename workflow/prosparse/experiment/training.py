@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
@@ -135,6 +136,26 @@ class Training(Section):
         """Return the steps of wsd's decay in a run of ``total_steps``."""
         assert self.decay_share is not None
         return round(self.decay_share * total_steps)
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """Return the learning rate of a run's step (1 is the first) as a share of its peak, as the optimizer has it."""
+        past = step - 1 - self.warmup_steps
+        if past < 0:
+            return (step - 1) / self.warmup_steps
+        left = max(1, total_steps - self.warmup_steps)
+        match self.schedule:
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * past / left))
+            case "linear":
+                return max(0.0, 1 - past / left)
+            case "wsd":
+                decay = self.decay_steps(total_steps)
+                return 1 - math.sqrt(max(0, past - left + decay) / max(1, decay))
+        return 1.0
+
+    def time(self, total_steps: int, after: int = 0) -> float:
+        """Return how far a run's steps after ``after`` carry weights: each counts by its share of the peak rate."""
+        return math.fsum(self.rate(step, total_steps) for step in range(after + 1, total_steps + 1))
 
     def accumulation_steps(self, processes: int) -> int:
         """Return the number of forward passes per process in one optimizer step.

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from prosparse.experiment.calibrated import refusal, uncalibrated
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.plan.costs import CHECKPOINT_BYTES, STATE_BYTES, WEIGHT_BYTES
@@ -35,6 +36,7 @@ def refusals(layout: Layout, jobs: Iterable[Job], remotes: Iterable[Remote], loc
         *_answering(experiment, waiting),
         *(_host_memory(experiment, waiting) if local else []),
         *_batches(experiment, waiting),
+        *_uncalibrated(experiment, waiting),
     ]
 
 
@@ -190,6 +192,15 @@ def _host_memory(experiment: Experiment, waiting: list[Job]) -> list[str]:
         f"memory: runs.{run} needs {needed / 1e9:,.0f} GB for {what}, this machine has {present / 1e9:,.0f} GB: "
         "run it on another machine or through a cluster profile"
     ]
+
+
+def _uncalibrated(experiment: Experiment, waiting: list[Job]) -> list[str]:
+    """One sentence per model: the first of its runs that cannot be trained yet."""
+    first: dict[str, str] = {}
+    for job in waiting:
+        if job.stage is not None and (scale := uncalibrated(experiment, job.run, job.stage)) is not None:
+            first.setdefault(scale, job.run)
+    return [refusal(experiment, scale, run) for scale, run in first.items()]
 
 
 def _batches(experiment: Experiment, waiting: list[Job]) -> list[str]:

@@ -9,6 +9,7 @@ from operator import or_
 from pathlib import Path
 
 from prosparse.experiment import lineage, table2_rows
+from prosparse.experiment.calibrated import probes
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.measure import tasks
@@ -56,6 +57,8 @@ def targets(experiment: Experiment) -> dict[str, Needs]:
     found["figures"] = FIGURES.all_needs(experiment)
     found["claims"] = CLAIMS.all_needs(experiment)
     found["release"] = reduce(or_, (card.needs(experiment, pair) for pair in release.pairs(experiment)), Needs())
+    probing = [name for scale in experiment.calibration for name in probes(experiment, scale)]
+    found |= {"calibrate": Needs.of_chains(experiment, probing)} if probing else {}
     found["bases"] = Needs.of_chains(experiment, experiment.bases)
     found |= dict.fromkeys(WHOLE, page.needs(experiment))
     found["plan"] = Needs()
@@ -71,6 +74,8 @@ def requested(experiment: Experiment, names: Iterable[str]) -> list[Job]:
     files = [(layout.table(name, "*"), known[name]) for name in TABLES]
     files += [(layout.figure(name, "*"), known[name]) for name in FIGURES]
     files += [(layout.release(pair) / "*", card.needs(experiment, pair)) for pair in release.pairs(experiment)]
+    if "calibrate" in known:
+        files.append((layout.calibration("*", "*"), known["calibrate"]))
     files += [(layout.claims("*"), known["claims"]), (layout.page(), known["all"])]
     needs, whole = Needs(), False
     for name in list(names) or ["all"]:

@@ -31,10 +31,13 @@ def left(job: StageJob, step: int) -> str | None:
     sparsity = fmean(float(row["sparsity"]) for row in rows if int(row["step"]) >= since)
     if low <= sparsity <= high:
         return None
+    if job.specification.stages[-1].regularized:
+        reason = f"λ is too {'large' if sparsity > high else 'small'} for this model (docs/cluster.md, Calibration)"
+    else:
+        reason = "without λ, it depends on the run's start, activation and data"
     where = f"step {until:,}" if since == until else f"steps {since:,} to {until:,}"
     return (
         f"sparsity is {100 * sparsity:.2f}% in {where}, outside the stage's expected_sparsity, {100 * low:g}% to "
-        f"{100 * high:g}%: λ is too {'large' if sparsity > high else 'small'} for this model (docs/cluster.md says how "
-        "to calibrate it), or the band is wrong. The last checkpoint is kept: with another expected_sparsity, the same "
-        "command continues from it"
+        f"{100 * high:g}%: {reason}, or the band is wrong. The last checkpoint is kept: with another "
+        "expected_sparsity, the same command continues from it"
     )

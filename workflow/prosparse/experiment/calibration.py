@@ -1,0 +1,37 @@
+"""Section ``calibration``: how a model's λ follows from the paper's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from prosparse.experiment.section import Name, Section
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Calibration(Section):
+    """Short runs at constant λ, which tell by what number the paper's λ are multiplied.
+
+    Until they have, no stage with λ above 0 is trained in the runs of the model: those that start, directly or through
+    other runs, from the same original.
+    """
+
+    run: Name = Field(
+        description="The probes continue its stage 0, which has no λ, with its peak learning rate. Its later steps "
+        "are how long a full run is."
+    )
+    probes: list[Positive] = Field(min_length=2, description="Their λ, rising: from too small to too large.")
+    steps: Annotated[int, Field(ge=20)] = Field(description="Steps of each probe: a fifth of a full run or more.")
+    multiplier: Positive | None = Field(
+        default=None,
+        description="Default: what `snakemake calibrate` finds. A number says that the peaks in this file are final.",
+    )
+
+    @field_validator("probes")
+    @classmethod
+    def probes_rise(cls, probes: list[float]) -> list[float]:
+        if probes != sorted(set(probes)):
+            raise ValueError("must rise")
+        return probes
