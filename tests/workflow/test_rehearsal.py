@@ -19,7 +19,7 @@ from prosparse.models.load import load
 
 
 def run(root: Path, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return snakemake(root, *arguments, config=config, environment=warm_jobs(), timeout=6000)
+    return snakemake(root, *arguments, config=config, environment=warm_jobs(), timeout=1200)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
