@@ -1,4 +1,4 @@
-"""``prosparse sparsify``: makes a checkpoint as sparse as asked, and reports what that costs"""
+"""``prosparse sparsify``: makes a checkpoint as sparse as asked, and reports the cost"""
 
 from __future__ import annotations
 

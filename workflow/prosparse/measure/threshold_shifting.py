@@ -1,4 +1,4 @@
-"""Threshold shifting (section 3.3) at a given cost: the largest threshold of FATReLU that hardly raises the loss"""
+"""Threshold shifting (section 3.3): the largest FATReLU threshold at a given cost in loss"""
 
 from __future__ import annotations
 
