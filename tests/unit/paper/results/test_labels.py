@@ -29,6 +29,13 @@ def test_a_label_names_the_model_and_its_method(pair, expected):
     assert label(loading.load(CONFIG), pair) == expected
 
 
+def test_a_label_names_an_activation_other_than_relu():
+    steered = CONFIG["runs"]["steered"]
+    experiment = loading.load({**CONFIG, "runs": CONFIG["runs"] | {"squared": steered | {"activation": "relu2"}}})
+    assert label(experiment, "steered") == "tiny, λ steered to 90%"
+    assert label(experiment, "squared") == "tiny, squared ReLU, λ steered to 90%"
+
+
 def test_a_runs_own_label_is_used_and_identical_runs_keep_their_names(synthetic):
     runs = CONFIG["runs"] | {"twin": CONFIG["runs"]["vanilla"]}
     runs["sft-0"] = runs["sft-0"] | {"label": "SFT without λ"}

@@ -88,6 +88,8 @@ def _method(experiment: Experiment, run: str) -> str:
         method = f"constant λ = {last.peak:g}"
     else:
         method = UNREGULARIZED.get(chosen.activation.name, f"{activation_label(chosen.activation)} in training")
+    if last.regularized and chosen.activation.name != "relu":
+        method = f"{activation_label(chosen.activation)}, {method}"
     if chosen.distillation is not None:
         method += ", distilled"
     before = chosen.init.run

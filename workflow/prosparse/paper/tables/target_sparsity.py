@@ -7,13 +7,14 @@ from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import MissingResult, Results
 from prosparse.paper.results.value import Value, exact, mean_of
-from prosparse.paper.tables.columns import FACTOR, LOSS, SPARSITY, final_value
+from prosparse.paper.tables.columns import LOSS, SPARSITY, final_value
 from prosparse.paper.tables.notes import count
 from prosparse.paper.tables.table import Cell, Column, Row, Table
 
 TARGET = Column("target_sparsity", "Target", "%", 1)
 DEVIATION = Column("deviation", "Held-out sparsity minus target", "points")
 SWING = Column("swing", "Range in the last tenth", "points")
+FACTOR = Column("lambda", "Final λ", "", 2)
 DEAD = Column("dead_neurons", "Dead neurons", "%", 1)
 LEAST = Column("least_sparse_layer", "Least sparse layer", "%", 1)
 
