@@ -13,7 +13,9 @@ import pytest
 from prosparse.__main__ import main
 from prosparse.cli import checkpoint, step_data, step_paper, step_training
 
-USER_COMMANDS = ("substitute", "train", "sparsity", "evaluate", "predictors", "generate", "bench", "export")
+USER_COMMANDS = (
+    "sparsify", "substitute", "train", "sparsity", "evaluate", "predictors", "generate", "bench", "export",
+)  # fmt: skip
 
 
 def test_help_shows_the_commands_of_a_user_and_teaches(capsys):
