@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from prosparse.method.schedule import stage_at
 from prosparse.system.errors import UserError
 from prosparse.training import ledger
 from prosparse.training.job import StageJob
@@ -22,9 +23,10 @@ def left(job: StageJob, step: int) -> str | None:
     if job.expected_sparsity is None:
         return None
     low, high = job.expected_sparsity
-    steps = job.last_step - job.first_step + 1
+    _, start = stage_at(job.specification.stages, job.last_step)
+    steps = job.last_step - start
     rows = ledger.read(job.ledger, step)
-    if not rows or int(rows[-1]["step"]) < job.first_step + steps // 2:
+    if not rows or int(rows[-1]["step"]) <= start + steps // 2:
         return None
     until = int(rows[-1]["step"])
     since = min(until, until - steps // 10 + 1)

@@ -56,12 +56,6 @@ class StageJob:
         return self.specification.stages[-1].until
 
     @property
-    def first_step(self) -> int:
-        """The stage's first step."""
-        stages = self.specification.stages
-        return stages[-2].until + 1 if len(stages) > 1 else 1
-
-    @property
     def sharded(self) -> bool:
         return self.specification.training.fsdp and distributed.count() > 1
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from prosparse.paper.results.value import Value
-from prosparse.paper.tables.table import Column
+from collections.abc import Sequence
+
+from prosparse.paper.results.value import Value, mean_of
+from prosparse.paper.tables.table import Cell, Column
 from prosparse.published.tables import GROUPS, LABELS
 
 LOSS = Column("held_out_loss", "Held-out loss", "nats/token", 3)
@@ -33,3 +35,12 @@ def final_value(final: list[dict[str, float | None]], key: str, scale: float = 1
     """Return ``scale`` times a stage ledger's final ``key``, one value per seed; None if nothing was trained."""
     numbers = [number for last in final if (number := last[key]) is not None]
     return Value(tuple(scale * number for number in numbers)) if len(numbers) == len(final) else None
+
+
+def layer_cells(layers: Sequence[Value] | None, dead: Sequence[Value] | None) -> dict[str, Cell]:
+    """Return the cells of columns ``dead_neurons`` and ``least_sparse_layer`` (percent by layer); empty for None."""
+    cells = {"dead_neurons": Cell(mean_of(dead) if dead else None), "least_sparse_layer": Cell()}
+    if layers:
+        index, least = min(enumerate(layers), key=lambda each: each[1].mean)
+        cells["least_sparse_layer"] = Cell(text=f"{least.mean:.1f} (layer {index})")
+    return cells

@@ -10,8 +10,9 @@ from prosparse.paper.results import matched
 from prosparse.paper.results.matched import MATCHED, Method
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import Results
-from prosparse.paper.results.value import Value, exact, mean_of
+from prosparse.paper.results.value import Value, exact
 from prosparse.paper.statistics.estimate import Estimate
+from prosparse.paper.tables.columns import layer_cells
 from prosparse.paper.tables.notes import count
 from prosparse.paper.tables.table import Cell, Column, Row, Table
 
@@ -109,11 +110,7 @@ def _layers(method: Method | None, at: float) -> dict[str, Cell]:
     """Return the cells about single layers."""
     layers = method.layers_at(at) if method is not None else None
     dead = method.dead_at(at) if method is not None else None
-    cells = {"dead_neurons": Cell(mean_of(dead) if dead else None), "least_sparse_layer": Cell()}
-    if layers:
-        index, least = min(enumerate(layers), key=lambda each: each[1].mean)
-        cells["least_sparse_layer"] = Cell(text=f"{least.mean:.1f} (layer {index})")
-    return cells
+    return layer_cells(layers, dead)
 
 
 def _verdict(results: Results, found: Mapping[str, Method]) -> str:

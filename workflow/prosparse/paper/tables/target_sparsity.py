@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from prosparse.experiment.experiment import Experiment
+from prosparse.method.schedule import stage_at
 from prosparse.paper.results.labels import label
 from prosparse.paper.results.needs import Needs
 from prosparse.paper.results.reader import MissingResult, Results
-from prosparse.paper.results.value import Value, exact, mean_of
-from prosparse.paper.tables.columns import LOSS, SPARSITY, final_value
+from prosparse.paper.results.value import Value, exact
+from prosparse.paper.tables.columns import LOSS, SPARSITY, final_value, layer_cells
 from prosparse.paper.tables.notes import count
 from prosparse.paper.tables.table import Cell, Column, Row, Table
 
@@ -60,9 +61,9 @@ def _steered(experiment: Experiment) -> dict[str, float]:
 def _cells(results: Results, run: str, target: float) -> dict[str, Cell]:
     found = results.sparsity(run, results.experiment.runs[run].activation)
     stages = results.experiment.runs[run].stages
-    end, start = stages[-1].until, stages[-2].until if len(stages) > 1 else 0
+    end = stages[-1].until
+    _, start = stage_at(stages, end)
     last = [row.sparsity.seeds for row in results.ledger(run) if row.step > end - max(1, (end - start) // 10)]
-    index, least = min(enumerate(found.layers), key=lambda each: each[1].mean)
     return {
         TARGET.key: Cell(exact(target)),
         SPARSITY.key: Cell(found.sparsity),
@@ -70,6 +71,5 @@ def _cells(results: Results, run: str, target: float) -> dict[str, Cell]:
         SWING.key: Cell(Value(tuple(max(seed) - min(seed) for seed in zip(*last, strict=True)))),
         FACTOR.key: Cell(final_value([seed["final"] for seed in results.stage(run, len(stages) - 1)], "lambda")),
         LOSS.key: Cell(found.loss),
-        DEAD.key: Cell(mean_of(found.dead_neurons) if found.dead_neurons else None),
-        LEAST.key: Cell(text=f"{least.mean:.1f} (layer {index})"),
+        **layer_cells(found.layers, found.dead_neurons),
     }
