@@ -1,4 +1,4 @@
-"""The controller on simulated plants: sparsity follows ln lambda along a line, with lags and noise."""
+"""The controller on simulated plants, where sparsity follows ln lambda along a line with lags and noise."""
 
 import dataclasses
 import itertools
@@ -8,6 +8,7 @@ import random
 
 import numpy as np
 import pytest
+from helpers.repository import ROOT
 
 from prosparse.method import controller
 from prosparse.method.controller import GAIN, Controller, State, logit
@@ -26,21 +27,30 @@ def constant(steps):
 
 @dataclasses.dataclass
 class Plant:
-    """logit(sparsity) = start + softplus(slope (ln lambda - threshold)), after a lag that grows as the rate falls."""
+    """logit(sparsity) = start + the lagged softplus(slope (ln lambda - threshold)).
+
+    The lags are spread like those that we found: under a constant lambda, sparsity never quite stops rising.
+
+    Attributes:
+        pace: multiplies the lags.
+        noise: standard deviation of a batch's sparsity at 90%, in points.
+    """
 
     slope: float
-    lag: float
+    pace: float
     threshold: float = 0.0
-    noise: float = 0.0  # standard deviation of a batch's sparsity at 90%, in points
-    creep: float = 0.0  # more of the same after a lag eight times as long, as a share
+    noise: float = 0.0
+    shares: tuple[float, ...] = (0.35, 0.2, 0.2, 0.25)
+    lags: tuple[float, ...] = (8, 40, 200, 1000)
 
     def __post_init__(self):
-        self.moment, self.fast, self.slow = None, 0.0, 0.0
+        self.moment, self.risen = None, [0.0] * len(self.lags)
         self.random = random.Random(0)
 
     @property
     def sparsity(self):
-        return 1 / (1 + math.exp(-(START + self.fast + self.creep * self.slow)))
+        risen = sum(share * value for share, value in zip(self.shares, self.risen, strict=True))
+        return 1 / (1 + math.exp(-(START + risen)))
 
     def measured(self):
         share = self.sparsity
@@ -48,10 +58,10 @@ class Plant:
 
     def step(self, factor, rate):
         distance = 3 * self.slope * (math.log(factor or 1e-9) - self.threshold)
-        risen = (math.log1p(math.exp(distance)) if distance < 30 else distance) / 3
-        self.moment = risen if self.moment is None else self.moment + (risen - self.moment) / MOMENTUM
-        self.fast += rate * (self.moment - self.fast) / self.lag
-        self.slow += rate * (self.moment - self.slow) / (8 * self.lag)
+        aim = (math.log1p(math.exp(distance)) if distance < 30 else distance) / 3
+        self.moment = aim if self.moment is None else self.moment + (aim - self.moment) / MOMENTUM
+        for index, lag in enumerate(self.lags):
+            self.risen[index] += rate * (self.moment - self.risen[index]) / (lag * self.pace)
 
 
 def steered(plant, target, rates, l1=0.1):
@@ -68,31 +78,42 @@ def steered(plant, target, rates, l1=0.1):
     return sparsity, factors
 
 
-PLANTS = [(0.4, 20), (0.5, 50), (0.7, 30), (1.0, 30), (1.0, 100), (1.5, 50), (1.5, 150), (0.6, 200)]
-
-
-def within_reach(steps, rates):
-    """Plants whose lag is at most a fifth of the run, in short runs also with a near threshold, without creep."""
-    plants = [(slope, lag) for slope, lag in PLANTS if 5 * lag <= sum(rates(steps))]
-    return itertools.product(plants, (-0.5, 1.0) if steps < 1500 else (1.0,), (0.0, 0.4) if steps < 1500 else (0.4,))
+PLANTS = list(itertools.product((0.5, 0.8, 1.2), (0.5, 1.0, 1.5), (-0.5, 1.0)))  # slope, pace, threshold
 
 
 @pytest.mark.parametrize("rates", [cosine, constant])
 @pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
-@pytest.mark.parametrize(
-    ("steps", "noise", "tolerance"), [(200, 0.3, 2.0), (500, 1.0, 1.0), (1500, 1.0, 0.5), (5000, 0.5, 0.3)]
-)
-def test_ends_at_the_target_and_does_not_oscillate(steps, noise, tolerance, target, rates):
-    tried = 0
-    for (slope, lag), threshold, creep in within_reach(steps, rates):
-        plant = Plant(slope, lag, threshold, noise, creep)
-        sparsity, _ = steered(plant, target, rates(steps))
+@pytest.mark.parametrize(("steps", "tolerance"), [(480, 0.5), (1500, 0.3), (5000, 0.3)])
+def test_ends_at_the_target_and_does_not_oscillate(steps, tolerance, target, rates):
+    for plant in itertools.starmap(Plant, PLANTS):
+        plant.noise = 0.7
+        sparsity, factors = steered(plant, target, rates(steps))
         last = sparsity[-steps // 10 :]
-        assert 100 * abs(sparsity[-1] - target) < tolerance, plant
+        assert 100 * abs(np.mean(last) - target) < tolerance, plant
         assert 100 * (max(last) - min(last)) < 1, plant
         assert 100 * (max(sparsity) - target) < 2, plant
-        tried += 1
-    assert tried >= 4
+        assert max(factors) < 8 * factors[-1], plant
+
+
+def ledgers():
+    """Runs at a constant lambda from the first step, and the overnight experiment's, which are longer."""
+    published = ROOT / "results/published"
+    for pattern in ("schedules/checkpoints/constant-*-x[26]*", "overnight/checkpoints/*-immediate*"):
+        for path in sorted(published.glob(f"{pattern}/seed0/stage0/ledger.csv")):
+            if "decay" not in str(path) and "sft" not in str(path):
+                yield path
+
+
+@pytest.mark.parametrize("path", ledgers(), ids=lambda path: path.parts[-4])
+def test_reference_is_the_way_of_measured_runs_at_constant_lambda(path):
+    ledger = np.genfromtxt(path, delimiter=",", names=True)
+    steps, rates = ledger["step"], ledger["learning_rate"]
+    time = np.cumsum(np.interp(np.arange(1, steps[-1] + 1), steps, rates))[steps.astype(int) - 1] / rates.max()
+    logits = np.array([logit(sparsity) for sparsity in ledger["sparsity"]])
+    covered = (logits - logits[0]) / (logits[time > 0.99 * time[-1]].mean() - logits[0])
+    reference = [Controller(0.9, time[-1])._covered(each) for each in time]
+    later = time > 0.1 * time[-1]
+    assert covered[later] == pytest.approx(np.array(reference)[later], abs=0.15)
 
 
 def test_what_multiplies_lambda_by_a_constant_in_every_step_oscillates():
@@ -102,13 +123,13 @@ def test_what_multiplies_lambda_by_a_constant_in_every_step_oscillates():
         last = factors_to_sparsity[-100:]
         return 100 * (max(last) - min(last))
 
-    rates, plant, factor, signs = constant(1000), Plant(1.0, 50), 1.0, []
+    rates, plant, factor, signs = constant(1000), Plant(1.0, 1.0), 1.0, []
     for rate in rates:
         plant.step(factor, rate)
         factor *= 1.2 if plant.sparsity < 0.9 else 1 / 1.2
         signs.append(plant.sparsity)
     assert swing(signs) > 5
-    assert swing(steered(Plant(1.0, 50), 0.9, rates)[0]) < 0.1
+    assert swing(steered(Plant(1.0, 1.0), 0.9, rates)[0]) < 0.1
 
 
 def closed_loop(slope, lag, integral_time):
@@ -140,7 +161,7 @@ def test_error_decays_as_the_closed_form_says():
     """Long after the rise, the slowest pole rules: with T >> L, the error falls by e in T (1 + K k) / (K k) steps."""
     slope, duration = 0.5, 100_000
     steering, integral_time = Controller(0.9, duration), controller.INTEGRAL_TIME * duration
-    held = State(0.0, 0.0, START, logit(0.9), time=0.7 * duration, steps=10)
+    held = State(0.0, 0.0, START, logit(0.9), time=duration, steps=10)
     position, errors = logit(0.9), []
     wrong = -0.2 / slope  # the plant's line lies so much off
     for _ in range(30_000):
