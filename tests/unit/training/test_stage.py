@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from prosparse.experiment.training import Draw, Stage
 from prosparse.models.load import load
+from prosparse.system import devices
 from prosparse.system.locking import Refused
 from prosparse.training.callbacks import Diverged
 from prosparse.training.job import StageJob
@@ -174,6 +175,13 @@ def test_a_second_epoch_is_announced_and_in_the_ledger(data, tmp_path, capfd):
     rows = ledger(directory)
     assert [row["epoch"] for row in rows] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]  # 50 + 4 * step rows of 64
     assert json.loads((directory / "provenance.json").read_text())["final"]["epochs"] == {"a": (50 + 40) / 64}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_that_is_emulated_is_announced(data, tmp_path, capfd, monkeypatch, fast):
+    monkeypatch.setattr(devices, "fast_in_bfloat16", lambda: fast)
+    run(data, specification([Stage(until=1)], total=1, precision="bfloat16"), tmp_path / "stage")
+    assert ("float32 can be ten times as fast" in capfd.readouterr().out) == (not fast)
 
 
 def test_fresh_data_is_trained_on_without_a_warning(data, tmp_path, capfd):

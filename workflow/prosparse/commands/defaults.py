@@ -12,6 +12,7 @@ import torch
 from prosparse.experiment.activation import Activation
 from prosparse.experiment.recipe import OwnRecipe
 from prosparse.experiment.training import Stage, Training
+from prosparse.system import devices
 from prosparse.system.errors import ConfigError
 
 #: Fewer steps steer nothing: sparsity follows lambda with a lag of tens of steps.
@@ -83,9 +84,8 @@ def learning_rate(parameters: int) -> float:
 
 def _arithmetic(flops: float, context_length: int, on_gpu: bool) -> dict[str, Any]:
     compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-    fast = on_gpu or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return {
-        "precision": "bfloat16" if fast else "float32",
+        "precision": "bfloat16" if devices.fast_in_bfloat16() else "float32",
         "compile": compiler and flops > WORTH_COMPILING,
         # on a CPU, eager attention has the faster backward pass, but holds context_length² scores per head
         "attention": "sdpa" if on_gpu or context_length > 512 else "eager",

@@ -108,6 +108,7 @@ def stage_trainer(job: StageJob, model: PreTrainedModel, accumulation_steps: int
     dataset = job.mixture()
     if distributed.is_first():
         _warn_of_repeats(dataset)
+        _warn_of_emulation(training)
     if job.sharded:
         fsdp.configure(arguments)
     else:
@@ -141,6 +142,15 @@ def _warn_of_repeats(dataset: Mixture) -> None:
         print(
             f"warning: corpus {corpus} is exhausted: {samples} samples of this run repeat rows that "
             f"it or the runs before it have been trained on ({epochs[corpus]:.2f} epochs at its end)",
+            flush=True,
+        )
+
+
+def _warn_of_emulation(training: Training) -> None:
+    if training.precision == "bfloat16" and not devices.fast_in_bfloat16():
+        print(
+            "warning: training.precision is bfloat16, which this processor may have no instructions for: float32 can "
+            "be ten times as fast",
             flush=True,
         )
 
