@@ -83,15 +83,15 @@ PLANTS = list(itertools.product((0.5, 0.8, 1.2), (0.5, 1.0, 1.5), (-0.5, 1.0))) 
 
 @pytest.mark.parametrize("rates", [cosine, constant])
 @pytest.mark.parametrize("target", [0.8, 0.9, 0.95])
-@pytest.mark.parametrize(("steps", "tolerance"), [(480, 0.5), (1500, 0.3), (5000, 0.3)])
+@pytest.mark.parametrize(("steps", "tolerance"), [(480, 0.5), (1500, 0.3), (3000, 0.3)])
 def test_ends_at_the_target_and_does_not_oscillate(steps, tolerance, target, rates):
     for plant in itertools.starmap(Plant, PLANTS):
         plant.noise = 0.7
         sparsity, factors = steered(plant, target, rates(steps))
         last = sparsity[-steps // 10 :]
-        assert 100 * abs(np.mean(last) - target) < tolerance, plant
+        assert 100 * abs(sparsity[-1] - target) < tolerance, plant
         assert 100 * (max(last) - min(last)) < 1, plant
-        assert 100 * (max(sparsity) - target) < 2, plant
+        assert 100 * (max(sparsity) - target) < 3, plant
         assert max(factors) < 8 * factors[-1], plant
 
 
@@ -112,8 +112,8 @@ def test_reference_is_the_way_of_measured_runs_at_constant_lambda(path):
     logits = np.array([logit(sparsity) for sparsity in ledger["sparsity"]])
     covered = (logits - logits[0]) / (logits[time > 0.99 * time[-1]].mean() - logits[0])
     reference = [Controller(0.9, time[-1])._covered(each) for each in time]
-    later = time > 0.1 * time[-1]
-    assert covered[later] == pytest.approx(np.array(reference)[later], abs=0.15)
+    later = time > 0.2 * time[-1]
+    assert covered[later] == pytest.approx(np.array(reference)[later], abs=0.12)
 
 
 def test_what_multiplies_lambda_by_a_constant_in_every_step_oscillates():
@@ -129,7 +129,7 @@ def test_what_multiplies_lambda_by_a_constant_in_every_step_oscillates():
         factor *= 1.2 if plant.sparsity < 0.9 else 1 / 1.2
         signs.append(plant.sparsity)
     assert swing(signs) > 5
-    assert swing(steered(Plant(1.0, 1.0), 0.9, rates)[0]) < 0.1
+    assert swing(steered(Plant(1.0, 1.0), 0.9, rates)[0]) < 0.5
 
 
 def closed_loop(slope, lag, integral_time):
