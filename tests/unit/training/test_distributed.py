@@ -3,6 +3,7 @@
 import functools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -98,15 +99,32 @@ def free_port():
         return str(server.getsockname()[1])
 
 
-def in_two_processes(work, root):
-    """Call ``work(root)`` in two processes that torchrun might have started; fails where one fails."""
-    port = free_port()
-    context = multiprocessing.get_context("fork")  # everything is imported already
-    started = [context.Process(target=_process, args=(rank, port, work, root)) for rank in range(2)]
+@contextmanager
+def two_processes(target, *arguments):
+    """Two processes of ``target(rank, port, *arguments)``; none outlives the block, since pytest would wait for it."""
+    port, context = free_port(), multiprocessing.get_context("fork")  # everything is imported already
+    started = [context.Process(target=target, args=(rank, port, *arguments)) for rank in range(2)]
     for process in started:
         process.start()
-    for process in started:
-        process.join(timeout=600)
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+
+
+def in_two_processes(work, root):
+    """Call ``work(root)`` in two processes that torchrun might have started; fails as soon as one fails."""
+    with two_processes(_process, work, root) as started:
+        running = {process.sentinel: process for process in started}
+        while running:
+            ended = multiprocessing.connection.wait(running, timeout=600)
+            assert ended, "nothing ended within ten minutes"
+            for process in [running.pop(each) for each in ended]:
+                process.join()  # its sentinel is ready before its exit code
+                if process.exitcode:
+                    running.clear()
     assert [process.exitcode for process in started] == [0, 0]
 
 
@@ -340,8 +358,8 @@ def test_processes_fail_and_stop_together(alone):
     assert_same_course(ledger(alone / "interrupted"), ledger(alone / "alone"))
 
 
-def _stopped(rank, port, arguments, said):
-    with open(said, "w") as file:
+def _stopped(rank, port, arguments, texts):
+    with open(texts[rank], "w") as file:
         os.dup2(file.fileno(), 2)
     sys.stderr = os.fdopen(2, "w", closefd=False)
     os.environ |= {
@@ -361,19 +379,16 @@ def test_command_line_says_once_why_it_stopped(root):
         str(root / "preempted" / "provenance.json"),
     ]  # fmt: skip
     texts = [root / f"said by {rank}" for rank in range(2)]
-    port, context = free_port(), multiprocessing.get_context("fork")
-    started = [context.Process(target=_stopped, args=(rank, port, arguments, texts[rank])) for rank in range(2)]
-    for process in started:
-        process.start()
     book = root / "preempted" / "resume" / "ledger.csv"
-    deadline = time.time() + 300
-    while time.time() < deadline and not (book.exists() and len(book.read_text().splitlines()) > 2):
-        assert [process.exitcode for process in started] == [None, None]
-        time.sleep(0.05)
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.join(timeout=120)
+    with two_processes(_stopped, arguments, texts) as started:
+        deadline = time.time() + 300
+        while time.time() < deadline and not (book.exists() and len(book.read_text().splitlines()) > 2):
+            assert [process.exitcode for process in started] == [None, None]
+            time.sleep(0.05)
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join(timeout=120)
     said = [text.read_text() for text in texts]
     assert [process.exitcode for process in started] == [143, 143], said
     assert "prosparse: error: saved at step" in said[0]
