@@ -210,6 +210,7 @@ def test_the_recipe_is_one_that_train_takes(made):
     recipe = read_recipe(made / "sparse" / "recipe.yaml")
     assert [stage.target_sparsity for stage in recipe.stages] == [0.9]
     assert recipe.stages[0].until == 120
+    assert recipe.training.schedule == "linear"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Settings:
 
 
 def recipe(wanted: Settings, activation: Activation, parameters: int, rows: int) -> OwnRecipe:
-    """Return one stage from the first step on, whose lambda is steered to the target.
+    """Return our best recipe: one stage from the first step on, lambda steered to the target, linear decay.
 
     Args:
         activation: of the sparse model.
@@ -64,6 +64,7 @@ def recipe(wanted: Settings, activation: Activation, parameters: int, rows: int)
     together = max(1, FORWARD_TOKENS[on_gpu] // length)
     training = Training(
         learning_rate=wanted.learning_rate or learning_rate(parameters),
+        schedule="linear",
         warmup_steps=steps // 20,
         batch_size=batch,
         micro_batch_size=max(each for each in range(1, batch + 1) if batch % each == 0 and each <= together),
