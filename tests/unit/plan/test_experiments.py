@@ -83,9 +83,9 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
     "bases": (256, [Trained(model, 12500, 16) for model in (SMALL, MEDIUM, MINICPM)]),
     "schedules": (256, [
         # three shapes and three learning rates at four scales, from the first step and after 146 steps; three holds
-        # and nine targets
-        Trained(SMALL, 9 * 4 * 480 + 3 * (146 + 3 * 4 * 334) + 3 * 4 * 480 + 9 * 480, 4),
-        Trained(MINICPM, 6 * 4 * 480 + 146 + 4 * 334 + 3 * 480, 4),
+        # and nine targets; three constants in float32 for the targets
+        Trained(SMALL, 9 * 4 * 480 + 3 * (146 + 3 * 4 * 334) + 3 * 4 * 480 + 9 * 480 + 3 * 480, 4),
+        Trained(MINICPM, 6 * 4 * 480 + 146 + 4 * 334 + 3 * 480 + 3 * 480, 4),
         # a less trained base; four and sixteen times the tokens
         Trained(SMALL, 1560, 16),
         Trained(SMALL, 2 * 4 * 480 + 146 + 4 * 334, 4),
