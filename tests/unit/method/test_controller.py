@@ -197,7 +197,17 @@ def test_lambda_is_bounded_where_the_plant_does_not_respond():
         other = 0.99 if stays == 0.5 else 0.5
         for _ in range(150):
             state = steering.advance(state, other, 1.0)
-        assert (state.factor < bound / 10) if stays == 0.5 else (state.factor > 10 * bound)
+        assert (state.factor < bound / 10) if stays == 0.5 else (state.factor > 5 * bound)
+
+
+def test_a_late_answer_does_not_raise_lambda_without_limit():
+    """Where sparsity does not move for 100 steps, the feedback adds what an error of 0.4 adds."""
+    steering = Controller(0.9, 1000)
+    state = steering.begin(0.0, 0.5, 0.1)
+    for _ in range(100):
+        state = steering.advance(state, 0.5, 1.0)
+    feedback = state.log_factor - controller.FEEDFORWARD * logit(0.9)
+    assert feedback < GAIN * controller.LARGEST_ERROR * (1 + 100 / 50) + 1e-9
 
 
 def test_without_a_learning_rate_lambda_stands_still():

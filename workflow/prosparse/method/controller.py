@@ -13,7 +13,8 @@ the start to the target, and lambda comes out nearly constant. A proportional-in
 
 Time counts a step by its learning rate, as a share of the peak. In that time the lag is constant, and where the
 learning rate is near zero, the sum stands still. T is 5% of a stage's time, but at least 30 steps at the peak rate.
-Over the first 60 such steps, e fades in: what lambda does shows late, and an early excess of lambda costs loss.
+What lambda does shows late, and an early excess of lambda costs loss. So e fades in over the first 60 such steps, or
+the first quarter of a short stage, and is at most 0.4.
 
 ReMoE (Wang et al., ICLR 2025) multiplies lambda by 1.2 or 1/1.2 in every step, depending on the sign of the error:
 with any lag, that cycles around the target forever.
@@ -36,8 +37,11 @@ EXPONENT = 0.25
 INTEGRAL_TIME = 0.05
 #: At least so many steps at the peak learning rate.
 SHORTEST_INTEGRAL_TIME = 30
-#: Steps at the peak learning rate over which the feedback fades in.
+#: Steps at the peak learning rate over which the feedback fades in; in a short stage, a quarter of its time.
 FADE_IN = 60
+#: Of the logit, where sparsity is too low: a model that answers late would be given too much lambda. Our runs that are
+#: published stayed below it.
+LARGEST_ERROR = 0.4
 #: Steps over which the measured sparsity is smoothed.
 SMOOTHING = 5
 #: Largest change of ln lambda in a step.
@@ -111,7 +115,7 @@ class Controller:
         smoothed = state.smoothed + (logit(sparsity) - state.smoothed) / min(steps, SMOOTHING)
         first = smoothed if steps <= SMOOTHING else state.first
         way = logit(self.target) - first
-        error = (first + way * self._covered(time) - smoothed) * min(1.0, time / FADE_IN)
+        error = min((first + way * self._covered(time) - smoothed) * self._faded_in(time), LARGEST_ERROR)
         integral = state.integral + GAIN * error * rate / max(INTEGRAL_TIME * self.duration, SHORTEST_INTEGRAL_TIME)
         wanted = state.start + FEEDFORWARD * way + GAIN * error + integral
         bounded = min(max(wanted, state.start + math.log(LEAST)), state.start + math.log(MOST))
@@ -131,3 +135,7 @@ class Controller:
     def _covered(self, time: float) -> float:
         """Return the share of its way that the reference has covered."""
         return min(time / self.duration, 1.0) ** EXPONENT if self.duration else 1.0
+
+    def _faded_in(self, time: float) -> float:
+        """Return the share of the feedback that acts."""
+        return min(time / min(FADE_IN, self.duration / 4), 1.0) if self.duration else 1.0
