@@ -38,8 +38,7 @@ def rehearse(path: Path, root: Path) -> Path:
     toy = experiment.model_dump(mode="json")
     toy["description"] = "A rehearsal at toy width; its numbers mean nothing."
     toy["seeds"] = toy["seeds"][:2]
-    if experiment.schedules:
-        _thin(toy)
+    _thin(experiment, toy)
     _data(experiment, toy["data"], root)
     for name, architecture in experiment.architectures.items():
         toy["architectures"][name] |= _shrunk(architecture)
@@ -76,7 +75,7 @@ def rehearse(path: Path, root: Path) -> Path:
     return written
 
 
-def _thin(toy: dict[str, Any]) -> None:
+def _thin(experiment: Experiment, toy: dict[str, Any]) -> None:
     """Leave each comparison its first, its last and its reference method, and each method its ends.
 
     The runs that go differ from those that stay in numbers only.
@@ -85,22 +84,21 @@ def _thin(toy: dict[str, Any]) -> None:
     def ends(given: list[str]) -> list[str]:
         return list(dict.fromkeys([given[0], given[-1]]))
 
-    compared, left = set(), set()
+    def runs(pairs: list[str]) -> set[str]:
+        return {pair.partition("@")[0] for pair in pairs}
+
+    figures, left = toy["figures"], set(toy["figures"]["schedule"][-1:])
     for comparison in toy["schedules"]["comparisons"].values():
         methods = comparison["methods"]
-        compared |= {pair for pairs in methods.values() for pair in pairs}
-        kept = dict.fromkeys([*ends(list(methods)), comparison["reference"]])
+        kept = [*ends(list(methods)), comparison["reference"]]
         comparison["methods"] = {name: ends(methods[name]) for name in kept}
-        left |= {pair for pairs in comparison["methods"].values() for pair in pairs}
-    gone = {pair.partition("@")[0] for pair in compared} - {pair.partition("@")[0] for pair in left}
-    figures = toy["figures"]
-    gone -= set(figures["schedule"][-1:])
+        left |= runs([pair for pairs in comparison["methods"].values() for pair in pairs])
+    gone = runs(experiment.schedules.pairs()) - left
     toy["runs"] = {name: run for name, run in toy["runs"].items() if name not in gone}
     figures["schedule"] = [name for name in figures["schedule"] if name not in gone]
     for frontier in figures["frontier"].values():
         methods = {
-            name: [pair for pair in pairs if pair.partition("@")[0] not in gone]
-            for name, pairs in frontier["methods"].items()
+            name: [pair for pair in pairs if not runs([pair]) & gone] for name, pairs in frontier["methods"].items()
         }
         frontier["methods"] = {name: pairs for name, pairs in methods.items() if pairs}
 

@@ -29,9 +29,10 @@ from dataclasses import dataclass, replace
 #: momentum adds a lag of 10 and the smoothing one of 5. By Routh's criterion, such a loop is stable for
 #: K k < 4.5 + 0.3 L + 15 / L. We found k < 1.5 and L > 20: K k is less than a third of it.
 GAIN = 2.0
-#: ln lambda per unit of the way to the target; we found 1.7 to 3.1, so that the feedback need not take anything back.
+#: ln lambda per unit of the way to the target; below the 1.7 to 3.1 that we found, so that the feedback need not take
+#: anything back.
 FEEDFORWARD = 1.5
-#: Of the stage's share that has passed: what a constant lambda has covered by then.
+#: Of tau, in the reference.
 EXPONENT = 0.25
 #: Share of a stage's time.
 INTEGRAL_TIME = 0.05
@@ -39,8 +40,8 @@ INTEGRAL_TIME = 0.05
 SHORTEST_INTEGRAL_TIME = 30
 #: Steps at the peak learning rate over which the feedback fades in; in a short stage, a quarter of its time.
 FADE_IN = 60
-#: Of the logit, where sparsity is too low: a model that answers late would be given too much lambda. Our runs that are
-#: published stayed below it.
+#: In units of the logit, where sparsity is too low: if a model answers late, a larger one drives lambda far too high.
+#: The errors in our published runs are smaller.
 LARGEST_ERROR = 0.4
 #: Steps over which the measured sparsity is smoothed.
 SMOOTHING = 5
