@@ -146,7 +146,7 @@ def test_a_stage_that_is_out_of_time_goes_on_without_a_retry(toy, run, nodes):
     times = sum(int(job["Restarts"]) for job in jobs(run))
     assert times > 0
     logs = [path.read_text() for path in toy.glob(f".snakemake/slurm_logs/rule_train_stage/{run}*/*.log")]
-    assert sum(len(re.findall(r"job \d+ goes back into the queue", log)) for log in logs) == times
+    assert sum(len(re.findall(r"job \d+ is requeued", log)) for log in logs) == times
     assert_whole(toy, run)
 
 

@@ -310,7 +310,7 @@ def test_export(own, relu, capsys):
                 "--calibration-text",
                 "{own}/text3.txt",
             ],
-            "text3.txt is measured: thresholds must come from other text",
+            "text3.txt is in --text, too: thresholds must come from other text",
         ),
         (["train", "{own}/own", "--recipe", "{own}/bad.yaml", "--text", "x", "--output", "y"], "stages.0.until"),
         (["generate", "{own}/own", "--prompt", "x", "--predictors", "{own}"], "holds no predictors"),

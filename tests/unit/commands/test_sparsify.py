@@ -151,7 +151,7 @@ def test_a_finished_run_is_left_as_it_is(own, capsys):
         ({"more": ["--heldout-text", "{own}/new.jsonl"]}, "heldout.new.jsonl is new"),
         ({"output": "model"}, "no record of its inputs"),
         ({"output": "new", "more": ["--context-length", "100"]}, "positions for only 64 tokens"),
-        ({"output": "new", "more": ["--tokens", "512"]}, "16 training sequences of 32 tokens are 4 steps of 4"),
+        ({"output": "new", "more": ["--tokens", "512"]}, "16 training sequences of 32 tokens make 4 steps of 4"),
         ({"output": "new", "more": ["--heldout-text", "{own}/one.txt"]}, "one.txt is also trained on"),
         ({"output": "new", "more": ["--heldout-text", "{own}/new.jsonl"]}, "fills 1 sequences of 32 tokens"),
     ],
@@ -191,9 +191,9 @@ def test_a_target_that_was_missed(made):
     missed.pop("shifted", None)
     said = "\n".join(sparsify_report.lines(missed, "sparse"))
     assert f"The target of 99% was not reached: {100 * found['sparse']['sparsity']:.1f}%" in said
-    assert "More tokens or a higher --learning-rate" in said
+    assert "use more tokens or a higher --learning-rate" in said
     missed["shifted"] = {**found["sparse"], "activation": "fatrelu-0.5", "sparsity": 0.991}
-    assert "With --activation fatrelu-0.5 it has been reached, at 99.1%" in sparsify_report.lines(missed, "sparse")[0]
+    assert "With --activation fatrelu-0.5 it is reached, at 99.1%" in sparsify_report.lines(missed, "sparse")[0]
     del missed["control"]
     assert "control" not in "\n".join(sparsify_report.lines(missed, "sparse"))
 
@@ -231,7 +231,7 @@ def test_steps_and_batch(rows, changed, steps, batch):
 
 
 def test_too_few_steps():
-    with pytest.raises(ConfigError, match="19 training sequences of 512 tokens are 19 steps of 1, and at least 20"):
+    with pytest.raises(ConfigError, match="19 training sequences of 512 tokens make 19 steps of 1, but at least 20"):
         defaults.recipe(settings(), Activation(name="relu"), 10**6, 19)
 
 

@@ -484,7 +484,7 @@ def test_a_shape_without_whole_blocks_is_refused_in_the_formats_that_need_them(l
     laptop["decoding"]["shapes"] = {"odd": odd}
     assert load(laptop)
     laptop["decoding"]["shapes"] = {"odd": {**odd, "precisions": ["float16", "q4_0"]}}
-    message = rf"decoding: .*shapes\.odd\.{size}: 176 is no multiple of 32, which q4_0 needs"
+    message = rf"decoding: .*shapes\.odd\.{size}: 176 is not a multiple of 32, which q4_0 needs"
     with pytest.raises(ConfigError, match=message):
         load(laptop)
 

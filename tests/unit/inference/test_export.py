@@ -300,7 +300,7 @@ def test_a_truncated_file_is_one_line(tmp_path):
     path = tmp_path / "model.gguf"
     export_llama_cpp(tiny(activation="silu"), None, path, torch.uint8)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"^\S+model.gguf is not a GGUF file, or not all of it: [^\n]+$"):
+    with pytest.raises(UserError, match=r"^\S+model.gguf is not a complete GGUF file: [^\n]+$"):
         read_back(path)
 
 

@@ -123,9 +123,9 @@ def test_bad_files_are_one_line(model, tmp_path):
     whole, cut = path.read_bytes(), tmp_path / "cut.gguf"
     for size in (0, 3, 20, 300, len(whole) // 3, len(whole) - 1000):
         cut.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"^\S+cut.gguf is not a GGUF file, or not all of it: [^\n]+$"):
+        with pytest.raises(UserError, match=r"^\S+cut.gguf is not a complete GGUF file: [^\n]+$"):
             precision_of(cut)
-    with pytest.raises(UserError, match=r"^\S+missing.gguf is no file$"):
+    with pytest.raises(UserError, match=r"^\S+missing.gguf is not a file$"):
         precision_of(tmp_path / "missing.gguf")
     types = gguf.GGMLQuantizationType
     for kinds, message in {

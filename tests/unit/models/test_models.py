@@ -222,8 +222,8 @@ AUTO_MAP = {"AutoConfig": "configuration_mine.Config", "AutoModelForCausalLM": "
         (adapter, r"holds an adapter .*merge it into the weights"),
         (change_config(model_type="t5"), "t5 is not a decoder-only language model"),
         (change_config(model_type="vit"), "vit is not a decoder-only language model"),
-        (change_config(model_type="gemma3"), r"gemma3 is not only a language model \(text_config, vision_config\)"),
-        (change_config(model_type="mllama"), "mllama is not only a language model"),
+        (change_config(model_type="gemma3"), r"gemma3 is more than a language model \(text_config, vision_config\)"),
+        (change_config(model_type="mllama"), "mllama is more than a language model"),
         (
             change_config(tie_word_embeddings=True),
             "tie_word_embeddings is true, but there is a separate lm_head",

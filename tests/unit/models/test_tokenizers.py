@@ -105,7 +105,9 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path, kind):
     size = len(KINDS[kind]())
     for padded in (size, size + 1, -(-size // 64) * 64):
         assert len(tokenizer(next_to_model(tmp_path / str(padded), kind, padded))) == size
-    with pytest.raises(ConfigError, match=rf"has token .* with id {size - 1}, the model {size - 1} rows for tokens"):
+    with pytest.raises(
+        ConfigError, match=rf"has token .* with id {size - 1}, but the model has {size - 1} rows for tokens"
+    ):
         tokenizer(next_to_model(tmp_path / "smaller", kind, size - 1))
 
 

@@ -92,7 +92,8 @@ def test_provenance_and_output_tell_what_was_reached(data, tmp_path, capsys):
     final = json.loads((missed / "provenance.json").read_text())["final"]
     last = [row["sparsity"] for row in ledger(missed)[-2:]]
     assert final["reached_sparsity"] == pytest.approx(sum(last) / 2)
-    assert f"warning: target 99.9% not reached: reached {50 * sum(last):.2f}% sparsity in its last tenth" in said
+    reached = f"reached {50 * sum(last):.2f}% sparsity in the stage's last tenth"
+    assert f"warning: target 99.9% not reached: {reached}" in said
     near = round(final["reached_sparsity"], 3)
     # with a learning rate near zero, the model stays what it is
     frozen = specification([Stage(until=20, target_sparsity=near)], log_every=1, learning_rate=1e-30)

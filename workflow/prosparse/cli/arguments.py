@@ -105,7 +105,7 @@ Tracker = Literal["tensorboard", "trackio", "wandb"]
 Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Hugging Face id or directory.")]
 Text = Annotated[
     list[str],
-    typer.Option(metavar="FILE...", help=".txt, or .jsonl and .parquet with a column text; or a quoted pattern."),
+    typer.Option(metavar="FILE...", help="Files or a quoted pattern: .txt; .jsonl and .parquet with a column text."),
 ]
 NewActivation = Annotated[
     Activation,
@@ -129,7 +129,7 @@ ReportTo = Annotated[
 ]
 ContextLength = Annotated[int, typer.Option(min=2, metavar="TOKENS", help="Tokens per sequence.")]
 DecisionThreshold = Annotated[
-    float, typer.Option(metavar="PROBABILITY", help="Minimum predicted probability of the neurons to compute.")
+    float, typer.Option(metavar="PROBABILITY", help="Compute neurons whose predicted probability is at least this.")
 ]
 
 # a job of the workflow

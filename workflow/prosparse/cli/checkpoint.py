@@ -53,27 +53,31 @@ def sparsify(
         float, typer.Option(metavar="SHARE", parser=share, help="Share of zero activations to reach: 0.9 for 90%.")
     ],
     text: Text,
-    output: Annotated[Path, typer.Option(metavar="DIRECTORY", help="The sparse checkpoint, with a summary.")],
+    output: Annotated[
+        Path, typer.Option(metavar="DIRECTORY", help="Where to write the sparse checkpoint and its summary.")
+    ],
     heldout_text: Annotated[
         list[str], typer.Option(metavar="FILE...", help="Text to measure on. Default: a twentieth of --text.")
     ] = [],  # noqa: B006
     control: Annotated[
-        bool, typer.Option(help="Also train Vanilla ReLU on the same tokens, to tell what sparsity itself costs.")
+        bool, typer.Option(help="Also train Vanilla ReLU on the same tokens, to isolate the cost of sparsity.")
     ] = True,
     tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Train on at most so many tokens. Default: the text, once.")
+        int | None, typer.Option(min=1, metavar="N", help="Maximum number of training tokens. Default: one epoch.")
     ] = None,
     context_length: Annotated[int, typer.Option(min=16, metavar="TOKENS", help="Tokens per sequence.")] = 512,
     learning_rate: Annotated[
-        float | None, typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate. Default: by the model's size.")
+        float | None,
+        typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate. Default: set by the model's size."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Sequences per step. Default: for at least 400 steps.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Sequences per step. Default: up to 128, for at least 400 steps."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the data order and of stochastic rounding.")] = 0,
     report_to: ReportTo = None,
 ) -> None:
-    """Make a model as sparse as you want it: train, measure and summarize, or resume."""
+    """Make a model as sparse as you want: train, measure and summarize, or resume."""
     from prosparse.commands.defaults import Settings
     from prosparse.commands.sparsify import Sparsification
     from prosparse.commands.sparsify import sparsify as run
@@ -108,21 +112,22 @@ def sparsity(
     ] = 64,
     precision: Annotated[
         RoundedPrecision | None,
-        choice(RoundedPrecision, "Round the weights as decoding in 8 or 4 bits does. Default: no rounding."),
+        choice(RoundedPrecision, "Round the weights as for decoding in 8 or 4 bits. Default: no rounding."),
     ] = None,
     training_free: Annotated[
         list[str],
         choice(TrainingFreeMethod, "Also measure under thresholds that need no training; repeat for several."),
     ] = [],  # noqa: B006
     calibration_text: Annotated[
-        list[str], typer.Option(metavar="FILE...", help="Other text, which --training-free takes its thresholds from.")
+        list[str],
+        typer.Option(metavar="FILE...", help="Text for choosing the thresholds of --training-free; not --text."),
     ] = [],  # noqa: B006
     target_sparsity: Annotated[
         list[float],
         typer.Option(
             metavar="SHARE",
             parser=share,
-            help="Of --training-free, 0.5 for 50%; repeat for several. Default: the largest at 1% higher perplexity.",
+            help="For --training-free: 0.5 for 50%; repeat for several. Default: the largest at 1% higher perplexity.",
         ),
     ] = [],  # noqa: B006
 ) -> None:

@@ -12,7 +12,7 @@ from prosparse.cli.arguments import Output
 if TYPE_CHECKING:
     from prosparse.gpu_check.scale import Scale
 
-Rehearse = Annotated[bool, typer.Option("--rehearse", help="On a CPU, with tiny models.")]
+Rehearse = Annotated[bool, typer.Option("--rehearse", help="Rehearse on a CPU, with tiny models.")]
 
 
 def _scale(rehearse: bool) -> Scale:

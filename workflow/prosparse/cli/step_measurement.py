@@ -74,7 +74,7 @@ def training_free(
     checkpoint: CheckpointFile,
     specification: Specification,
     run: Run,
-    seed: Annotated[int, typer.Option(help="Of the run, and of the training rows for calibration.")],
+    seed: Annotated[int, typer.Option(help="Seed of the run and of the training rows for calibration.")],
     tokens: Tokens,
     output: Output,
 ) -> None:

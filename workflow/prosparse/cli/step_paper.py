@@ -37,7 +37,7 @@ def figure(name: str, config: Config) -> None:
 
 
 def acceleration(config: Config) -> None:
-    """Explain why sparsity alone does not make decoding 4.52 times faster."""
+    """Explain why sparsity by itself does not make decoding 4.52 times faster."""
     from prosparse.paper.acceleration import page
 
     page.write(_layout(config))
@@ -72,11 +72,11 @@ def plan(config: Config) -> None:
 
 
 def calibrate(
-    ledgers: Annotated[list[Path], typer.Argument(help="Of the probes, in the order of their λ.")],
+    ledgers: Annotated[list[Path], typer.Argument(help="Ledgers of the probes, in the order of their λ.")],
     specification: Specification,
     output: Output,
 ) -> None:
-    """Find the number by which a model's λ are the paper's."""
+    """Find the multiplier that turns the paper's λ into a model's own."""
     from prosparse.experiment.specifications import CalibrationSpecification
     from prosparse.paper import calibration
 

@@ -17,7 +17,7 @@ def train_stage(
     tokenizer: Annotated[Path, typer.Option(help="tokenizer.json in its directory.")],
     output: Annotated[Path, typer.Option(help="provenance.json in the stage's directory.")],
     previous: Annotated[Path | None, typer.Option(help="Directory of the previous stage.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Checkpoint directory to distil from.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Checkpoint directory to distill from.")] = None,
     continuation: Annotated[
         list[Path],
         typer.Option(
@@ -49,9 +49,7 @@ def launch(
     rendezvous: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where the nodes meet; set by the launcher itself.")
     ] = None,
-    requeue: Annotated[
-        bool, typer.Option("--requeue", help="When out of time, put the Slurm job back into the queue.")
-    ] = False,
+    requeue: Annotated[bool, typer.Option("--requeue", help="When out of time, requeue the Slurm job.")] = False,
 ) -> int:
     """Run a step in all processes of its job."""
     from prosparse.cli.application import main

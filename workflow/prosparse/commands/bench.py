@@ -139,8 +139,8 @@ def _skipped(sparsity: float, gate_sparsity: float) -> str:
     if sparsity == gate_sparsity:
         return f"{100 * sparsity:.1f}% of the neurons are inactive and skipped in exact mode."
     return (
-        f"{100 * sparsity:.1f}% of the neurons are inactive: exact mode skips their rows of W₂, and those of W₁ of the "
-        f"{100 * gate_sparsity:.1f}% whose gate is zero."
+        f"{100 * sparsity:.1f}% of the neurons are inactive: exact mode skips their rows of W₂, and the rows of W₁ of "
+        f"the {100 * gate_sparsity:.1f}% whose gate is zero."
     )
 
 

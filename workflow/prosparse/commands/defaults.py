@@ -57,8 +57,9 @@ def recipe(wanted: Settings, activation: Activation, parameters: int, rows: int)
     steps = used // batch
     if steps < FEWEST_STEPS:
         raise ConfigError(
-            f"{used:,} training sequences of {length} tokens are {steps} steps of {batch}, and at least {FEWEST_STEPS} "
-            "steps are needed: give more text, more --tokens, or a smaller --context-length or --batch-size"
+            f"{used:,} training sequences of {length} tokens make {steps} steps of {batch}, but at least "
+            f"{FEWEST_STEPS} steps are needed: give more text, more --tokens, or a smaller --context-length or "
+            "--batch-size"
         )
     on_gpu = torch.accelerator.is_available()
     together = max(1, FORWARD_TOKENS[on_gpu] // length)

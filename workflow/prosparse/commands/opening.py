@@ -39,7 +39,9 @@ def precisions(checkpoint: str, wanted: list[str]) -> list[str]:
     own = gguf_model.precision_of(Path(checkpoint))
     for precision in wanted:
         if precision != own:
-            raise ConfigError(f"--precision {precision}: the matrices of {checkpoint} are in {own}, and stay so")
+            raise ConfigError(
+                f"--precision {precision}: the matrices of {checkpoint} are in {own}, and a GGUF file is not converted"
+            )
     return [own]
 
 

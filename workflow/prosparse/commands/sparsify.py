@@ -127,5 +127,5 @@ def _plan(run: Run, control: bool) -> list[str]:
         f"{run.steps * training.batch_size * length:,} tokens in {run.steps:,} steps of {training.batch_size} "
         f"{sequences} of {length} tokens, {'twice: for the sparse model and for its control' if control else 'once'}",
         f"learning rate {training.learning_rate:g}, {training.precision}{', compiled' * training.compile}; "
-        "each training prints when it will end (ETA)",
+        "each training run prints its remaining time (ETA)",
     ]

@@ -146,13 +146,13 @@ def _verdict(found: dict[str, Any]) -> str:
         return f"{100 * reached:.1f}% of the FFN's activations are zero (target: {100 * target:g}%)."
     shifted = found.get("shifted")
     instead = (
-        f" With --activation {shifted['activation']} it has been reached, at {100 * shifted['sparsity']:.1f}%."
+        f" With --activation {shifted['activation']} it is reached, at {100 * shifted['sparsity']:.1f}%."
         if shifted is not None and shifted["sparsity"] >= target - CLOSE
         else ""
     )
     return (
         f"The target of {100 * target:g}% was not reached: {100 * reached:.1f}% of the FFN's activations are zero."
-        f"{instead} More tokens or a higher --learning-rate, in another folder, get closer."
+        f"{instead} To get closer, use more tokens or a higher --learning-rate, and another folder."
     )
 
 
@@ -187,8 +187,8 @@ def _speed(decoding: dict[str, Any]) -> str:
     rates, faster = decoding["tokens_per_second"], decoding["times_faster_than_dense"]
     where = f"{decoding['processor']}, threads: {decoding['threads']}, {decoding['precision']}"
     return (
-        f"Decoding ({where}): {rates['exact']['median']:.1f} tokens/s sparse, {rates['dense']['median']:.1f} dense. In "
-        f"turns next to each other, sparse is {faster['median']:.2f} times as fast (quartiles "
+        f"Decoding ({where}): {rates['exact']['median']:.1f} tokens/s sparse, {rates['dense']['median']:.1f} dense. "
+        f"Compared turn by turn, sparse is {faster['median']:.2f} times as fast (quartiles "
         f"{faster['lower_quartile']:.2f} to {faster['upper_quartile']:.2f}), and "
         f"{100 * decoding['same_tokens_as_dense']:.0f}% of the tokens are the same."
     )

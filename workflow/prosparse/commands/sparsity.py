@@ -98,7 +98,7 @@ def measured(model: PreTrainedModel, rows: Tensor, of_inputs: bool = False) -> d
 def _calibration_files(training_free: TrainingFree, measured: list[Path]) -> list[Path]:
     files = text_files(training_free.calibration_text, "--calibration-text")
     if shared := {file.resolve() for file in files} & {file.resolve() for file in measured}:
-        raise ConfigError(f"--calibration-text: {min(shared)} is measured: thresholds must come from other text")
+        raise ConfigError(f"--calibration-text: {min(shared)} is in --text, too: thresholds must come from other text")
     return files
 
 

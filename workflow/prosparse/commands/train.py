@@ -71,8 +71,8 @@ def train_checkpoint(
         rows = write_tokens(partial(read_texts, texts), checkpoint, wanted.context_length, run.tokens)
         sequences = run.steps * wanted.training.batch_size
         print(
-            f"{sequences:,} sequences of {wanted.context_length} tokens in {run.steps:,} steps, "
-            f"of {rows:,} in the text: {sequences / rows:.2f} epochs",
+            f"{sequences:,} sequences of {wanted.context_length} tokens in {run.steps:,} steps; "
+            f"the text has {rows:,}: {sequences / rows:.2f} epochs",
             flush=True,
         )
         train_stages(run, output)

@@ -12,15 +12,15 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Calibration(Section):
-    """Short runs at constant λ, which tell by what number the paper's λ are multiplied.
+    """Short runs at constant λ, which determine the multiplier of the paper's λ.
 
-    Until they have, no stage with λ above 0 is trained in the runs of the model: those that start, directly or through
-    other runs, from the same original.
+    Until they have run, no stage with λ above 0 is trained in the runs of the model: those that start, directly or
+    through other runs, from the same original.
     """
 
     run: Name = Field(
-        description="The probes continue its stage 0, which has no λ, with its peak learning rate. Its later steps "
-        "are how long a full run is."
+        description="The probes continue its stage 0, which has no λ, at its peak learning rate. The number of its "
+        "later steps is the length of a full run."
     )
     probes: list[Positive] = Field(min_length=2, description="Their λ, rising: from too small to too large.")
     steps: Annotated[int, Field(ge=20)] = Field(description="Steps of each probe: a fifth of a full run or more.")

@@ -79,5 +79,7 @@ class Decoding(Section):
             rounded = [precision for precision in self.of_shape(name) if precision in BLOCKS]
             for key in ("hidden_size", "intermediate_size") if rounded else ():
                 if (size := getattr(shape, key)) % BLOCK:
-                    raise ValueError(f"shapes.{name}.{key}: {size} is no multiple of {BLOCK}, which {rounded[0]} needs")
+                    raise ValueError(
+                        f"shapes.{name}.{key}: {size} is not a multiple of {BLOCK}, which {rounded[0]} needs"
+                    )
         return self

@@ -42,7 +42,7 @@ ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch
 class Decoder:
     """A prepared model and the mode in which its FFNs decode.
 
-    ``native`` reads a token in one call; it is None if the model computes something that it does not know, and
+    ``native`` reads a token in one call; it is None if the model computes something that it does not support, and
     ``without_native`` says what.
     """
 
@@ -132,7 +132,7 @@ def prepare(
         if (difference := _difference(_decoded(model, None, native), expected)) <= allowed:
             decoder.native = native
         else:
-            decoder.without_native = f"its logits would be off by {difference:.2g} of their size"
+            decoder.without_native = f"the native decoder's logits would be off by {difference:.2g} of their size"
     except UnknownLayer as reason:
         decoder.without_native = str(reason)
     for decoding in ffns:

@@ -146,7 +146,7 @@ def reader(path: Path) -> gguf.GGUFReader:
         finally:
             gguf_reader.GGUF_MAGIC = known
     except (OSError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is not a GGUF file, or not all of it: {error}") from None
+        raise UserError(f"{path} is not a complete GGUF file: {error}") from None
 
 
 def precision(path: Path) -> str:

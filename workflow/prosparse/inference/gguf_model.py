@@ -59,7 +59,7 @@ def _matrices(path: Path) -> tuple[dict[str, gguf.ReaderTensor], torch.dtype]:
         UserError: not a complete GGUF file, or not all of its matrices have the same type.
     """
     if not path.is_file():
-        raise UserError(f"{path} is no file")
+        raise UserError(f"{path} is not a file")
     read = _reader(path, path.stat().st_mtime_ns)
     tensors = {tensor.name: tensor for tensor in read.tensors if len(tensor.shape) == 2}
     if HEAD in tensors:
@@ -122,8 +122,8 @@ def open_gguf(path: Path, activation: Activation | None = None) -> GGUFModel:
         return GGUFModel(model.to(dtype), None, notes)  # type: ignore[arg-type]
     form = BY_DTYPE[dtype]
     notes = [
-        f"the down projections are rounded to {form.name} a second time: their transpose is decoded, whose blocks hold "
-        "other values than the file's"
+        f"the down projections are rounded to {form.name} a second time: decoding reads their transpose, whose "
+        "blocks hold other values than the file's"
     ]
     return GGUFModel(model, Rounding(form, _by_parameter(path, model, matrices)), notes)
 
@@ -134,7 +134,7 @@ def _by_parameter(path: Path, model: PreTrainedModel, matrices: dict[str, gguf.R
     architecture = str(_reader(path, path.stat().st_mtime_ns).fields["general.architecture"].contents())
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     if processor not in (TensorProcessor, LlamaTensorProcessor):
-        raise UserError(f"{path}: its architecture {architecture} can be opened as a 16-bit checkpoint only")
+        raise UserError(f"{path}: its architecture {architecture} can only be opened as a 16-bit checkpoint")
     rearranging = processor(config=config.to_dict())
     names = get_gguf_hf_weights_map(model, rearranging)
     parameters, found = dict(model.named_parameters()), {}

@@ -62,10 +62,10 @@ def describe(model: PreTrainedModel) -> tuple[Described, list[Described]]:
     config: Any = model.config
     of = family(model)
     if of is None:
-        raise UnknownLayer(f"{config.model_type}'s layers are not among those that it knows")
+        raise UnknownLayer(f"the native decoder does not support {config.model_type}")
     for key in OTHER_ATTENTION:
         if getattr(config, key, None) is not None:
-            raise UnknownLayer(f"it does not know {key}")
+            raise UnknownLayer(f"the native decoder does not support {key}")
     base, head = model.base_model, model.get_output_embeddings()
     whole = Described()
     whole.add_linear("embedding", model.get_input_embeddings().weight, None)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def describe(model: PreTrainedModel) -> tuple[Described, list[Described]]:
     layers = []
     for layer, cached, layer_type in zip(base.layers, kept, types, strict=True):  # type: ignore[arg-type]
         if type(cached) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise UnknownLayer(f"it does not know a cache of {type(cached).__name__}")
+            raise UnknownLayer(f"the native decoder does not support a cache of {type(cached).__name__}")
         found = _layer(of, layer)
         found.numbers["window"] = getattr(cached, "sliding_window", None) or 0
         if kinds and of.rotates(layer.self_attn):
@@ -92,7 +92,7 @@ def _embedding_multiplier(model: PreTrainedModel) -> float:
         return float(getattr(model.base_model, "embedding_multiplier", 1.0))  # type: ignore[arg-type]
     if hasattr(module, "embed_scale"):
         return float(module.embed_scale.to(module.weight.dtype))
-    raise UnknownLayer(f"it does not know the embedding {type(module).__name__}")
+    raise UnknownLayer(f"the native decoder does not support the embedding {type(module).__name__}")
 
 
 def _layer(of: Family, layer: Any) -> Described:
@@ -159,7 +159,7 @@ def _joined(linears: list[StreamingLinear]) -> tuple[Tensor, Tensor | None]:
 
 def _add_ffn(found: Described, ffn: DecodingFFN) -> None:
     if type(ffn.activation) not in ACTIVATIONS:
-        raise UnknownLayer(f"it does not know the activation {type(ffn.activation).__name__}")
+        raise UnknownLayer(f"the native decoder does not support the activation {type(ffn.activation).__name__}")
     found.numbers["activation"] = ACTIVATIONS[type(ffn.activation)]  # type: ignore[index]
     shift = ffn.activation.bias if isinstance(ffn.activation, ShiftedReLU) else 0.0
     found.numbers["threshold"] = shift if ffn.threshold is None else ffn.threshold

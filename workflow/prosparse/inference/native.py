@@ -24,7 +24,7 @@ class NativeDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         if not hasattr(torch.ops.prosparse, "attention") or model.device.type != "cpu":
-            raise UnknownLayer("it needs a CPU, and the native operators")
+            raise UnknownLayer("the native decoder needs a CPU and the native operators")
         whole, layers = describe(model)
         self.reads_weights = True  # False: skips all products, to measure the time of the rest
         self.model, self.longest = model, rotary.longest(model)

@@ -204,7 +204,7 @@ def check_shapes(model: PreTrainedModel, predictors: Sequence[nn.Module]) -> Non
     """Raise UserError unless every layer has a predictor of the right shape."""
     ffns = gated_ffns(model)
     if len(predictors) != len(ffns):
-        raise UserError(f"{len(predictors)} predictors for a model of {len(ffns)} layers: they are another model's")
+        raise UserError(f"{len(predictors)} predictors for a model of {len(ffns)} layers: they belong to another model")
     for layer, (predictor, ffn) in enumerate(zip(predictors, ffns, strict=True)):
         if isinstance(predictor, Predictor):
             wanted = tuple(reversed(ffn.gate_weight.shape))
@@ -212,7 +212,7 @@ def check_shapes(model: PreTrainedModel, predictors: Sequence[nn.Module]) -> Non
             if found != wanted:
                 raise UserError(
                     f"the predictor of layer {layer} maps {found[0]} to {found[1]} values, the model's "
-                    f"hidden_size and intermediate_size are {wanted[0]} and {wanted[1]}: it is another model's"
+                    f"hidden_size and intermediate_size are {wanted[0]} and {wanted[1]}: it belongs to another model"
                 )
 
 

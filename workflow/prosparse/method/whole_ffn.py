@@ -56,7 +56,9 @@ def check(model: nn.Module) -> None:
                     f"{ffn.name} runs {calls[ffn.name]} times per forward pass on text: a gated FFN must run once"
                 )
         if unjudged:
-            raise UnsupportedArchitecture(f"{min(unjudged)} does not run on text: this is not only a language model")
+            raise UnsupportedArchitecture(
+                f"{min(unjudged)} does not run on text: the model is more than a language model"
+            )
     finally:
         model.train(training)
 

@@ -108,7 +108,7 @@ def configuration(directory: str | Path, revision: str | None = None) -> Pretrai
         raise ConfigError(f"{directory}: {model_type} is not a decoder-only language model")
     if config.sub_configs:
         raise ConfigError(
-            f"{directory}: {model_type} is not only a language model ({', '.join(sorted(config.sub_configs))}): "
+            f"{directory}: {model_type} is more than a language model ({', '.join(sorted(config.sub_configs))}): "
             "save its language model as a separate checkpoint"
         )
     return config
@@ -241,6 +241,6 @@ def _check_size(pretrained: str | Path, found: PreTrainedTokenizerBase, settings
     if over:
         token, index = min(over.items(), key=lambda item: item[1])
         raise ConfigError(
-            f"{pretrained}: the tokenizer has token {token!r} with id {index}, the model {size} rows for tokens: "
-            "the tokenizer is another model's, or the model was not resized"
+            f"{pretrained}: the tokenizer has token {token!r} with id {index}, but the model has {size} rows for "
+            "tokens: the tokenizer belongs to another model, or the model was not resized"
         )

@@ -105,14 +105,16 @@ def _text(specification: CalibrationSpecification, paper: Reference, found: list
         f"# λ of the model for {specification.scale}: the paper's times {record['multiplier']:g}",
         "",
         *markdown_table(
-            ["λ", "Sparsity at the probe's end (%)", "Of a full run (%)", "The paper's λ for that", "Ratio"], rows, 5
+            ["λ", "Sparsity at the probe's end (%)", "After a full run (%)", "Paper's λ for that sparsity", "Ratio"],
+            rows,
+            5,
         ),
         "",
         f"- At λ = {paper.factor:g}, the paper's model reaches {record['reference']['sparsity']:.2f}%. The multiplier "
-        "is that of the λ at which this model does, between two probes.",
-        f"- The probes' ratios are {low:.3g} to {high:.3g}. They differ where the two models' curves do.",
-        f"- Of a full run: the probe's ledger continued to the end of a run at that λ after stage 0, of which a probe "
-        f"is {100 * share:.0f}% (steps count by their learning rate).",
+        "is the λ at which this model reaches it, interpolated between two probes, over the paper's.",
+        f"- The probes' ratios are {low:.3g} to {high:.3g}. They differ where the two models' curves differ in shape.",
+        f"- After a full run: the probe's ledger, extrapolated to the end of a run at that λ after stage 0. A probe is "
+        f"{100 * share:.0f}% of such a run (steps weighted by their learning rate).",
         "- The method and its errors: docs/method.md.",
     ]
     return "\n".join(lines) + "\n"

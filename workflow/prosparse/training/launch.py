@@ -102,7 +102,7 @@ def requeue() -> None:
     """
     job = os.environ.get("SLURM_JOB_ID", "")
     # said before Slurm ends the job, and with it this process
-    print(f"job {job} goes back into the queue and continues from there", flush=True)
+    print(f"job {job} is requeued and will continue from its checkpoint", flush=True)
     asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, encoding="utf-8")
     if asked.returncode:
         reason = " ".join(asked.stderr.split())

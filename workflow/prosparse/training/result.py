@@ -78,7 +78,7 @@ def save_untrained(job: StageJob, model: PreTrainedModel) -> Path:
 def outcome(target: float, final: dict[str, Any]) -> str:
     """Say whether a stage with a target reached it, by ``final`` of its ``provenance.json``."""
     reached = final["reached_sparsity"]
-    text = f"reached {100 * reached:.2f}% sparsity in its last tenth, lambda {final['lambda']:.4g}"
+    text = f"reached {100 * reached:.2f}% sparsity in the stage's last tenth, lambda {final['lambda']:.4g}"
     if abs(reached - target) <= CLOSE:
         return f"target {100 * target:g}%: {text}"
     return (

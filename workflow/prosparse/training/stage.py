@@ -158,7 +158,7 @@ def _shape_of_first(model: PreTrainedModel | None, job: StageJob) -> PreTrainedM
 
 
 def _check_state(previous: Path | None) -> None:
-    """The Trainer would go on without a missing optimizer state, and say nothing."""
+    """Refuse a missing optimizer state, without which the Trainer would silently continue."""
     if previous is not None and not (previous / checkpoints.OPTIMIZER).exists():
         raise Refused(
             f"{previous} has no optimizer state to continue from, because later stages are already finished "

@@ -83,7 +83,7 @@ def test_dead_neurons_are_missing_until_they_are_measured(synthetic):
     [
         # at 87%: progressive 3.49, resumed 3.50, constant 3.55
         (0.0001, r"*Progressive* has the lowest loss, 0.0"),
-        (0.02, "*Progressive* has the lowest loss; *Resumed* cannot be told from it (by at most 0.0"),
+        (0.02, "*Progressive* has the lowest loss; *Resumed* cannot be told apart from it (at most 0.0"),
         (1.0, "no method differs from the best, *Progressive*, by more than 2."),
         (None, "*Progressive* has the lowest loss, and one seed shows no interval"),
     ],
@@ -96,7 +96,7 @@ def test_the_notes_name_a_winner_only_where_the_intervals_do(tmp_path, deviation
     if deviation == 0.0001:
         assert "nats/token below *Resumed*, the next. At 89.5%" in table.notes[0]
     if deviation == 0.02:
-        assert "and the others lose more, *Constant* least, 0.0" in table.notes[0]
+        assert "and the others lose more, *Constant* the least, 0.0" in table.notes[0]
 
 
 def test_seeds_are_averaged_and_paired(several_seeds):

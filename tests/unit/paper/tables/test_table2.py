@@ -63,7 +63,7 @@ def test_table2_labels_synthetic_models(synthetic):
     assert row.cells["average_sparsity"].ours.mean == pytest.approx(89.32)
     assert row.cells["step2_speedup"].ours.mean == pytest.approx(3020 / (20 + 3000 * 1176 / 11008))
     assert row.pair == "d_model 4096, d_ff 11008, 32 layers"
-    assert any("It serves for timing only" in note for note in table.notes)
+    assert any("It is for timing only" in note for note in table.notes)
 
 
 def test_missing_parts_say_why(tmp_path, synthetic):

@@ -56,8 +56,8 @@ def build(results: Results) -> Drawn:
                 results,
                 text,
                 "Bars: medians over prompts. Black lines: the bound, at which memory delivers the bytes that a token "
-                "needs; no kernel can beat it while the weights come from memory. llama.cpp's is that of our dense "
-                "mode. Each panel has its own axis.",
+                "needs; no kernel can beat it while the weights come from memory. llama.cpp's bound is that of our "
+                "dense mode. Each panel has its own axis.",
                 *(f"{decoding.conditions[0].upper()}{decoding.conditions[1:]}." for decoding in _distinct(decodings)),
                 wrap=135,
             )

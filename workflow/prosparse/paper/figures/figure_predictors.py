@@ -56,7 +56,7 @@ def build(results: Results) -> Drawn:
         title=chart_title(
             results,
             text,
-            "Lines: held-out text, over decision thresholds; straight beyond the last. Points: the decision "
+            "Lines: held-out text, over decision thresholds; straight beyond the last one. Points: the decision "
             f"threshold in use ({found.decision_threshold:g}). A perfect predictor calls inactive exactly what is "
             "inactive; up and to the right is better.",
             "The paper's point belongs to its own model, which has a different sparsity.",

@@ -32,8 +32,8 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     if activation.name in MODULES:
         name, body = MODULES[activation.name]
         yield (
-            f"The library has no `{activation.name}` and refuses to load this folder rather than compute another "
-            "model. Register the activation before you load the model; this runs no third-party code:"
+            f"The library has no `{activation.name}` and refuses to load this folder instead of computing a "
+            "different model. Register the activation before you load the model; this runs no third-party code:"
         )
         yield from [
             "",
@@ -82,14 +82,14 @@ def loading(activation: Activation, settings: dict[str, Any]) -> Iterator[str]:
     elif activation.name in ("relu2", "drelu"):
         yield (
             "For these architectures, llama.cpp supports only SiLU and PowerInfer only ReLU, so there is no export. "
-            "llama.cpp's own converter takes this folder without a word and makes another model, which computes SiLU."
+            "llama.cpp's own converter silently converts this folder to a different model, which computes SiLU."
         )
     else:
         relu = "" if activation.name == "relu" else " --activation relu"
         other = "" if activation.name == "relu" else f" (the same weights, but not `{activation}`)"
         yield (
-            "llama.cpp supports only SiLU for these architectures, so there is no export. Its own converter takes this "
-            "folder without a word and makes another model, which computes SiLU. PowerInfer supports only "
+            "llama.cpp supports only SiLU for these architectures, so there is no export. Its own converter silently "
+            "converts this folder to a different model, which computes SiLU. PowerInfer supports only "
             f"ReLU{other}, and needs predictors:"
         )
         yield from [

@@ -58,7 +58,7 @@ def note_conditions(table: Table, decodings: list[Decoding]) -> None:
     for decoding in decodings:
         if decoding.shape is None:
             table.note(
-                f"Ours, trained models: {decoding.conditions}. Medians over prompts. The fixed cost of a token matters "
+                f"Ours, trained models: {decoding.conditions}. Medians over prompts. The fixed cost per token matters "
                 "more in a smaller model, so do not compare tokens/s across sizes."
             )
         else:

@@ -54,8 +54,8 @@ def build(results: Results) -> Table:
         table.note(f"{name}: {comparison.title}; the reference is *{comparison.reference}*. {_verdict(results, found)}")
     table.notes += [
         "Each method's runs differ in λ. Its loss, dead neurons and layers at a sparsity are interpolated between the "
-        "two neighboring runs, linearly in the logarithm of the density. They are missing more than "
-        f"{MATCHED:g} points outside the measured sparsity, and where a run is not measured.",
+        "two neighboring runs, linearly in the logarithm of the density. They are missing if the "
+        f"sparsity is more than {MATCHED:g} points outside the measured range, or if a run has not been measured.",
         "Loss: held-out, mean over seeds (standard deviation, if there are several).",
         "Differences are paired by held-out sequence and by seed, with their 95% intervals. Each interval covers one "
         "comparison; they are not corrected for the number of comparisons.",
@@ -137,8 +137,8 @@ def _winner(found: Mapping[str, Method], at: float) -> str:
         return f"*{best}* has the lowest loss, {gap} below *{nearest}*, the next"
     equals = ", ".join(f"*{name}*" for name in others if name not in apart)
     return (
-        f"*{best}* has the lowest loss; {equals} cannot be told from it (by at most {near:.{DIGITS}f} nats/token), and "
-        f"the others lose more, *{nearest}* least, {gap}"
+        f"*{best}* has the lowest loss; {equals} cannot be told apart from it (at most {near:.{DIGITS}f} "
+        f"nats/token more), and the others lose more, *{nearest}* the least, {gap}"
     )
 
 

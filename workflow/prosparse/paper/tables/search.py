@@ -39,8 +39,8 @@ def build(results: Results) -> Table:
     table.rows += [_searched(results, pair) for pair in experiment.search]
     table.notes += [
         "In the order of the config, including the runs that did not help.",
-        "Stages: λ and the optimizer step at which the stage ends; sine, linear: λ rises to that value in a half sine "
-        "or a line; target: λ is steered to that sparsity.",
+        "Stages: λ and the optimizer step at which the stage ends; sine, linear: λ rises to that value along a half "
+        "sine or a line; target: λ is steered to that sparsity.",
         f"Steps and tokens: of this run only. {published_budgets()}",
         "Sparsity (percent) and loss: on tuning rows, held-out text that no other table reports, under the activation "
         "in the second column. Training LM loss: the last value of the ledger, under the run's own activation.",

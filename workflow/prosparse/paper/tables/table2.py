@@ -68,8 +68,8 @@ def build(results: Results) -> Table:
         notes=[
             "Tokens/s and speedup to dense: dense rows compute every neuron; the others compute only the neurons that "
             "are predicted to be active, which changes the output. Exact (ours only) computes the whole gate and then "
-            "only its active neurons; the output is that of dense decoding. Ours compares like with like, one memory "
-            "and one set of kernels; the paper's speedup does not, see *Why sparsity alone does not explain 4.52×*.",
+            "only its active neurons; the output is that of dense decoding. Ours compares like with like (one memory, "
+            "one set of kernels); the paper's speedup does not: see *Why sparsity alone does not explain 4.52×*.",
             f"{WITHOUT_SHIFTING} {_printed_over_relullama()}",
         ],
     )
@@ -210,8 +210,8 @@ def _add_synthetic(table: Table, results: Results, timings: Timings | None) -> N
             table.rows.append(Row(model.label, cells, model.size, is_published=False))
             table.note(
                 f"Synthetic {shape}: a model of that shape with random weights, constructed to have the sparsity, "
-                "activation recall and predicted sparsity of the row that it is named after. It serves for timing "
-                "only, its text is meaningless; its operators are timed with random patterns."
+                "activation recall and predicted sparsity of the row that it is named after. It is for timing "
+                "only: its text is meaningless, and its operators are timed with random patterns."
             )
 
 

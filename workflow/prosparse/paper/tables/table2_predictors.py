@@ -48,10 +48,10 @@ def build(results: Results) -> Table:
             "Activation recall: share of the active elements that are predicted active. Precision: share of the "
             "elements predicted active that are active. Predicted sparsity: share of all elements that are predicted "
             "inactive. All on held-out text, averaged over layers.",
-            "Frequency: a baseline that predicts a neuron active if it was active in enough training tokens, whatever "
-            "the current token. Recall by frequency: that baseline's recall at the row's predicted sparsity. A "
-            "predictor's recall beyond that is what it has learned about tokens.",
-            "Loss and average performance, predicted: with every neuron skipped that is predicted inactive.",
+            "Frequency: a baseline that predicts a neuron active if it was active in enough training tokens, "
+            "regardless of the current token. Recall by frequency: that baseline's recall at the row's predicted "
+            "sparsity. Recall beyond that is what a predictor has learned about tokens.",
+            "Loss and average performance, predicted: with all neurons that are predicted inactive skipped.",
             WITHOUT_SHIFTING,
         ],
     )

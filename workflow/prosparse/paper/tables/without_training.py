@@ -41,16 +41,16 @@ def build(results: Results) -> Table:
     for title, frontier in frontiers.items():
         table.rows += _rows(results, title, frontier)
     table.notes += [
-        "CATS zeroes small |act(gate)|, TEAL small inputs of gate, up and down projection, CETT neurons whose output "
-        "has a small norm: below a threshold per layer in the original model. Thresholds come from "
+        "CATS zeroes small |act(gate)|, TEAL small inputs of the gate, up and down projections, CETT neurons whose "
+        "output has a small norm: below a threshold per layer in the original model. Thresholds come from "
         f"{CALIBRATION_TOKENS:,} tokens of training text; all columns are measured on held-out text.",
         "The percentage after a method is its target sparsity on the training text. "
         f"Perplexity +{PERPLEXITY_COST:.0%}: the largest sparsity at which perplexity there rises by no more; for CETT "
         "this is CETT-PPL-1% of Sparsing Law (arXiv 2411.02335).",
         "Sparsity: zeros in x1, the input of the down projection, as for trained models. Input sparsity: zeros in the "
-        "input of gate and up projection.",
+        "input of the gate and up projections.",
         "FFN weights skipped: those that an exact method does not read, without a predictor. ReLU and CATS know the "
-        "inactive neurons after the gate projection and skip their up and down projection; TEAL skips what its zero "
+        "inactive neurons after the gate projection and skip their up and down projections; TEAL skips what its zero "
         "inputs multiply in all three; CETT knows a neuron's output after gate and up, and skips its down projection.",
         "TEAL here has the same target in every layer and leaves attention dense; its authors also threshold "
         "attention's inputs and search each layer's sparsities.",
