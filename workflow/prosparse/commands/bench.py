@@ -96,7 +96,7 @@ def _wanted_engines(wanted: Bench) -> list[str]:
 
 
 def _specification(wanted: Bench, missing: dict[str, str]) -> DecodingSpecification:
-    """Of the engines that are there; adds why another is not to ``missing``."""
+    """Of the engines that are installed; adds the reason to ``missing`` for each of the others."""
     try:
         llamacpp.interpreter()
     except EngineMissing as error:

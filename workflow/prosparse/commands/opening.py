@@ -1,4 +1,4 @@
-"""Open what decodes: a checkpoint that is rounded, or a GGUF file as it is."""
+"""Open a model to decode: a checkpoint, rounded as asked, or a GGUF file as it is stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prosparse.system.errors import ConfigError
 
 
 def open_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
-    """The tokenizer, after a check that the checkpoint is one, which explains best why it is not."""
+    """The tokenizer, after a check of the checkpoint, whose error explains best what is wrong with it."""
     if is_gguf(checkpoint):
         gguf_model.precision_of(Path(checkpoint))
         return gguf_model.tokenizer(Path(checkpoint))
@@ -46,7 +46,7 @@ def precisions(checkpoint: str, wanted: list[str]) -> list[str]:
 
 
 def open_model(checkpoint: str, activation: Activation | None, precision: str) -> tuple[Any, Rounding | None]:
-    """The model, and how ``prepare`` rounds its matrices; says what a GGUF file's model rounds all the same."""
+    """The model, and how ``prepare`` rounds its matrices; prints what is rounded even in a GGUF file's model."""
     if is_gguf(checkpoint):
         found = gguf_model.open_gguf(Path(checkpoint), activation)
         for note in found.notes:

@@ -32,7 +32,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Sparsification:
-    """What to make sparse, from which text, and where to; ``control``: also train the control."""
+    """What to make sparse, on which text, and where to write it; ``control``: also train the control."""
 
     checkpoint: str
     text: list[str]
@@ -90,7 +90,7 @@ def sparsify(wanted: Sparsification) -> None:
 
 
 def _recipe(wanted: Sparsification, texts: list[Path], heldout: list[Path]) -> OwnRecipe:
-    """Choose the recipe and write it, the held-out text and the tokens; what an earlier call chose stays."""
+    """Choose the recipe and write it, the held-out text and the tokens; keeps the choices of an earlier call."""
     output, length = wanted.output, wanted.settings.context_length
     if (output / RECIPE).exists():
         return read_recipe(output / RECIPE)

@@ -49,7 +49,7 @@ def measure_all(checkpoint: str, output: Path, control: Path | None, run: Run) -
 
     Returns:
         ``original``, ``control``, ``sparse`` and ``shifted`` (FATReLU; both if there) with their ``activation`` and
-        what ``commands.sparsity.measured`` returns; ``decoding``: rates, or why they are ``missing``.
+        what ``commands.sparsity.measured`` returns; ``decoding``: rates, or the reason they are ``missing``.
     """
     started, length = time.time(), run.recipe.context_length
     heldout = spread(packed(read_texts([output / HELDOUT]), checkpoint, length), SEQUENCES)

@@ -49,8 +49,8 @@ def write_tokens(texts: Callable[[], list[str]], checkpoint: str, context_length
 def hold_out(texts: list[str], context_length: int) -> tuple[list[str], list[str]]:
     """Divide documents into those to train on and those to measure, the same for the same documents.
 
-    A twentieth is held out, or as little as fills 64 sequences of six characters per token: evenly spaced documents, or
-    where that would be fewer than four, the end of each document.
+    A twentieth is held out, or as little as fills 64 sequences of six characters per token: evenly spaced documents,
+    or, where these would be fewer than four, the end of each document.
     """
     characters = sum(map(len, texts))
     every = max(20, characters // (64 * 6 * context_length))

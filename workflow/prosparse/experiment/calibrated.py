@@ -1,4 +1,4 @@
-"""The runs that calibrate λ, and what they found, applied to the runs that need it"""
+"""The runs that calibrate λ, and their multipliers, applied to the runs that need them"""
 
 from __future__ import annotations
 

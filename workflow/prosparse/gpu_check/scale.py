@@ -1,4 +1,4 @@
-"""How large a check is: of a GPU, or its rehearsal on a CPU."""
+"""The size of a check: full on a GPU, or a rehearsal on a CPU."""
 
 from __future__ import annotations
 

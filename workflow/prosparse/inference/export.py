@@ -2,7 +2,7 @@
 
 llama.cpp computes its ``llama`` and ``granite`` architectures only with SiLU, PowerInfer its ``llama`` only with ReLU
 and a predictor for each layer. A model with any other activation is rejected unless ``activation_ignored`` is set; the
-file is then good only for timing, and says so.
+file is then only for timing, and says so.
 """
 
 from __future__ import annotations

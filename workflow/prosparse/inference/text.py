@@ -1,4 +1,4 @@
-"""Token ids of a prompt, and its continuation's text as ``decode`` gives it whole.
+"""A prompt's token ids, and its continuation's text exactly as ``decode`` would give it.
 
 Tokens have no text of their own: byte-level tokens are parts of characters, SentencePiece's decoder drops the first
 space of its input, and WordPiece's joins words. Decoding token by token would give a different text.

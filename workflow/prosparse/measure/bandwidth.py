@@ -31,7 +31,7 @@ class Probe:
     huge_pages: bool
 
     def rate(self) -> float:
-        """Bytes per second, now: machines with neighbors are not always equally fast."""
+        """Bytes per second at this moment: on a shared machine, the rate varies."""
         return _rate(self.memory, self.streams, self.ahead)
 
 
@@ -55,7 +55,7 @@ def _rate(memory: Tensor, streams: int, ahead: int) -> float:
 
 
 def _memory(size: int, huge_pages: bool) -> Tensor:
-    """Memory that is in use, so that every page is there."""
+    """Memory whose every page has been written, so that all of it is resident."""
     pages = mmap.mmap(-1, size)
     if huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)

@@ -3,7 +3,7 @@
 The paper's protocol: batch 1, five-token prompts, greedy, with the time to first token reported separately. The modes
 take turns every few tokens, each continuing its own text, and llama.cpp with them where memory holds its copy of the
 weights too. Between turns we only read memory, to measure bandwidth. A change in the machine's speed thus affects all
-alike, and every ratio compares neighbours in time.
+alike, and every ratio compares neighbors in time.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def measure_modes(
     specification: DecodingSpecification,
     files: dict[str, Path | UserError],
 ) -> dict[str, Any]:
-    """Measure every mode of ours, and without a format transformers' ``generate``.
+    """Measure every mode of ours and, without a format, transformers' ``generate``.
 
     llama.cpp takes turns with our modes if its file is there and memory holds it too.
     """

@@ -102,7 +102,7 @@ class LanguageModel(TemplateLM):
         """Log-likelihoods of (name, context, continuation).
 
         HFLM's values divided by the number of tokens, but without logits and softmax at every position of every row,
-        which take as long as the layers if the vocabulary is large. In float32, whatever the model's precision.
+        which take as long as the layers if the vocabulary is large. In float32, regardless of the model's precision.
         """
         asked: dict[tuple[int, ...], list[int]] = {}  # tokens the model reads -> indices of their requests
         found: dict[int, tuple[float, bool]] = {}

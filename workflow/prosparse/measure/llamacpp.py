@@ -1,6 +1,6 @@
 """llama.cpp as one more way to decode, in turns with our own modes.
 
-It is no dependency of this project: it runs through llama-cpp-python in this interpreter, or in the one that the
+This project does not depend on it: it runs through llama-cpp-python in this interpreter, or in the one that the
 environment variable PROSPARSE_LLAMA_CPP names. Batch 1 and greedy; the end token is never chosen, so that every prompt
 gets the same number of new tokens (transformers' ``min_new_tokens``).
 """

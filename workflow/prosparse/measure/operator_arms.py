@@ -1,4 +1,4 @@
-"""What the operator timings call: activation patterns, cold weights, and one arm per way."""
+"""What the operator timings call: activation patterns, cold weights, and the arms."""
 
 from __future__ import annotations
 

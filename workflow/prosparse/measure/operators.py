@@ -7,7 +7,7 @@ exactly the active rows.
 There are two protocols. *cold*: every call uses different weights, which no cache still holds, as in decoding, where
 other layers run in between. Calls take turns in random order and are compared round by round, so that a change in the
 machine's speed affects all alike. *warm*: the authors' own, 10 warm-ups and 100 calls on the same weights, wall-clock
-time of a synchronised call.
+time of a synchronized call.
 """
 
 from __future__ import annotations

@@ -86,9 +86,8 @@ def training(model: PreTrainedModel, specification: StageSpecification, tokens: 
     """Time a training step (forward, backward, clipping, AdamW) with and without the L1 gradient.
 
     The third arm also collects mean |x1| and sparsity, as a run does every ``log_every`` steps, and in every step of
-    a stage with a target. The fourth is the
-    limit: only the products of the step's linear layers. Before these arms, times transformers' own step, and that step
-    with the run's optimizations added one by one.
+    a stage with a target. The fourth is the limit: only the products of the step's linear layers. Before these arms,
+    transformers' own step is timed, and that step with the run's optimizations added one by one.
     """
     settings = specification.training
     data = Mixture.load(tokens, specification.mixture, settings.micro_batch_size, specification.seed)

@@ -1,7 +1,7 @@
 """Run PowerInfer, which computes only the neurons that predictors call active.
 
 Batch 1 and greedy. As in the paper, the speed is in decoded tokens per second, without the first token, whose time is
-separate. PowerInfer is no dependency of this project: nothing is estimated, a missing program raises ``EngineMissing``.
+separate. This project does not depend on PowerInfer, and estimates nothing: a missing program raises ``EngineMissing``.
 """
 
 from __future__ import annotations

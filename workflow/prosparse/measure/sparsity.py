@@ -50,7 +50,7 @@ class ZeroCounter:
 
         def count(layer: int, inputs: Tensor) -> None:
             values = inputs.reshape(sequences, -1)
-            # keep the counts tensors: no synchronisation with a GPU here
+            # keep the counts tensors: no synchronization with a GPU here
             self._non_zeros[layer].append(torch.count_nonzero(values, dim=1))
             self._elements[layer] = values.shape[1]
 
@@ -67,7 +67,7 @@ class ZeroCounter:
 
 
 class ActiveNeurons:
-    """Notes which neurons of every gated FFN are ever active: those of the others, x1 is zero for all tokens."""
+    """Records which neurons of every gated FFN are ever active; the x1 of the others is zero for all tokens."""
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = [ffn.down_proj for ffn in gated_ffns(model)]
@@ -75,7 +75,7 @@ class ActiveNeurons:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what is active inside this block."""
+        """Record what is active inside this block."""
 
         def note(layer: int, inputs: Tensor) -> None:
             active = (inputs != 0).flatten(0, -2).any(0)

@@ -4,20 +4,21 @@ Sparsity s enters as logit(s) = ln(s / (1 - s)). Over ln lambda, its equilibrium
 doubling lambda adds 0.3 to 0.7, which is 3 to 6 points at 87% and 1 to 3 points at 95%. It follows lambda with a lag
 of tens to hundreds of steps, which grows as the learning rate falls.
 
-The best schedule that we know is a constant lambda from the first step. Under one, the logit covers about tau^(1/4) of
-its way by the share tau of the stage's time: in our runs of 480 to 2,400 steps, on three bases, 0.71 to 0.80 of it at
-24%, 0.81 to 0.87 at 40% and 0.94 to 0.96 at 80%. So the reference r covers tau^(1/4) of the way from the sparsity at
-the start to the target, and lambda comes out nearly constant. A proportional-integral controller tracks the reference::
+The best schedule we know of is a constant lambda from the first step. Under a constant lambda, the logit completes
+about tau^(1/4) of its total change in the first fraction tau of the stage's time: in our runs of 480 to 2,400 steps, on
+three bases, 0.71 to 0.80 of it at 24%, 0.81 to 0.87 at 40% and 0.94 to 0.96 at 80%. So the reference r covers tau^(1/4)
+of the way from the sparsity at the start to the target, and lambda comes out nearly constant. A proportional-integral
+controller tracks the reference::
 
     ln lambda = ln lambda_0 + 1.5 (logit(target) - r_0) + K e + K / T * sum of e,    e = r - smoothed logit(s)
 
-Time counts a step by its learning rate, as a share of the peak. In that time the lag is constant, and where the
-learning rate is near zero, the sum stands still. T is 5% of a stage's time, but at least 30 steps at the peak rate.
-What lambda does shows late, and an early excess of lambda costs loss. So e fades in over the first 60 such steps, or
-the first quarter of a short stage, and is at most 0.4.
+Time weights each step by its learning rate, as a share of the peak. In this time, the lag is constant, and where the
+learning rate is near zero, the sum stays constant. T is 5% of a stage's time, but at least 30 steps at the
+peak rate. Sparsity responds to lambda with a delay, and an early excess of lambda costs loss. So e fades in over the
+first 60 such steps, or the first quarter of a short stage, and is at most 0.4.
 
 ReMoE (Wang et al., ICLR 2025) multiplies lambda by 1.2 or 1/1.2 in every step, depending on the sign of the error:
-with any lag, that cycles around the target forever.
+with any lag, sparsity then oscillates around the target forever.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from dataclasses import dataclass, replace
 #: momentum adds a lag of 10 and the smoothing one of 5. By Routh's criterion, such a loop is stable for
 #: K k < 4.5 + 0.3 L + 15 / L. We found k < 1.5 and L > 20: K k is less than a third of it.
 GAIN = 2.0
-#: ln lambda per unit of the way to the target; below the 1.7 to 3.1 that we found, so that the feedback need not take
-#: anything back.
+#: ln lambda per unit of the way to the target; below the 1.7 to 3.1 that we found, so that the feedback need not
+#: correct an overshoot.
 FEEDFORWARD = 1.5
 #: Of tau, in the reference.
 EXPONENT = 0.25
@@ -68,7 +69,7 @@ class State:
         start, log_factor: ln lambda at the start and now.
         first, smoothed: smoothed logit of the sparsity at the start and now.
         integral: the sum's part of ln lambda.
-        time: of the steps so far, each counted by its learning rate.
+        time: of the steps so far, each weighted by its learning rate.
         steps: their number.
     """
 
@@ -120,7 +121,7 @@ class Controller:
         integral = state.integral + GAIN * error * rate / max(INTEGRAL_TIME * self.duration, SHORTEST_INTEGRAL_TIME)
         wanted = state.start + FEEDFORWARD * way + GAIN * error + integral
         bounded = min(max(wanted, state.start + math.log(LEAST)), state.start + math.log(MOST))
-        if (wanted - bounded) * error > 0:  # at a bound: summing further errors would only delay the way back
+        if (wanted - bounded) * error > 0:  # at a bound: summing further errors would only delay the return
             integral = state.integral
         change = min(max(bounded - state.log_factor, -LARGEST_CHANGE), LARGEST_CHANGE)
         return replace(

@@ -47,7 +47,7 @@ def calibrate(model: PreTrainedModel, rows: Tensor) -> list[LayerStatistics]:
 def cutting(model: nn.Module, thresholds: Sequence[Mapping[Place, float]]) -> Iterator[None]:
     """Apply each layer's thresholds to the model inside this block.
 
-    Hooks that are registered inside see what is left.
+    Hooks that are registered inside see the values after the cut.
     """
     with ExitStack() as hooks:
         for ffn, of_layer in zip(gated_ffns(model), thresholds, strict=True):

@@ -1,14 +1,14 @@
-"""What short runs at constant lambda tell of full ones (ours)
+"""Predict full runs at constant lambda from short ones (ours)
 
-After lambda is switched on, density = 1 - sparsity falls as a power of the time since, if each step counts by its share
-of the peak learning rate::
+After lambda is switched on, density = 1 - sparsity falls as a power of the time since, with each step weighted by its
+share of the peak learning rate::
 
     ln density = u - p ln time
 
-So a probe's ledger, continued along this line, gives the sparsity at the end of a full run, however its learning rate
-decays.
+So a probe's ledger, extrapolated along this line, gives the sparsity at the end of a full run, for any decay of its
+learning rate.
 
-Over lambda, ln density is linear in lambda^0.30 in the paper's Figure 3. Between two probes, so it is here.
+In the paper's Figure 3, ln density is linear in lambda^0.30. We interpolate between two probes in the same way.
 """
 
 from __future__ import annotations

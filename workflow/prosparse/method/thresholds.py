@@ -1,7 +1,7 @@
 """Thresholds that make a dense FFN sparse without training: CATS, TEAL and CETT.
 
-All of them zero what is at most a layer's threshold in magnitude, and choose the thresholds from the activations of the
-unchanged model on calibration text:
+All of them zero the values whose magnitude is at most a layer's threshold, and choose the thresholds from the
+activations of the unchanged model on calibration text:
 
 - CATS (arXiv 2404.08763): |act(gate)|, at the quantile of the wanted sparsity.
 - TEAL (arXiv 2408.14690): the inputs of the linear layers, here of gate and up projection (x) and of the
@@ -37,7 +37,7 @@ def cut(values: Tensor, threshold: float | Tensor) -> Tensor:
 
 
 def quantiles(magnitudes: Tensor, shares: np.ndarray = SHARES) -> np.ndarray:
-    """Return, per share, the least magnitude that at least this share is at most: ``min {t : F(t) >= share}``; 0 for 0.
+    """Return each share's quantile of the magnitudes: ``min {t : F(t) >= share}``; 0 for share 0.
 
     Args:
         magnitudes: of any shape, at least 0.
@@ -50,7 +50,7 @@ def quantiles(magnitudes: Tensor, shares: np.ndarray = SHARES) -> np.ndarray:
 def truncation_errors(x1: Tensor, down: Tensor, thresholds: Sequence[float]) -> list[float]:
     """Return, per threshold, the mean over tokens of ‖Σ_tail x1_j w_j‖ / ‖Σ_j x1_j w_j‖.
 
-    The tail are the neurons with ‖x1_j w_j‖ <= threshold. A token whose output is zero has no error.
+    The tail consists of the neurons with ‖x1_j w_j‖ <= threshold. A token whose output is zero has no error.
 
     Args:
         x1: [tokens, intermediate_size].

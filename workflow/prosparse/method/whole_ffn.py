@@ -24,7 +24,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 3e-2, tor
 
 
 class _Probe(nn.Module):
-    """An activation that no model uses: an FFN whose x1 does not follow it ignores the attribute it replaces."""
+    """An activation that no model uses: an FFN whose x1 does not follow it ignores the attribute that holds it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs() + 0.25 * x

@@ -1,9 +1,10 @@
 """Weights in ggml's formats Q8_0 and Q4_0, laid out for our operators.
 
-A block is 32 neighbours of a row, with one float16 scale d: Q8_0 holds q from -128 to 127 and means ``q d``, Q4_0 holds
-q from 0 to 15 and means ``(q - 8) d``. ggml stores each block's scale before its values; we store a row's scales, then
-its values, so that vectors load values only. The bytes are the same, and nothing is rounded between the two orders. A
-packed matrix [rows, bytes] is int8 for Q8_0 and uint8 for Q4_0: its dtype tells the operators what it holds.
+A block is 32 neighboring values of a row, with one float16 scale d: Q8_0 holds q from -128 to 127 and means ``q d``,
+Q4_0 holds q from 0 to 15 and means ``(q - 8) d``. ggml stores each block's scale before its values; we store a row's
+scales, then its values, so that vectors load values only. The bytes are the same, and nothing is rounded between the
+two orders. A packed matrix [rows, bytes] is int8 for Q8_0 and uint8 for Q4_0: its dtype tells the operators what it
+holds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``snakemake calibrate``: by what number a model's λ are the paper's"""
+"""``snakemake calibrate``: the multiplier that turns the paper's λ into a model's own"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prosparse.system.files import write_json, write_text
 
 
 class Unusable(UserError):
-    """The probes do not tell the multiplier; the message says which probes would."""
+    """The probes do not determine the multiplier; the message says which probes would."""
 
 
 @dataclass(frozen=True)

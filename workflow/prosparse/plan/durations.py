@@ -1,4 +1,4 @@
-"""How long stages take, and how many of a cluster's jobs that is."""
+"""How long stages take, and how many cluster jobs each needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment says: a process's place in a job, and where its commands are.
+"""Read the environment: a process's place in a job, and where its commands are.
 
 Imports nothing heavy, since every command starts here.
 """
@@ -42,8 +42,8 @@ def leave_job(environment: MutableMapping[str, str] = os.environ) -> None:
 def speaks_for_job(environment: MutableMapping[str, str] = os.environ) -> bool:
     """Whether this process reports an error that every process of its job meets.
 
-    Silences only torchrun's other processes: judging by ``RANK`` alone, a variable left over in a shell would silence
-    the only process.
+    Silences only torchrun's other processes: if ``RANK`` decided, a variable left over in a shell would silence the
+    only process.
     """
     return environment.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in environment
 

@@ -42,7 +42,7 @@ def of_file(path: Path) -> str:
 
 
 def of_texts(files: Iterable[Path]) -> dict[str, str]:
-    """Digests of files by name, whatever their folder; the order matters."""
+    """Digests of files by name, regardless of their folder; the order matters."""
     found: dict[str, str] = {}
     for number, path in enumerate(files):
         name = path.name if path.name not in found else f"{path.name} ({number})"

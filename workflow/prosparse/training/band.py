@@ -15,10 +15,10 @@ class OutOfBand(UserError):
 
 
 def left(job: StageJob, step: int) -> str | None:
-    """Say that sparsity has left the stage's band by a step, judging by its ledger; None if not.
+    """Say how sparsity has left the stage's band by a step, judging by the ledger; None if it has not.
 
     Sparsity is the mean of the ledger's rows in the last tenth of the stage's steps, at least the last row. The first
-    half of the stage is not judged: there, sparsity is still on its way.
+    half of the stage is not judged, since sparsity is still changing there.
     """
     if job.expected_sparsity is None:
         return None

@@ -24,9 +24,9 @@ from prosparse.training.steering import Steering
 class LambdaCallback(TrainerCallback):
     """Sets lambda before each optimizer step, and adds ``lambda``, ``l1`` and ``sparsity`` to what a Trainer logs.
 
-    L1 and sparsity are those of the logged step, the mean over its micro-batches and processes; lambda is the one that
-    the step used. In a stage with a target, every step is measured, and sparsity steers lambda. The Trainer saves and
-    restores what the callback remembers, also across stages.
+    L1 and sparsity are those of the logged step, averaged over its micro-batches and processes; lambda is the value
+    that the step used. In a stage with a target, every step is measured, and sparsity steers lambda. The Trainer saves
+    and restores what the callback remembers, also across stages.
 
     Make it with :func:`regularize`: trackers see only what callbacks before theirs have added.
 
@@ -87,8 +87,8 @@ class LambdaCallback(TrainerCallback):
 def regularize(trainer: Trainer, stages: Sequence[Stage], seed: int = 0) -> LambdaCallback:
     """Make a Trainer train its model with the L1 penalty of ``stages``; works with any Trainer, before ``train()``.
 
-    What it logs then has ``lambda``, ``l1`` and ``sparsity``, for ``log_history`` and every ``report_to``. Afterwards,
-    ``callback.regularization.detach()`` gives the model back as it was.
+    Its logs then include ``lambda``, ``l1`` and ``sparsity``, in ``log_history`` and for every ``report_to``.
+    Afterwards, ``callback.regularization.detach()`` restores the model.
 
     The penalty is a mean over all positions of a batch, padding included: pack the text into full sequences.
 

@@ -27,7 +27,7 @@ class StageJob:
         continuations: ``provenance.json`` of every stage that continues the previous one; once all exist, the previous
             one's optimizer state is removed. Empty: it is kept.
         expected_sparsity: the band that the stage is expected to stay in, 0 to 1; None: any.
-        teacher: the checkpoint directory to distil from, if the specification has a share for it.
+        teacher: the checkpoint directory to distill from, if the specification has a share for it.
         report_to: the tracker that follows the stage, if any; part of no result.
     """
 

@@ -96,7 +96,7 @@ def srun(command: list[str], nodes: int, processes: int) -> int:
 
 
 def requeue() -> None:
-    """Put this Slurm job back into the queue and wait for Slurm to end it.
+    """Requeue this Slurm job and wait for Slurm to end it.
 
     To Slurm and Snakemake it is the same job, which has not failed. Returns if Slurm refuses, after saying why.
     """
@@ -112,7 +112,7 @@ def requeue() -> None:
 
 
 def ask_for_another_job() -> None:
-    """Tell the job's script, if it asks by ``PROSPARSE_OUT_OF_TIME``, that another job should continue this one."""
+    """Tell the job's script that another job should continue this one, if it sets ``PROSPARSE_OUT_OF_TIME``."""
     if asked := os.environ.get(OUT_OF_TIME_FILE):
         Path(asked).write_text("out of time\n", encoding="utf-8")
         print("the stage continues in another job", flush=True)

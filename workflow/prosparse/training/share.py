@@ -1,4 +1,4 @@
-"""What a run can use of a profile's nodes: its batch limits its processes.
+"""The share of a profile's nodes that a run can use: its batch limits its processes.
 
 A profile's resources of ``train_stage`` describe whole nodes. A run whose batch divides among fewer processes asks for
 that share of a node, so that small experiments run under any profile.
@@ -24,7 +24,7 @@ DIVIDED = frozenset({"gpu", "gres", "cpus", "cpus_per_task", "mem_mb"})
 def usable(training: Training, nodes: int, processes: int) -> tuple[int, int]:
     """Return the nodes, and the processes on each, that a batch can use of those that a profile gives.
 
-    The most processes in total; on the fewest nodes if several ways give as many.
+    Chooses the most processes in total, and among equals the fewest nodes.
     """
     shares = training.batch_size // training.micro_batch_size
     ways = [(n, p) for n in range(1, nodes + 1) for p in range(1, processes + 1) if shares % (n * p) == 0]

@@ -18,11 +18,11 @@ KEY = "prosparse.steering"
 
 @dataclass(frozen=True)
 class Steering:
-    """How far a stage with a target has come.
+    """The progress of a stage with a target.
 
     Attributes:
         stage: its index.
-        duration: the stage's steps, each counted by its share of the peak learning rate.
+        duration: the stage's steps, each weighted by its share of the peak learning rate.
         controller: the controller's state.
         last_sum, last_steps: sum of the sparsity over steps in the last tenth of the stage, and their number.
     """
@@ -65,7 +65,7 @@ def after_step(
     Args:
         steering: the state before it; None if no stage with a target has begun.
         measured: the step's L1 and sparsity, as ``distributed.measured`` returns them.
-        scheduler: of the learning rate. If it is not a ``LambdaLR``, steps count alike.
+        scheduler: of the learning rate. If it is not a ``LambdaLR``, all steps have equal weight.
     """
     index, start = stage_at(stages, step)
     end, target = stages[index].until, stages[index].target_sparsity

@@ -1,4 +1,4 @@
-"""A panel of the frontier: a line per method, and the original's as a dashed one."""
+"""A panel of the frontier: a line per method, and a dashed line for the original."""
 
 from __future__ import annotations
 
