@@ -125,7 +125,7 @@ onsuccess:
         print(f"\n{summary(layout)}")
         if layout.published().exists():
             print(
-                "`snakemake compare` compares it with the copy in results/published."
+                "`snakemake compare` compares this run with the copy in results/published."
             )
 
 
