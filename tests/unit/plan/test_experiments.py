@@ -82,15 +82,16 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
     ]),
     "bases": (256, [Trained(model, 12500, 16) for model in (SMALL, MEDIUM, MINICPM)]),
     "schedules": (256, [
-        # three shapes and three learning rates at four scales, from the first step and after 146 steps; three holds
-        # and nine targets; three constants in float32 for the targets
-        Trained(SMALL, 9 * 4 * 480 + 3 * (146 + 3 * 4 * 334) + 3 * 4 * 480 + 9 * 480 + 3 * 480, 4),
-        Trained(MINICPM, 6 * 4 * 480 + 146 + 4 * 334 + 3 * 480 + 3 * 480, 4),
+        # three shapes and three learning rates at four scales from the first step; the paper's after 146 steps; three
+        # holds and nine targets; in float32, three constants from the first step and three after 146 steps
+        Trained(SMALL, 9 * 4 * 480 + 146 + 4 * 334 + 3 * 4 * 480 + 9 * 480 + 3 * 480 + 146 + 3 * 334, 4),
+        # three targets; five methods from the first step, and the paper's
+        Trained(MINICPM, 3 * 480 + 5 * 3 * 480 + 146 + 3 * 334, 4),
         # a less trained base; four and sixteen times the tokens
         Trained(SMALL, 1560, 16),
-        Trained(SMALL, 2 * 4 * 480 + 146 + 4 * 334, 4),
-        Trained(SMALL, 4 * 4 * 1920 + 584 + 4 * 1336, 4),
-        Trained(SMALL, 2 * 4 * 7680 + 2336 + 4 * 5344, 4),
+        Trained(SMALL, 3 * 480 + 146 + 3 * 334, 4),
+        Trained(SMALL, 3 * 1920 + 584 + 3 * 1336, 4),
+        Trained(SMALL, 3 * 7680 + 2336 + 3 * 5344, 4),
     ]),
     "smollm2": (512, [
         Trained(SMOLLM2_135M, 2 * 270 + 2 * 202 + 9 * 50, 4, distilled_steps=50),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
+
 from prosparse.experiment.experiment import Experiment
 from prosparse.method.schedule import stage_at
 from prosparse.paper.results.labels import label
@@ -14,7 +17,7 @@ from prosparse.paper.tables.table import Cell, Column, Row, Table
 
 TARGET = Column("target_sparsity", "Target", "%", 1)
 DEVIATION = Column("deviation", "Held-out sparsity minus target", "points")
-SWING = Column("swing", "Range in the last tenth", "points")
+SWING = Column("swing", "Swing in the last tenth", "points")
 FACTOR = Column("lambda", "Final λ", "", 2)
 DEAD = Column("dead_neurons", "Dead neurons", "%", 1)
 LEAST = Column("least_sparse_layer", "Least sparse layer", "%", 1)
@@ -42,8 +45,8 @@ def build(results: Results) -> Table:
     table.notes += [
         "The last stage names the sparsity to end at instead of a peak λ. A controller steers λ by the sparsity of "
         "each step; it has no setting to tune.",
-        "Range in the last tenth: between the greatest and the least sparsity of the steps logged there, each measured "
-        "on its own training batch.",
+        "Swing in the last tenth: a third of its logged steps is averaged at a time, because each measures sparsity on "
+        "its own training batch; the greatest of the three means minus the least.",
         "Sparsity and loss: held-out. Dead neurons: no held-out token activates them; mean over layers. Layers count "
         "from 0.",
         "Ours, not the paper's.",
@@ -64,12 +67,20 @@ def _cells(results: Results, run: str, target: float) -> dict[str, Cell]:
     end = stages[-1].until
     _, start = stage_at(stages, end)
     last = [row.sparsity.seeds for row in results.ledger(run) if row.step > end - max(1, (end - start) // 10)]
+    swings = [_swing(seed) for seed in zip(*last, strict=True)] if len(last) >= 3 else []
     return {
         TARGET.key: Cell(exact(target)),
         SPARSITY.key: Cell(found.sparsity),
         DEVIATION.key: Cell(Value(tuple(each - target for each in found.sparsity.seeds))),
-        SWING.key: Cell(Value(tuple(max(seed) - min(seed) for seed in zip(*last, strict=True)))),
+        SWING.key: Cell(Value(tuple(swings)) if swings else None),
         FACTOR.key: Cell(final_value([seed["final"] for seed in results.stage(run, len(stages) - 1)], "lambda")),
         LOSS.key: Cell(found.loss),
         **layer_cells(found.layers, found.dead_neurons),
     }
+
+
+def _swing(sparsities: Sequence[float]) -> float:
+    """Return the greatest minus the least mean of three equal parts, the last of which takes what is left over."""
+    size = len(sparsities) // 3
+    means = [fmean(part) for part in (sparsities[:size], sparsities[size : 2 * size], sparsities[2 * size :])]
+    return max(means) - min(means)
