@@ -105,6 +105,11 @@ def test_provenance_and_output_tell_what_was_reached(data, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"target {100 * stays:g}%: reached" in said
     assert "warning: target" not in said
+    spec = specification([Stage(until=20, target_sparsity=stays - 0.1)], log_every=1, learning_rate=1e-30)
+    run(data, spec, tmp_path / "exceeded")
+    said = capsys.readouterr().out
+    assert f"warning: target {100 * (stays - 0.1):g}% exceeded: reached" in said
+    assert "more steps" not in said
 
 
 class InOrder(Trainer):

@@ -76,11 +76,13 @@ def save_untrained(job: StageJob, model: PreTrainedModel) -> Path:
 
 
 def outcome(target: float, final: dict[str, Any]) -> str:
-    """Say whether a stage with a target reached it, by ``final`` of its ``provenance.json``."""
+    """Say whether a stage with a target ended within half a point of it, by ``final`` of its ``provenance.json``."""
     reached = final["reached_sparsity"]
     text = f"reached {100 * reached:.2f}% sparsity in the stage's last tenth, lambda {final['lambda']:.4g}"
     if abs(reached - target) <= CLOSE:
         return f"target {100 * target:g}%: {text}"
+    if reached > target:
+        return f"warning: target {100 * target:g}% exceeded: {text}; a model may be that sparse without a penalty"
     return (
         f"warning: target {100 * target:g}% not reached: {text}; give the stage more steps, or a higher learning rate"
     )
