@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -242,18 +243,44 @@ def test_learning_rate_falls_from_ours_to_the_papers():
     assert rates[2] == pytest.approx((1e-3 * 3e-5) ** 0.5, rel=0.1)  # 1B is halfway between, on logarithmic axes
 
 
-def test_text_is_held_out_by_documents_or_by_their_ends():
-    many = [f"document {index} " * 9 for index in range(200)]
-    trained, held = hold_out(many, 64)
-    assert held == many[::20]
-    assert sorted(trained + held) == sorted(many)
+def test_a_twentieth_is_held_out_of_short_and_of_long_documents():
+    short = [f"document {index} " * 9 for index in range(200)]
+    trained, held = hold_out(short, 64)
+    assert sorted(trained + held) == sorted(short)
+    assert 9 <= len(held) <= 10
+    gaps = [short.index(later) - short.index(earlier) for earlier, later in pairwise(held)]
+    assert all(18 <= gap <= 22 for gap in gaps)
     one = " ".join(f"word{index}" for index in range(2000))
     (trained,), (held,) = hold_out([one], 64)
     assert f"{trained} {held}" == one
     assert len(held) == pytest.approx(len(one) / 20, abs=10)
-    # no more than 64 sequences need, of six characters per token
+    # 64 sequences of six characters per token are enough
     (_,), (held,) = hold_out(["w " * 10**6], 64)
-    assert len(held) == pytest.approx(64 * 64 * 6, rel=0.05)
+    assert len(held) == pytest.approx(64 * 64 * 6, rel=0.01)
+
+
+def test_many_long_documents_are_measured_by_pieces_of_a_sequence():
+    long = [" ".join(f"{document}-{word}" for word in range(8000)) for document in range(500)]
+    trained, held = hold_out(long, 512)
+    assert sum(map(len, held)) == pytest.approx(64 * 512 * 6, rel=0.05)
+    assert min(map(len, held)) > 0.9 * 512 * 6
+    assert sum(map(len, trained)) + sum(map(len, held)) == pytest.approx(sum(map(len, long)), abs=len(held))
+
+
+def test_one_long_document_among_short_ones_is_not_held_out_whole():
+    book, notes = "word " * 60_000, [f"note {index} of a line" for index in range(300)]
+    for texts in ([book, *notes], [*notes, book]):
+        trained, held = hold_out(texts, 32)
+        assert sum(map(len, held)) <= 64 * 32 * 6 + 32 * 6
+        assert sum(map(len, trained)) > 0.94 * sum(map(len, texts))
+        assert sum(text in held for text in notes) < 30
+
+
+def test_text_without_spaces_is_cut_where_it_must_be():
+    text = "Title " + "\u7a00\u758f" * 50_000
+    (trained,), (held,) = hold_out([text], 512)
+    assert trained + held == text
+    assert len(held) == pytest.approx(len(text) / 20, abs=1)
 
 
 def test_threshold_is_the_largest_that_costs_no_more(tiny_llama):

@@ -101,6 +101,8 @@ def _recipe(wanted: Sparsification, texts: list[Path], heldout: list[Path]) -> O
     trained, held = (documents, read_texts(heldout)) if heldout else hold_out(documents, length)
     unseen = set(held)
     trained = [text for text in trained if text not in unseen]
+    if not trained:
+        raise ConfigError("--heldout-text has every document of --text: nothing is left to train on")
     if (sequences := len(packed(held, wanted.checkpoint, length)) if held else 0) < FEWEST_HELDOUT:
         raise ConfigError(
             f"the held-out text fills {sequences} sequences of {length} tokens, and at least {FEWEST_HELDOUT} are "

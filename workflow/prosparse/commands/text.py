@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from prosparse.system.files import write_json
 
 #: Sequences: fewer say nothing about an interval.
 FEWEST_HELDOUT = 4
+
+#: Of most tokenizers, at most.
+CHARACTERS_PER_TOKEN = 6
+
+#: Characters in which a document is cut between words; scripts without spaces have none.
+NEARBY = 200
 
 
 def read_texts(files: list[Path]) -> list[str]:
@@ -49,20 +56,31 @@ def write_tokens(texts: Callable[[], list[str]], checkpoint: str, context_length
 def hold_out(texts: list[str], context_length: int) -> tuple[list[str], list[str]]:
     """Divide documents into those to train on and those to measure, the same for the same documents.
 
-    A twentieth is held out, or as little as fills 64 sequences of six characters per token: evenly spaced documents,
-    or, where these would be fewer than four, the end of each document.
+    A twentieth of the characters is held out, or as little as fills 64 sequences of six characters per token, evenly
+    spread over the text: short documents whole, and the ends of documents longer than a sequence.
     """
-    characters = sum(map(len, texts))
-    every = max(20, characters // (64 * 6 * context_length))
-    if len(texts) >= 4 * every:
-        return [text for index, text in enumerate(texts) if index % every], texts[::every]
-    trained, held = [], []
+    sequence = CHARACTERS_PER_TOKEN * context_length
+    total = sum(map(len, texts))
+    share = min(1 / 20, 64 * sequence / total) if total else 0.0
+    owed, trained, held = 0.0, [], []
     for text in texts:
-        cut = text.rfind(" ", 0, len(text) - len(text) // every)  # between words, where there are any
-        cut = cut if cut > 0 else len(text) - len(text) // every
-        trained.append(text[:cut])
-        held.append(text[cut:].strip())
-    return trained, [text for text in held if text]
+        owed += share * len(text)
+        if owed < min(sequence, len(text)):
+            trained.append(text)
+            continue
+        cut = _at_white_space(text, len(text) - int(owed)) if owed < len(text) else 0
+        owed -= len(text) - cut
+        if cut:
+            trained.append(text[:cut])
+        held.append(text[cut:].lstrip())
+    return trained, held
+
+
+def _at_white_space(text: str, cut: int) -> int:
+    """Return where the white space before ``cut`` begins; ``cut``, if there is none nearby."""
+    nearby = max(0, cut - NEARBY)
+    found = [match.start() for match in re.finditer(r"\s+", text[nearby:cut])]
+    return nearby + found[-1] if found else cut
 
 
 def packed(texts: list[str], checkpoint: str, context_length: int) -> datasets.Dataset:
