@@ -66,8 +66,8 @@ class SparsityRegularization:
 
     Args:
         model: any model with gated FFNs.
-        accumulation_steps: micro-batches per optimizer step and process, all of equal weight. Gradients must be
-            averaged over processes, as DDP and FSDP do.
+        accumulation_steps: micro-batches per optimizer step and process, all of equal weight. If a step has another
+            number, set the attribute before ``factor``. Gradients must be averaged over processes, as DDP and FSDP do.
         device: where the model will compute, if its weights are not there yet.
         seed: seed of the draws.
         rank, world_size: this process's rank among those that share a batch, and their number.
@@ -84,7 +84,7 @@ class SparsityRegularization:
         world_size: int = 1,
     ) -> None:
         self._ffns = gated_ffns(model)
-        self._accumulation_steps = accumulation_steps
+        self.accumulation_steps = accumulation_steps
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._factor = 0.0
         self._active = False  # a bool: torch.compile would recompile for each value of a float
@@ -112,7 +112,7 @@ class SparsityRegularization:
     def factor(self, value: float) -> None:
         self._factor = value
         self._active = value > 0
-        self._scale.fill_(value / self._accumulation_steps)
+        self._scale.fill_(value / self.accumulation_steps)
 
     @property
     def step(self) -> int:
@@ -147,7 +147,7 @@ class SparsityRegularization:
         """Return mean |x1| and the fraction of zeros since the step was set, per layer; needs ``measuring``."""
         l1, sparsity = [], []
         for probe in self._probes:
-            values = torch.zeros(2) if probe.grad is None else probe.grad.detach().cpu() / self._accumulation_steps
+            values = torch.zeros(2) if probe.grad is None else probe.grad.detach().cpu() / self.accumulation_steps
             l1.append(values[0].item())
             sparsity.append(values[1].item())
         return l1, sparsity

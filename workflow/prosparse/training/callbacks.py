@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,16 @@ class LambdaCallback(TrainerCallback):
     Args:
         stages: of lambda(t), up to the last step at least.
         regularization: attached to the model that the Trainer trains.
+        micro_batches: returns their number in this step and process; an epoch's last step can have fewer.
 
     Attributes:
         steering: of the latest stage with a target; None before the first.
     """
 
-    def __init__(self, stages: Sequence[Stage], regularization: SparsityRegularization) -> None:
-        self.stages, self.regularization = stages, regularization
+    def __init__(
+        self, stages: Sequence[Stage], regularization: SparsityRegularization, micro_batches: Callable[[], int]
+    ) -> None:
+        self.stages, self.regularization, self.micro_batches = stages, regularization, micro_batches
         self.steering: Steering | None = None
         self._measured: tuple[float, float] | None = None
 
@@ -50,6 +53,7 @@ class LambdaCallback(TrainerCallback):
         step = state.global_step + 1
         steered = steered_at(self.stages, step)
         self.regularization.step = step
+        self.regularization.accumulation_steps = self.micro_batches()
         self.regularization.factor = (
             steering.lambda_before(self.stages, step, self.steering) if steered else factor(self.stages, step)
         )
@@ -111,7 +115,7 @@ def regularize(trainer: Trainer, stages: Sequence[Stage], seed: int = 0) -> Lamb
         trainer.model, arguments.gradient_accumulation_steps, arguments.device,
         seed=seed, rank=distributed.rank(), world_size=distributed.count(),
     )  # fmt: skip
-    callback = LambdaCallback(stages, regularization)
+    callback = LambdaCallback(stages, regularization, lambda: trainer.current_gradient_accumulation_steps)
     trainer.callback_handler.callbacks.insert(0, callback)  # before the trackers'
     return callback
 
