@@ -14,7 +14,7 @@ rule calibration:
         "../../envs/prosparse.yaml"
     params:
         specification=lambda wildcards: as_json(
-            specifications.calibration(experiment, wildcards.scale)
+            calibration_specification(experiment, wildcards.scale)
         ),
     shell:
         "prosparse step calibrate {input} --specification {params.specification:q} --output {output.json} > {log} 2>&1"

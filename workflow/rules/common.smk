@@ -13,6 +13,7 @@ from prosparse.experiment import (
     timings,
 )
 from prosparse.experiment.calibrated import calibrated, probes, refusal, uncalibrated
+from prosparse.experiment.calibrated import specification as calibration_specification
 from prosparse.experiment.data import PackageSource
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load

@@ -127,7 +127,7 @@ def test_from_substitution_to_decoding(own, activation, capsys, monkeypatch):
     if activation == "relu2":
         assert said[2] == " and skipped in exact mode."
     else:
-        of_gates = re.fullmatch(r": .* rows of W₂, and those of W₁ of the ([\d.]+)% whose gate is zero\.", said[2])
+        of_gates = re.fullmatch(r": .* rows of W₂, and the rows of W₁ of the ([\d.]+)% whose gate is zero\.", said[2])
         assert 20 < float(of_gates[1]) < float(said[1]) < 95
 
 
@@ -146,6 +146,17 @@ def test_sparsity_says_that_text_was_trained_on(own, capsys):
     assert "not a held-out loss" not in capsys.readouterr().out
     assert main([*measured, unseen, seen]) == 0
     assert f"{own / 'out'} was trained on {seen}\n" in capsys.readouterr().out
+    measured[1] = str(own / "out" / "stage0")
+    assert main([*measured, seen]) == 0
+    assert f"{own / 'out' / 'stage0'} was trained on {seen}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_out_of_range_is_refused_before_work(own, capsys, seed):
+    command = ["sparsify", str(own / "own"), "--target-sparsity", "0.9", "--text", str(own / "text1.txt")]
+    assert main([*command, "--output", str(own / "out"), "--seed", seed]) == 2
+    assert "--seed" in capsys.readouterr().err
+    assert not (own / "out").exists()
 
 
 def test_evaluate_writes_scores(own, capsys):

@@ -10,7 +10,7 @@ import yaml
 from helpers.repository import CONFIGS, ROOT, shipped
 
 from prosparse.experiment import lineage, specifications
-from prosparse.experiment.calibrated import calibrated, probes, refusal, uncalibrated
+from prosparse.experiment.calibrated import calibrated, probes, refusal, specification, uncalibrated
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.loading import load
@@ -33,7 +33,7 @@ def found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = Layout.of(experiment).calibration("7B", "json")
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"multiplier": 3}))
+    path.write_text(json.dumps({"multiplier": 3, "specification": specification(experiment, "7B").model_dump()}))
     return experiment
 
 
@@ -54,7 +54,7 @@ def test_probes_continue_stage_0_at_the_peak_learning_rate():
     assert (built.mixture, built.activation) == (full.mixture, full.activation)
     # rows that stage 0 has seen are not repeated
     assert built.earlier[-1].samples == 5000 * 512
-    measured = specifications.calibration(experiment, "7B")
+    measured = specification(experiment, "7B")
     assert (measured.probes, measured.steps, measured.training) == ([0.5, 4], 600, built.training)
     assert measured.full_time == full.training.time(16500, after=5000)
 
@@ -91,6 +91,19 @@ def test_stages_with_a_peak_wait_for_their_models_calibration(found):
     assert "runs.prosparse-13b" in said
     assert "snakemake calibrate" in said
     assert "results/paper/calibration/13B.md" in said
+
+
+@pytest.mark.parametrize("section", [{"probes": [1, 3]}, {"steps": 2000}])
+def test_the_multiplier_of_other_probes_does_not_count(found, section):
+    changed = load(config(**section))
+    assert calibrated(changed) == changed
+    assert uncalibrated(calibrated(changed), "prosparse-7b", 1) == "7B"
+
+
+def test_probes_too_short_to_fit_are_refused():
+    assert load(config(steps=25))  # steps 10, 20 and 25 are logged after the first quarter
+    with pytest.raises(ConfigError, match=r"calibration\.7B\.steps: 20 steps have 2 rows of the ledger after"):
+        load(config(steps=20))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"multiplier": 0}', '{"multiplier": null}'])

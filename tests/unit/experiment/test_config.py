@@ -332,6 +332,8 @@ def change(config, path, value):
         (["architectures"], {"own": {**SHAPE, "heads": 3}}, r"hidden_size must be a multiple of heads"),
         (["architectures"], {"own": {**SHAPE, "type": "minicpm"}}, r"all for type minicpm, none for llama"),
         (["seeds"], [], r"seeds: .*at least 1 item"),
+        (["seeds"], [0, -1], r"seeds\.1: .*greater than or equal to 0"),
+        (["seeds"], [2**32], r"seeds\.0: .*less than 4294967296"),
         (["seeds"], [0, 1, 0], r"seeds: each seed may appear once; repeated: 0"),
         (["vanilla"], {"13B": "nobody"}, r"vanilla\.13B: unknown name 'nobody'"),
         (["benchmarks", "rows"], "internet", r"benchmarks\.rows: .*'packages', 'hub' or 'files'"),

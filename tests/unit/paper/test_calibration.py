@@ -8,7 +8,7 @@ import math
 import pytest
 
 from prosparse.__main__ import main
-from prosparse.experiment.specifications import CalibrationSpecification
+from prosparse.experiment.calibrated import CalibrationSpecification
 from prosparse.experiment.training import Training
 from prosparse.paper import calibration
 from prosparse.paper.calibration import Unusable

@@ -123,6 +123,10 @@ Activations = Annotated[
     list[Activation],
     typer.Option(parser=activation, metavar="ACTIVATION", help="Repeat for several. Default: the checkpoint's own."),
 ]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of the data order and of stochastic rounding."),
+]
 ReportTo = Annotated[
     Tracker | None,
     choice(Tracker, "Send loss, λ, L1, sparsity and learning rate to a tracker, which must be installed."),

@@ -18,6 +18,7 @@ from prosparse.cli.arguments import (
     OwnActivation,
     ReportTo,
     RoundedPrecision,
+    Seed,
     Text,
     TrainingFreeMethod,
     WeightPrecision,
@@ -74,7 +75,7 @@ def sparsify(
         int | None,
         typer.Option(min=1, metavar="N", help="Sequences per step. Default: up to 128, for at least 400 steps."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the data order and of stochastic rounding.")] = 0,
+    seed: Seed = 0,
     report_to: ReportTo = None,
 ) -> None:
     """Make a model as sparse as you want: train, measure and summarize, or resume."""
@@ -93,7 +94,7 @@ def train(
     output: Annotated[
         Path, typer.Option(metavar="DIRECTORY", help="The new checkpoint, complete once training is finished.")
     ],
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the data order and of stochastic rounding.")] = 0,
+    seed: Seed = 0,
     report_to: ReportTo = None,
 ) -> None:
     """Train through the stages of a recipe, or resume."""

@@ -77,7 +77,7 @@ def calibrate(
     output: Output,
 ) -> None:
     """Find the multiplier that turns the paper's λ into a model's own."""
-    from prosparse.experiment.specifications import CalibrationSpecification
+    from prosparse.experiment.calibrated import CalibrationSpecification
     from prosparse.paper import calibration
 
     wanted = CalibrationSpecification.model_validate_json(specification)

@@ -42,11 +42,15 @@ def text_files(patterns: list[str], option: str = "--text") -> list[Path]:
 
 
 def trained_on(checkpoint: str, files: list[Path]) -> list[Path]:
-    """Return the files that ``prosparse train`` made the checkpoint from."""
-    path = Path(checkpoint) / IDENTITY
-    if not path.exists():
+    """Return the files that ``prosparse train`` or ``sparsify`` made the checkpoint from.
+
+    A stage's checkpoint and a control's are in a folder of the run's.
+    """
+    path = Path(checkpoint).absolute()
+    records = [folder / IDENTITY for folder in (path, *path.parents[:2]) if (folder / IDENTITY).is_file()]
+    if not records:
         return []
-    digests = set(json.loads(path.read_text(encoding="utf-8")).get("text", {}).values())
+    digests = set(json.loads(records[0].read_text(encoding="utf-8")).get("text", {}).values())
     return [file for file in files if of_file(file) in digests]
 
 

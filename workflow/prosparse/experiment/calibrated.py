@@ -6,12 +6,23 @@ import json
 from collections.abc import Iterable
 
 from prosparse.experiment import lineage
-from prosparse.experiment.calibration import Calibration
+from prosparse.experiment.calibration import FEWEST_MEASUREMENTS, SETTLING, Calibration
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.layout import Layout
 from prosparse.experiment.model import RunInit
-from prosparse.experiment.training import Run, Stage
+from prosparse.experiment.section import Section
+from prosparse.experiment.training import Run, Stage, Training
 from prosparse.system.errors import ConfigError
+
+
+class CalibrationSpecification(Section):
+    """What the probes of a model's λ tell, and what they are compared with."""
+
+    scale: str  # of the paper
+    probes: list[float]  # λ of each ledger, in their order
+    steps: int  # of each
+    training: Training  # theirs
+    full_time: float  # of a full run's steps after stage 0, as Training.time counts
 
 
 def probes(experiment: Experiment, scale: str) -> list[str]:
@@ -23,10 +34,11 @@ def with_probes(experiment: Experiment) -> Experiment:
     """Add the probes of every calibration as runs of one stage.
 
     Raises:
-        ConfigError: another run has a probe's name, or two calibrations are of one model.
+        ConfigError: a probe is too short, another run has its name, or two calibrations are of one model.
     """
     added: dict[str, Run] = {}
     for scale, section in experiment.calibration.items():
+        _check_length(experiment.runs[section.run], scale, section)
         added |= zip(probes(experiment, scale), _probe_runs(experiment.runs[section.run], section), strict=True)
     if taken := [name for name, run in added.items() if experiment.runs.get(name, run) != run]:
         raise ConfigError(f"runs.{taken[0]} has the name of a calibration's probe: rename it")
@@ -51,8 +63,36 @@ def _probe_runs(run: Run, section: Calibration) -> Iterable[Run]:
         )
 
 
+def _check_length(run: Run, scale: str, section: Calibration) -> None:
+    training, steps = next(iter(_probe_runs(run, section))).training, section.steps
+    logged = {1, steps, *range(training.log_every, steps + 1, training.log_every)}
+    whole = training.time(steps)
+    used = [step for step in logged if whole - training.time(steps, after=step) >= SETTLING * whole]
+    if len(used) < FEWEST_MEASUREMENTS:
+        raise ConfigError(
+            f"calibration.{scale}.steps: {steps} steps have {len(used)} rows of the ledger after their first quarter, "
+            f"and at least {FEWEST_MEASUREMENTS} are needed: more steps, or a smaller training.log_every (now "
+            f"{training.log_every})"
+        )
+
+
+def specification(experiment: Experiment, scale: str) -> CalibrationSpecification:
+    """Describe the probes of a model's λ; its multiplier holds for no others."""
+    section = experiment.calibration[scale]  # type: ignore[index]
+    full = experiment.runs[section.run]
+    return CalibrationSpecification(
+        scale=scale,
+        probes=section.probes,
+        steps=section.steps,
+        training=experiment.runs[probes(experiment, scale)[0]].training,
+        full_time=full.training.time(full.stages[-1].until, after=full.stages[0].until),
+    )
+
+
 def calibrated(experiment: Experiment) -> Experiment:
     """Multiply the peaks of every model whose multiplier has been found; its section records the number.
+
+    A multiplier that other probes or runs of another length found does not count.
 
     Raises:
         ConfigError: a result of ``snakemake calibrate`` cannot be read.
@@ -63,10 +103,14 @@ def calibrated(experiment: Experiment) -> Experiment:
         if section.multiplier is not None or not path.exists():
             continue
         try:
-            multiplier = float(json.loads(path.read_text(encoding="utf-8"))["multiplier"])
+            record = json.loads(path.read_text(encoding="utf-8"))
+            multiplier = float(record["multiplier"])
+            current = record["specification"] == specification(experiment, scale).model_dump(mode="json")
             section = Calibration.model_validate({**section.model_dump(), "multiplier": multiplier})
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{path} has no multiplier: delete it and run `snakemake calibrate` again") from None
+        if not current:
+            continue
         named = _runs(experiment, scale)
         runs = {name: _multiplied(run, multiplier) if name in named else run for name, run in found.runs.items()}
         found = found.model_copy(update={"runs": runs, "calibration": found.calibration | {scale: section}})

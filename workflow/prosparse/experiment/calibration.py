@@ -10,6 +10,11 @@ from prosparse.experiment.section import Name, Section
 
 Positive = Annotated[float, Field(gt=0)]
 
+#: Rows of a probe's ledger before this share of its time are not used: sparsity still jumps.
+SETTLING = 0.25
+#: Rows after that, to fit a line to.
+FEWEST_MEASUREMENTS = 3
+
 
 class Calibration(Section):
     """Short runs at constant λ, which determine the multiplier of the paper's λ.

@@ -19,7 +19,7 @@ from prosparse.experiment.figures import Figures
 from prosparse.experiment.measurement import Benchmarks, Operators, Predictors
 from prosparse.experiment.model import Architecture, PretrainedInit, RunInit, ScratchInit
 from prosparse.experiment.schedules import Schedules
-from prosparse.experiment.section import Count, Name, Precision, Section, check_known
+from prosparse.experiment.section import Count, Name, Precision, Section, Seed, check_known
 from prosparse.experiment.training import Run
 from prosparse.published.tables import row_keys
 from prosparse.system.errors import ConfigError
@@ -63,7 +63,7 @@ class Experiment(Section):
 
     experiment: Name = Field(description="Its name, and that of its folder in results/.")
     description: str = Field(description="One sentence for the page.")
-    seeds: list[int] = Field(min_length=1, description="Every run is trained once per seed.")
+    seeds: list[Seed] = Field(min_length=1, description="Every run is trained once per seed.")
     seed_deviation: SeedDeviation | None = Field(
         default=None,
         description="What one seed cannot show: how much a difference between runs varies over seeds. With several "

@@ -18,6 +18,8 @@ class Section(BaseModel):
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Count = Annotated[int, Field(gt=0)]
+#: What transformers takes.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16"]
 WeightType = Literal["bfloat16", "float16", "float32"]

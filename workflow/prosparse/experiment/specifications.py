@@ -6,7 +6,6 @@ One model and one builder per job. A job that takes a section of the config as i
 from __future__ import annotations
 
 from prosparse.experiment.activation import Activation
-from prosparse.experiment.calibrated import probes
 from prosparse.experiment.data import Corpus, MeasuredSplit, Package
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import (
@@ -70,16 +69,6 @@ class StageSpecification(Section):
     distillation_share: float = 0.0  # weight in the loss of the divergence from a teacher
 
 
-class CalibrationSpecification(Section):
-    """What the probes of a model's λ tell, and what they are compared with."""
-
-    scale: str  # of the paper
-    probes: list[float]  # λ of each ledger, in their order
-    steps: int  # of each
-    training: Training  # theirs
-    full_time: float  # of a full run's steps after stage 0, as Training.time counts
-
-
 class PredictorSpecification(Section):
     """Everything that determines the predictors besides the checkpoint and the tokens."""
 
@@ -110,18 +99,6 @@ def stage(experiment: Experiment, run: str, index: int, seed: int) -> StageSpeci
         total_steps=chosen.stages[-1].until,
         training=chosen.training,
         distillation_share=chosen.distillation.share if chosen.distillation else 0.0,
-    )
-
-
-def calibration(experiment: Experiment, scale: str) -> CalibrationSpecification:
-    section = experiment.calibration[scale]  # type: ignore[index]
-    full = experiment.runs[section.run]
-    return CalibrationSpecification(
-        scale=scale,
-        probes=section.probes,
-        steps=section.steps,
-        training=experiment.runs[probes(experiment, scale)[0]].training,
-        full_time=full.training.time(full.stages[-1].until, after=full.stages[0].until),
     )
 
 

@@ -8,12 +8,13 @@ from prosparse.published.tables import SCALES
 
 
 def trained(experiment: Experiment) -> dict[str, str]:
-    """Return the rows that a run stands for -> ``run@activation``, whose own patterns the operators are timed with."""
-    return {
-        setting.name: _whole(experiment, experiment.rows[setting.name])
-        for setting in settings()
-        if setting.name in experiment.rows
-    }
+    """Return the rows that a run stands for -> ``run@activation``, whose own patterns the operators are timed with.
+
+    Excludes dReLU: step (3) skips more neurons than the gate's, and how many depends on the up projection's values.
+    """
+    names = [setting.name for setting in settings() if setting.name in experiment.rows]
+    pairs = {name: _whole(experiment, experiment.rows[name]) for name in names}
+    return {row: pair for row, pair in pairs.items() if experiment.pair(pair)[1].name != "drelu"}
 
 
 def decoded(experiment: Experiment) -> dict[str, str]:

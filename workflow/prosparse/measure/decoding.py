@@ -192,7 +192,7 @@ def measure_modes(
         },
     }
     if predicted is not None:
-        found["activation_recall"] = float((both / active).mean())
+        found["activation_recall"] = float(torch.where(active > 0, both / active, 1).mean())
         found["predicted_sparsity"] = float((1 - predicted_share).mean())
     return found
 

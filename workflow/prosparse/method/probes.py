@@ -18,8 +18,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import linear_regression
 
-#: Rows of a probe before this share of its time are not used: sparsity still jumps.
-SETTLING = 0.25
+from prosparse.experiment.calibration import FEWEST_MEASUREMENTS, SETTLING
 
 
 def settled(times: Sequence[float], sparsities: Sequence[float], full_time: float) -> float:
@@ -35,8 +34,11 @@ def settled(times: Sequence[float], sparsities: Sequence[float], full_time: floa
             neuron.
     """
     used = [(t, s) for t, s in zip(times, sparsities, strict=True) if t >= SETTLING * times[-1]]
-    if len(used) < 3:
-        raise ValueError(f"{len(used)} measurements after its first quarter, at least 3 are needed: log more often")
+    if len(used) < FEWEST_MEASUREMENTS:
+        raise ValueError(
+            f"{len(used)} measurements after its first quarter, at least {FEWEST_MEASUREMENTS} are needed: log more "
+            "often"
+        )
     if any(sparsity >= 100 for _, sparsity in used):
         raise ValueError("no neuron is active: choose a smaller λ")
     slope, intercept = linear_regression(

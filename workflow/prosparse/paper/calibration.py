@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prosparse.experiment.specifications import CalibrationSpecification
+from prosparse.experiment.calibrated import CalibrationSpecification
 from prosparse.method import probes
 from prosparse.paper.markdown import markdown_table
 from prosparse.published.factors import Reference, reference

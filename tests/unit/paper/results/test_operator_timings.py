@@ -29,3 +29,8 @@ def test_trained_rows_are_those_of_table_2_that_a_run_stands_for(synthetic):
         "Vanilla ReLU-7B": "vanilla@relu",
         "Fixed L1-7B": "constant-0.1@relu",
     }
+
+
+def test_drelu_is_not_timed_since_its_steps_skip_different_neurons(synthetic):
+    rows = {**synthetic.experiment.rows, "ProSparse-7B": "progressive@drelu"}
+    assert "ProSparse-7B" not in table2_rows.trained(synthetic.experiment.model_copy(update={"rows": rows}))
