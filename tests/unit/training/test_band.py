@@ -81,6 +81,12 @@ def test_the_last_step_is_judged_and_kept(data, whole, tmp_path):
         assert torch.equal(weights(found)[name], weight), name
 
 
+def test_a_steered_lambda_is_not_blamed(data, tmp_path):
+    stages = [Stage(until=20, target_sparsity=0.9)]
+    with pytest.raises(OutOfBand, match="λ is steered to 90%"):
+        run(data, tmp_path / "found", (0.999, 1.0), specification(stages, log_every=1))
+
+
 def test_a_later_stage_is_judged_by_its_own_steps(data, tmp_path):
     """Steps 11 to 20: the middle is passed at step 16."""
     stages = [Stage(until=10), Stage(until=20, peak=2.0)]

@@ -69,7 +69,7 @@ def sparsify(
     context_length: Annotated[int, typer.Option(min=16, metavar="TOKENS", help="Tokens per sequence.")] = 512,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=1e-12, metavar="RATE", help="Peak learning rate. Default: set by the model's size."),
+        typer.Option(min=1e-12, max=1, metavar="RATE", help="Peak learning rate. Default: set by the model's size."),
     ] = None,
     batch_size: Annotated[
         int | None,

@@ -33,7 +33,10 @@ def left(job: StageJob, step: int) -> str | None:
     sparsity = fmean(float(row["sparsity"]) for row in rows if int(row["step"]) >= since)
     if low <= sparsity <= high:
         return None
-    if job.specification.stages[-1].regularized:
+    stage = job.specification.stages[-1]
+    if stage.target_sparsity is not None:
+        reason = f"λ is steered to {100 * stage.target_sparsity:g}%, which the model does not follow in these steps"
+    elif stage.regularized:
         reason = f"λ is too {'large' if sparsity > high else 'small'} for this model (docs/cluster.md, Calibration)"
     else:
         reason = "without λ, it depends on the run's start, activation and data"
