@@ -17,8 +17,8 @@ class Comparison(Section):
 
     title: str = Field(description="What is compared, on which model.")
     reference: str = Field(description="The method that the others are compared with.")
-    methods: dict[str, Annotated[list[str], Field(min_length=2)]] = Field(
-        min_length=2, description="Method -> its pairs, at least two, in any order."
+    methods: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+        min_length=2, description="Method -> its pairs, in any order."
     )
 
     @model_validator(mode="after")

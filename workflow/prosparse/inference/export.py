@@ -137,7 +137,7 @@ def _description(model: PreTrainedModel, engine: str, computed: str, activation_
     if not activation_ignored:
         other = "; export the same weights with relu instead" if activation.startswith("fatrelu") else ""
         raise UserError(
-            f"the model's activation is {activation}, but {engine} always computes {computed}, regardless of the file"
+            f"the model's activation is {activation}, but {engine} computes {computed} regardless of the file"
             + (other if computed == "relu" else "")
             + " (activation_ignored: a file for timing only)"
         )

@@ -56,5 +56,11 @@ def test_one_point_is_no_frontier():
     assert between({"a": [1]}, [1]) is None
 
 
+def test_one_point_nearby_is_taken_as_it_is():
+    place = between({"a": [1, 1.2]}, [1.3, 1.3], beyond=0.5)
+    assert place.by_seed({"a": [5, 6]}) == [5, 6]
+    assert between({"a": [1, 1.2]}, [2, 2], beyond=0.5) is None
+
+
 def test_equal_points_do_not_divide_by_zero():
     assert between({"a": [1, 1], "b": [1, 1]}, [1, 1]).shares == (0.0, 0.0)

@@ -40,12 +40,16 @@ def between(points: Mapping[str, Sequence[float]], at: Sequence[float], beyond: 
     Args:
         points: position of each point, per seed.
         at: the place, per seed.
-        beyond: so far outside the range, the neighbors are the two nearest points.
+        beyond: so far outside the range, the neighbors are the two nearest points. A single point that near is taken
+            as it is.
     """
     means = {name: fmean(values) for name, values in points.items()}
     least, greatest = min(means.values()), max(means.values())
     if not least - beyond <= fmean(at) <= greatest + beyond:
         return None
+    if len(points) == 1 and beyond:
+        (only,) = points
+        return Between(only, only, (0.0,) * len(at))
     nearest = min(max(fmean(at), least), greatest)
     for left, right in pairwise(sorted(points, key=means.__getitem__)):
         if means[left] <= nearest <= means[right]:
