@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import accumulate
 
 from prosparse.experiment import lineage
 from prosparse.experiment.calibration import FEWEST_MEASUREMENTS, SETTLING, Calibration
@@ -66,8 +67,8 @@ def _probe_runs(run: Run, section: Calibration) -> Iterable[Run]:
 def _check_length(run: Run, scale: str, section: Calibration) -> None:
     training, steps = next(iter(_probe_runs(run, section))).training, section.steps
     logged = {1, steps, *range(training.log_every, steps + 1, training.log_every)}
-    whole = training.time(steps)
-    used = [step for step in logged if whole - training.time(steps, after=step) >= SETTLING * whole]
+    times = list(accumulate(training.rate(step, steps) for step in range(1, steps + 1)))
+    used = [step for step in logged if times[step - 1] >= SETTLING * times[-1]]
     if len(used) < FEWEST_MEASUREMENTS:
         raise ConfigError(
             f"calibration.{scale}.steps: {steps} steps have {len(used)} rows of the ledger after their first quarter, "

@@ -1,6 +1,7 @@
 """Typed job specifications: rules pass them as JSON, provenance records them.
 
-One model and one builder per job. A job that takes a section of the config as it is needs none.
+One model and one builder per job; those of a calibration are in ``calibrated``, which compares them. A job that takes a
+section of the config as it is needs none.
 """
 
 from __future__ import annotations
