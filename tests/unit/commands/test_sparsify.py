@@ -276,6 +276,12 @@ def test_one_long_document_among_short_ones_is_not_held_out_whole():
         assert sum(text in held for text in notes) < 30
 
 
+def test_an_empty_document_is_not_held_out():
+    trained, held = hold_out(["", "word " * 10_000, ""], 64)
+    assert "" not in held
+    assert trained.count("") == 2
+
+
 def test_text_without_spaces_is_cut_where_it_must_be():
     text = "Title " + "\u7a00\u758f" * 50_000
     (trained,), (held,) = hold_out([text], 512)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from prosparse.commands.sparsity import measured
-from prosparse.commands.text import packed, read_texts
+from prosparse.commands.text import MOST_HELDOUT, packed, read_texts
 from prosparse.commands.train import Run
 from prosparse.data.mixture import open_rows
 from prosparse.data.tokens import spread
@@ -31,8 +31,6 @@ from prosparse.system.files import write_json, write_text
 from prosparse.training.result import CLOSE
 
 SUMMARY, HELDOUT = "summary.json", "heldout.jsonl"
-#: Held-out sequences to measure, at most; as many as ``prosparse sparsity`` takes.
-SEQUENCES = 64
 #: What threshold shifting may cost, in nats per token, and the training tokens that it is chosen on.
 SHIFTING_COST, TUNING_TOKENS = 0.002, 4096
 PROMPT_TOKENS = 5  # the paper's prompts have five words
@@ -52,7 +50,7 @@ def measure_all(checkpoint: str, output: Path, control: Path | None, run: Run) -
         what ``commands.sparsity.measured`` returns; ``decoding``: rates, or the reason they are ``missing``.
     """
     started, length = time.time(), run.recipe.context_length
-    heldout = spread(packed(read_texts([output / HELDOUT]), checkpoint, length), SEQUENCES)
+    heldout = spread(packed(read_texts([output / HELDOUT]), checkpoint, length), MOST_HELDOUT)
     tuning = spread(open_rows(run.tokens / "text" / "train"), max(1, TUNING_TOKENS // length))
     rows, tuned = (torch.as_tensor(np.stack(each["input_ids"]), dtype=torch.long) for each in (heldout, tuning))
     found: dict[str, Any] = {}

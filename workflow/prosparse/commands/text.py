@@ -21,6 +21,8 @@ from prosparse.system.files import write_json
 
 #: Sequences: fewer say nothing about an interval.
 FEWEST_HELDOUT = 4
+#: Held-out sequences to measure, at most; as many as ``prosparse sparsity`` takes.
+MOST_HELDOUT = 64
 
 #: Of most tokenizers, at most.
 CHARACTERS_PER_TOKEN = 6
@@ -56,16 +58,16 @@ def write_tokens(texts: Callable[[], list[str]], checkpoint: str, context_length
 def hold_out(texts: list[str], context_length: int) -> tuple[list[str], list[str]]:
     """Divide documents into those to train on and those to measure, the same for the same documents.
 
-    A twentieth of the characters is held out, or as little as fills 64 sequences of six characters per token, evenly
-    spread over the text: short documents whole, and the ends of documents longer than a sequence.
+    A twentieth of the characters is held out, or as little as fills ``MOST_HELDOUT`` sequences, evenly spread over
+    the text: short documents whole, and the ends of documents longer than a sequence.
     """
     sequence = CHARACTERS_PER_TOKEN * context_length
     total = sum(map(len, texts))
-    share = min(1 / 20, 64 * sequence / total) if total else 0.0
+    share = min(1 / 20, MOST_HELDOUT * sequence / total) if total else 0.0
     owed, trained, held = 0.0, [], []
     for text in texts:
         owed += share * len(text)
-        if owed < min(sequence, len(text)):
+        if not text or owed < min(sequence, len(text)):
             trained.append(text)
             continue
         cut = _at_white_space(text, len(text) - int(owed)) if owed < len(text) else 0
