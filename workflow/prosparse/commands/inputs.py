@@ -47,10 +47,11 @@ def trained_on(checkpoint: str, files: list[Path]) -> list[Path]:
     A stage's checkpoint and a control's are in a folder of the run's.
     """
     path = Path(checkpoint).absolute()
-    records = [folder / IDENTITY for folder in (path, *path.parents[:2]) if (folder / IDENTITY).is_file()]
-    if not records:
+    records = (folder / IDENTITY for folder in (path, *path.parents[:2]))
+    record = next((each for each in records if each.is_file()), None)
+    if record is None:
         return []
-    digests = set(json.loads(records[0].read_text(encoding="utf-8")).get("text", {}).values())
+    digests = set(json.loads(record.read_text(encoding="utf-8")).get("text", {}).values())
     return [file for file in files if of_file(file) in digests]
 
 

@@ -112,9 +112,8 @@ def regularize(trainer: Trainer, stages: Sequence[Stage], seed: int = 0) -> Lamb
         raise ConfigError(f"one process computes on {arguments.n_gpu} GPUs: start one process per GPU with torchrun")
     assert trainer.model is not None
     regularization = SparsityRegularization(
-        trainer.model, arguments.gradient_accumulation_steps, arguments.device,
-        seed=seed, rank=distributed.rank(), world_size=distributed.count(),
-    )  # fmt: skip
+        trainer.model, device=arguments.device, seed=seed, rank=distributed.rank(), world_size=distributed.count()
+    )
     callback = LambdaCallback(stages, regularization, lambda: trainer.current_gradient_accumulation_steps)
     trainer.callback_handler.callbacks.insert(0, callback)  # before the trackers'
     return callback

@@ -80,7 +80,7 @@ def _cells(results: Results, run: str, target: float) -> dict[str, Cell]:
 
 
 def _swing(sparsities: Sequence[float]) -> float:
-    """Return the greatest minus the least mean of three equal parts, the last of which takes what is left over."""
+    """Return the greatest minus the least mean of three consecutive parts, of equal size but for the last."""
     size = len(sparsities) // 3
     means = [fmean(part) for part in (sparsities[:size], sparsities[size : 2 * size], sparsities[2 * size :])]
     return max(means) - min(means)
