@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from helpers.workflow import run_in
+import yaml
+from helpers.toy_experiment import toy_experiment
+from helpers.workflow import run_in, snakemake, warm_jobs
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,16 @@ def test_jobs_that_until_leaves_out_are_not_counted(tmp_path):
     told = run.stdout + run.stderr
     assert run.returncode == 0, told
     assert re.findall(r"^\[(\d/\d)\] first", told, re.M) == ["1/2", "2/2"], told
+
+
+def test_ready_jobs_are_only_evaluated_when_a_job_finishes(tmp_path):
+    """By Snakemake's default, each finished job adds an evaluation per second."""
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy_experiment(tmp_path)))
+    target = "results/toy/data/tokens/bpe/prose/manifest.json"
+    options = {"config": tmp_path / "toy.yaml", "environment": warm_jobs()}
+    told = snakemake(tmp_path, target, "--cores", "1", "--verbose", **options)
+    output = told.stdout + told.stderr
+    assert told.returncode == 0, output
+    jobs, evaluations = output.count("Finished jobid"), output.count("Ready jobs:")
+    assert jobs >= 4
+    assert evaluations <= jobs + 1

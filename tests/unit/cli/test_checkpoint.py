@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 
 import pytest
 import torch
@@ -260,6 +261,15 @@ def test_bench(own, relu, capsys, monkeypatch):
     assert float(found["exact"][5].rstrip(" %")) > 0
     assert re.search(r"\d+\.\d% of the neurons are inactive", said)
     assert re.search(r"llama.cpp is not timed: .*nothing", said)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's peak can only be reset on Linux")
+def test_bench_forgets_the_memory_of_an_earlier_precision():
+    """2 GB: freed before, they are not part of the peak that follows."""
+    torch.ones(500_000_000)
+    before = commands_bench._peak_memory()
+    commands_bench._reset_peak_memory()
+    assert before - commands_bench._peak_memory() > 1_500_000_000
 
 
 def test_bench_of_a_model_without_zeros_says_that_nothing_can_be_skipped(own, capsys, monkeypatch):

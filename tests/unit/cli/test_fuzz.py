@@ -81,6 +81,10 @@ LINES = {
     "generate": ("generate model --prompt Paragraph --new-tokens 1 --precision float32", None),
     "export": ("export model --engine llama.cpp --activation silu --output out", ""),
     "evaluate": ("evaluate model --task piqa --rows rows --output out", ""),
+    "sparsify": (
+        "sparsify model --target-sparsity 0.7 --text book.txt --context-length 16 --tokens 64 --output out",
+        "sparse/config.json",
+    ),
     "train": ("train model --recipe recipe.yaml --text book.txt --output out", "stage1/config.json"),
     "predictors": (
         "predictors model --text book.jsonl --kind svd --rank 4 --tokens 32 --context-length 16 --output out",

@@ -128,7 +128,7 @@ def test_any_number_of_threads_gives_the_same():
         ({"values": normal(2, 5, 7)}, r"values.shape\[2\]"),
         ({"values": normal(1, 5, 8)}, r"values.shape\[0\]"),
         ({"values": normal(2, 6, 8)}, r"values.shape\[1\]"),
-        ({"keys": normal(3, 5, 8), "values": normal(3, 5, 8)}, "no multiple of the keys' 3"),
+        ({"keys": normal(3, 5, 8), "values": normal(3, 5, 8)}, "not a multiple of the keys' 3"),
         ({"keys": normal(2, 0, 8), "values": normal(2, 0, 8)}, "no keys"),
     ],
 )

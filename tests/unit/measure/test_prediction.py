@@ -166,6 +166,15 @@ def test_losses_that_are_known(tiny_llama, tokens):
     assert (nothing["activation_recall"], nothing["precision"], nothing["predicted_sparsity"]) == (0, 1, 1)
 
 
+def test_a_layer_without_active_neurons_has_recall_1(tiny_llama, tokens):
+    model = tiny(tiny_llama)
+    gated_ffns(model)[1].gate_proj.weight.data.zero_()
+    found = measure(model, {"nonzero": some_predictors()}, [torch.rand(96)] * 2, CORPORA, tokens, 0.5)
+    first, second = found["kinds"]["nonzero"]["layers"]
+    assert second["activation_recall"] == 1
+    assert (first["activation_recall"] + 1) / 2 == pytest.approx(found["kinds"]["nonzero"]["activation_recall"])
+
+
 def test_trained_and_svd_predictors_beat_the_frequency_on_heldout_text(tiny_llama, tokens, tmp_path):
     model = tiny(tiny_llama, "fatrelu-0.1")
     model.save_pretrained(tmp_path / "checkpoint")

@@ -191,7 +191,7 @@ def test_bad_arguments():
     for module in (operators, reference_with_checks()):
         with pytest.raises(ValueError, match=r"x.shape.1. is 64, but up_weight's columns is 96"):
             module.sparse_up(case.x[:, :64], case.gate, case.up_weight, 0.0)
-        with pytest.raises(ValueError, match="rows of 53 bytes, no multiple of a block's 18"):
+        with pytest.raises(ValueError, match="rows of 53 bytes, not a multiple of a block's 18"):
             module.linear(case.x, case.up_weight[:, 1:])
         scales = quantized.largest_scales(case.down)
         for bad in (scales[:39], scales.double(), scales[None]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import resource
 import sys
@@ -67,6 +68,7 @@ def print_bench(wanted: Bench) -> None:
 
 def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]:
     """Lines about one precision."""
+    _reset_peak_memory()
     missing = dict[str, str]()
     model, rounding = open_model(wanted.checkpoint, wanted.activation, precision)
     specification = _specification(wanted, missing)
@@ -81,7 +83,7 @@ def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]
             files = export_for_engines(model, predictors or [], specification, precision, Path(directory))
         given = Model(f"{wanted.checkpoint}, {precision}", model, predictors, rounding)
         found = measure_modes(given, prompts, specification, files)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = _peak_memory()
         del given, model, predictors
         gc.collect()
         measure_engines(found, files, prompts, specification)
@@ -89,6 +91,17 @@ def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]
     others = {name: {"missing": missing[name]} if name in missing else timed[name] for name in _wanted_engines(wanted)}
     sizes = f"{gigabytes(found['weight_bytes'])} GB of weights, at most {gigabytes(peak)} GB in memory"
     return [f"{wanted.checkpoint} with {activation}, {precision}: {sizes}", *_lines(wanted, activation, found, others)]
+
+
+def _reset_peak_memory() -> None:
+    """Forget the peak so far, which an earlier precision may have set; macOS cannot."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process has held, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _wanted_engines(wanted: Bench) -> list[str]:

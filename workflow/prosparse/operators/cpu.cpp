@@ -183,7 +183,7 @@ int64_t columns_of(const char* name, const Tensor& weight, const Tensor& like) {
       weight.stride(1), ", call .contiguous() once");
   using namespace prosparse::quantized;
   const int64_t block = value_bytes(weight.scalar_type() == ScalarType::Char ? Format::Q8_0 : Format::Q4_0) + SCALE_BYTES;
-  TORCH_CHECK_VALUE(weight.size(1) % block == 0, name, " has rows of ", weight.size(1), " bytes, no multiple of a block's ", block);
+  TORCH_CHECK_VALUE(weight.size(1) % block == 0, name, " has rows of ", weight.size(1), " bytes, not a multiple of a block's ", block);
   return weight.size(1) / block * BLOCK;
 }
 
@@ -339,7 +339,7 @@ Tensor attention(const Tensor& query, const Tensor& keys, const Tensor& values, 
   check_size("values.shape[0]", values.size(0), "keys.shape[0]", keys.size(0));
   check_size("values.shape[1]", values.size(1), "keys.shape[1]", keys.size(1));
   TORCH_CHECK_VALUE(keys.size(0) > 0 && query.size(0) % keys.size(0) == 0, "query has ", query.size(0),
-      " heads, which is no multiple of the keys' ", keys.size(0));
+      " heads, which is not a multiple of the keys' ", keys.size(0));
   TORCH_CHECK_VALUE(keys.size(1) > 0, "there are no keys");
   Tensor output = at::empty({query.size(0), query.size(1)}, query.options());
   const Attention call{query.size(0), keys.size(0), query.size(1), keys.size(1), query.const_data_ptr(), keys.const_data_ptr(),

@@ -223,7 +223,7 @@ struct Layer {
         relu_up(described.number("relu_up") != 0), threshold(described.number("threshold")), decision_threshold(described.number("decision_threshold")),
         gate(described, "gate", type), up_weight(described.weight("up_weight", type)),
         down(described, "down", type) {
-    TORCH_CHECK_VALUE(kv_heads > 0 && heads % kv_heads == 0, heads, " heads are no multiple of ", kv_heads);
+    TORCH_CHECK_VALUE(kv_heads > 0 && heads % kv_heads == 0, heads, " heads are not a multiple of ", kv_heads);
     const auto check = [](const char* name, const Tensor& weight, int64_t rows, int64_t expected) {
       TORCH_CHECK_VALUE(weight.size(0) == rows && columns(weight) == expected, name, " must be [", rows, ", ", expected, "], not [",
           weight.size(0), ", ", columns(weight), "]");

@@ -74,7 +74,9 @@ def _check_columns(x: Tensor, name: str, weight: Tensor) -> None:
     if quantized.is_packed(weight):
         form = quantized.BY_DTYPE[weight.dtype]
         if weight.shape[1] % form.block_bytes:
-            raise ValueError(f"{name} has rows of {weight.shape[1]} bytes, no multiple of a block's {form.block_bytes}")
+            raise ValueError(
+                f"{name} has rows of {weight.shape[1]} bytes, not a multiple of a block's {form.block_bytes}"
+            )
         _check_size("x.shape[1]", x.shape[1], f"{name}'s columns", quantized.columns(weight))
     else:
         _check_size("x.shape[1]", x.shape[1], f"{name}.shape[1]", weight.shape[1])

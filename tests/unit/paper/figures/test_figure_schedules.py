@@ -40,6 +40,11 @@ def test_one_panel_per_sparsity_with_every_method_in_the_configs_order(several_s
     assert "λ shape, tiny: loss minus that of Progressive" in text
 
 
+def test_a_comparison_with_fewer_seeds_says_so(several_seeds):
+    several_seeds.layout.sparsity("progressive", 2).unlink()
+    assert "minus that of Progressive (2 of 3 seeds)" in json.dumps(drawn(several_seeds)[0], ensure_ascii=False)
+
+
 def test_what_is_missing_is_drawn_as_missing(several_seeds):
     chart, rows = drawn(several_seeds)
     assert rows["Resumed", 89.5]["difference"] is None  # the reference does not reach it

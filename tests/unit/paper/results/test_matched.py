@@ -93,3 +93,21 @@ def test_an_interval_covers_seeds_and_sequences(several_seeds):
     difference = matched.differences(methods(several_seeds), "Progressive", 87)["Constant"]
     assert difference.known
     assert 0 < difference.half_width < 0.01
+
+
+def test_a_comparison_has_the_seeds_of_its_reference(several_seeds):
+    """Seed 3 of the reference is missing; so is seed 2 of another method, which is left out."""
+    several_seeds.layout.sparsity("progressive", 3).unlink()
+    several_seeds.layout.sparsity("final-1", 2).unlink()
+    comparison = several_seeds.experiment.schedules.comparisons["shapes"]
+    assert matched.measured_seeds(several_seeds.results, comparison) == [1, 2]
+    found = methods(several_seeds)
+    assert found.keys() == {"Constant", "Progressive"}
+    whole = matched.Method.of(several_seeds.results, comparison.methods["Constant"]).loss_at(87).by_seed
+    assert found["Constant"].loss_at(87).by_seed == whole[:2]
+
+
+def test_without_the_reference_a_comparison_has_all_seeds(several_seeds):
+    for seed in (1, 2, 3):
+        several_seeds.layout.sparsity("progressive", seed).unlink()
+    assert len(methods(several_seeds)["Constant"].loss_at(87).by_seed) == 3

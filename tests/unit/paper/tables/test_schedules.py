@@ -105,6 +105,20 @@ def test_seeds_are_averaged_and_paired(several_seeds):
     assert "(no interval)" not in cells["difference_87"].text
 
 
+@pytest.mark.parametrize("deviation", [None, {"loss": 0.0001, "sparsity": 0.05}])
+def test_a_comparison_with_fewer_seeds_says_so(tmp_path, deviation):
+    raw = {**CONFIG, "seeds": [1, 2, 3], "seed_deviation": deviation}
+    synthetic = Synthetic(tmp_path / "seeds", raw).write()
+    synthetic.layout.sparsity("progressive", 3).unlink()
+    note = TABLES.build("schedules", synthetic.results).notes[0]
+    assert "the reference is *Progressive*. Measured with 2 of 3 seeds. At 85.5%" in note
+    synthetic.layout.sparsity("progressive", 1).unlink()
+    table = TABLES.build("schedules", synthetic.results)
+    assert len(cells_of(table, "Constant")["loss_87"].ours.seeds) == 1
+    assert "Measured with 1 of 3 seeds." in table.notes[0]
+    assert ("`seed_deviation`" in table.notes[0]) == (deviation is not None)
+
+
 def test_an_experiment_without_comparisons_has_none(nothing):
     assert TABLES.needs("schedules", nothing.experiment) == Needs()
     table = TABLES.build("schedules", nothing.results)

@@ -28,7 +28,9 @@ def build(results: Results) -> Drawn:
     panels = [
         alt.hconcat(*(_panel(rows, comparison, at) for at in chosen.sparsities), spacing=14).properties(
             title=alt.TitleParams(
-                f"{comparison.title}: loss minus that of {comparison.reference}", fontSize=14, anchor="start"
+                f"{comparison.title}: loss minus that of {comparison.reference}{_seeds(results, comparison)}",
+                fontSize=14,
+                anchor="start",
             )
         )
         for (name, comparison), rows in zip(chosen.comparisons.items(), data.values(), strict=True)
@@ -43,6 +45,11 @@ def build(results: Results) -> Drawn:
         )
     )
     return chart, {"data": [row for rows in data.values() for row in rows]}
+
+
+def _seeds(results: Results, comparison: Comparison) -> str:
+    measured, seeds = len(matched.measured_seeds(results, comparison)), len(results.experiment.seeds)
+    return "" if measured == seeds else f" ({measured} of {seeds} seeds)"
 
 
 def _rows(results: Results, name: str, comparison: Comparison) -> list[dict[str, Any]]:

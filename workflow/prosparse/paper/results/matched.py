@@ -82,9 +82,23 @@ class Method:
         ]
 
 
+def measured_seeds(results: Results, comparison: Comparison) -> list[int]:
+    """Return the seeds with which every pair of the reference has been measured; all seeds if there are none.
+
+    Long runs finish one seed after the other; a comparison does not wait for the last.
+    """
+    pairs = [results.experiment.pair(pair) for pair in comparison.methods[comparison.reference]]
+    measured = [
+        seed
+        for seed in results.experiment.seeds
+        if all(str(activation) in results.of_seeds([seed]).activations(run) for run, activation in pairs)
+    ]
+    return measured or results.experiment.seeds
+
+
 def methods(results: Results, comparison: Comparison) -> dict[str, Method]:
-    """Return the methods of a comparison whose pairs have all been measured."""
-    found = {}
+    """Return the methods of a comparison whose pairs have all been measured, with the seeds of ``measured_seeds``."""
+    results, found = results.of_seeds(measured_seeds(results, comparison)), {}
     for name, pairs in comparison.methods.items():
         try:
             found[name] = Method.of(results, pairs)

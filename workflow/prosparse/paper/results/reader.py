@@ -10,7 +10,7 @@ import csv
 import json
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,12 @@ class Results:
         self.layout = layout
         self.experiment = layout.experiment
         self._read: dict[Path, Any] = {}
+
+    def of_seeds(self, seeds: list[int]) -> Results:
+        """Return the values that were measured with some of the experiment's seeds."""
+        narrowed = Results(replace(self.layout, experiment=self.experiment.model_copy(update={"seeds": seeds})))
+        narrowed._read = self._read
+        return narrowed
 
     def _json(self, path: Path) -> Any:
         if path not in self._read:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prosparse.experiment.experiment import Experiment
 from prosparse.experiment.lineage import tokens
+from prosparse.experiment.schedules import Comparison
 from prosparse.paper.results import matched
 from prosparse.paper.results.matched import MATCHED, Method
 from prosparse.paper.results.needs import Needs
@@ -51,7 +52,10 @@ def build(results: Results) -> Table:
         found = matched.methods(results, comparison)
         differences = {at: matched.differences(found, comparison.reference, at) for at in chosen.sparsities}
         table.rows += [_row(results, name, method, found, differences) for method in comparison.methods]
-        table.note(f"{name}: {comparison.title}; the reference is *{comparison.reference}*. {_verdict(results, found)}")
+        seeds = _seeds(results, comparison)
+        table.note(
+            f"{name}: {comparison.title}; the reference is *{comparison.reference}*.{seeds} {_verdict(results, found)}"
+        )
     table.notes += [
         "Each method's runs differ in λ. Its loss, dead neurons and layers at a sparsity are interpolated between the "
         "two neighboring runs, linearly in the logarithm of the density. They are missing if the "
@@ -64,6 +68,16 @@ def build(results: Results) -> Table:
         f"Experiment `{experiment.experiment}`, {count(len(experiment.seeds), 'seed')}.",
     ]
     return table
+
+
+def _seeds(results: Results, comparison: Comparison) -> str:
+    """Say how many seeds a comparison has, if not all."""
+    measured, seeds = matched.measured_seeds(results, comparison), results.experiment.seeds
+    if len(measured) == len(seeds):
+        return ""
+    said = f" Measured with {len(measured)} of {len(seeds)} seeds."
+    is_assumed = len(measured) == 1 and results.experiment.seed_deviation is not None
+    return said + " The intervals assume the deviation over seeds in `seed_deviation`." if is_assumed else said
 
 
 def _middle(sparsities: list[float]) -> float:
