@@ -117,6 +117,11 @@ onstart:
         ):
             refused = "refused before the first job (--no-hooks runs it anyway):"
             raise WorkflowError("\n- ".join([refused, *found]))
+    # with Snakemake's default limit of 100 jobs per second, every finished job adds a timer that evaluates the ready
+    # jobs each second until the end, in all a third of a core after 100 jobs; `jobs` limits what is submitted at a time
+    limiter = workflow.scheduler.job_rate_limiter
+    if limiter and (limiter.max_jobs, limiter.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
 
 
 onsuccess:

@@ -60,12 +60,6 @@ if workflow.resource_settings.nodes is None:
     if "mem_mb" not in workflow.global_resources and memory.machine_bytes():
         workflow.register_resource("mem_mb", memory.machine_bytes() // 1_000_000)
 
-# With Snakemake's default limit of 100 jobs per second, every finished job adds a timer that evaluates the ready jobs
-# each second until the end: a third of a core after 100 jobs. `jobs` already limits what is submitted at a time.
-limit = workflow.scheduling_settings.max_jobs_per_timespan
-if limit is not None and (limit.max_jobs, limit.timespan) == (100, 1):
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
 
 wildcard_constraints:
     run="|".join(experiment.runs),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from prosparse.measure import bandwidth
+from prosparse.system.errors import UserError
 
 
 @pytest.mark.parametrize("streams", [1, 3, 8])
@@ -35,6 +36,12 @@ def test_the_fastest_way_is_kept(monkeypatch):
 def test_rates_are_of_this_machine():
     found = bandwidth.probe(1 << 20, 1)
     assert found.rate() > 0
+
+
+def test_without_native_operators_there_is_no_probe(monkeypatch):
+    monkeypatch.setattr(torch.ops, "prosparse", object())
+    with pytest.raises(UserError, match="only where the native operators can be built"):
+        bandwidth.probe(1 << 21, 1)
 
 
 def test_memory_that_is_no_whole_line_is_refused():

@@ -20,7 +20,7 @@ from prosparse.experiment.timings import DecodingSpecification
 from prosparse.inference.gguf_model import is_gguf
 from prosparse.inference.predictors import load as load_predictors
 from prosparse.inference.text import encode
-from prosparse.measure import llamacpp
+from prosparse.measure import bandwidth, llamacpp
 from prosparse.measure.decoding import Model, export_for_engines, measure_engines, measure_modes
 from prosparse.models.load import own_activation
 from prosparse.plan.text import aligned, gigabytes
@@ -62,6 +62,7 @@ def print_bench(wanted: Bench) -> None:
     for prompt, ids in zip(wanted.prompts, prompts, strict=True):
         if len(ids) < 2:
             raise ConfigError(f"the prompt {prompt!r} has {len(ids)} tokens: at least two are needed")
+    bandwidth.probe()  # before any model is read: it needs the native operators
     for precision in precisions(wanted.checkpoint, wanted.precisions):
         print("\n".join(["", *_table(wanted, precision, prompts)]), flush=True)
 

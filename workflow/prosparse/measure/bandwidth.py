@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import prosparse.operators  # noqa: F401  (registers read_memory)
+from prosparse.system.errors import UserError
 
 #: Ways to read: neighboring streams per thread, and bytes from what is read to what is prefetched.
 STREAMS, AHEAD = (1, 2, 4, 8), (0, 512, 2048)
@@ -37,7 +38,13 @@ class Probe:
 
 @functools.cache
 def probe(size: int = BYTES, rounds: int = ROUNDS) -> Probe:
-    """Read memory in every way in turn, with all of torch's threads, and keep the one of the best median."""
+    """Read memory in every way in turn, with all of torch's threads, and keep the one of the best median.
+
+    Raises:
+        UserError: the native operators are missing.
+    """
+    if not hasattr(torch.ops.prosparse, "read_memory"):
+        raise UserError("decoding can be timed only where the native operators can be built: see the warning above")
     ways = list(itertools.product((False, True), STREAMS, AHEAD))
     memories = {huge: _memory(size, huge) for huge in (False, True)}
     rates: dict[tuple[bool, int, int], list[float]] = {way: [] for way in ways}
