@@ -187,17 +187,35 @@ def test_lambda_is_bounded_where_the_plant_does_not_respond():
     for stays, bound in ((0.5, controller.MOST), (0.99, controller.LEAST)):
         steering = Controller(0.9, 20_000)
         state = steering.begin(0.0, stays, 0.1)
-        before = state.log_factor
         for _ in range(20_000):
-            state = steering.advance(state, stays, 1.0)
-            assert abs(state.log_factor - before) <= controller.LARGEST_CHANGE + 1e-12
-            before = state.log_factor
+            before, state = state, steering.advance(state, stays, 1.0)
+            if state.steps > controller.SMOOTHING:
+                assert abs(state.log_factor - before.log_factor) <= controller.LARGEST_CHANGE + 1e-12
         assert state.factor == pytest.approx(bound)
         # and it is back within a few steps of the plant's answer, for what it summed up is bounded, too
         other = 0.99 if stays == 0.5 else 0.5
         for _ in range(150):
             state = steering.advance(state, other, 1.0)
         assert (state.factor < bound / 10) if stays == 0.5 else (state.factor > 5 * bound)
+
+
+def test_lambda_takes_its_predicted_value_in_the_first_steps():
+    """As a constant lambda does; what the feedback adds by then is small."""
+    steering = Controller(0.9, 1000)
+    state = steering.begin(0.0, 0.5, 0.1)
+    for _ in range(controller.SMOOTHING - 1):
+        state = steering.advance(state, 0.5, 1.0)
+    assert state.log_factor == pytest.approx(controller.FEEDFORWARD * logit(0.9), abs=0.1)
+
+
+def test_nothing_is_summed_up_while_lambda_changes_as_fast_as_it_may():
+    """A sudden loss of sparsity asks for more than ``LARGEST_CHANGE``: lambda rises, and the sum stands still."""
+    steering = Controller(0.9, 1000)
+    settled = State(0.0, 0.0, START, logit(0.9), integral=0.3, time=900, steps=900)
+    first = steering.advance(settled, 0.01, 1.0)
+    second = steering.advance(first, 0.01, 1.0)
+    assert (first.integral, second.integral) == (0.3, 0.3)
+    assert second.log_factor == pytest.approx(2 * controller.LARGEST_CHANGE)
 
 
 def test_a_late_answer_does_not_raise_lambda_without_limit():
