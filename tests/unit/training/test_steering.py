@@ -86,7 +86,7 @@ def test_how_often_is_logged_changes_nothing(data, whole, tmp_path):
 
 def test_provenance_and_output_tell_what_was_reached(data, tmp_path, capsys):
     """The last tenth of 20 steps is 2; a target is reached within half a point."""
-    spec = specification([Stage(until=20, target_sparsity=0.999)], log_every=1)
+    spec = specification([Stage(until=20, target_sparsity=0.999)], log_every=1, learning_rate=1e-5)
     missed = run(data, spec, tmp_path / "missed")
     said = capsys.readouterr().out
     final = json.loads((missed / "provenance.json").read_text())["final"]
