@@ -90,7 +90,7 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
         # a less trained base; sixteen times the tokens
         Trained(SMALL, 1560, 16),
         Trained(SMALL, 3 * 480 + 146 + 3 * 334, 4),
-        Trained(SMALL, 3 * 7680 + 2336 + 3 * 5344, 4),
+        Trained(SMALL, 2 * 7680 + 2336 + 2 * 5344, 4),
     ]),
     "smollm2": (512, [
         Trained(SMOLLM2_135M, 2 * 270 + 2 * 202 + 9 * 50, 4, distilled_steps=50),
