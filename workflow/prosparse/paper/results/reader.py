@@ -6,6 +6,7 @@ filled in: a missing file is an error, and a benchmark that was not run is liste
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import statistics
@@ -53,8 +54,9 @@ class Results:
 
     def of_seeds(self, seeds: list[int]) -> Results:
         """Return the values that were measured with some of the experiment's seeds."""
-        narrowed = Results(replace(self.layout, experiment=self.experiment.model_copy(update={"seeds": seeds})))
-        narrowed._read = self._read
+        narrowed = copy.copy(self)
+        narrowed.experiment = self.experiment.model_copy(update={"seeds": seeds})
+        narrowed.layout = replace(self.layout, experiment=narrowed.experiment)
         return narrowed
 
     def _json(self, path: Path) -> Any:
