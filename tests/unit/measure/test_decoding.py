@@ -187,10 +187,3 @@ def test_decodes_the_models_own_greedy_text(monkeypatch, trained):
                 torch.tensor([list(prompt)]), max_new_tokens=48, min_new_tokens=48, do_sample=False, pad_token_id=0
             )
             assert text == expected[0, 5:].tolist()
-
-
-def test_needs_the_native_operators(monkeypatch):
-    monkeypatch.setattr(decoding.torch.ops, "prosparse", object())
-    monkeypatch.setattr(decoding.bandwidth, "probe", decoding.bandwidth.probe.__wrapped__)  # not what it found before
-    with pytest.raises(UserError, match="native operators"):
-        measure(specified([]))
