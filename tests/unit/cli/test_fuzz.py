@@ -82,8 +82,9 @@ LINES = {
     "export": ("export model --engine llama.cpp --activation silu --output out", ""),
     "evaluate": ("evaluate model --task piqa --rows rows --output out", ""),
     "sparsify": (
-        "sparsify model --target-sparsity 0.7 --text book.txt --context-length 16 --tokens 64 --output out",
-        "sparse/config.json",
+        "sparsify model --target-sparsity 0.7 --text book.txt --heldout-text book.jsonl --context-length 16 "
+        "--tokens 320 --batch-size 1 --no-control --output out",
+        "config.json",
     ),
     "train": ("train model --recipe recipe.yaml --text book.txt --output out", "stage1/config.json"),
     "predictors": (

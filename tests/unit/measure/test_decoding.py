@@ -13,7 +13,6 @@ from prosparse.experiment.timings import DecodingSpecification, SyntheticModel, 
 from prosparse.inference import predictors
 from prosparse.measure import bandwidth, decoding
 from prosparse.measure.decoding import measure
-from prosparse.system.errors import UserError
 
 INTERMEDIATE, RANK = 160, 12
 CONFIG = configs(INTERMEDIATE)["llama"]
