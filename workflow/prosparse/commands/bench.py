@@ -97,7 +97,7 @@ def _table(wanted: Bench, precision: str, prompts: list[list[int]]) -> list[str]
 def _reset_peak_memory() -> None:
     """Forget the peak so far, which an earlier precision may have set; macOS cannot."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def _peak_memory() -> int:
