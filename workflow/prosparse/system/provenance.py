@@ -14,6 +14,15 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("prosparse", "torch", "transformers", "accelerate", "datasets", "tokenizers", "lm_eval", "triton")
+CPUINFO = Path("/proc/cpuinfo")
+# what a name such as "AMD EPYC" does not tell, and speeds depend on; best first
+INSTRUCTION_SETS = {
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 BF16",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}
 
 
 def digest(value: Any) -> str:
@@ -37,14 +46,17 @@ def _git(*arguments: str, at: Path) -> str:
     ).stdout.strip()
 
 
-def processor() -> str:
+def processor(cpuinfo: Path = CPUINFO) -> str:
+    """Return the processor's name, its best vector instructions and the cores that this process may use."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        name, flags = about["model name"], about.get("flags", "").split()
+        best = next((known for flag, known in INSTRUCTION_SETS.items() if flag in flags), None)
+    except (OSError, KeyError):
+        name, best = platform.processor() or platform.machine(), None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} {'core' if cores == 1 else 'cores'}"
+    return f"{name}{f' ({best})' if best else ''}, {cores} {'core' if cores == 1 else 'cores'}"
 
 
 def threads() -> int | None:
