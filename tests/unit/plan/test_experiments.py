@@ -95,7 +95,6 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
     "smollm2": (512, [
         Trained(SMOLLM2_135M, 2 * 270 + 2 * 202 + 9 * 50, 4, distilled_steps=50),
         Trained(SMOLLM2_135M, 100, 2),
-        Trained(SMOLLM2_135M, 3 * 120, 1),
     ]),
     "node": (2048, [Trained(SMOLLM2_360M, 3 * 4000 + 4 * 2788 + 4 * 400, 256, distilled_steps=4000)]),
     "paper": (4096, [
