@@ -87,6 +87,8 @@ EXPERIMENTS: dict[str, tuple[int, list[Trained]]] = {
         Trained(SMALL, 9 * 4 * 480 + 146 + 4 * 334 + 3 * 4 * 480 + 9 * 480 + 3 * 480 + 146 + 3 * 334, 4),
         # three targets; five methods from the first step, and the paper's
         Trained(MINICPM, 3 * 480 + 5 * 3 * 480 + 146 + 4 * 334, 4),
+        # two learning rates at three scales
+        Trained(MEDIUM, 2 * 3 * 480, 4),
         # a less trained base; sixteen times the tokens
         Trained(SMALL, 1560, 16),
         Trained(SMALL, 3 * 480 + 146 + 3 * 334, 4),
